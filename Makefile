@@ -1,0 +1,119 @@
+# One way to do each thing; `.ci/run` calls the same targets as people do.
+SHELL := /bin/bash
+.ONESHELL:
+.SILENT:
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+TORCH_VENV := .venv-torch
+LOAD_VENV := .venv-loadtest
+BIN := $(VENV)/bin
+CHECKPOINT := checkpoints/minilm-sst2
+REPOSITORY := model_repository
+MODEL := $(REPOSITORY)/cf-huggingface-distilbert-sst-2-int8_encoder_int8/1/model.onnx
+PIP := -m pip install --quiet --disable-pip-version-check
+CODE := gateway export embedded loadtest training tritonflare tests
+
+.PHONY: help
+help: ## list the targets
+	grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+# --- environments: a stamp per lock file, so that nothing is installed twice -----------------
+
+define new_venv
+$(PYTHON) -c 'import sys; v = sys.version_info; (3, 10) <= v[:2] <= (3, 12) or sys.exit(f"Python {v[0]}.{v[1]} will not do: Triton needs 3.10, 3.11 or 3.12. Say make PYTHON=python3.11 ...")'
+[ -x $(1)/bin/python ] || $(PYTHON) -m venv $(1)
+endef
+
+$(VENV)/.serve: requirements/serve.txt pyproject.toml
+	$(call new_venv,$(VENV))
+	echo "installing what is needed to serve into $(VENV) (once, about a minute)"
+	$(BIN)/python $(PIP) --require-hashes -r requirements/serve.txt
+	$(BIN)/python $(PIP) --no-deps --editable .
+	touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.serve
+	echo "installing the tools for checks and tests into $(VENV)"
+	$(BIN)/python $(PIP) --require-hashes -r requirements/dev.txt
+	touch $@
+
+# An environment of its own: locust pins packages that the gateway wants newer.
+$(LOAD_VENV)/.loadtest: requirements/loadtest.txt
+	$(call new_venv,$(LOAD_VENV))
+	$(LOAD_VENV)/bin/python $(PIP) --require-hashes -r requirements/loadtest.txt
+	touch $@
+
+$(TORCH_VENV)/.torch: requirements/torch.txt
+	$(call new_venv,$(TORCH_VENV))
+	$(TORCH_VENV)/bin/python $(PIP) -r requirements/torch.txt
+	touch $@
+
+# --- what people do ----------------------------------------------------------------------------
+
+$(MODEL): $(VENV)/.serve $(wildcard $(CHECKPOINT)/*) $(shell find export -name '*.py')
+	$(BIN)/tritonflare export
+	touch $@
+
+.PHONY: serve
+serve: $(MODEL) ## run Triton and the gateway on this machine, with the bundled model
+	exec $(BIN)/tritonflare serve
+
+.PHONY: export
+export: $(VENV)/.serve ## export the bundled checkpoint into model_repository/
+	$(BIN)/tritonflare export --verbose
+
+.PHONY: test
+test: $(VENV)/.dev $(MODEL) ## run all tests, the end-to-end ones on the real tritonserver
+	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: check
+check: $(VENV)/.dev ## format, lint, types, layers
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/mypy $(CODE)
+	$(BIN)/lint-imports --no-logo
+
+.PHONY: format
+format: $(VENV)/.dev ## format the code and sort imports
+	$(BIN)/ruff check --fix $(CODE) || true
+	$(BIN)/ruff format $(CODE)
+
+.PHONY: bench
+bench: $(MODEL) ## measure the model in-process, then the same through Triton and the gateway
+	$(BIN)/tritonflare bench
+
+.PHONY: loadtest
+loadtest: $(LOAD_VENV)/.loadtest ## locust against a running server: make loadtest HOST=… TOKEN=… ACCOUNT=…
+	$(LOAD_VENV)/bin/locust --config loadtest/locust.conf --host $(or $(HOST),http://127.0.0.1:8787)
+
+.PHONY: doctor
+doctor: $(VENV)/.serve ## say whether this machine can run the embedded Triton
+	$(BIN)/tritonflare doctor
+
+# --- what maintainers do --------------------------------------------------------------------------
+
+.PHONY: checkpoint
+checkpoint: $(TORCH_VENV)/.torch ## train the bundled checkpoint again (torch; resumable)
+	$(TORCH_VENV)/bin/python -m training.train
+
+.PHONY: golden
+golden: $(TORCH_VENV)/.torch ## write tests/golden again with transformers and torch
+	$(TORCH_VENV)/bin/python -m training.golden
+
+# --no-header and no index options: a lock file names versions and hashes, not where they came from.
+LOCK := compile --universal --python-version 3.10 --no-header --no-annotate --quiet pyproject.toml
+.PHONY: lock
+lock: ## resolve requirements/*.txt anew (needs uv)
+	uv pip $(LOCK) --generate-hashes -o requirements/gateway.txt
+	uv pip $(LOCK) --generate-hashes --extra embedded --extra export -o requirements/serve.txt
+	uv pip $(LOCK) --generate-hashes --extra embedded --extra export --extra dev -c requirements/serve.txt -o requirements/dev.txt
+	uv pip $(LOCK) --generate-hashes --extra loadtest -o requirements/loadtest.txt
+	uv pip $(LOCK) --extra torch --extra export -o requirements/torch.txt
+
+.PHONY: clean
+clean: ## remove environments, caches and generated weights; the checkpoint and tokens stay
+	rm -rf $(VENV) $(TORCH_VENV) $(LOAD_VENV) .cache *.egg-info
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
+	git clean -qdfX $(REPOSITORY)
