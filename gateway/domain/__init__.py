@@ -1,0 +1,1 @@
+"""What the gateway knows without HTTP or gRPC: models, validation, scores, errors, health."""

@@ -1,0 +1,43 @@
+"""What the domain asks of an inference server. Coalescing can stand between as one more Backend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.domain.catalogue import Ensemble, Model
+
+
+@dataclass(frozen=True, slots=True)
+class RawScores:
+    """What the model says of one text."""
+
+    logits: tuple[float, ...]
+    """One a label, in the order of the model's labels; not checked to be finite."""
+    token_count: int
+    """Tokens of the text before truncation, special tokens included."""
+
+
+class Backend(Protocol):
+    """An inference server. Every method raises only members of the tree in ``errors``."""
+
+    async def discover(self) -> Sequence[Ensemble]:
+        """List the ensembles that are ready now.
+
+        Raises:
+            BackendUnavailable: the server is away.
+            DeadlineExceeded: it did not answer in time.
+        """
+        ...
+
+    async def classify(self, model: Model, texts: Sequence[bytes], deadline_s: float) -> Sequence[RawScores]:
+        """Run the model on ``texts`` (UTF-8), in one call, and return as many answers in the same order.
+
+        Raises:
+            BackendUnavailable: the server is away, or does not have the model ready.
+            Overloaded: it refuses more work.
+            DeadlineExceeded: no answer within ``deadline_s`` seconds.
+            BackendFailed: it failed, or its answer has the wrong shape.
+        """
+        ...

@@ -1,0 +1,175 @@
+"""The models on offer. The list lives in Triton's model repository; the gateway has none of its own.
+
+An ensemble is served when the ``parameters`` of its ``config.pbtxt`` name it: every key starts with
+``tritonflare.``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from gateway.domain.errors import BackendUnavailable, NoSuchModel
+from gateway.domain.scores import ProblemType
+
+_log = logging.getLogger("tritonflare.catalogue")
+
+PREFIX = "tritonflare."
+NAME_KEY = PREFIX + "name"
+
+
+class MalformedEntry(ValueError):
+    """An ensemble's parameters do not describe a model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ensemble:
+    """An ensemble as Triton reports it: its name and its string parameters."""
+
+    name: str
+    parameters: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One model of the catalogue."""
+
+    name: str
+    """Public name, for example ``@cf/huggingface/distilbert-sst-2-int8``."""
+    ensemble: str
+    """Name of the Triton ensemble that answers for it."""
+    labels: tuple[str, ...]
+    """In the order of the logits, which is also the order of the answer."""
+    max_tokens: int
+    """Longest input in tokens; what is beyond is cut off."""
+    problem_type: ProblemType
+    task: str = ""
+    precision: str = ""
+    target: str = ""
+    checkpoint: str = ""
+    description: str = ""
+    created_at: str = ""
+    weights_sha256: str = ""
+    tokenizer_sha256: str = ""
+    model_sha256: str = ""
+
+
+_TEXT_FIELDS = (
+    "task",
+    "precision",
+    "target",
+    "checkpoint",
+    "description",
+    "created_at",
+    "weights_sha256",
+    "tokenizer_sha256",
+    "model_sha256",
+)
+
+
+def parse_model(ensemble: Ensemble) -> Model:
+    """Read the model that an ensemble's parameters describe.
+
+    Raises:
+        MalformedEntry: a required parameter is missing or makes no sense.
+    """
+    given = ensemble.parameters
+    name = given.get(NAME_KEY, "")
+    if not name or not name.isprintable():
+        raise MalformedEntry(f"{NAME_KEY} is empty or not printable")
+    texts = {field: given.get(PREFIX + field, "") for field in _TEXT_FIELDS}
+    return Model(
+        name=name,
+        ensemble=ensemble.name,
+        labels=_labels(given),
+        max_tokens=_max_tokens(given),
+        problem_type=_problem_type(given),
+        **texts,
+    )
+
+
+def _labels(given: Mapping[str, str]) -> tuple[str, ...]:
+    try:
+        labels = json.loads(given.get(PREFIX + "labels", ""))
+    except (ValueError, RecursionError):
+        labels = None
+    if not isinstance(labels, list) or not labels:
+        raise MalformedEntry(f"{PREFIX}labels is not a JSON array of strings")
+    if not all(isinstance(label, str) and label for label in labels) or len(set(labels)) != len(labels):
+        raise MalformedEntry(f"{PREFIX}labels holds something that is not a string, or a label twice")
+    return tuple(labels)
+
+
+def _max_tokens(given: Mapping[str, str]) -> int:
+    text = given.get(PREFIX + "max_tokens", "")
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0):
+        raise MalformedEntry(f"{PREFIX}max_tokens is not a positive number")
+    return int(text)
+
+
+def _problem_type(given: Mapping[str, str]) -> ProblemType:
+    try:
+        return ProblemType(given.get(PREFIX + "problem_type", ""))
+    except ValueError:
+        choices = ", ".join(problem.value for problem in ProblemType)
+        raise MalformedEntry(f"{PREFIX}problem_type is none of {choices}") from None
+
+
+class Catalogue:
+    """The models that are served now, by public name."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, Model] = {}
+        self._complaints: frozenset[str] = frozenset()
+
+    def __iter__(self) -> Iterator[Model]:
+        return iter(self._models.values())
+
+    def __len__(self) -> int:
+        return len(self._models)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._models
+
+    def find(self, name: str) -> Model:
+        """Return the model called ``name``.
+
+        Raises:
+            NoSuchModel: other models are served, this one is not.
+            BackendUnavailable: no model at all is known, so nobody can say whether this one exists.
+        """
+        model = self._models.get(name)
+        if model is not None:
+            return model
+        if not self._models:
+            raise BackendUnavailable
+        raise NoSuchModel(name)
+
+    def replace(self, ensembles: Iterable[Ensemble]) -> None:
+        """Take what Triton reports now. What makes no sense is logged once and left out.
+
+        Of two ensembles with one public name, the first by ensemble name is kept.
+        """
+        models: dict[str, Model] = {}
+        complaints: set[str] = set()
+        for ensemble in sorted(ensembles, key=lambda ensemble: ensemble.name):
+            if NAME_KEY not in ensemble.parameters:
+                continue
+            try:
+                model = parse_model(ensemble)
+            except MalformedEntry as exc:
+                complaints.add(f"ensemble {ensemble.name} is not served: {exc}")
+                continue
+            kept = models.setdefault(model.name, model)
+            if kept is not model:
+                complaints.add(
+                    f"ensemble {ensemble.name} is not served: {kept.ensemble} is called {model.name} too"
+                )
+        # The list is read every few seconds: a lasting complaint is worth one line, not thousands.
+        for complaint in sorted(complaints - self._complaints):
+            _log.warning("%s", complaint)
+        if models.keys() != self._models.keys():
+            _log.info("serving %s", ", ".join(models) or "no model")
+        self._models, self._complaints = models, frozenset(complaints)

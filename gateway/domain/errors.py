@@ -1,0 +1,197 @@
+"""Every way in which a request can fail, as one tree.
+
+* TritonflareError
+    * FrontError: refused before the AI service (route, method, authentication)
+        * NoRoute, MethodNotSupported, MissingCredentials, MalformedAuthorization,
+          UnknownToken, ForeignAccount, UnknownError
+    * AiError: refused or failed inside the AI service
+        * BadInput, NoSuchModel, MalformedBody, BodyTooLarge
+        * DeadlineExceeded, Overloaded, BackendFailed
+        * BackendUnavailable
+            * ModelUnavailable
+    * ClientDisconnected: nobody is left to answer
+
+Codes and texts follow the public contract of Workers AI; each class carries its HTTP status, its
+stable code and whether the same request may succeed later. Messages are shown to callers: they never
+hold paths, tracebacks or the words of another system.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+_SHOWN_MODEL_CHARS = 200
+
+
+class TritonflareError(Exception):
+    """Root of the tree; ``message`` is safe to show."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[int] = 0
+    retryable: ClassVar[bool] = False
+    retry_after_s: ClassVar[float | None] = None
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class FrontError(TritonflareError):
+    """Refused by the API front; such answers carry no AI request id."""
+
+    chain: ClassVar[tuple[tuple[int, str], ...]] = ()
+
+
+class NoRoute(FrontError):
+    """No route has this path."""
+
+    status, code = 400, 7000
+
+    def __init__(self) -> None:
+        super().__init__("No route for that URI")
+
+
+class MethodNotSupported(FrontError):
+    """The path exists, but not for this method; ``allowed`` lists those that do."""
+
+    status, code = 405, 7001
+
+    def __init__(self, method: str, allowed: tuple[str, ...]) -> None:
+        super().__init__(f"{method} not supported for requested URI.")
+        self.allowed = allowed
+
+
+class MissingCredentials(FrontError):
+    """Neither an Authorization header nor the legacy pair of headers."""
+
+    status, code = 400, 9106
+
+    def __init__(self) -> None:
+        super().__init__("Missing X-Auth-Key, X-Auth-Email or Authorization headers")
+
+
+class MalformedAuthorization(FrontError):
+    """An Authorization header that is not ``Bearer <token68>``."""
+
+    status, code = 400, 6003
+    chain = ((6111, "Invalid format for Authorization header"),)
+
+    def __init__(self) -> None:
+        super().__init__("Invalid request headers")
+
+
+class UnknownToken(FrontError):
+    """A well-formed token that nobody issued."""
+
+    status, code = 401, 10000
+
+    def __init__(self) -> None:
+        super().__init__("Authentication error")
+
+
+class ForeignAccount(FrontError):
+    """A known token on an account it does not belong to."""
+
+    status, code = 403, 10000
+
+    def __init__(self) -> None:
+        super().__init__("Authentication error")
+
+
+class UnknownError(FrontError):
+    """A defect of the gateway itself; what happened is in the log, under the ray id."""
+
+    status, code = 500, 10013
+
+    def __init__(self) -> None:
+        super().__init__("An unknown error has occurred.")
+
+
+class AiError(TritonflareError):
+    """Refused or failed inside the AI service; such answers carry the AI request id."""
+
+
+class BadInput(AiError):
+    """The body is JSON but not what the model takes; ``description`` is the validator's sentence."""
+
+    status, code = 400, 5006
+
+    def __init__(self, description: str) -> None:
+        super().__init__(f"Bad input: {description}")
+        self.description = description
+
+
+class NoSuchModel(AiError):
+    """No model of this name is served."""
+
+    status, code = 400, 5007
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"No such model {model[:_SHOWN_MODEL_CHARS]} or task")
+
+
+class MalformedBody(AiError):
+    """The body is missing or is not JSON."""
+
+    status, code = 400, 3003
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"Request is missing headers or body: {what}")
+
+
+class BodyTooLarge(AiError):
+    """The body exceeds the configured limit."""
+
+    status, code = 413, 3006
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"Request is too large: the limit is {limit_bytes} bytes")
+
+
+class DeadlineExceeded(AiError):
+    """No answer within the request's deadline."""
+
+    status, code, retryable = 408, 3007, True
+
+    def __init__(self) -> None:
+        super().__init__("Request timeout")
+
+
+class Overloaded(AiError):
+    """Too many requests in flight."""
+
+    status, code, retryable, retry_after_s = 429, 3040, True, 0.5
+
+    def __init__(self) -> None:
+        super().__init__("Capacity temporarily exceeded, please try again.")
+
+
+class BackendUnavailable(AiError):
+    """The model server is away, starting, or stopping."""
+
+    status, code, retryable, retry_after_s = 503, 3050, True, 1.0
+
+    def __init__(self) -> None:
+        super().__init__("The model server is not available, please try again.")
+
+
+class ModelUnavailable(BackendUnavailable):
+    """The model server runs, but no longer knows the model; looks the same to a caller."""
+
+
+class BackendFailed(AiError):
+    """The model server answered with an error, or with something that is no answer."""
+
+    status, code = 500, 8007
+
+    def __init__(self) -> None:
+        super().__init__("The model failed to answer.")
+
+
+class ClientDisconnected(TritonflareError):
+    """The caller hung up first; the status is only for logs and metrics."""
+
+    status, code = 499, 499
+
+    def __init__(self) -> None:
+        super().__init__("Client closed the connection")

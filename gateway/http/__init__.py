@@ -1,0 +1,1 @@
+"""The HTTP half: routing, authentication, limits, envelopes. It never imports gRPC."""

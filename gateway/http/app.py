@@ -1,0 +1,95 @@
+"""The ASGI application: lifespan, routing, the one renderer of errors, access log, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+
+from starlette.types import Receive, Scope, Send
+
+from gateway.domain.errors import BackendUnavailable, TritonflareError, UnknownError
+from gateway.http.asgi import Request, Response, send_response
+from gateway.http.auth import authenticate
+from gateway.http.envelope import failure
+from gateway.http.metrics import Metrics
+from gateway.http.router import Route, Router
+from gateway.logs import ACCESS_LOGGER
+from gateway.tokens import TokenTable
+
+_log = logging.getLogger("tritonflare.http")
+_access = logging.getLogger(ACCESS_LOGGER)
+
+Lifespan = Callable[[], AbstractAsyncContextManager[None]]
+
+
+class App:
+    """The gateway as an ASGI application."""
+
+    def __init__(
+        self, routes: Sequence[Route], tokens: TokenTable, metrics: Metrics, lifespan: Lifespan
+    ) -> None:
+        self._router = Router(routes)
+        self._tokens = tokens
+        self._metrics = metrics
+        self._lifespan = lifespan
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI scope: ``http`` or ``lifespan``."""
+        if scope["type"] == "lifespan":
+            await self._run_lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self._serve(scope, receive, send)
+        else:
+            raise NotImplementedError(f"ASGI scope {scope['type']}")
+
+    async def _run_lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        async with self._lifespan():
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        request = Request(scope, receive, ray_id=f"{secrets.token_hex(8)}-TFL")
+        response = await self._answer(request)
+        seconds = time.perf_counter() - started
+        self._record(request, response, seconds)
+        await send_response(request, response, send)
+
+    async def _answer(self, request: Request) -> Response:
+        """Run the handler; the one place where an exception becomes an answer."""
+        try:
+            route = self._router.match(request)
+            if route.api:
+                authenticate(request, self._tokens)
+            return await route.handler(request)
+        except TritonflareError as exc:
+            return failure(exc, request.ai_request_id)
+        except asyncio.CancelledError:
+            # The server cancels what outlives the drain deadline; the task ends here either way, and
+            # the caller deserves an envelope rather than the server's plain text.
+            return failure(BackendUnavailable(), request.ai_request_id)
+        except Exception:
+            # The outermost renderer: a defect of ours must not reach the caller as a traceback.
+            _log.exception("request %s failed", request.ray_id)
+            return failure(UnknownError(), request.ai_request_id)
+
+    def _record(self, request: Request, response: Response, seconds: float) -> None:
+        if request.api:
+            self._metrics.request_done(request.model_label, response.code, response.status, seconds)
+        _access.log(
+            logging.INFO if request.api else logging.DEBUG,
+            "%s %s status=%d code=%d ms=%.1f ray=%s id=%s",
+            request.method,
+            request.route,
+            response.status,
+            response.code,
+            1000 * seconds,
+            request.ray_id,
+            request.ai_request_id or "-",
+        )

@@ -1,0 +1,137 @@
+"""A request, a response, and reading a bounded body, on Starlette's types.
+
+Starlette's parts without its application: every request would pay for that one (ARCHITECTURE.md has
+the measurement), and the path must be split before it is decoded, which it does the other way round.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from starlette.datastructures import QueryParams
+from starlette.types import Receive, Scope, Send
+
+from gateway.domain.errors import BodyTooLarge, ClientDisconnected
+
+Header = tuple[bytes, bytes]
+
+_LINGER_S = 1.0
+
+JSON = b"application/json"
+"""Without a charset: the Workers binding takes only this exact value for JSON."""
+
+
+class Request:
+    """One HTTP request: the raw scope, and what the layers learn on the way (for log and metrics)."""
+
+    __slots__ = (
+        "ai_request_id",
+        "api",
+        "body_read",
+        "method",
+        "model_label",
+        "params",
+        "ray_id",
+        "receive",
+        "route",
+        "scope",
+    )
+
+    def __init__(self, scope: Scope, receive: Receive, ray_id: str) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.ray_id = ray_id
+        self.body_read = False
+        self.method: str = scope["method"]
+        self.route = "none"
+        self.api = True
+        """Part of the API, as opposed to the operators' endpoints."""
+        self.params: dict[str, str] = {}
+        self.ai_request_id: str | None = None
+        """Set once the request has reached the AI service."""
+        self.model_label = "none"
+        """The model as a metrics label: bounded, whatever callers send."""
+
+    @property
+    def raw_path(self) -> str:
+        """The path as it came, still percent-encoded, without the query."""
+        raw: bytes = self.scope["raw_path"]
+        return raw.decode("latin-1")
+
+    def headers(self, name: bytes) -> list[str]:
+        """Return all values of the header ``name`` (lower case)."""
+        return [value.decode("latin-1") for key, value in self.scope["headers"] if key == name]
+
+    def query(self, name: str) -> str | None:
+        """Return the last value of a query parameter, or None."""
+        raw: bytes = self.scope["query_string"]
+        if not raw:
+            return None
+        value: str | None = QueryParams(raw).get(name)
+        return value
+
+
+@dataclass(slots=True)
+class Response:
+    """One complete HTTP response."""
+
+    status: int
+    body: bytes
+    content_type: bytes = JSON
+    headers: list[Header] = field(default_factory=list)
+    code: int = 0
+    """The API's error code, 0 for success."""
+
+
+async def send_response(request: Request, response: Response, send: Send) -> None:
+    """Send ``response``; every one carries the ray id.
+
+    A request refused before its body was read is answered at once, and the body is thrown away before
+    the exchange ends: closing a connection on unread bytes resets it, and the caller would see that
+    instead of the answer.
+    """
+    headers = [
+        (b"content-type", response.content_type),
+        (b"content-length", b"%d" % len(response.body)),
+        (b"cf-ray", request.ray_id.encode()),
+        *response.headers,
+    ]
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "http.response.body", "body": response.body, "more_body": not request.body_read})
+    if not request.body_read:
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(_discard_body(request.receive), _LINGER_S)
+        await send({"type": "http.response.body"})
+
+
+async def _discard_body(receive: Receive) -> None:
+    while (await receive()).get("more_body", False):
+        pass
+
+
+async def read_body(request: Request, limit_bytes: int) -> bytes:
+    """Read the whole body.
+
+    Raises:
+        BodyTooLarge: announced or real size above ``limit_bytes``.
+        ClientDisconnected: the caller left before the end.
+    """
+    announced = request.headers(b"content-length")
+    if announced and announced[0].isdigit() and int(announced[0]) > limit_bytes:
+        raise BodyTooLarge(limit_bytes)
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnected
+        part: bytes = message.get("body", b"")
+        size += len(part)
+        if size > limit_bytes:
+            raise BodyTooLarge(limit_bytes)
+        parts.append(part)
+        if not message.get("more_body", False):
+            request.body_read = True
+            return b"".join(parts)

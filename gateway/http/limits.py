@@ -1,0 +1,77 @@
+"""How many requests at once, and for how long each."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from types import TracebackType
+
+from starlette.types import Receive
+
+from gateway.domain.errors import ClientDisconnected, DeadlineExceeded, Overloaded, TritonflareError
+
+
+class Admission:
+    """A bound on the requests in flight; use it as a context manager around each."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.in_flight = 0
+
+    def __enter__(self) -> None:
+        if self.in_flight >= self._limit:
+            raise Overloaded
+        self.in_flight += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.in_flight -= 1
+
+
+class Interrupt:
+    """Ends the block it guards when time is up or when the caller hangs up.
+
+    It cancels the current task and turns that cancellation into DeadlineExceeded or ClientDisconnected.
+    One timer covers the body, the queue and the inference, without a task of its own for each step.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._timeout_s = timeout_s
+        self._reason: TritonflareError | None = None
+        self._watch: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> Interrupt:
+        self._task = asyncio.current_task()
+        self._ends = time.monotonic() + self._timeout_s
+        self._timer = self._loop.call_later(self._timeout_s, self._end, DeadlineExceeded())
+        return self
+
+    def remaining_s(self) -> float:
+        """Seconds left."""
+        return self._ends - time.monotonic()
+
+    def watch_for_disconnect(self, receive: Receive) -> None:
+        """From now on, end the block when the caller hangs up. The body must have been read."""
+        self._watch = self._loop.create_task(self._wait_for_disconnect(receive))
+
+    async def _wait_for_disconnect(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._end(ClientDisconnected())
+
+    def _end(self, reason: TritonflareError) -> None:
+        if self._reason is None and self._task is not None:
+            self._reason = reason
+            self._task.cancel()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
+        if self._reason is not None and isinstance(error, asyncio.CancelledError):
+            if sys.version_info >= (3, 11) and self._task is not None:
+                self._task.uncancel()
+            raise self._reason from error

@@ -1,0 +1,79 @@
+"""What the gateway counts, in a registry of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from gateway.domain.service import Classification
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Metrics:
+    """Counters and histograms; every label has few values, whatever callers send."""
+
+    def __init__(self, in_flight: Callable[[], float], ready: Callable[[], float]) -> None:
+        """Take the two gauges as functions: they are read when scraped and cannot go stale."""
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "tritonflare_requests",
+            "Requests to the API, by model ('unknown': not served, 'none': refused before a model was"
+            " looked for), API error code (0: success) and HTTP status.",
+            ("model", "code", "status"),
+            registry=self._registry,
+        )
+        self._duration = Histogram(
+            "tritonflare_request_duration_seconds",
+            "Time from the request's headers to its answer.",
+            ("model",),
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._tokens = Counter(
+            "tritonflare_tokens",
+            "Tokens read by the model, after truncation.",
+            ("model",),
+            registry=self._registry,
+        )
+        self._truncated = Counter(
+            "tritonflare_truncated_texts",
+            "Texts that were longer than the model reads.",
+            ("model",),
+            registry=self._registry,
+        )
+        self._triton = Histogram(
+            "tritonflare_triton_call_duration_seconds",
+            "Time of one inference call to Triton, canaries included, by outcome.",
+            ("outcome",),
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        Gauge(
+            "tritonflare_requests_in_flight",
+            "Requests between admission and answer.",
+            registry=self._registry,
+        ).set_function(in_flight)
+        Gauge(
+            "tritonflare_ready", "1 when /readyz answers 200, else 0.", registry=self._registry
+        ).set_function(ready)
+
+    def request_done(self, model: str, code: int, status: int, seconds: float) -> None:
+        """Count one finished API request."""
+        self._requests.labels(model, str(code), str(status)).inc()
+        self._duration.labels(model).observe(seconds)
+
+    def text_classified(self, model: str, answer: Classification) -> None:
+        """Count the tokens of one answer."""
+        self._tokens.labels(model).inc(answer.tokens)
+        if answer.truncated:
+            self._truncated.labels(model).inc()
+
+    def triton_called(self, outcome: str, seconds: float) -> None:
+        """Count one inference call."""
+        self._triton.labels(outcome).observe(seconds)
+
+    def render(self) -> bytes:
+        """Return the text exposition format 0.0.4."""
+        return generate_latest(self._registry)

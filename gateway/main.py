@@ -1,0 +1,255 @@
+"""The composition root: settings → backend → app, and the server around it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+
+import uvicorn
+import uvloop
+
+from gateway.domain.catalogue import Catalogue
+from gateway.domain.monitor import Monitor, MonitorTimes
+from gateway.domain.service import Classifier
+from gateway.http.app import App
+from gateway.http.limits import Admission
+from gateway.http.metrics import Metrics
+from gateway.http.ops import Operations
+from gateway.http.router import Route
+from gateway.http.run import RunLimits, RunModel
+from gateway.logs import configure_logging
+from gateway.settings import ConfigurationError, Settings
+from gateway.tokens import load_tokens
+from gateway.triton.client import TritonClient, TritonOptions
+
+_log = logging.getLogger("tritonflare.gateway")
+
+API_PREFIX = "/client/v4"
+"""What a client appends to the gateway's address to get its base URL."""
+
+_GET = ("GET", "HEAD")
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - looked up, not bound
+
+
+@dataclass(frozen=True, slots=True)
+class _Gateway:
+    """What the server needs to know of a composed gateway."""
+
+    app: App
+    monitor: Monitor
+
+
+def build_app(settings: Settings) -> App:
+    """Build the ASGI application; its lifespan opens the channel and starts the background look.
+
+    Raises:
+        ConfigurationError: there is no token, or one is malformed.
+    """
+    return _compose(settings).app
+
+
+def _compose(settings: Settings) -> _Gateway:
+    secret = settings.api_tokens.get_secret_value() if settings.api_tokens else None
+    tokens = load_tokens(secret, settings.tokens_file)
+    admission = Admission(settings.max_requests_in_flight)
+    metrics = Metrics(
+        in_flight=lambda: admission.in_flight,
+        ready=lambda: float(monitor.why_not_ready() is None),
+    )
+    backend = TritonClient(_triton_options(settings), metrics.triton_called)
+    catalogue = Catalogue()
+    times = MonitorTimes(
+        refresh_interval_s=settings.refresh_interval_s,
+        retry_interval_s=settings.retry_interval_s,
+        canary_timeout_s=settings.canary_timeout_s,
+        canary_max_age_s=settings.canary_max_age_s,
+    )
+    monitor = Monitor(backend, catalogue, times)
+    limits = RunLimits(settings.max_body_bytes, settings.request_timeout_s, settings.result_shape)
+    run_model = RunModel(catalogue, Classifier(backend), admission, metrics, limits)
+    operations = Operations(monitor, metrics)
+    routes = (
+        Route(("POST",), API_PREFIX + "/accounts/{account_id}/ai/run/{model:path}", run_model),
+        Route(_GET, "/livez", operations.livez, api=False),
+        Route(_GET, "/readyz", operations.readyz, api=False),
+        Route(_GET, "/metrics", operations.metrics, api=False),
+    )
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[None]:
+        await backend.open()
+        watching = asyncio.create_task(monitor.run(), name="monitor")
+        try:
+            yield
+        finally:
+            watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await watching
+            await backend.close()
+
+    return _Gateway(App(routes, tokens, metrics, lifespan), monitor)
+
+
+def _triton_options(settings: Settings) -> TritonOptions:
+    key: tuple[str, str] | None = None
+    if settings.triton_metadata_key is not None:
+        name, _, secret = settings.triton_metadata_key.get_secret_value().partition("=")
+        key = (name, secret)
+    return TritonOptions(
+        url=settings.triton_url,
+        max_message_bytes=settings.triton_max_message_bytes,
+        control_timeout_s=settings.triton_control_timeout_s,
+        restricted_key=key,
+    )
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then drain and return.
+
+    Raises:
+        ConfigurationError: the settings make no gateway, or the address cannot be bound.
+    """
+    configure_logging(settings.log_level)
+    uvloop.run(serve(settings, on_started=lambda url: _log.info("serving on %s%s", url, API_PREFIX)))
+
+
+async def serve(
+    settings: Settings,
+    *,
+    sockets: Sequence[socket.socket] | None = None,
+    on_started: Callable[[str], None] | None = None,
+    stop: asyncio.Event | None = None,
+) -> None:
+    """Serve inside the running event loop, for a process that has other things to look after too.
+
+    Args:
+        settings: the settings.
+        sockets: bound sockets to listen on instead of ``settings.host`` and ``settings.port``; closed
+            at the end.
+        on_started: called once with the address (``http://127.0.0.1:8787``, the real port) when the
+            gateway listens and is ready for the first time.
+        stop: set it to shut down gracefully, as SIGTERM and SIGINT do in any case. Cancelling this
+            coroutine shuts down without draining.
+
+    Raises:
+        ConfigurationError: there is no token, or the address cannot be bound.
+    """
+    gateway = _compose(settings)
+    listening = list(sockets) if sockets is not None else [bind(settings.host, settings.port)]
+    server = _Server(_uvicorn_config(gateway.app, settings))
+    stopping = stop if stop is not None else asyncio.Event()
+    helpers = [asyncio.create_task(_stop_when(stopping, gateway.monitor, server, settings.shutdown_delay_s))]
+    if on_started is not None:
+        helpers.append(asyncio.create_task(_announce(gateway.monitor, server, listening[0], on_started)))
+    with _signals_set(stopping, server):
+        try:
+            await server.serve(sockets=listening)
+        except asyncio.CancelledError:
+            if server.started:
+                server.config.timeout_graceful_shutdown = 0
+                await server.shutdown(sockets=listening)
+            raise
+        finally:
+            for helper in helpers:
+                helper.cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)
+            for sock in listening:
+                sock.close()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handling, which ends the process before we could drain."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _uvicorn_config(app: App, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=settings.keep_alive_timeout_s,
+        timeout_graceful_shutdown=settings.drain_timeout_s,
+    )
+
+
+async def _stop_when(stop: asyncio.Event, monitor: Monitor, server: _Server, delay_s: float) -> None:
+    """Readiness off, time for balancers to notice, then the port closes and requests drain."""
+    await stop.wait()
+    _log.info("stopping")
+    monitor.start_draining()
+    await asyncio.sleep(delay_s)
+    server.should_exit = True
+
+
+async def _announce(
+    monitor: Monitor, server: _Server, sock: socket.socket, on_started: Callable[[str], None]
+) -> None:
+    await monitor.wait_until_ready()
+    while not server.started:
+        await asyncio.sleep(0.01)
+    on_started(_base_url(sock))
+
+
+def _base_url(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    host = _WILDCARDS.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Bind before anything starts, so that a wrong address is one clear sentence.
+
+    Raises:
+        ConfigurationError: the address does not exist or is in use.
+    """
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        sock = socket.socket(family, kind, proto)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(address)
+        except OSError:
+            sock.close()
+            raise
+    except OSError as exc:
+        raise ConfigurationError(f"Cannot listen on {host} port {port}: {exc.strerror}.") from exc
+    return sock
+
+
+@contextmanager
+def _signals_set(stop: asyncio.Event, server: _Server) -> Iterator[None]:
+    """First SIGTERM or SIGINT: stop gracefully. Second: at once."""
+
+    def on_signal() -> None:
+        if stop.is_set():
+            server.should_exit = server.force_exit = True
+        stop.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    watched = (signal.SIGTERM, signal.SIGINT)
+    for number in watched:
+        loop.add_signal_handler(number, on_signal)
+    try:
+        yield
+    finally:
+        for number in watched:
+            loop.remove_signal_handler(number)

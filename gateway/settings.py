@@ -1,0 +1,136 @@
+"""Every setting of the gateway, declared once: environment variable, type, default, help.
+
+The environment variable is the field's name in upper case behind ``GATEWAY_``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Bytes = Annotated[int, Field(gt=0)]
+
+MESSAGE_OVERHEAD_BYTES = 64 * 1024
+"""Room in a gRPC message for everything that is not text."""
+
+
+class ConfigurationError(ValueError):
+    """The gateway refuses to start; the message is one clear sentence without secrets."""
+
+
+class Settings(BaseSettings):
+    """All settings of the gateway."""
+
+    # hide_input_in_errors: a validation error would otherwise print the tokens it was given.
+    model_config = SettingsConfigDict(
+        env_prefix="GATEWAY_", extra="ignore", frozen=True, hide_input_in_errors=True
+    )
+
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
+    port: int = Field(8787, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
+
+    api_tokens: SecretStr | None = Field(
+        None, description="Comma-separated account:token pairs; the account * stands for any account."
+    )
+    tokens_file: Path | None = Field(
+        None, description="File of account:sha256hex lines (`tritonflare token` writes them)."
+    )
+
+    triton_url: str = Field(
+        "127.0.0.1:8001",
+        min_length=1,
+        description="gRPC target of Triton: host:port, or dns:///name:port to balance over all addresses.",
+    )
+    triton_metadata_key: SecretStr | None = Field(
+        None,
+        description="name=secret of Triton's --grpc-restricted-protocol, sent with every call "
+        "as the metadata triton-grpc-protocol-<name>.",
+    )
+    triton_max_message_bytes: Bytes = Field(
+        64 * 1024 * 1024, description="Largest gRPC message sent to or accepted from Triton."
+    )
+    triton_control_timeout_s: Seconds = Field(
+        2.0, description="Deadline of each discovery call (repository index, model configuration)."
+    )
+
+    result_shape: Literal["array", "items"] = Field(
+        "array",
+        description="Shape of result unless the query says ?result_shape=: array (the API of today) "
+        "or items (best label first, as the pages of 2023 show).",
+    )
+    max_body_bytes: Bytes = Field(1024 * 1024, description="Largest request body; above it 413, code 3006.")
+    max_requests_in_flight: int = Field(
+        512, gt=0, description="Requests worked on at once; above it 429, code 3040."
+    )
+    request_timeout_s: Seconds = Field(
+        10.0, description="Time from admission to answer, body included; above it 408, code 3007."
+    )
+
+    keep_alive_timeout_s: int = Field(
+        75,
+        gt=0,
+        description="Time an idle connection stays open; keep it above that of a load balancer in front.",
+    )
+
+    refresh_interval_s: Seconds = Field(
+        5.0, description="Pause between two looks at Triton's models, each with a canary inference."
+    )
+    retry_interval_s: Seconds = Field(0.5, description="The same pause while something is not ready.")
+    canary_timeout_s: Seconds = Field(2.0, description="Deadline of one canary inference.")
+    canary_max_age_s: Seconds = Field(
+        20.0, description="A model counts as ready for this long after its last answered canary."
+    )
+
+    shutdown_delay_s: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Pause between readiness going off and the port closing, for load balancers to notice.",
+    )
+    drain_timeout_s: int = Field(
+        15, gt=0, description="Time that requests in flight get to finish at shutdown."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe log line written to stderr."
+    )
+
+    @model_validator(mode="after")
+    def _check_limits_against_each_other(self) -> Settings:
+        if self.triton_max_message_bytes < self.max_body_bytes + MESSAGE_OVERHEAD_BYTES:
+            raise ValueError(
+                "triton_max_message_bytes must exceed max_body_bytes by at least "
+                f"{MESSAGE_OVERHEAD_BYTES} bytes, or a permitted text could not be sent"
+            )
+        if self.retry_interval_s > self.refresh_interval_s:
+            raise ValueError("retry_interval_s must not exceed refresh_interval_s")
+        look_s = self.refresh_interval_s + self.triton_control_timeout_s + self.canary_timeout_s
+        if self.canary_max_age_s <= look_s:
+            raise ValueError(
+                "canary_max_age_s must exceed refresh_interval_s + triton_control_timeout_s "
+                "+ canary_timeout_s, or readiness would flap between two canaries"
+            )
+        if self.triton_metadata_key is not None:
+            name, _, secret = self.triton_metadata_key.get_secret_value().partition("=")
+            if not (name.isascii() and name.replace("-", "").replace("_", "").isalnum() and secret):
+                raise ValueError("triton_metadata_key must be of the form name=secret")
+        return self
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings from the environment; ``overrides`` win.
+
+    Raises:
+        ConfigurationError: with one line for each setting that is wrong, values left out.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as exc:
+        lines = (
+            f"{'_'.join(map(str, error['loc'])) or 'settings'}: {error['msg'].removeprefix('Value error, ')}"
+            for error in exc.errors(include_input=False, include_url=False, include_context=False)
+        )
+        raise ConfigurationError("; ".join(lines)) from None

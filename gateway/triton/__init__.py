@@ -1,0 +1,1 @@
+"""The gRPC half: the one place that speaks to Triton."""

@@ -1,0 +1,53 @@
+"""The seam where gRPC's errors become ours."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import grpc
+
+from gateway.domain.errors import (
+    AiError,
+    BackendFailed,
+    BackendUnavailable,
+    DeadlineExceeded,
+    ModelUnavailable,
+    Overloaded,
+)
+
+_log = logging.getLogger("tritonflare.backend")
+
+
+def own_error(code: grpc.StatusCode) -> AiError:
+    """Return our error for a gRPC status; the texts of Triton stay behind."""
+    match code:
+        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
+            # Our own cancellations never come as a status, so with CANCELLED the server gave up.
+            return BackendUnavailable()
+        case grpc.StatusCode.NOT_FOUND:
+            # The catalogue had the model a moment ago, so it is being replaced.
+            return ModelUnavailable()
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return DeadlineExceeded()
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return Overloaded()
+        case _:
+            return BackendFailed()
+
+
+@contextmanager
+def mapped_errors(call: str) -> Iterator[None]:
+    """Turn what a gRPC call raises into our tree.
+
+    Triton's words go nowhere, not even to the log: an INTERNAL error may carry a traceback with
+    paths and a piece of somebody's text. Triton's own log has them.
+    """
+    try:
+        yield
+    except grpc.aio.AioRpcError as exc:
+        error = own_error(exc.code())
+        level = logging.ERROR if isinstance(error, BackendFailed) else logging.DEBUG
+        _log.log(level, "%s: Triton answered %s; its own log says why", call, exc.code().name)
+        raise error from exc

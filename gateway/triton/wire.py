@@ -1,0 +1,71 @@
+"""Triton's tensors as bytes: one request message from texts, scores from one response message.
+
+The ensemble takes ``TEXT`` BYTES ``[n, 1]`` and answers ``logits`` FP32 ``[n, labels]`` and
+``token_count`` INT32 ``[n, 1]``. Raw contents are little-endian; a BYTES element is a 4-byte length and
+the bytes (KServe protocol v2, "raw tensor contents"; Triton's "binary tensor data" extension).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+from tritonclient.grpc import service_pb2
+
+from gateway.domain.backend import RawScores
+
+_TEXT, _LOGITS, _TOKEN_COUNT = "TEXT", "logits", "token_count"
+_LENGTH = struct.Struct("<I")
+
+# The stubs are generated without types, so messages are Any here and nowhere else.
+Message = Any
+
+
+class MalformedResponse(ValueError):
+    """The response is not what the ensemble's contract promises."""
+
+
+def infer_request(ensemble: str, texts: Sequence[bytes]) -> Message:
+    """Return a ModelInferRequest for ``n`` UTF-8 texts."""
+    request = service_pb2.ModelInferRequest(model_name=ensemble)
+    request.inputs.add(name=_TEXT, datatype="BYTES", shape=[len(texts), 1])
+    request.outputs.add(name=_LOGITS)
+    request.outputs.add(name=_TOKEN_COUNT)
+    request.raw_input_contents.append(b"".join(part for text in texts for part in _element(text)))
+    return request
+
+
+def _element(text: bytes) -> tuple[bytes, bytes]:
+    return _LENGTH.pack(len(text)), text
+
+
+def read_scores(response: Message, texts: int, labels: int) -> list[RawScores]:
+    """Return one RawScores a text, in order.
+
+    Raises:
+        MalformedResponse: an output is missing, or its type, shape or size is not the promised one.
+    """
+    logits = struct.unpack(f"<{texts * labels}f", _raw(response, _LOGITS, "FP32", [texts, labels]))
+    counts = struct.unpack(f"<{texts}i", _raw(response, _TOKEN_COUNT, "INT32", [texts, 1]))
+    if min(counts) < 0:
+        raise MalformedResponse(f"{_TOKEN_COUNT} is negative")
+    return [RawScores(logits[row * labels : (row + 1) * labels], count) for row, count in enumerate(counts)]
+
+
+def _raw(response: Message, name: str, datatype: str, shape: list[int]) -> bytes:
+    """Return the raw contents of the output called ``name``; outputs come in any order."""
+    for place, output in enumerate(response.outputs):
+        if output.name != name:
+            continue
+        if output.datatype != datatype or list(output.shape) != shape:
+            raise MalformedResponse(
+                f"{name} is {output.datatype} {list(output.shape)}, not {datatype} {shape}"
+            )
+        if place >= len(response.raw_output_contents):
+            break
+        raw = bytes(response.raw_output_contents[place])
+        if len(raw) != 4 * shape[0] * shape[1]:
+            raise MalformedResponse(f"{name} has {len(raw)} bytes for shape {shape}")
+        return raw
+    raise MalformedResponse(f"no output {name}")

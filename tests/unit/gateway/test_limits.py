@@ -1,0 +1,95 @@
+"""Admission and the interrupt."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import pytest
+
+from gateway.domain.errors import ClientDisconnected, DeadlineExceeded, Overloaded
+from gateway.http.limits import Admission, Interrupt
+
+
+def test_admission_counts_down_whatever_happens() -> None:
+    admission = Admission(1)
+
+    def work(error: type[BaseException]) -> None:
+        with admission:
+            assert admission.in_flight == 1
+            raise error
+
+    for error in (ValueError, KeyboardInterrupt, asyncio.CancelledError):
+        with pytest.raises(error):
+            work(error)
+    assert admission.in_flight == 0
+
+
+def test_the_request_above_the_limit_is_refused_and_not_counted() -> None:
+    admission = Admission(2)
+    with admission, admission:
+        with pytest.raises(Overloaded), admission:
+            pass
+        assert admission.in_flight == 2
+    assert admission.in_flight == 0
+
+
+async def test_time_up_ends_the_block_with_our_error() -> None:
+    with pytest.raises(DeadlineExceeded), Interrupt(0.01):
+        await asyncio.sleep(5)
+    if sys.version_info >= (3, 11):
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
+
+
+async def test_a_block_that_ends_in_time_is_left_alone() -> None:
+    with Interrupt(0.02) as interrupt:
+        assert 0 < interrupt.remaining_s() <= 0.02
+    await asyncio.sleep(0.05)
+
+
+async def test_a_caller_who_hangs_up_ends_the_block() -> None:
+    async def receive() -> MutableMapping[str, Any]:
+        await asyncio.sleep(0.01)
+        return {"type": "http.disconnect"}
+
+    async def work() -> None:
+        with Interrupt(5) as interrupt:
+            interrupt.watch_for_disconnect(receive)
+            await asyncio.sleep(5)
+
+    with pytest.raises(ClientDisconnected):
+        await work()
+
+
+async def test_a_cancellation_from_outside_stays_one() -> None:
+    async def work() -> None:
+        with Interrupt(5):
+            await asyncio.sleep(5)
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_the_watch_ends_with_the_block() -> None:
+    async def receive() -> MutableMapping[str, Any]:
+        await asyncio.sleep(60)
+        return {}
+
+    before = asyncio.all_tasks()
+    with Interrupt(5) as interrupt:
+        interrupt.watch_for_disconnect(receive)
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before
+
+
+async def test_an_error_of_the_block_is_not_hidden_by_the_interrupt() -> None:
+    with pytest.raises(ValueError, match="mine"), Interrupt(5):
+        raise ValueError("mine")

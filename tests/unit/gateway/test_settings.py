@@ -1,0 +1,68 @@
+"""Settings: environment, limits against each other, secrets."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from gateway.settings import ConfigurationError, Settings, load_settings
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.upper().startswith("GATEWAY_")]:
+        monkeypatch.delenv(name)
+
+
+def test_every_setting_has_a_default_and_a_description() -> None:
+    load_settings()
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert not field.is_required(), name
+
+
+def test_the_environment_sets_and_arguments_win(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_PORT", "9000")
+    monkeypatch.setenv("GATEWAY_HOST", "0.0.0.0")
+    settings = load_settings(port=9001)
+    assert (settings.host, settings.port) == ("0.0.0.0", 9001)
+
+
+def test_secrets_show_up_neither_in_repr_nor_in_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_API_TOKENS", "a:hidden-one")
+    monkeypatch.setenv("GATEWAY_TRITON_METADATA_KEY", "name=hidden-two")
+    settings = load_settings()
+    assert settings.api_tokens is not None
+    assert settings.api_tokens.get_secret_value() == "a:hidden-one"
+    assert "hidden" not in repr(settings) + str(settings)
+    monkeypatch.setenv("GATEWAY_MAX_BODY_BYTES", "99999999999")
+    monkeypatch.setenv("GATEWAY_TRITON_METADATA_KEY", "hidden-three")
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings()
+    assert "hidden" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    with pytest.raises(ValueError, match="max_body_bytes") as raw:
+        Settings()
+    assert "hidden" not in str(raw.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"port": 65536}, "port: Input should be less than or equal to 65535"),
+        ({"max_requests_in_flight": 0}, "max_requests_in_flight: Input should be greater than 0"),
+        ({"request_timeout_s": float("inf")}, "request_timeout_s: Input should be a finite number"),
+        ({"result_shape": "list"}, "result_shape: Input should be 'array' or 'items'"),
+        ({"max_body_bytes": 64 * 1024 * 1024}, "triton_max_message_bytes must exceed max_body_bytes"),
+        ({"retry_interval_s": 6}, "retry_interval_s must not exceed refresh_interval_s"),
+        ({"canary_max_age_s": 9}, "canary_max_age_s must exceed refresh_interval_s"),
+        ({"triton_metadata_key": "secret"}, "triton_metadata_key must be of the form name=secret"),
+        ({"triton_metadata_key": "na me=secret"}, "triton_metadata_key must be of the form name=secret"),
+        ({"triton_metadata_key": "name="}, "triton_metadata_key must be of the form name=secret"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(wrong: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(**wrong)
+    assert words in str(caught.value)
