@@ -1,0 +1,62 @@
+"""A thin layer over ``onnx.helper``: unique names, shared constants, one model at the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+OPSET = 17
+# ONNX Runtime 1.19 (Triton 24.10) still reads this one.
+IR_VERSION = 8
+MICROSOFT = "com.microsoft"
+
+
+class GraphBuilder:
+    """Collects nodes and constants in order; every method returns the name of what it made."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: dict[str, onnx.TensorProto] = {}
+        self._count = 0
+
+    def constant(self, name: str, value: npt.ArrayLike) -> str:
+        """An initializer; asking again for a name that exists returns it."""
+        if name not in self._constants:
+            self._constants[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
+        return name
+
+    def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
+        """A node with one output."""
+        return self.ops(kind, *inputs, outputs=1, domain=domain, **attributes)[0]
+
+    def ops(self, kind: str, *inputs: str, outputs: int, domain: str = "", **attributes: Any) -> list[str]:
+        """A node with several outputs."""
+        self._count += 1
+        name = f"{kind}_{self._count}"
+        made = [name] if outputs == 1 else [f"{name}_{i}" for i in range(outputs)]
+        self._nodes.append(helper.make_node(kind, list(inputs), made, name, domain=domain, **attributes))
+        return made
+
+    def rename_last(self, name: str) -> None:
+        """Give the last node's only output its public name."""
+        self._nodes[-1].output[0] = name
+
+    def model(self, labels: int, metadata: dict[str, str]) -> onnx.ModelProto:
+        """The finished model: input_ids, attention_mask INT64 [B, S] → logits FP32 [B, labels]."""
+        inputs = [
+            helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"])
+            for name in ("input_ids", "attention_mask")
+        ]
+        outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", labels])]
+        graph = helper.make_graph(self._nodes, self._name, inputs, outputs, list(self._constants.values()))
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
+        model = helper.make_model(
+            graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="tritonflare"
+        )
+        helper.set_model_props(model, metadata)
+        return model

@@ -1,0 +1,150 @@
+"""The export from end to end: checkpoint → artefacts → verification → model repository."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from export.artefact import Artefact, Logits
+from export.checkpoint import Checkpoint, load_checkpoint, sha256
+from export.errors import CheckpointError, ExportError
+from export.graph.encoder import PRECISIONS, build_graph
+from export.publish import publish
+from export.repository import VERSION, write_model
+from export.samples import sample_texts
+from export.spec import ServedModel
+from export.verify import Comparison, verify
+
+CARD = "tritonflare.json"
+_log = logging.getLogger("tritonflare.export")
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """What to export and where it goes."""
+
+    source: Path
+    repository: Path
+    artefacts: Path
+    precisions: tuple[str, ...] = PRECISIONS
+    served: str = "int8"
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.served not in self.precisions:
+            raise ExportError(f"{self.served} is to be served but not among {', '.join(self.precisions)}.")
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """The published model and what the verification of each artefact found."""
+
+    model: ServedModel
+    comparisons: dict[str, Comparison]
+    sizes: dict[str, int]
+
+
+def run_export(plan: ExportPlan, step: Callable[[str], None] = lambda _: None) -> ExportResult:
+    """Build, verify and publish; ``step`` is told what is being done.
+
+    Raises:
+        ExportError: one of its subclasses (export.errors); the repository is as it was.
+    """
+    step("reading the checkpoint")
+    checkpoint = load_checkpoint(plan.source)
+    tokenizer = _tokenizer(checkpoint)
+    rows = [encoding.ids for encoding in tokenizer.encode_batch(sample_texts(plan.source))]
+    card = _card(plan, checkpoint)
+
+    files: dict[str, Path] = {}
+    comparisons: dict[str, Comparison] = {}
+    reference: Logits | None = None
+    # FP32 first whatever was asked for: the others are compared with it.
+    for precision in ("fp32", *(p for p in plan.precisions if p != "fp32")):
+        step(f"writing {precision}")
+        file = plan.artefacts / precision / VERSION / "model.onnx"
+        _write_atomically(
+            file, build_graph(checkpoint.encoder, precision).SerializeToString(deterministic=True)
+        )
+        step(f"verifying {precision}")
+        artefact = Artefact(file, len(checkpoint.labels))
+        comparison, logits = verify(precision, artefact, rows, checkpoint, reference)
+        reference = logits if reference is None else reference
+        files[precision], comparisons[precision] = file, comparison
+        _log.info("%s verified: %s", precision, comparison)
+
+    step("publishing")
+    model = _served(plan, checkpoint, card, files[plan.served])
+    _publish(plan, model, files[plan.served], checkpoint)
+    return ExportResult(model, comparisons, {p: file.stat().st_size for p, file in files.items()})
+
+
+def _publish(plan: ExportPlan, model: ServedModel, file: Path, checkpoint: Checkpoint) -> None:
+    def replaced(entry: str) -> bool:
+        return entry in (model.ensemble, model.tokenizer) or entry.startswith(f"{model.ensemble}_encoder_")
+
+    def write(root: Path) -> None:
+        write_model(model, file, checkpoint.folder / "tokenizer.json", root)
+
+    publish(plan.repository, replaced, write)
+
+
+def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+    try:
+        tokenizer = Tokenizer.from_file(str(checkpoint.folder / "tokenizer.json"))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise CheckpointError(f"{checkpoint.folder.name}/tokenizer.json cannot be read: {error}") from error
+    vocabulary, rows = tokenizer.get_vocab_size(), checkpoint.encoder.words.shape[0]
+    if vocabulary > rows:
+        raise CheckpointError(f"the tokenizer knows {vocabulary} tokens, the model only {rows}.")
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(checkpoint.max_tokens)
+    return tokenizer
+
+
+def _card(plan: ExportPlan, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Name, description and date from the folder's ``tritonflare.json``, with defaults for all."""
+    card = {
+        "name": f"@local/{checkpoint.folder.resolve().name}",
+        "description": f"Text classifier with {len(checkpoint.labels)} labels",
+        "created_at": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3],
+    }
+    file = plan.source / CARD
+    if file.is_file():
+        card.update(json.loads(file.read_text(encoding="utf-8")))
+    if plan.name:
+        card["name"] = plan.name
+    return card
+
+
+def _served(plan: ExportPlan, checkpoint: Checkpoint, card: dict[str, Any], file: Path) -> ServedModel:
+    return ServedModel(
+        name=card["name"],
+        labels=checkpoint.labels,
+        max_tokens=checkpoint.max_tokens,
+        precision=plan.served,
+        target="cpu",
+        problem_type=checkpoint.problem_type,
+        checkpoint=checkpoint.folder.resolve().name,
+        description=card["description"],
+        created_at=card["created_at"],
+        weights_sha256=checkpoint.weights_sha256,
+        tokenizer_sha256=checkpoint.tokenizer_sha256,
+        model_sha256=sha256(file),
+    )
+
+
+def _write_atomically(file: Path, content: bytes) -> None:
+    # A served repository may hold a hard link to the old file: replace it, never write into it.
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(f".{os.getpid()}")
+    part.write_bytes(content)
+    part.replace(file)

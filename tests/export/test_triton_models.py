@@ -1,0 +1,132 @@
+"""The model.py files, run outside Triton with a stand-in for its module; tests/triton runs them inside."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from export.checkpoint import load_checkpoint
+from export.graph.encoder import build_graph
+from tests.export.small import write_checkpoint
+
+
+class FakeTritonError(Exception):
+    INVALID_ARG = 3
+
+
+def fake_pb_utils() -> Any:
+    module: Any = ModuleType("triton_python_backend_utils")
+    module.Tensor = lambda name, value: SimpleNamespace(name=name, as_numpy=lambda: value)
+    module.InferenceResponse = lambda output_tensors=(), error=None: SimpleNamespace(
+        tensors={t.name: t.as_numpy() for t in output_tensors}, error=error
+    )
+    module.get_input_tensor_by_name = lambda request, name: SimpleNamespace(as_numpy=lambda: request[name])
+    module.TritonError = lambda message, code: FakeTritonError(message, code)
+    module.TritonError.INVALID_ARG = 3
+    return module
+
+
+@pytest.fixture(autouse=True)
+def _pb_utils(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", fake_pb_utils())
+
+
+def load(name: str, folder: Path, config: dict[str, Any]) -> Any:
+    module = importlib.reload(importlib.import_module(f"export.triton_models.{name}"))
+    module.__file__ = str(folder / "model.py")
+    model = module.TritonPythonModel()
+    model.initialize({"model_config": json.dumps(config)})
+    return model
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_checkpoint(tmp_path / "small", labels=3)
+
+
+def tokenizer(folder: Path, limit: int) -> Any:
+    return load("tokenizer", folder, {"parameters": {"max_tokens": {"string_value": str(limit)}}})
+
+
+def texts(*values: str) -> dict[str, Any]:
+    return {"TEXT": np.array([[value.encode()] for value in values], dtype=object)}
+
+
+def test_tokens_are_counted_before_truncation_and_cut_to_the_limit(folder: Path) -> None:
+    (response,) = tokenizer(folder, 8).execute([texts("a", "a b c d e f", "a b c d e f g", "a " * 100)])
+    assert response.tensors["token_count"].ravel().tolist() == [3, 8, 9, 102]
+    assert response.tensors["attention_mask"].sum(axis=1).tolist() == [3, 8, 8, 8]
+    assert (response.tensors["input_ids"][1:, -1] == 3).all()  # [SEP] stays at the end
+
+
+def test_the_files_own_padding_and_truncation_are_not_obeyed(folder: Path) -> None:
+    (response,) = tokenizer(folder, 64).execute([texts("a " * 30)])
+    assert response.tensors["input_ids"].shape == (1, 32)
+    (response,) = tokenizer(folder, 64).execute([texts("a")])
+    assert response.tensors["input_ids"].tolist() == [[2, 4, 3]]
+
+
+def test_padding_stays_inside_a_request(folder: Path) -> None:
+    first, second = tokenizer(folder, 64).execute([texts("a", "a b c"), texts("a b c d e f")])
+    assert first.tensors["input_ids"].shape == (2, 5)
+    assert first.tensors["attention_mask"].tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
+    assert second.tensors["input_ids"].shape == (1, 8)
+
+
+def test_bytes_that_are_not_utf8_fail_their_own_request_only(folder: Path) -> None:
+    bad = {"TEXT": np.array([[b"\xff\xfe"]], dtype=object)}
+    first, second = tokenizer(folder, 64).execute([bad, texts("a")])
+    assert first.error.args == ("TEXT is not UTF-8", 3)
+    assert second.error is None
+
+
+def encoder(folder: Path, tmp_path: Path) -> Any:
+    (tmp_path / "model.onnx").write_bytes(
+        build_graph(load_checkpoint(folder).encoder, "int8").SerializeToString()
+    )
+    return load("encoder", tmp_path, {"output": [{"dims": [3]}], "instance_group": [{"count": 2}]})
+
+
+def ids(*rows: list[int]) -> dict[str, Any]:
+    width = max(map(len, rows))
+    return {
+        "input_ids": np.array([row + [0] * (width - len(row)) for row in rows]),
+        "attention_mask": np.array([[1] * len(row) + [0] * (width - len(row)) for row in rows]),
+    }
+
+
+def test_requests_of_unequal_length_get_their_own_answers_in_their_own_order(
+    folder: Path, tmp_path: Path
+) -> None:
+    model = encoder(folder, tmp_path)
+    rng = np.random.default_rng(1)
+    rows = [[2, *rng.integers(4, 30, n).tolist(), 3] for n in (50, 1, 7, 7, 30, 2, 8, 9, 49, 3)]
+    alone = [model.execute([ids(row)])[0].tensors["logits"][0] for row in rows]
+    together = model.execute([ids(*rows[:3]), ids(rows[3]), ids(*rows[4:])])
+    assert [len(response.tensors["logits"]) for response in together] == [3, 1, 6]
+    found = np.concatenate([response.tensors["logits"] for response in together])
+    np.testing.assert_allclose(found, alone, atol=1e-5)
+    assert len({tuple(row) for row in found.tolist()}) == len(rows)  # no two alike, so no mix-up can hide
+
+
+@given(st.lists(st.integers(1, 512), min_size=1, max_size=64))
+def test_every_text_is_in_one_group_and_little_is_padded(lengths: list[int]) -> None:
+    from export.triton_models.encoder import GROUP, WASTE, length_groups
+
+    groups = length_groups(lengths)
+    assert sorted(i for group in groups for i in group) == list(range(len(lengths)))
+    for group in groups:
+        widths = [lengths[i] for i in group]
+        assert len(group) <= GROUP
+        assert widths[0] == max(widths)
+        area = widths[0] * len(group)
+        assert area - sum(widths) <= WASTE * area
