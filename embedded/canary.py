@@ -1,0 +1,43 @@
+"""Ask Triton the way the gateway will, to know that it really answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import TracebackType
+
+import numpy as np
+from tritonclient.grpc import InferenceServerClient, InferInput
+from tritonclient.utils import InferenceServerException
+
+from embedded.repository import Model
+
+TEXT = "Is anyone there?"
+
+
+class Canary:
+    """A small client for readiness; the gateway has its own for traffic."""
+
+    def __init__(self, address: str, key: str, secret: str) -> None:
+        self._client = InferenceServerClient(address)
+        self._headers = {f"triton-grpc-protocol-{key}": secret}
+
+    def __enter__(self) -> Canary:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.close()
+
+    def answers(self, models: Iterable[Model]) -> bool:
+        """Whether the server is ready and every model has scored one text."""
+        text = InferInput("TEXT", [1, 1], "BYTES")
+        text.set_data_from_numpy(np.array([[TEXT]], dtype=np.object_))
+        try:
+            if not self._client.is_server_ready(headers=self._headers):
+                return False
+            for model in models:
+                self._client.infer(model.ensemble, [text], headers=self._headers, client_timeout=10.0)
+        except InferenceServerException:
+            return False
+        return True

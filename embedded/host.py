@@ -1,0 +1,142 @@
+"""Can the wheel's tritonserver run on this host? Each check is one sentence with its remedy."""
+
+from __future__ import annotations
+
+import ctypes.util
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import sys
+import sysconfig
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from embedded.errors import EmbeddedError
+
+GLIBC = (2, 35)
+PYTHONS = ((3, 10), (3, 11), (3, 12))
+_INSTALL = "run `make serve`, or pip install 'tritonflare[embedded]'"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found; ``remedy`` is empty when all is well."""
+
+    name: str
+    found: str
+    remedy: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing needs doing."""
+        return not self.remedy
+
+
+def wheel_folder() -> Path:
+    """The ``tritonserver`` folder inside the installed wheel.
+
+    Raises:
+        EmbeddedError: the wheel is not installed.
+    """
+    # find_spec does not import pytriton, whose import pulls in zmq and much else.
+    spec = importlib.util.find_spec("pytriton")
+    if spec is None or spec.origin is None:
+        raise EmbeddedError(f"The nvidia-pytriton wheel is not installed; {_INSTALL}.")
+    return Path(spec.origin).parent / "tritonserver"
+
+
+def library_folders() -> list[Path]:
+    """Where the dynamic linker must look: the wheel's libraries and this Python's own."""
+    folders = [wheel_folder().parents[1] / "nvidia_pytriton.libs"]
+    own = sysconfig.get_config_var("LIBDIR")
+    if own:
+        folders.append(Path(own))
+    return folders
+
+
+def findings() -> list[Finding]:
+    """All checks, in the order in which a person would mend them."""
+    return [check() for check in _CHECKS]
+
+
+def require(results: Iterable[Finding] | None = None) -> None:
+    """Raise EmbeddedError with the first remedy, if there is one."""
+    for finding in findings() if results is None else results:
+        if not finding.ok:
+            raise EmbeddedError(f"{finding.name}: {finding.found}. {finding.remedy}")
+
+
+def _platform() -> Finding:
+    found = f"{platform.system()} {platform.machine()}"
+    good = found == "Linux x86_64"
+    return Finding(
+        "platform", found, "" if good else "The wheel is for Linux x86-64; use docker compose elsewhere."
+    )
+
+
+def _glibc() -> Finding:
+    name, version = platform.libc_ver()
+    try:
+        number = tuple(int(part) for part in version.split(".")[:2])
+    except ValueError:
+        number = ()
+    good = name == "glibc" and number >= GLIBC
+    remedy = "Triton needs glibc 2.35 or newer (Debian 12, Ubuntu 22.04 or later); or use docker compose."
+    return Finding("C library", f"{name or 'unknown'} {version}".strip(), "" if good else remedy)
+
+
+def _python() -> Finding:
+    remedy = "The stubs exist for Python 3.10, 3.11 and 3.12; run `make clean serve PYTHON=python3.11`."
+    return Finding("Python", platform.python_version(), "" if sys.version_info[:2] in PYTHONS else remedy)
+
+
+def _wheel() -> Finding:
+    try:
+        version = importlib.metadata.version("nvidia-pytriton")
+        binary = wheel_folder() / "bin" / "tritonserver"
+    except (importlib.metadata.PackageNotFoundError, EmbeddedError):
+        return Finding("nvidia-pytriton", "not installed", f"To install it, {_INSTALL}.")
+    if not os.access(binary, os.X_OK):
+        return Finding("nvidia-pytriton", f"{version} without a tritonserver", f"To repair it, {_INSTALL}.")
+    return Finding("nvidia-pytriton", version)
+
+
+def _numpy() -> Finding:
+    try:
+        version = importlib.metadata.version("numpy")
+    except importlib.metadata.PackageNotFoundError:
+        return Finding("numpy", "not installed", f"To install it, {_INSTALL}.")
+    good = int(version.split(".")[0]) < 2
+    remedy = "Triton 2.51's python stubs garble strings under numpy 2; pip install 'numpy<2'."
+    return Finding("numpy", version, "" if good else remedy)
+
+
+def _libpython() -> Finding:
+    name = f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.1.0"
+    for folder in (sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var("LIBPL")):
+        if folder and (Path(folder) / name).exists():
+            return Finding("libpython", f"{folder}/{name}")
+    if ctypes.util.find_library(f"python{sys.version_info.major}.{sys.version_info.minor}"):
+        return Finding("libpython", name)
+    package = f"libpython{sys.version_info.major}.{sys.version_info.minor}"
+    remedy = f"Triton's stub links {name}: apt-get install {package}, or a Python built with --enable-shared."
+    return Finding("libpython", "not found", remedy)
+
+
+def _modules() -> Finding:
+    missing = [name for name in ("onnxruntime", "tokenizers") if importlib.util.find_spec(name) is None]
+    found = f"missing {', '.join(missing)}" if missing else "onnxruntime, tokenizers"
+    return Finding("model libraries", found, f"To install them, {_INSTALL}." if missing else "")
+
+
+_CHECKS: tuple[Callable[[], Finding], ...] = (
+    _platform,
+    _glibc,
+    _python,
+    _wheel,
+    _numpy,
+    _libpython,
+    _modules,
+)

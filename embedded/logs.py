@@ -1,0 +1,38 @@
+"""Triton's log lines become records of the logger ``tritonflare.triton``."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import deque
+
+_LINE = re.compile(r"^(?P<level>[IWEF])\d{4} [\d:.]+ \d+ (?:\S+:\d+\] )?(?P<text>.*)$")
+# A start-up is some sixty I lines: of interest when debugging, noise to a newcomer.
+_LEVELS = {"I": logging.DEBUG, "W": logging.WARNING, "E": logging.ERROR, "F": logging.CRITICAL}
+# Said on every host without a GPU.
+_HARMLESS = re.compile(r"CUDA|DCGM|NVML|pinned memory|GPU", re.IGNORECASE)
+
+
+class LogRelay:
+    """Forwards lines to logging and keeps the last ones for an error message."""
+
+    def __init__(self, keep: int = 40) -> None:
+        self._logger = logging.getLogger("tritonflare.triton")
+        self._tail: deque[str] = deque(maxlen=keep)
+
+    def feed(self, line: str) -> None:
+        """Take one line of Triton's output."""
+        text = line.rstrip()
+        if not text:
+            return
+        self._tail.append(text)
+        match = _LINE.match(text)
+        level = _LEVELS[match["level"]] if match else logging.DEBUG
+        message = match["text"].strip('"') if match else text
+        if level < logging.CRITICAL and _HARMLESS.search(message):
+            level = logging.DEBUG
+        self._logger.log(level, "%s", message)
+
+    def tail(self) -> str:
+        """The last lines as they came, oldest first."""
+        return "\n".join(self._tail)

@@ -1,0 +1,231 @@
+"""Start, watch and stop one tritonserver process."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+
+from embedded import host, shm
+from embedded.canary import Canary
+from embedded.errors import EmbeddedError
+from embedded.logs import LogRelay
+from embedded.repository import Model, check_repository
+
+RESTRICTED_KEY = "tritonflare"
+# Everything: the gateway is the only client, and it knows the key.
+PROTOCOLS = "health,metadata,inference,shared-memory,model-config,model-repository,statistics,trace,logging"
+EXIT_TIMEOUT_S = 10
+_PR_SET_PDEATHSIG = 1
+_log = logging.getLogger("tritonflare.embedded")
+
+
+def _die_with_parent(libc: ctypes.CDLL) -> None:
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+class TritonServer:
+    """A tritonserver on loopback, gRPC only, every protocol behind a random key.
+
+    Use as a context manager from the main thread: the kernel ends Triton when the thread
+    that started it ends, so that a killed supervisor leaves nothing behind.
+
+    Args:
+        repository: the model repository.
+        port: gRPC port on 127.0.0.1; 0 takes a free one.
+        ready_timeout_s: how long models may take to load and answer.
+    """
+
+    def __init__(self, repository: Path, port: int = 0, ready_timeout_s: float = 120.0) -> None:
+        self.repository = repository.resolve()
+        self.port = port
+        self.secret = secrets.token_urlsafe(32)
+        self.models: list[Model] = []
+        self._ready_timeout_s = ready_timeout_s
+        self._relay = LogRelay()
+        self._process: subprocess.Popen[str] | None = None
+        self._reader: threading.Thread | None = None
+        self._scratch: Path | None = None
+
+    @property
+    def address(self) -> str:
+        """Where it listens for gRPC, as ``host:port``."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """Process id of the running server."""
+        if self._process is None:
+            raise EmbeddedError("Triton is not running.")
+        return self._process.pid
+
+    def __enter__(self) -> TritonServer:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start Triton and wait until every model has answered a canary.
+
+        Raises:
+            EmbeddedError: the host, the repository or the port does not do, or Triton did
+                not become ready; nothing is left running.
+        """
+        host.require()
+        self.models = check_repository(self.repository)
+        swept = shm.sweep()
+        if swept:
+            _log.info("removed %d shared-memory regions that a killed server left behind", swept)
+        self.port = self.port or _free_port()
+        _require_free(self.port)
+        self._scratch = Path(tempfile.mkdtemp(prefix="tritonflare-"))
+        try:
+            backends = prepare_backends(self._scratch)
+            self._process = self._spawn(backends)
+            self._wait_ready()
+        except BaseException:
+            self.stop()
+            raise
+
+    def poll(self) -> int | None:
+        """The exit status if Triton has ended, else None."""
+        return None if self._process is None else self._process.poll()
+
+    def stop(self) -> None:
+        """Let requests in flight finish, then end the process and remove what it used."""
+        process = self._process
+        if process is not None and process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(EXIT_TIMEOUT_S + 5)
+            except subprocess.TimeoutExpired:
+                _log.warning("Triton did not stop in time and is killed")
+                process.kill()
+                process.wait()
+        if self._reader is not None:
+            self._reader.join(timeout=10)
+        self._process = self._reader = None
+        shm.sweep(own=True)
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def command(self, backends: Path) -> list[str]:
+        """The command line; see ARCHITECTURE.md for the reason of each switch."""
+        return [
+            str(host.wheel_folder() / "bin" / "tritonserver"),
+            f"--model-repository={self.repository}",
+            f"--backend-directory={backends}",
+            "--model-control-mode=none",
+            "--disable-auto-complete-config",
+            "--strict-readiness=true",
+            "--exit-on-error=true",
+            f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
+            "--grpc-address=127.0.0.1",
+            f"--grpc-port={self.port}",
+            f"--grpc-restricted-protocol={PROTOCOLS}:{RESTRICTED_KEY}={self.secret}",
+            "--allow-http=false",
+            "--allow-metrics=false",
+            "--allow-sagemaker=false",
+            "--allow-vertex-ai=false",
+            f"--backend-config=python,shm-region-prefix-name={shm.prefix()}",
+        ]
+
+    def _spawn(self, backends: Path) -> subprocess.Popen[str]:
+        libc = ctypes.CDLL(None)  # loaded here: between fork and exec nothing may allocate
+        process = subprocess.Popen(
+            self.command(backends),
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            # Its own session: Ctrl-C reaches the gateway alone, which drains before Triton goes.
+            start_new_session=True,
+            preexec_fn=lambda: _die_with_parent(libc),  # noqa: PLW1509 (no thread holds a lock we need)
+        )
+        self._reader = threading.Thread(target=self._read, args=(process,), name="triton-log", daemon=True)
+        self._reader.start()
+        return process
+
+    def _read(self, process: subprocess.Popen[str]) -> None:
+        if process.stdout is not None:
+            with process.stdout as lines:
+                for line in lines:
+                    self._relay.feed(line)
+
+    def _wait_ready(self) -> None:
+        end = time.monotonic() + self._ready_timeout_s
+        with Canary(self.address, RESTRICTED_KEY, self.secret) as canary:
+            while not canary.answers(self.models):
+                if self.poll() is not None:
+                    raise EmbeddedError(f"Triton ended while starting; its last words:\n{self._relay.tail()}")
+                if time.monotonic() > end:
+                    raise EmbeddedError(
+                        f"Triton was not ready after {self._ready_timeout_s:g} s; "
+                        f"its last words:\n{self._relay.tail()}"
+                    )
+                time.sleep(0.05)
+
+
+def prepare_backends(scratch: Path) -> Path:
+    """A private backend folder: the wheel's python backend with the stub of this very Python.
+
+    Triton looks for the stub beside the backend's library, and the wheel keeps one stub per
+    Python version elsewhere. Links do; nothing is copied.
+    """
+    wheel = host.wheel_folder()
+    stub = wheel / "python_backend_stubs" / f"{sys.version_info.major}.{sys.version_info.minor}"
+    backend = scratch / "backends" / "python"
+    backend.mkdir(parents=True)
+    for source in (*(wheel / "backends" / "python").iterdir(), stub / "triton_python_backend_stub"):
+        if source.is_file():
+            (backend / source.name).symlink_to(source)
+    return backend.parent
+
+
+def environment() -> dict[str, str]:
+    """Environment of Triton and its stubs: the wheel's libraries and this interpreter's packages."""
+    site = host.wheel_folder().parents[1]
+    variables = {key: os.environ[key] for key in ("HOME", "LANG", "TMPDIR", "TZ") if key in os.environ}
+    return variables | {
+        "LD_LIBRARY_PATH": os.pathsep.join(map(str, host.library_folders())),
+        "PATH": os.pathsep.join([str(Path(sys.prefix) / "bin"), os.environ.get("PATH", os.defpath)]),
+        "PYTHONPATH": str(site),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        # Threads belong to ONNX Runtime's own pool; a second pool would fight it for the cores.
+        "TOKENIZERS_PARALLELISM": "false",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _require_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise EmbeddedError(
+                f"Port {port} on 127.0.0.1 is in use; choose another with --triton-port."
+            ) from error
