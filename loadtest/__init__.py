@@ -1,0 +1,1 @@
+"""Load on a running server: locust users, and a bench that compares with the model in-process."""

@@ -1,0 +1,50 @@
+"""One real tritonserver with the bundled model in INT8 and FP32, and a gateway before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from embedded.server import RESTRICTED_KEY, TritonServer
+from export.run import ExportPlan, run_export
+from tests.texts import CHECKPOINT
+from tests.triton.server import ACCOUNT, TOKEN, Program, running
+
+INT8 = "@cf/huggingface/distilbert-sst-2-int8"
+FP32 = "@test/fp32"
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("repository")
+    for name, precision in ((None, "int8"), (FP32, "fp32")):
+        run_export(ExportPlan(CHECKPOINT, folder / "models", folder / precision, served=precision, name=name))
+    return folder / "models"
+
+
+@pytest.fixture(scope="session")
+def triton(repository: Path) -> Iterator[TritonServer]:
+    with TritonServer(repository) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def gateway(triton: TritonServer) -> Iterator[Program]:
+    settings = {
+        "GATEWAY_API_TOKENS": f"{ACCOUNT}:{TOKEN}",
+        "GATEWAY_TRITON_METADATA_KEY": f"{RESTRICTED_KEY}={triton.secret}",
+        # Two encoder instances on two cores: 64 long texts at once take their time.
+        "GATEWAY_REQUEST_TIMEOUT_S": "60",
+    }
+    with running("gateway", "--port", "0", "--triton-url", triton.address, **settings) as program:
+        yield program
+
+
+@pytest.fixture(scope="session")
+def client(gateway: Program) -> Iterator[httpx.Client]:
+    base = f"{gateway.url}/client/v4/accounts/{ACCOUNT}/ai/run/"
+    with httpx.Client(base_url=base, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=120) as client:
+        yield client

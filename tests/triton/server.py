@@ -1,0 +1,120 @@
+"""Start the real programs as people do, find out where they listen, and end them without a trace."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+ACCOUNT = "0123456789abcdef0123456789abcdef"
+READY_WITHIN_S = 90
+TOKEN = "test-token-0123456789abcdef"
+_READY = re.compile(r"(?:Ready: |serving on )(http://\S+)/client/v4")
+
+
+@dataclass
+class Program:
+    """A running subcommand of tritonflare with everything that it has said."""
+
+    process: subprocess.Popen[str]
+    lines: list[str] = field(default_factory=list)
+    url: str = ""
+
+    @property
+    def output(self) -> str:
+        return "".join(self.lines)
+
+    def children(self) -> list[psutil.Process]:
+        """All processes below it, alive now."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def stop(self, number: int = signal.SIGTERM, timeout: float = 30) -> int:
+        """Send a signal and wait; fail if a child, a region or the port is left behind."""
+        children = self.children() if self.process.poll() is None else []
+        self.process.send_signal(number)
+        status = self.process.wait(timeout)
+        assert_nothing_left(self.process.pid, children, self.url)
+        return status
+
+
+def assert_nothing_left(pid: int, children: list[psutil.Process], url: str, patience: float = 10) -> None:
+    """No child process, shared-memory region or listening port survives; orphans get a moment."""
+    _, alive = psutil.wait_procs(children, timeout=patience)
+    assert not alive, alive
+    assert not list(Path("/dev/shm").glob(f"tritonflare_{pid}_*"))
+    if url:
+        host, port = url.removeprefix("http://").split(":")
+        with socket.socket() as probe:
+            assert probe.connect_ex((host, int(port))) != 0, f"{url} still listens"
+
+
+@contextmanager
+def running(*arguments: str, **environment: str) -> Iterator[Program]:
+    """``tritonflare ARGUMENTS`` until the end of the block; waits until it says where it listens."""
+    program = Program(start(*arguments, cwd=None, **environment))
+    ready = threading.Event()
+
+    def read() -> None:
+        assert program.process.stdout is not None
+        for line in program.process.stdout:
+            program.lines.append(line)
+            if match := _READY.search(line):
+                program.url = match[1]
+                ready.set()
+        ready.set()
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    try:
+        ready.wait(READY_WITHIN_S)
+        assert program.url, f"tritonflare {arguments} did not become ready:\n{program.output}"
+        yield program
+    finally:
+        if program.process.poll() is None:
+            program.stop()
+        reader.join(10)
+        if program.process.stdout is not None:
+            program.process.stdout.close()
+
+
+def start(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.Popen[str]:
+    """The program with output and errors on one pipe and no settings but those given."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("GATEWAY_")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "tritonflare", *arguments],
+        env=inherited | {"PYTHONUNBUFFERED": "1"} | environment,
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finished(
+    *arguments: str, cwd: Path | None = None, timeout: float = 60, **environment: str
+) -> tuple[int, str]:
+    """Run the program to its end; its exit status and output."""
+    with start(*arguments, cwd=cwd, **environment) as process:
+        output, _ = process.communicate(timeout=timeout)
+    return process.returncode, output
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Poll until true or the time is over."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return condition()

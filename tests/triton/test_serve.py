@@ -1,0 +1,147 @@
+"""``tritonflare serve`` as one program: what it says, what it leaves behind, how it fails."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import stat
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.triton.conftest import INT8
+from tests.triton.server import ACCOUNT, assert_nothing_left, finished, running, wait_until
+
+
+def ask(url: str, token: str) -> httpx.Response:
+    return httpx.post(
+        f"{url}/client/v4/accounts/{ACCOUNT}/ai/run/{INT8}",
+        headers={"Authorization": f"Bearer {token}"},
+        json={"text": "This pizza is great!"},
+        timeout=30,
+    )
+
+
+@pytest.fixture
+def home(tmp_path: Path, repository: Path) -> Path:
+    """A working folder whose ``model_repository`` is the exported one."""
+    (tmp_path / "model_repository").symlink_to(repository)
+    return tmp_path
+
+
+def test_a_newcomer_gets_a_token_once_and_a_curl_and_nothing_is_left_behind(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(home)
+    with running("serve", "--port", "0") as program:
+        assert wait_until(lambda: "great!" in program.output, 5)
+        token = re.search(r"export TOKEN=(\S+)", program.output)
+        assert token is not None
+        assert ask(program.url, token[1]).status_code == 200
+        assert ask(program.url, "another").status_code == 401
+        kept = home / ".state" / "tokens"
+        assert token[1] not in kept.read_text()
+        assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+        assert len(program.children()) >= 4  # tritonserver and three stubs
+        assert program.stop() == 0
+    with running("serve", "--port", "0") as again:
+        assert wait_until(lambda: "great!" in again.output, 5)
+        assert "export TOKEN" not in again.output
+        assert ask(again.url, token[1]).status_code == 200
+        assert again.stop(signal.SIGINT) == 0
+
+
+def test_triton_ends_with_a_supervisor_that_is_killed(home: Path) -> None:
+    with running(
+        "serve", "--port", "0", "--repository", str(home / "model_repository"), GATEWAY_API_TOKENS="*:x"
+    ) as p:
+        children = p.children()
+        p.process.kill()
+        p.process.wait(10)
+        # Regions of a killed supervisor stay until the next start, which sweeps them.
+        regions = list(Path("/dev/shm").glob(f"tritonflare_{p.process.pid}_*"))
+        assert wait_until(lambda: not any(child.is_running() for child in children), 20)
+    with running(
+        "serve", "--port", "0", "--repository", str(home / "model_repository"), GATEWAY_API_TOKENS="*:x"
+    ):
+        assert not any(region.exists() for region in regions)
+
+
+def test_serve_ends_with_a_clear_word_when_triton_dies(home: Path) -> None:
+    with running(
+        "serve", "--port", "0", "--repository", str(home / "model_repository"), GATEWAY_API_TOKENS="*:x"
+    ) as p:
+        children = p.children()
+        triton = next(child for child in children if child.name() == "tritonserver")
+        triton.kill()
+        assert p.process.wait(20) == 1
+        assert wait_until(lambda: "Triton ended by itself" in p.output, 5)
+        assert_nothing_left(p.process.pid, children, p.url)
+
+
+def test_a_busy_port_is_said_before_triton_is_started(home: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        status, output = finished("serve", "--port", port, cwd=home)
+    assert status == 2
+    assert output.strip().count("\n") == 0
+    assert f"port {port}" in output
+    assert "in use" in output
+
+
+def test_a_busy_triton_port_names_the_option(home: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        status, output = finished(
+            "serve", "--port", "0", "--triton-port", port, cwd=home, GATEWAY_API_TOKENS="*:x"
+        )
+    assert status == 2
+    assert "--triton-port" in output
+
+
+def test_weights_that_are_not_the_published_ones_are_not_served(tmp_path: Path, repository: Path) -> None:
+    copy = tmp_path / "models"
+    shutil.copytree(repository, copy)
+    file = next(copy.glob("*_encoder_int8/1/model.onnx"))
+    with file.open("r+b") as weights:
+        weights.seek(-1000, os.SEEK_END)
+        weights.write(b"\x00" * 8 + b"\x01" * 8)
+    status, output = finished("serve", "--port", "0", "--repository", str(copy), GATEWAY_API_TOKENS="*:x")
+    assert status == 2
+    assert "is not the file that was published" in output
+    assert "Traceback" not in output
+
+
+def test_an_empty_repository_says_what_to_run(tmp_path: Path) -> None:
+    status, output = finished("serve", "--port", "0", cwd=tmp_path, GATEWAY_API_TOKENS="*:x")
+    assert status == 2
+    assert "make export" in output
+
+
+def test_doctor_finds_this_machine_fit(home: Path) -> None:
+    status, output = finished("doctor", cwd=home)
+    assert status == 0, output
+    assert INT8 in output
+
+
+def test_doctor_says_what_to_mend(tmp_path: Path) -> None:
+    status, output = finished("doctor", cwd=tmp_path)
+    assert status == 1
+    assert "make export" in output
+
+
+def test_a_token_is_printed_once_and_kept_as_a_hash(tmp_path: Path) -> None:
+    status, output = finished("token", "create", "--account", ACCOUNT, cwd=tmp_path)
+    token = output.strip()
+    assert status == 0
+    kept = (tmp_path / ".state" / "tokens").read_text()
+    assert re.fullmatch(rf"{ACCOUNT}:[0-9a-f]{{64}}\n", kept)
+    assert token not in kept

@@ -1,0 +1,1 @@
+"""The console command: each subcommand composes the packages that do the work."""

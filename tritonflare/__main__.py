@@ -1,0 +1,5 @@
+"""``python -m tritonflare``."""
+
+from tritonflare.main import main
+
+main()

@@ -1,0 +1,60 @@
+"""``tritonflare export``: a checkpoint becomes a served model."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+import click
+
+from tritonflare.paths import ARTEFACTS, CHECKPOINT, REPOSITORY
+from tritonflare.progress import progress
+
+_PRECISIONS = click.Choice(["fp32", "fp16", "int8"])
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path), default=CHECKPOINT)
+@click.option("--name", help="Public name, e.g. @cf/acme/mood; default: the checkpoint's tritonflare.json.")
+@click.option("--precision", type=_PRECISIONS, default="int8", show_default=True, help="Which one is served.")
+@click.option("--repository", type=click.Path(path_type=Path), default=REPOSITORY, show_default=True)
+@click.option(
+    "--artefacts",
+    type=click.Path(path_type=Path),
+    default=ARTEFACTS,
+    show_default=True,
+    help="Where the ONNX files of all precisions are kept.",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Log what each verification found.")
+def export(
+    source: Path, name: str | None, precision: str, repository: Path, artefacts: Path, verbose: bool
+) -> None:
+    """Turn the Hugging Face folder SOURCE into a model that Triton serves.
+
+    Writes FP32, FP16 and INT8 ONNX files, compares each with its reference on mixed lengths
+    and padded batches, and replaces the model in the repository in one step. Without SOURCE
+    it exports the bundled checkpoint.
+
+    Exit codes: 0 published; 2 the checkpoint or the repository will not do; 3 a comparison
+    failed. After 2 and 3 the repository is as it was.
+    """
+    from export.errors import ExportError
+    from export.run import ExportPlan, run_export
+
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s")
+    try:
+        folder = artefacts / (name or source.resolve().name).strip("@")
+        plan = ExportPlan(source, repository, folder, served=precision, name=name)
+        with progress("exporting") as step:
+            result = run_export(plan, step)
+    except ExportError as error:
+        click.echo(f"tritonflare export: {error}", err=True)
+        sys.exit(error.exit_code)
+    for made, found in result.comparisons.items():
+        size = result.sizes[made] / 1e6
+        click.echo(
+            f"{made}  {size:5.1f} MB  mean |Δp| {found.mean_shift:.1e}  largest {found.largest_shift:.1e}  "
+            f"agreement {100 * found.agreement:.1f} %  padding moves it by {found.largest_padding_shift:.1e}"
+        )
+    click.echo(f"Published {result.model.name} ({precision}) in {repository}.")

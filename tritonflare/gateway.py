@@ -1,0 +1,28 @@
+"""``tritonflare gateway``: the HTTP front alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.option("--host", help="Address to listen on [GATEWAY_HOST, default 127.0.0.1].")
+@click.option("--port", type=int, help="Port to listen on [GATEWAY_PORT, default 8787].")
+@click.option("--triton-url", help="gRPC address of Triton [GATEWAY_TRITON_URL, default 127.0.0.1:8001].")
+def gateway(host: str | None, port: int | None, triton_url: str | None) -> None:
+    """Run the gateway before a Triton that runs elsewhere.
+
+    Every setting is an environment variable (see .env.example); the options here win.
+    Needs GATEWAY_API_TOKENS or GATEWAY_TOKENS_FILE (`tritonflare token create`).
+    """
+    from gateway.main import run
+    from gateway.settings import load_settings
+
+    run(load_settings(**given(host=host, port=port, triton_url=triton_url)))
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were set on the command line."""
+    return {key: value for key, value in options.items() if value is not None}

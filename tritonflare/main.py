@@ -1,0 +1,37 @@
+"""``tritonflare``: subcommands, and the one place where errors become sentences and exit codes."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+
+import click
+
+from tritonflare import bench, doctor, export, gateway, serve, token
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("tritonflare"), prog_name="tritonflare")
+def cli() -> None:
+    r"""Self-hosted Workers AI text classification, served by NVIDIA Triton.
+
+    \b
+    tritonflare export        turn a checkpoint into a served model
+    tritonflare serve         run Triton and the gateway on this machine
+    tritonflare gateway       run the gateway alone, before a Triton elsewhere
+    """
+
+
+for command in (serve.serve, gateway.gateway, export.export, token.token, bench.bench, doctor.doctor):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run the command line; configuration errors become one sentence and exit code 2."""
+    from gateway.settings import ConfigurationError
+
+    try:
+        cli(standalone_mode=True)
+    except ConfigurationError as error:
+        click.echo(f"tritonflare: {error}", err=True)
+        sys.exit(2)
