@@ -102,6 +102,10 @@ checkpoint: $(TORCH_VENV)/.torch ## train the bundled checkpoint again (torch; r
 golden: $(TORCH_VENV)/.torch ## write tests/golden again with transformers and torch
 	$(TORCH_VENV)/bin/python -m training.golden
 
+.PHONY: settings
+settings: $(VENV)/.serve ## write .env.example and docs/settings.md anew from the code
+	$(BIN)/python -m tritonflare.settings_doc
+
 # --no-header and no index options: a lock file names versions and hashes, not where they came from.
 LOCK := compile --universal --python-version 3.10 --no-header --no-annotate --quiet pyproject.toml
 .PHONY: lock

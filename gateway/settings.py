@@ -121,13 +121,13 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Read the settings from the environment; ``overrides`` win.
+    """Read the settings from the environment, then ``.env`` in the working folder; ``overrides`` win.
 
     Raises:
         ConfigurationError: with one line for each setting that is wrong, values left out.
     """
     try:
-        return Settings(**overrides)
+        return Settings(_env_file=".env", **overrides)
     except ValidationError as exc:
         lines = (
             f"{'_'.join(map(str, error['loc'])) or 'settings'}: {error['msg'].removeprefix('Value error, ')}"

@@ -60,7 +60,12 @@ class TritonPythonModel:
             mask = pb_utils.get_input_tensor_by_name(request, "attention_mask").as_numpy()
             rows += [row[: kept.sum()] for row, kept in zip(ids, mask)]  # noqa: B905 (Triton's own shapes)
             sizes.append(len(ids))
-        logits = self._run(rows)
+        try:
+            logits = self._run(rows)
+        except Exception as problem:
+            # Uncaught, it would send its traceback, with the paths of this machine, to the client.
+            error = pb_utils.TritonError(f"inference failed: {type(problem).__name__}")
+            return [pb_utils.InferenceResponse(error=error) for _ in requests]
         responses = []
         start = 0
         for size in sizes:

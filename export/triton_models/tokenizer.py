@@ -35,6 +35,10 @@ class TritonPythonModel:
             except UnicodeDecodeError:
                 error = pb_utils.TritonError("TEXT is not UTF-8", pb_utils.TritonError.INVALID_ARG)
                 responses.append(pb_utils.InferenceResponse(error=error))
+            except Exception as problem:
+                # Uncaught, it would fail the neighbours too and send its traceback to the client.
+                error = pb_utils.TritonError(f"tokenization failed: {type(problem).__name__}")
+                responses.append(pb_utils.InferenceResponse(error=error))
         return responses
 
     def _answer(self, request: Any) -> Any:

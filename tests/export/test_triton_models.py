@@ -30,7 +30,7 @@ def fake_pb_utils() -> Any:
         tensors={t.name: t.as_numpy() for t in output_tensors}, error=error
     )
     module.get_input_tensor_by_name = lambda request, name: SimpleNamespace(as_numpy=lambda: request[name])
-    module.TritonError = lambda message, code: FakeTritonError(message, code)
+    module.TritonError = lambda *arguments: FakeTritonError(*arguments)
     module.TritonError.INVALID_ARG = 3
     return module
 
@@ -130,3 +130,15 @@ def test_every_text_is_in_one_group_and_little_is_padded(lengths: list[int]) -> 
         assert widths[0] == max(widths)
         area = widths[0] * len(group)
         assert area - sum(widths) <= WASTE * area
+
+
+def test_a_failing_run_answers_every_request_without_a_traceback(folder: Path, tmp_path: Path) -> None:
+    responses = encoder(folder, tmp_path).execute([ids([2, 10_000, 3]), ids([2, 4, 3])])
+    assert [response.error.args for response in responses] == [("inference failed: InvalidArgument",)] * 2
+
+
+def test_a_failing_tokenization_is_named_and_fails_its_own_request_only(folder: Path) -> None:
+    bad = {"TEXT": np.array([[3.5]], dtype=object)}
+    first, second = tokenizer(folder, 64).execute([bad, texts("a")])
+    assert first.error.args == ("tokenization failed: AttributeError",)
+    assert second.error is None
