@@ -12,7 +12,8 @@ LOAD_VENV := .venv-loadtest
 BIN := $(VENV)/bin
 CHECKPOINT := checkpoints/minilm-sst2
 REPOSITORY := model_repository
-MODEL := $(REPOSITORY)/cf-huggingface-distilbert-sst-2-int8_encoder_int8/1/model.onnx
+ENSEMBLE := $(REPOSITORY)/cf-huggingface-distilbert-sst-2-int8
+MODEL := $(ENSEMBLE)_encoder_int8/1/model.onnx
 PIP := -m pip install --quiet --disable-pip-version-check
 CODE := gateway export embedded loadtest training tritonflare tests
 
@@ -24,7 +25,8 @@ help: ## list the targets
 
 define new_venv
 $(PYTHON) -c 'import sys; v = sys.version_info; (3, 10) <= v[:2] <= (3, 12) or sys.exit(f"Python {v[0]}.{v[1]} will not do: Triton needs 3.10, 3.11 or 3.12. Say make PYTHON=python3.11 ...")'
-[ -x $(1)/bin/python ] || $(PYTHON) -m venv $(1)
+# pip, not python: where ensurepip is missing, Debian leaves half an environment behind.
+[ -x $(1)/bin/pip ] || $(PYTHON) -m venv --clear $(1) || { rm -rf $(1); exit 1; }
 endef
 
 $(VENV)/.serve: requirements/serve.txt pyproject.toml
@@ -52,9 +54,14 @@ $(TORCH_VENV)/.torch: requirements/torch.txt
 
 # --- what people do ----------------------------------------------------------------------------
 
+# What you published yourself under the bundled model's name, or in another precision, stays.
 $(MODEL): $(VENV)/.serve $(wildcard $(CHECKPOINT)/*) $(shell find export -name '*.py')
-	$(BIN)/tritonflare export
-	touch $@
+	if ls $(ENSEMBLE)_encoder_*/1/model.onnx >/dev/null 2>&1 && { [ ! -e $@ ] || ! grep -q '"minilm-sst2"' $(ENSEMBLE)/config.pbtxt; }; then
+		echo "keeping the model in $(REPOSITORY); \`make export\` puts the bundled one back"
+	else
+		$(BIN)/tritonflare export
+		touch $@
+	fi
 
 .PHONY: serve
 serve: $(MODEL) ## run Triton and the gateway on this machine, with the bundled model
@@ -86,7 +93,7 @@ bench: $(MODEL) ## measure the model in-process, then the same through Triton an
 
 .PHONY: loadtest
 loadtest: $(LOAD_VENV)/.loadtest ## locust against a running server: make loadtest HOST=… TOKEN=… ACCOUNT=…
-	$(LOAD_VENV)/bin/locust --config loadtest/locust.conf --host $(or $(HOST),http://127.0.0.1:8787)
+	$(LOAD_VENV)/bin/locust --config loadtest/locust.conf --host $(or $(HOST),http://127.0.0.1:8787) $(ARGS)
 
 .PHONY: doctor
 doctor: $(VENV)/.serve ## say whether this machine can run the embedded Triton
@@ -117,7 +124,8 @@ lock: ## resolve requirements/*.txt anew (needs uv)
 	uv pip $(LOCK) --extra torch --extra export -o requirements/torch.txt
 
 .PHONY: clean
-clean: ## remove environments, caches and generated weights; the checkpoint and tokens stay
-	rm -rf $(VENV) $(TORCH_VENV) $(LOAD_VENV) .cache *.egg-info
+clean: ## remove environments, caches and the bundled model's generated files; your models and tokens stay
+	rm -rf $(VENV) $(TORCH_VENV) $(LOAD_VENV) .cache/artefacts *.egg-info
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(MODEL) $(ENSEMBLE)_tokenizer/1/tokenizer.json $(ENSEMBLE)_*/warmup
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
-	git clean -qdfX $(REPOSITORY)

@@ -9,6 +9,8 @@ from collections import deque
 _LINE = re.compile(r"^(?P<level>[IWEF])\d{4} [\d:.]+ \d+ (?:\S+:\d+\] )?(?P<text>.*)$")
 # A start-up is some sixty I lines: of interest when debugging, noise to a newcomer.
 _LEVELS = {"I": logging.DEBUG, "W": logging.WARNING, "E": logging.ERROR, "F": logging.CRITICAL}
+# A crash speaks outside Triton's own format.
+_ALARMING = re.compile(r"terminate called|what\(\):|Traceback|[Ee]rror|Aborted|Segmentation")
 # Said on every host without a GPU.
 _HARMLESS = re.compile(r"CUDA|DCGM|NVML|pinned memory|GPU", re.IGNORECASE)
 
@@ -28,6 +30,8 @@ class LogRelay:
         self._tail.append(text)
         match = _LINE.match(text)
         level = _LEVELS[match["level"]] if match else logging.DEBUG
+        if match is None and _ALARMING.search(text):
+            level = logging.WARNING
         message = match["text"].strip('"') if match else text
         if level < logging.CRITICAL and _HARMLESS.search(message):
             level = logging.DEBUG

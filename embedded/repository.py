@@ -23,7 +23,7 @@ class Model:
 
 
 def check_repository(repository: Path) -> list[Model]:
-    """The repository's models, after comparing every file with the SHA-256 that was published.
+    """The repository's models, after comparing weights and tokenizer with the SHA-256 that was published.
 
     Triton 2.51's wheel has no checksum agent, so a damaged or half-copied file would be
     served as it is.
@@ -33,6 +33,16 @@ def check_repository(repository: Path) -> list[Model]:
     """
     if not repository.is_dir():
         raise EmbeddedError(f"There is no model repository {repository.name}; {_REMEDY}.")
+    try:
+        models = _read(repository)
+    except OSError as error:
+        raise EmbeddedError(f"{repository.name} cannot be read: {error.strerror}.") from error
+    if not models:
+        raise EmbeddedError(f"{repository.name} holds no exported model; {_REMEDY}.")
+    return models
+
+
+def _read(repository: Path) -> list[Model]:
     models = []
     for folder in sorted(repository.iterdir()):
         file = folder / "config.pbtxt"
@@ -45,8 +55,6 @@ def check_repository(repository: Path) -> list[Model]:
         if "tritonflare.name" in config.parameters:
             _check_files(repository, config)
             models.append(Model(config.name, config.parameters["tritonflare.name"].string_value))
-    if not models:
-        raise EmbeddedError(f"{repository.name} holds no exported model; {_REMEDY}.")
     return models
 
 

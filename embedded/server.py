@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import re
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,10 +14,11 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from embedded import host, shm
+from embedded import host, leftovers
 from embedded.canary import Canary
 from embedded.errors import EmbeddedError
 from embedded.logs import LogRelay
@@ -39,7 +40,7 @@ class TritonServer:
     """A tritonserver on loopback, gRPC only, every protocol behind a random key.
 
     Use as a context manager from the main thread: the kernel ends Triton when the thread
-    that started it ends, so that a killed supervisor leaves nothing behind.
+    that started it ends. What a killed supervisor leaves even so, the next start sweeps.
 
     Args:
         repository: the model repository.
@@ -88,15 +89,15 @@ class TritonServer:
         """
         host.require()
         self.models = check_repository(self.repository)
-        swept = shm.sweep()
+        swept = leftovers.sweep()
         if swept:
-            _log.info("removed %d shared-memory regions that a killed server left behind", swept)
+            _log.info("removed %d processes, regions and folders that a killed server left behind", swept)
         self.port = self.port or _free_port()
         _require_free(self.port)
-        self._scratch = Path(tempfile.mkdtemp(prefix="tritonflare-"))
+        self._scratch = Path(tempfile.mkdtemp(prefix=leftovers.tag()))
         try:
-            backends = prepare_backends(self._scratch)
-            self._process = self._spawn(backends)
+            prepare_scratch(self._scratch, self.repository)
+            self._process = self._spawn(self._scratch)
             self._wait_ready()
         except BaseException:
             self.stop()
@@ -115,21 +116,22 @@ class TritonServer:
                 process.wait(EXIT_TIMEOUT_S + 5)
             except subprocess.TimeoutExpired:
                 _log.warning("Triton did not stop in time and is killed")
-                process.kill()
-                process.wait()
+        if process is not None:
+            # Its session holds the stubs too: those that were still loading do not end by themselves.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
         if self._reader is not None:
             self._reader.join(timeout=10)
         self._process = self._reader = None
-        shm.sweep(own=True)
-        if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+        leftovers.sweep(own=True)
 
-    def command(self, backends: Path) -> list[str]:
+    def command(self, scratch: Path) -> list[str]:
         """The command line; see ARCHITECTURE.md for the reason of each switch."""
         return [
             str(host.wheel_folder() / "bin" / "tritonserver"),
-            f"--model-repository={self.repository}",
-            f"--backend-directory={backends}",
+            f"--model-repository={scratch / 'models'}",
+            f"--backend-directory={scratch / 'backends'}",
             "--model-control-mode=none",
             "--disable-auto-complete-config",
             "--strict-readiness=true",
@@ -142,13 +144,13 @@ class TritonServer:
             "--allow-metrics=false",
             "--allow-sagemaker=false",
             "--allow-vertex-ai=false",
-            f"--backend-config=python,shm-region-prefix-name={shm.prefix()}",
+            f"--backend-config=python,shm-region-prefix-name={leftovers.tag()}",
         ]
 
-    def _spawn(self, backends: Path) -> subprocess.Popen[str]:
+    def _spawn(self, scratch: Path) -> subprocess.Popen[str]:
         libc = ctypes.CDLL(None)  # loaded here: between fork and exec nothing may allocate
         process = subprocess.Popen(
-            self.command(backends),
+            self.command(scratch),
             env=environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -183,12 +185,20 @@ class TritonServer:
                 time.sleep(0.05)
 
 
-def prepare_backends(scratch: Path) -> Path:
-    """A private backend folder: the wheel's python backend with the stub of this very Python.
+def prepare_scratch(scratch: Path, repository: Path) -> None:
+    """Links to the repository and to a python backend with the stub of this very Python.
 
     Triton looks for the stub beside the backend's library, and the wheel keeps one stub per
-    Python version elsewhere. Links do; nothing is copied.
+    Python version elsewhere. It also starts the stub with an unquoted command line, so a space
+    in the repository's path would break it: the link's path has none.
+
+    Raises:
+        EmbeddedError: the folder for temporary files has a path that Triton cannot quote.
     """
+    if not re.fullmatch(r"[\w./-]+", str(scratch), re.ASCII):
+        raise EmbeddedError(
+            "Triton cannot work in this TMPDIR; set it to a path of letters, digits, '-' and '_'."
+        )
     wheel = host.wheel_folder()
     stub = wheel / "python_backend_stubs" / f"{sys.version_info.major}.{sys.version_info.minor}"
     backend = scratch / "backends" / "python"
@@ -196,7 +206,7 @@ def prepare_backends(scratch: Path) -> Path:
     for source in (*(wheel / "backends" / "python").iterdir(), stub / "triton_python_backend_stub"):
         if source.is_file():
             (backend / source.name).symlink_to(source)
-    return backend.parent
+    (scratch / "models").symlink_to(repository)
 
 
 def environment() -> dict[str, str]:

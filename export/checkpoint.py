@@ -59,7 +59,7 @@ class Encoder:
     """Weights of a text classifier that pools the first token.
 
     words FP32 [vocabulary, hidden]; positions FP32 [max tokens, hidden], token-type row 0
-    already added where the family has one; head: dense, activation, classifier [hidden, labels].
+    already added where the family has one; head: dense, ReLU, classifier [hidden, labels].
     """
 
     words: Array
@@ -67,7 +67,6 @@ class Encoder:
     embedding_norm: Norm
     layers: tuple[Layer, ...]
     dense: Linear
-    activation: str
     classifier: Linear
     heads: int
     epsilon: float
@@ -81,7 +80,6 @@ class Checkpoint:
     encoder: Encoder
     labels: tuple[str, ...]
     problem_type: str
-    pad_token_id: int
     weights_sha256: str
     tokenizer_sha256: str
 
@@ -93,18 +91,10 @@ class Checkpoint:
 
 def sha256(path: Path) -> str:
     """Hex SHA-256 of a file."""
-    with path.open("rb") as file:
-        return (
-            hashlib.file_digest(file, "sha256").hexdigest()
-            if hasattr(hashlib, "file_digest")
-            else _digest(file)
-        )
-
-
-def _digest(file: Any) -> str:  # Python 3.10 has no file_digest
     digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
     return digest.hexdigest()
 
 
@@ -143,7 +133,6 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         encoder=encoder,
         labels=labels,
         problem_type=config.get("problem_type") or "single_label_classification",
-        pad_token_id=int(config.get("pad_token_id") or 0),
         weights_sha256=sha256(file),
         tokenizer_sha256=sha256(_require(folder, "tokenizer.json")),
     )
@@ -176,6 +165,13 @@ def _labels(config: dict[str, Any], folder: Path) -> tuple[str, ...]:
         raise CheckpointError(f"{folder.name}/config.json has gaps in id2label: no label {error}.") from error
 
 
+def _count(config: dict[str, Any], key: str) -> int:
+    value = config.get(key)
+    if not isinstance(value, int) or value < 1:
+        raise CheckpointError(f"config.json says {key} is {value!r}; it must be a positive number.")
+    return value
+
+
 def _linear(weight: Weights, name: str) -> Linear:
     return Linear(np.ascontiguousarray(weight(f"{name}.weight").T), weight(f"{name}.bias"))
 
@@ -189,7 +185,7 @@ def _distilbert(config: dict[str, Any], weight: Weights) -> Encoder:
     if config.get("activation", "gelu") != "gelu":
         raise CheckpointError(f"activation {config['activation']!r} is not supported; only gelu is.")
     layers = []
-    for i in range(int(config["n_layers"])):
+    for i in range(_count(config, "n_layers")):
         at = f"distilbert.transformer.layer.{i}"
         layers.append(
             Layer(
@@ -209,9 +205,8 @@ def _distilbert(config: dict[str, Any], weight: Weights) -> Encoder:
         embedding_norm=_norm(weight, "distilbert.embeddings.LayerNorm"),
         layers=tuple(layers),
         dense=_linear(weight, "pre_classifier"),
-        activation="relu",
         classifier=_linear(weight, "classifier"),
-        heads=int(config["n_heads"]),
+        heads=_count(config, "n_heads"),
         epsilon=1e-12,
     )
 

@@ -35,7 +35,6 @@ def publish(repository: Path, replaced: Callable[[str], bool], write: Callable[[
             repository is as it was.
     """
     repository = repository.resolve()
-    repository.parent.mkdir(parents=True, exist_ok=True)
     staging = repository.with_name(f".{repository.name}.staging")
     with _only_one(repository):
         # Whatever a killed export left behind was never visible to a reader.
@@ -57,7 +56,12 @@ def publish(repository: Path, replaced: Callable[[str], bool], write: Callable[[
 @contextmanager
 def _only_one(repository: Path) -> Iterator[None]:
     lock = repository.with_name(f".{repository.name}.lock")
-    with lock.open("w") as file:
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("w")
+    except OSError as error:
+        raise PublishError(f"{repository.name} cannot be written here: {error.strerror}.") from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -29,8 +29,7 @@ def logits(encoder: Encoder, ids: list[int]) -> Array:
         wide = _apply(x, layer.expand)
         wide = wide * 0.5 * (1.0 + _erf(wide / math.sqrt(2.0)).astype(np.float64))
         x = _normalise(x + _apply(wide, layer.contract), layer.output_norm, encoder.epsilon)
-    pooled = _apply(x[0], encoder.dense)
-    pooled = np.tanh(pooled) if encoder.activation == "tanh" else np.maximum(pooled, 0.0)
+    pooled = np.maximum(_apply(x[0], encoder.dense), 0.0)
     return _apply(pooled, encoder.classifier)
 
 

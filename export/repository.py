@@ -29,7 +29,8 @@ def write_model(model: ServedModel, onnx_file: Path, tokenizer_file: Path, root:
     """Write the model's three folders under ``root``; weights are hard-linked where possible."""
     tokenizer = root / model.tokenizer
     _version_folder(tokenizer, "tokenizer.py")
-    _link(tokenizer_file, tokenizer / VERSION / "tokenizer.json")
+    # A copy: the source belongs to its owner, who may edit it in place.
+    shutil.copyfile(tokenizer_file, tokenizer / VERSION / "tokenizer.json")
     _write_config(tokenizer, tokenizer_config(model))
     _write_warmup(tokenizer, {"text.bin": _byte_string(_WARMUP_TEXT)})
 
@@ -46,6 +47,15 @@ def write_model(model: ServedModel, onnx_file: Path, tokenizer_file: Path, root:
     # Triton wants the version folder, and git does not keep an empty one.
     (ensemble / VERSION / ".gitkeep").touch()
     _write_config(ensemble, ensemble_config(model))
+
+
+def published_name(config_file: Path) -> str:
+    """The public name in an ensemble's ``config.pbtxt``; empty if it cannot be read."""
+    try:
+        config = text_format.Parse(config_file.read_text(encoding="utf-8"), pb.ModelConfig())
+    except (text_format.ParseError, UnicodeDecodeError):
+        return ""
+    return str(config.parameters["tritonflare.name"].string_value)
 
 
 def warmup_lengths(model: ServedModel) -> tuple[int, ...]:

@@ -18,9 +18,9 @@ from export.checkpoint import Checkpoint, load_checkpoint, sha256
 from export.errors import CheckpointError, ExportError
 from export.graph.encoder import PRECISIONS, build_graph
 from export.publish import publish
-from export.repository import VERSION, write_model
+from export.repository import VERSION, published_name, write_model
 from export.samples import sample_texts
-from export.spec import ServedModel
+from export.spec import ServedModel, ensemble_name
 from export.verify import Comparison, verify
 
 CARD = "tritonflare.json"
@@ -58,11 +58,21 @@ def run_export(plan: ExportPlan, step: Callable[[str], None] = lambda _: None) -
     Raises:
         ExportError: one of its subclasses (export.errors); the repository is as it was.
     """
+    try:
+        return _run(plan, step)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ExportError(f"the export stopped: {reason}. The repository is as it was.") from error
+
+
+def _run(plan: ExportPlan, step: Callable[[str], None]) -> ExportResult:
     step("reading the checkpoint")
     checkpoint = load_checkpoint(plan.source)
     tokenizer = _tokenizer(checkpoint)
     rows = [encoding.ids for encoding in tokenizer.encode_batch(sample_texts(plan.source))]
     card = _card(plan, checkpoint)
+    _refuse_to_take_anothers_place(plan.repository, card["name"])
+    artefacts = plan.artefacts / ensemble_name(card["name"])
 
     files: dict[str, Path] = {}
     comparisons: dict[str, Comparison] = {}
@@ -70,7 +80,7 @@ def run_export(plan: ExportPlan, step: Callable[[str], None] = lambda _: None) -
     # FP32 first whatever was asked for: the others are compared with it.
     for precision in ("fp32", *(p for p in plan.precisions if p != "fp32")):
         step(f"writing {precision}")
-        file = plan.artefacts / precision / VERSION / "model.onnx"
+        file = artefacts / precision / VERSION / "model.onnx"
         _write_atomically(
             file, build_graph(checkpoint.encoder, precision).SerializeToString(deterministic=True)
         )
@@ -119,10 +129,24 @@ def _card(plan: ExportPlan, checkpoint: Checkpoint) -> dict[str, Any]:
     }
     file = plan.source / CARD
     if file.is_file():
-        card.update(json.loads(file.read_text(encoding="utf-8")))
+        try:
+            card.update(json.loads(file.read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise CheckpointError(f"{plan.source.name}/{CARD} is not a JSON object: {error}") from error
     if plan.name:
         card["name"] = plan.name
     return card
+
+
+def _refuse_to_take_anothers_place(repository: Path, name: str) -> None:
+    """Two public names may give one ensemble name; the later must not silently replace the earlier."""
+    config = repository / ensemble_name(name) / "config.pbtxt"
+    if config.is_file():
+        published = published_name(config)
+        if published not in ("", name):
+            raise ExportError(
+                f"{name} and the published {published} would share folders; choose another --name."
+            )
 
 
 def _served(plan: ExportPlan, checkpoint: Checkpoint, card: dict[str, Any], file: Path) -> ServedModel:

@@ -12,6 +12,22 @@ from export.errors import ExportError
 LENGTH_BUCKETS = (16, 32, 64, 128, 256, 512)
 MAX_BATCH_SIZE = 64
 TASK = "Text Classification"
+PROBLEM_TYPES = ("single_label_classification", "multi_label_classification")
+_NAME = re.compile(r"@?[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
+
+
+def ensemble_name(name: str) -> str:
+    """The folder and Triton name that belong to a public model name.
+
+    Raises:
+        ExportError: the name could leave the repository, or cannot be part of a URL as it is.
+    """
+    if not _NAME.fullmatch(name):
+        raise ExportError(
+            f"{name!r} cannot be a model name; use letters, digits, '.', '_', '-' and '/', "
+            "for example @cf/huggingface/distilbert-sst-2-int8."
+        )
+    return name.lstrip("@").replace("/", "-")
 
 
 @dataclass(frozen=True)
@@ -32,16 +48,17 @@ class ServedModel:
     model_sha256: str
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"@?[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*", self.name):
-            raise ExportError(
-                f"{self.name!r} cannot be a model name; use letters, digits, '.', '_', '-' and '/', "
-                "for example @cf/huggingface/distilbert-sst-2-int8."
-            )
+        ensemble_name(self.name)
+        if not all(self.labels) or len(set(self.labels)) != len(self.labels):
+            raise ExportError(f"the labels {', '.join(self.labels)} are not all different and not empty.")
+        if self.problem_type not in PROBLEM_TYPES:
+            known = " and ".join(PROBLEM_TYPES)
+            raise ExportError(f"problem_type {self.problem_type!r} is not classification; known are {known}.")
 
     @property
     def ensemble(self) -> str:
         """Triton's name of the whole way: text in, logits out."""
-        return self.name.lstrip("@").replace("/", "-")
+        return ensemble_name(self.name)
 
     @property
     def tokenizer(self) -> str:

@@ -21,11 +21,12 @@ from gateway.http.app import App
 from gateway.http.limits import Admission
 from gateway.http.metrics import Metrics
 from gateway.http.ops import Operations
+from gateway.http.protocol import HttpProtocol
 from gateway.http.router import Route
 from gateway.http.run import RunLimits, RunModel
 from gateway.logs import configure_logging
 from gateway.settings import ConfigurationError, Settings
-from gateway.tokens import load_tokens
+from gateway.tokens import TokenTable, load_tokens
 from gateway.triton.client import TritonClient, TritonOptions
 
 _log = logging.getLogger("tritonflare.gateway")
@@ -55,8 +56,7 @@ def build_app(settings: Settings) -> App:
 
 
 def _compose(settings: Settings) -> _Gateway:
-    secret = settings.api_tokens.get_secret_value() if settings.api_tokens else None
-    tokens = load_tokens(secret, settings.tokens_file)
+    tokens = check_tokens(settings)
     admission = Admission(settings.max_requests_in_flight)
     metrics = Metrics(
         in_flight=lambda: admission.in_flight,
@@ -94,6 +94,16 @@ def _compose(settings: Settings) -> _Gateway:
             await backend.close()
 
     return _Gateway(App(routes, tokens, metrics, lifespan), monitor)
+
+
+def check_tokens(settings: Settings) -> TokenTable:
+    """Read the configured tokens.
+
+    Raises:
+        ConfigurationError: there is none, or one is malformed.
+    """
+    secret = settings.api_tokens.get_secret_value() if settings.api_tokens else None
+    return load_tokens(secret, settings.tokens_file)
 
 
 def _triton_options(settings: Settings) -> TritonOptions:
@@ -174,7 +184,7 @@ class _Server(uvicorn.Server):
 def _uvicorn_config(app: App, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http="httptools",
+        http=HttpProtocol,
         ws="none",
         lifespan="on",
         log_config=None,
@@ -224,11 +234,16 @@ def bind(host: str, port: int) -> socket.socket:
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(address)
+            # From here on the port is taken: two that only bind it could both believe so.
+            sock.listen(2048)
         except OSError:
             sock.close()
             raise
     except OSError as exc:
-        raise ConfigurationError(f"Cannot listen on {host} port {port}: {exc.strerror}.") from exc
+        raise ConfigurationError(
+            f"Cannot listen on {host} port {port}: {exc.strerror}. "
+            "Set GATEWAY_HOST and GATEWAY_PORT to an address that is free."
+        ) from exc
     return sock
 
 

@@ -27,7 +27,7 @@ class Settings(BaseSettings):
 
     # hide_input_in_errors: a validation error would otherwise print the tokens it was given.
     model_config = SettingsConfigDict(
-        env_prefix="GATEWAY_", extra="ignore", frozen=True, hide_input_in_errors=True
+        env_prefix="GATEWAY_", env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
     )
 
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
@@ -121,16 +121,21 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Read the settings from the environment, then ``.env`` in the working folder; ``overrides`` win.
+    """Read the settings from the environment; ``overrides`` win.
 
     Raises:
         ConfigurationError: with one line for each setting that is wrong, values left out.
     """
     try:
-        return Settings(_env_file=".env", **overrides)
+        return Settings(**overrides)
     except ValidationError as exc:
         lines = (
-            f"{'_'.join(map(str, error['loc'])) or 'settings'}: {error['msg'].removeprefix('Value error, ')}"
+            f"{_variable(error['loc'])}: {error['msg'].removeprefix('Value error, ')}"
             for error in exc.errors(include_input=False, include_url=False, include_context=False)
         )
         raise ConfigurationError("; ".join(lines)) from None
+
+
+def _variable(place: tuple[int | str, ...]) -> str:
+    """Name the environment variable that an error is about."""
+    return f"GATEWAY_{place[0]}".upper() if place else "settings"

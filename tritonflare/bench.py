@@ -44,7 +44,9 @@ def bench(repository: Path, rounds: int, seconds: float, connections: str, json_
     from loadtest.bench import InProcess, Target, as_table, read_sentences, run_bench
 
     texts = read_sentences(CHECKPOINT / "heldout.tsv")
-    encoder = next(repository.glob(f"{_MODEL}_encoder_*/1/model.onnx"))
+    encoder = next(repository.glob(f"{_MODEL}_encoder_*/1/model.onnx"), None)
+    if encoder is None:
+        raise click.ClickException(f"{repository} holds no bundled model; run `make export`.")
     local = InProcess(encoder, repository / f"{_MODEL}_tokenizer" / "1" / "tokenizer.json", texts)
     path = "/client/v4/accounts/bench/ai/run/@cf/huggingface/distilbert-sst-2-int8"
     with _server(repository) as port, progress("measuring") as step:
@@ -71,7 +73,11 @@ def bench(repository: Path, rounds: int, seconds: float, connections: str, json_
 def _server(repository: Path) -> Iterator[int]:
     """``tritonflare serve`` in a process of its own, as it runs for its users; gives its port."""
     command = [sys.executable, "-m", "tritonflare", "serve", "--port", "0", "--repository", str(repository)]
-    settings = {"GATEWAY_API_TOKENS": f"bench:{_TOKEN}", "GATEWAY_LOG_LEVEL": "warning"}
+    settings = {
+        "GATEWAY_HOST": "127.0.0.1",
+        "GATEWAY_API_TOKENS": f"bench:{_TOKEN}",
+        "GATEWAY_LOG_LEVEL": "warning",
+    }
     with subprocess.Popen(command, env=os.environ | settings, stdout=subprocess.PIPE, text=True) as process:
         try:
             for line in process.stdout or ():

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from tritonflare.paths import REPOSITORY
+
+if TYPE_CHECKING:
+    from embedded.host import Finding
 
 
 @click.command()
@@ -27,9 +31,24 @@ def doctor(repository: Path) -> None:
         results.append(host.Finding("model repository", found))
     except (EmbeddedError, OSError) as error:
         results.append(host.Finding("model repository", "not servable", str(error)))
+    results.append(_port())
     for finding in results:
         mark = click.style("ok  ", fg="green") if finding.ok else click.style("MEND", fg="red")
         click.echo(f"{mark}  {finding.name}: {finding.found}")
         if not finding.ok:
             click.echo(f"      {finding.remedy}")
     sys.exit(0 if all(finding.ok for finding in results) else 1)
+
+
+def _port() -> Finding:
+    """Whether the gateway's address is free."""
+    from embedded.host import Finding
+    from gateway.main import bind
+    from gateway.settings import ConfigurationError, load_settings
+
+    try:
+        settings = load_settings()
+        bind(settings.host, settings.port).close()
+    except ConfigurationError as error:
+        return Finding("port", "not free", str(error))
+    return Finding("port", f"{settings.host}:{settings.port} is free")

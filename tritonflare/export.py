@@ -44,8 +44,7 @@ def export(
 
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s")
     try:
-        folder = artefacts / (name or source.resolve().name).strip("@")
-        plan = ExportPlan(source, repository, folder, served=precision, name=name)
+        plan = ExportPlan(source, repository, artefacts, served=precision, name=name)
         with progress("exporting") as step:
             result = run_export(plan, step)
     except ExportError as error:
@@ -57,4 +56,6 @@ def export(
             f"{made}  {size:5.1f} MB  mean |Δp| {found.mean_shift:.1e}  largest {found.largest_shift:.1e}  "
             f"agreement {100 * found.agreement:.1f} %  padding moves it by {found.largest_padding_shift:.1e}"
         )
-    click.echo(f"Published {result.model.name} ({precision}) in {repository}.")
+    click.echo(
+        f"Published {result.model.name} ({precision}) in {repository}; a running server must be restarted."
+    )

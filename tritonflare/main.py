@@ -13,13 +13,13 @@ from tritonflare import bench, doctor, export, gateway, serve, token
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("tritonflare"), prog_name="tritonflare")
 def cli() -> None:
-    r"""Self-hosted Workers AI text classification, served by NVIDIA Triton.
+    """Self-hosted Workers AI text classification, served by NVIDIA Triton.
 
     \b
     tritonflare export        turn a checkpoint into a served model
     tritonflare serve         run Triton and the gateway on this machine
     tritonflare gateway       run the gateway alone, before a Triton elsewhere
-    """
+    """  # noqa: D301 (click wants the control character)
 
 
 for command in (serve.serve, gateway.gateway, export.export, token.token, bench.bench, doctor.doctor):

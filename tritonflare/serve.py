@@ -13,17 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import uvloop
 from pydantic import SecretStr
 
 from tritonflare.gateway import given
 from tritonflare.paths import REPOSITORY, TOKENS
-from tritonflare.token import add_token
+from tritonflare.token import remember
 
 if TYPE_CHECKING:
     from embedded.server import TritonServer
     from gateway.settings import Settings
 
 _log = logging.getLogger("tritonflare.serve")
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+DOCUMENTED = "@cf/huggingface/distilbert-sst-2-int8"
 _ACCOUNT = "0123456789abcdef0123456789abcdef"
 
 
@@ -48,57 +51,77 @@ def serve(host: str | None, port: int | None, repository: Path, triton_port: int
     from embedded.errors import EmbeddedError
     from embedded.server import TritonServer
     from gateway.logs import configure_logging
-    from gateway.main import bind
+    from gateway.main import bind, check_tokens
     from gateway.settings import load_settings
 
     settings = load_settings(**given(host=host, port=port))
     configure_logging(settings.log_level)
-    listening = bind(settings.host, settings.port)  # a busy port is said before Triton takes seconds to load
     token, settings = _with_token(settings)
+    # Tokens and port first: what is wrong with them is said before Triton takes seconds to load.
+    check_tokens(settings)
+    listening = bind(settings.host, settings.port)
     try:
         _log.info("starting Triton")
         with _interruptible(), TritonServer(repository, triton_port) as triton:
-            asyncio.run(_serve(settings, triton, listening, token))
-            ended = triton.poll()
+            try:
+                died = uvloop.run(_serve(settings, triton, listening, token))
+            finally:
+                _ignore_signals()  # the loop has given them back, and Triton still has to be stopped
     except EmbeddedError as error:
         click.echo(f"tritonflare: {error}", err=True)
         sys.exit(2)
     finally:
         listening.close()
-    if ended is not None:
-        click.echo(f"tritonflare: Triton ended by itself (status {ended}); see the log above.", err=True)
+    _log.info("stopped")
+    if died:
+        click.echo("tritonflare: Triton ended by itself; see the log above.", err=True)
         sys.exit(1)
 
 
 def _with_token(settings: Settings) -> tuple[str | None, Settings]:
-    """The settings with a token to use: the configured ones, those made earlier, or a new one."""
+    """The settings with a token to use: the configured ones, those made earlier, or a new one.
+
+    A new one is written down only when it is shown: a start that fails must not lose it.
+    """
+    from gateway.tokens import new_token
+
     if settings.api_tokens is not None or settings.tokens_file is not None:
         return None, settings
-    token = None if TOKENS.is_file() else add_token(TOKENS, "*")
-    return token, settings.model_copy(update={"tokens_file": TOKENS})
+    if TOKENS.is_file():
+        return None, settings.model_copy(update={"tokens_file": TOKENS})
+    token = new_token()
+    return token, settings.model_copy(update={"api_tokens": SecretStr(f"*:{token}")})
 
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Until the gateway takes the signals over, SIGTERM unwinds the stack as Ctrl-C does.
+    """Until the gateway takes the signals over, each of them unwinds the stack, once.
 
-    Python's default would end the process on the spot and leave Triton's scratch files behind.
+    Python's default would end the process on the spot and leave Triton's scratch files behind; a
+    second signal would interrupt the clean-up, which is bounded anyway.
     """
 
     def unwind(number: int, frame: object) -> None:
+        _ignore_signals()
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, unwind)
+    before = {number: signal.signal(number, unwind) for number in _SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _ignore_signals() -> None:
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 async def _serve(
     settings: Settings, triton: TritonServer, listening: socket.socket, token: str | None
-) -> None:
-    """Run the gateway until a signal comes or Triton ends."""
+) -> bool:
+    """Run the gateway until a signal comes or Triton ends; tell whether Triton ended by itself."""
     from embedded.server import RESTRICTED_KEY
     from gateway.main import serve as serve_gateway
 
@@ -110,30 +133,48 @@ async def _serve(
     )
     stop = asyncio.Event()
 
-    async def watch() -> None:
+    async def watch() -> bool:
         while triton.poll() is None:
             await asyncio.sleep(0.2)
+        if stop.is_set():  # whoever stops us may signal every process of the group
+            return False
         _log.error("Triton has ended; stopping")
         stop.set()
+        return True
+
+    def started(url: str) -> None:
+        click.echo(_greeting(url, _shown_model(triton), token))
+        if token is not None:
+            remember(TOKENS, "*", token)
 
     watcher = asyncio.create_task(watch())
     try:
         await serve_gateway(
             private,
             sockets=[listening],
-            on_started=lambda url: click.echo(_greeting(url, triton.models[0].name, token)),
+            on_started=started,
             stop=stop,
         )
     finally:
         watcher.cancel()
+        died = False
         with suppress(asyncio.CancelledError):
-            await watcher
+            died = await watcher
+    return died
+
+
+def _shown_model(triton: TritonServer) -> str:
+    """The documented model if it is served, else the first."""
+    names = [model.name for model in triton.models]
+    return DOCUMENTED if DOCUMENTED in names else names[0]
 
 
 def _greeting(url: str, model: str, token: str | None) -> str:
     """What a newcomer pastes next."""
     if token is None:
-        known = "Use your API token for $TOKEN (`tritonflare token create` makes another)."
+        known = (
+            f"Use your API token for $TOKEN. Lost it? Stop, run `{sys.argv[0]} token create`, start again."
+        )
     else:
         known = f"export TOKEN={token}\n\nThe token is shown this once; only its hash is kept, in {TOKENS}."
     return f"""

@@ -31,16 +31,19 @@ def create(account: str, file: Path) -> None:
         raise click.BadParameter(
             "use letters, digits, '-' and '_', or * for any account", param_hint="--account"
         )
-    click.echo(add_token(file, account))
-
-
-def add_token(file: Path, account: str) -> str:
-    """Create a token, append ``account:hash`` to ``file`` (mode 0600) and return the token."""
-    from gateway.tokens import hash_token, new_token
+    from gateway.tokens import new_token
 
     secret = new_token()
+    remember(file, account, secret)
+    click.echo(secret)
+    click.echo(f"Its hash is in {file.resolve()}; a running server reads it when it starts again.", err=True)
+
+
+def remember(file: Path, account: str, secret: str) -> None:
+    """Append ``account:hash`` of a token to ``file``, which only its owner can read."""
+    from gateway.tokens import hash_token
+
     file.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as lines:
         lines.write(f"{account}:{hash_token(secret)}\n")
-    return secret

@@ -32,15 +32,10 @@ class GraphBuilder:
 
     def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
         """A node with one output."""
-        return self.ops(kind, *inputs, outputs=1, domain=domain, **attributes)[0]
-
-    def ops(self, kind: str, *inputs: str, outputs: int, domain: str = "", **attributes: Any) -> list[str]:
-        """A node with several outputs."""
         self._count += 1
         name = f"{kind}_{self._count}"
-        made = [name] if outputs == 1 else [f"{name}_{i}" for i in range(outputs)]
-        self._nodes.append(helper.make_node(kind, list(inputs), made, name, domain=domain, **attributes))
-        return made
+        self._nodes.append(helper.make_node(kind, list(inputs), [name], name, domain=domain, **attributes))
+        return name
 
     def rename_last(self, name: str) -> None:
         """Give the last node's only output its public name."""

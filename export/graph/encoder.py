@@ -48,7 +48,7 @@ class _Writer:
             x = self.layer(f"layer{i}", layer, x, mask, first_token_only=i == last)
         pooled = graph.op("Squeeze", x, graph.constant("token_axis", np.array([1])))
         pooled = self.dense(pooled, "dense", encoder.dense)
-        pooled = graph.op({"relu": "Relu", "tanh": "Tanh"}[encoder.activation], pooled)
+        pooled = graph.op("Relu", pooled)
         logits = self.dense(pooled, "classifier", encoder.classifier)
         graph.op("Cast", logits, to=onnx.TensorProto.FLOAT)
         graph.rename_last("logits")

@@ -2,7 +2,8 @@
 
 * TritonflareError
     * FrontError: refused before the AI service (route, method, authentication)
-        * NoRoute, MethodNotSupported, MissingCredentials, MalformedAuthorization,
+        * NoRoute, MethodNotSupported, MalformedRequest, MissingCredentials,
+          MalformedAuthorization,
           UnknownToken, ForeignAccount, UnknownError
     * AiError: refused or failed inside the AI service
         * BadInput, NoSuchModel, MalformedBody, BodyTooLarge
@@ -75,6 +76,15 @@ class MalformedAuthorization(FrontError):
 
     status, code = 400, 6003
     chain = ((6111, "Invalid format for Authorization header"),)
+
+    def __init__(self) -> None:
+        super().__init__("Invalid request headers")
+
+
+class MalformedRequest(FrontError):
+    """Bytes that are no HTTP request; the connection is closed after the answer."""
+
+    status, code = 400, 6003
 
     def __init__(self) -> None:
         super().__init__("Invalid request headers")

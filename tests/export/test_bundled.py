@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer
 
+from export.artefact import Artefact
 from export.checkpoint import load_checkpoint
+from export.graph.encoder import build_graph
 from export.run import ExportPlan, run_export
+from export.scores import probabilities
 from tests.texts import CHECKPOINT
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +38,44 @@ def test_the_files_in_git_are_what_an_export_writes(tmp_path: Path) -> None:
     assert {p.relative_to(tmp_path / "models") for p in (tmp_path / "models").rglob("config.pbtxt")} <= set(
         tracked
     )
+
+
+@pytest.fixture(scope="module")
+def fp32(tmp_path_factory: pytest.TempPathFactory) -> Artefact:
+    file = tmp_path_factory.mktemp("fp32") / "model.onnx"
+    file.write_bytes(build_graph(load_checkpoint(CHECKPOINT).encoder, "fp32").SerializeToString())
+    return Artefact(file, 2)
+
+
+def tokens(texts: list[str]) -> list[list[int]]:
+    tokenizer = Tokenizer.from_file(str(CHECKPOINT / "tokenizer.json"))
+    return [encoding.ids for encoding in tokenizer.encode_batch(texts)]
+
+
+def test_the_cards_accuracies_are_what_the_weights_give(fp32: Artefact) -> None:
+    card = (CHECKPOINT / "README.md").read_text(encoding="utf-8")
+    stated = {m[1]: (int(m[2]), int(m[3])) for m in re.finditer(r"\| (\w+) \| (\d+) / (\d+) \|", card)}
+    with (CHECKPOINT / "heldout.tsv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    right = fp32.alone(tokens([row["text"] for row in rows])).argmax(axis=1) == [
+        int(row["label"]) for row in rows
+    ]
+    found = {
+        source: (
+            sum(bool(ok) for ok, row in zip(right, rows, strict=True) if row["source"] == source),
+            sum(row["source"] == source for row in rows),
+        )
+        for source in stated
+    }
+    assert set(stated) == {"movie", "amazon", "news", "tweet"}
+    for source, (correct, total) in stated.items():
+        assert found[source][1] == total
+        assert abs(found[source][0] - correct) <= 1, source  # a tie may fall the other way on another CPU
+
+
+def test_the_documented_example_is_clearly_positive(fp32: Artefact) -> None:
+    logits = fp32.alone(tokens(["This pizza is great!"]))
+    assert probabilities(logits, "single_label_classification")[0, 1] >= 0.99
 
 
 def test_the_weights_are_small_enough_for_git() -> None:

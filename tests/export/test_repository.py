@@ -120,7 +120,7 @@ def test_the_same_checkpoint_gives_the_same_bytes(plan: ExportPlan, tmp_path: Pa
     other = dataclasses.replace(plan, artefacts=tmp_path / "again")
     run_export(other)
     for precision in ("fp32", "fp16", "int8"):
-        file = f"{precision}/1/model.onnx"
+        file = f"local-mood/{precision}/1/model.onnx"
         assert (plan.artefacts / file).read_bytes() == (other.artefacts / file).read_bytes()
 
 
@@ -131,3 +131,29 @@ def test_a_damaged_checkpoint_leaves_the_published_model_alone(plan: ExportPlan)
     with pytest.raises(ExportError):
         run_export(plan)
     assert {p: p.read_bytes() for p in plan.repository.rglob("*") if p.is_file()} == before
+
+
+def test_a_name_that_would_share_the_folders_of_another_is_refused(plan: ExportPlan) -> None:
+    run_export(dataclasses.replace(plan, name="@a/b/c"))
+    with pytest.raises(ExportError, match="would share folders"):
+        run_export(dataclasses.replace(plan, name="@a/b-c"))
+
+
+def test_a_name_is_refused_before_anything_is_written(plan: ExportPlan) -> None:
+    with pytest.raises(ExportError, match="cannot be a model name"):
+        run_export(dataclasses.replace(plan, name="../../outside"))
+    assert not plan.artefacts.exists()
+
+
+@pytest.mark.parametrize("where", ["/proc/nowhere/models", "/dev/null/models"])
+def test_a_place_that_cannot_be_written_is_one_sentence(plan: ExportPlan, where: str) -> None:
+    with pytest.raises(ExportError, match="models cannot be written here"):
+        run_export(dataclasses.replace(plan, repository=Path(where)))
+
+
+@pytest.mark.parametrize(
+    "change", [{"labels": ("a", "a")}, {"labels": ("a", "")}, {"problem_type": "regression"}]
+)
+def test_what_the_gateway_would_not_serve_is_not_published(change: dict[str, object]) -> None:
+    with pytest.raises(ExportError):
+        dataclasses.replace(MODEL, **change)  # type: ignore[arg-type]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from embedded.server import RESTRICTED_KEY, TritonServer
 from export.run import ExportPlan, run_export
 from tests.texts import CHECKPOINT
-from tests.triton.server import ACCOUNT, TOKEN, Program, running
+from tests.triton.server import ACCOUNT, TOKEN, Program, assert_nothing_left, running
 
 INT8 = "@cf/huggingface/distilbert-sst-2-int8"
 FP32 = "@test/fp32"
@@ -28,7 +30,9 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def triton(repository: Path) -> Iterator[TritonServer]:
     with TritonServer(repository) as server:
+        children = psutil.Process(server.pid).children(recursive=True)
         yield server
+    assert_nothing_left(os.getpid(), children, "")
 
 
 @pytest.fixture(scope="session")

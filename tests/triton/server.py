@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -52,7 +53,8 @@ def assert_nothing_left(pid: int, children: list[psutil.Process], url: str, pati
     """No child process, shared-memory region or listening port survives; orphans get a moment."""
     _, alive = psutil.wait_procs(children, timeout=patience)
     assert not alive, alive
-    assert not list(Path("/dev/shm").glob(f"tritonflare_{pid}_*"))
+    for folder in ("/dev/shm", tempfile.gettempdir()):
+        assert not list(Path(folder).glob(f"tritonflare_{pid}_*"))
     if url:
         host, port = url.removeprefix("http://").split(":")
         with socket.socket() as probe:
@@ -106,7 +108,11 @@ def finished(
 ) -> tuple[int, str]:
     """Run the program to its end; its exit status and output."""
     with start(*arguments, cwd=cwd, **environment) as process:
-        output, _ = process.communicate(timeout=timeout)
+        try:
+            output, _ = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
     return process.returncode, output
 
 

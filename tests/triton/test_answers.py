@@ -40,7 +40,7 @@ def test_the_documented_request_is_answered_as_documented(client: httpx.Client) 
     body = response.json()
     assert list(body) == ["result", "success", "errors", "messages"]
     assert (body["success"], body["errors"], body["messages"]) == (True, [], [])
-    assert score(response) > 0.98
+    assert score(response) > 0.98  # INT8; the FP32 weights give 0.99 (tests/export)
     assert response.headers["content-type"] == "application/json"
 
 

@@ -8,13 +8,15 @@ import shutil
 import signal
 import socket
 import stat
+import time
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from tests.triton.conftest import INT8
-from tests.triton.server import ACCOUNT, assert_nothing_left, finished, running, wait_until
+from tests.triton.server import ACCOUNT, assert_nothing_left, finished, running, start, wait_until
 
 
 def ask(url: str, token: str) -> httpx.Response:
@@ -24,6 +26,12 @@ def ask(url: str, token: str) -> httpx.Response:
         json={"text": "This pizza is great!"},
         timeout=30,
     )
+
+
+def processes_with(tag: str) -> list[list[str]]:
+    """Command lines of the processes that name ``tag``."""
+    lines = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
+    return [line for line in lines if any(tag in word for word in line)]
 
 
 @pytest.fixture
@@ -55,20 +63,68 @@ def test_a_newcomer_gets_a_token_once_and_a_curl_and_nothing_is_left_behind(
         assert again.stop(signal.SIGINT) == 0
 
 
+@pytest.mark.parametrize("moment", [0.8, 1.6, 2.4, 3.2])
+def test_what_a_supervisor_killed_while_starting_leaves_is_swept_by_the_next(
+    home: Path, moment: float
+) -> None:
+    with start("serve", "--port", "0", cwd=home, GATEWAY_API_TOKENS="*:x") as process:
+        time.sleep(moment)
+        process.kill()
+        assert process.stdout is not None
+        process.stdout.close()
+    tag = f"tritonflare_{process.pid}_"
+    with running(
+        "serve", "--port", "0", "--repository", str(home / "model_repository"), GATEWAY_API_TOKENS="*:x"
+    ):
+        assert wait_until(lambda: not processes_with(tag), 20), processes_with(tag)
+        assert_nothing_left(process.pid, [], "")
+
+
 def test_triton_ends_with_a_supervisor_that_is_killed(home: Path) -> None:
     with running(
         "serve", "--port", "0", "--repository", str(home / "model_repository"), GATEWAY_API_TOKENS="*:x"
     ) as p:
         children = p.children()
+        assert len(children) >= 4
         p.process.kill()
         p.process.wait(10)
-        # Regions of a killed supervisor stay until the next start, which sweeps them.
-        regions = list(Path("/dev/shm").glob(f"tritonflare_{p.process.pid}_*"))
         assert wait_until(lambda: not any(child.is_running() for child in children), 20)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("moment", [1.0, 2.5])
+def test_a_signal_while_starting_leaves_nothing_and_keeps_no_token(
+    home: Path, number: int, moment: float
+) -> None:
+    with start("serve", "--port", "0", cwd=home) as process:
+        time.sleep(moment)
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(number)
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "Traceback" not in output
+    assert_nothing_left(process.pid, children, "")
+    assert not (home / ".state").exists()
+
+
+def test_a_second_signal_does_not_interrupt_the_clean_up(home: Path) -> None:
     with running(
         "serve", "--port", "0", "--repository", str(home / "model_repository"), GATEWAY_API_TOKENS="*:x"
-    ):
-        assert not any(region.exists() for region in regions)
+    ) as p:
+        children = p.children()
+        p.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        p.process.send_signal(signal.SIGTERM)
+        assert p.process.wait(30) == 0
+        assert_nothing_left(p.process.pid, children, p.url)
+
+
+def test_a_path_with_a_space_and_quotes_is_served(tmp_path: Path, repository: Path) -> None:
+    odd = tmp_path / 'my "odd" models; $HOME'
+    shutil.copytree(repository, odd)
+    with running("serve", "--port", "0", "--repository", str(odd), GATEWAY_API_TOKENS="*:x") as program:
+        assert ask(program.url, "x").status_code == 200
 
 
 def test_serve_ends_with_a_clear_word_when_triton_dies(home: Path) -> None:
@@ -121,13 +177,14 @@ def test_weights_that_are_not_the_published_ones_are_not_served(tmp_path: Path, 
 
 
 def test_an_empty_repository_says_what_to_run(tmp_path: Path) -> None:
-    status, output = finished("serve", "--port", "0", cwd=tmp_path, GATEWAY_API_TOKENS="*:x")
+    status, output = finished("serve", "--port", "0", cwd=tmp_path)
     assert status == 2
     assert "make export" in output
+    assert not (tmp_path / ".state").exists()  # the token was not shown, so it must not count as made
 
 
 def test_doctor_finds_this_machine_fit(home: Path) -> None:
-    status, output = finished("doctor", cwd=home)
+    status, output = finished("doctor", cwd=home, GATEWAY_PORT="0")
     assert status == 0, output
     assert INT8 in output
 

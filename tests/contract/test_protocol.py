@@ -1,0 +1,64 @@
+"""HTTP/1.1 as clients really send it, byte for byte, on one connection."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from .harness import RUN, TOKEN, Client
+
+BODY = b'{"text": "good"}'
+
+
+def post(extra: bytes = b"") -> bytes:
+    return (
+        f"POST {RUN} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n".encode()
+        + extra
+        + b"Content-Length: %d\r\n\r\n" % len(BODY)
+        + BODY
+    )
+
+
+async def answer(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+    length = next(
+        int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")
+    )
+    return head, await reader.readexactly(length)
+
+
+@pytest.mark.parametrize("name", [b"Upgrade", b"upgrade", b"UPGRADE"])
+async def test_an_offered_upgrade_is_ignored_and_the_connection_lives_on(client: Client, name: bytes) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\n" + name + b": h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+    for extra in (offer, b"", offer):
+        writer.write(post(extra))
+        head, body = await answer(reader)
+        assert head.startswith(b"HTTP/1.1 200 "), body
+    writer.close()
+    await writer.wait_closed()
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", b"GET\r\n\r\n", b"FROB / HTTP/1.1\r\nHost: x\r\n\r\n"],
+)
+async def test_what_is_no_http_gets_the_envelope_and_the_end_of_the_connection(
+    client: Client, garbage: bytes
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    writer.write(garbage)
+    head, body = await answer(reader)
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"content-type: application/json\r\n" in head
+    assert json.loads(body) == {
+        "result": None,
+        "success": False,
+        "errors": [{"code": 6003, "message": "Invalid request headers"}],
+        "messages": [],
+    }
+    assert await asyncio.wait_for(reader.read(), 5) == b""
+    writer.close()
+    await writer.wait_closed()
