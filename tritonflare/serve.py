@@ -61,12 +61,13 @@ def serve(host: str | None, port: int | None, repository: Path, triton_port: int
     check_tokens(settings)
     listening = bind(settings.host, settings.port)
     try:
-        _log.info("starting Triton")
-        with _interruptible(), TritonServer(repository, triton_port) as triton:
-            try:
-                died = uvloop.run(_serve(settings, triton, listening, token))
-            finally:
-                _ignore_signals()  # the loop has given them back, and Triton still has to be stopped
+        with _interruptible():
+            _log.info("starting Triton")
+            with TritonServer(repository, triton_port) as triton:
+                try:
+                    died = uvloop.run(_serve(settings, triton, listening, token))
+                finally:
+                    _ignore_signals()  # the loop has given them back, and Triton still has to be stopped
     except EmbeddedError as error:
         click.echo(f"tritonflare: {error}", err=True)
         sys.exit(2)
@@ -114,8 +115,9 @@ def _interruptible() -> Iterator[None]:
 
 
 def _ignore_signals() -> None:
+    # Not SIG_IGN: with a signal on its way, Python would print a traceback about the race.
     for number in _SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, lambda _number, _frame: None)
 
 
 async def _serve(

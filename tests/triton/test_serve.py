@@ -8,7 +8,9 @@ import shutil
 import signal
 import socket
 import stat
+import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -63,15 +65,13 @@ def test_a_newcomer_gets_a_token_once_and_a_curl_and_nothing_is_left_behind(
         assert again.stop(signal.SIGINT) == 0
 
 
-@pytest.mark.parametrize("moment", [0.8, 1.6, 2.4, 3.2])
+@pytest.mark.parametrize("moment", [0.1, 0.3, 0.6, 1.2])
 def test_what_a_supervisor_killed_while_starting_leaves_is_swept_by_the_next(
     home: Path, moment: float
 ) -> None:
-    with start("serve", "--port", "0", cwd=home, GATEWAY_API_TOKENS="*:x") as process:
+    with started(home, GATEWAY_API_TOKENS="*:x") as process:
         time.sleep(moment)
         process.kill()
-        assert process.stdout is not None
-        process.stdout.close()
     tag = f"tritonflare_{process.pid}_"
     with running(
         "serve", "--port", "0", "--repository", str(home / "model_repository"), GATEWAY_API_TOKENS="*:x"
@@ -91,21 +91,31 @@ def test_triton_ends_with_a_supervisor_that_is_killed(home: Path) -> None:
         assert wait_until(lambda: not any(child.is_running() for child in children), 20)
 
 
+def started(home: Path, **settings: str) -> subprocess.Popen[str]:
+    """``tritonflare serve`` at the moment when it begins to start Triton."""
+    process = start("serve", "--port", "0", cwd=home, **settings)
+    assert process.stdout is not None
+    assert any("starting Triton" in line for line in process.stdout)
+    return process
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-@pytest.mark.parametrize("moment", [1.0, 2.5])
-def test_a_signal_while_starting_leaves_nothing_and_keeps_no_token(
+@pytest.mark.parametrize("moment", [0, 0.3, 0.6])
+def test_signals_while_starting_leave_nothing_and_lose_no_token(
     home: Path, number: int, moment: float
 ) -> None:
-    with start("serve", "--port", "0", cwd=home) as process:
+    with started(home) as process:
         time.sleep(moment)
         children = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(number)
-        process.send_signal(signal.SIGTERM)
+        for each in (number, signal.SIGTERM):
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, each)
         output, _ = process.communicate(timeout=60)
-    assert process.returncode != 0
     assert "Traceback" not in output
     assert_nothing_left(process.pid, children, "")
-    assert not (home / ".state").exists()
+    # On a fast machine it may have been ready; then, and only then, the token was shown and counts.
+    assert (home / ".state").exists() == ("export TOKEN" in output)
+    assert (process.returncode != 0) or "Ready" in output
 
 
 def test_a_second_signal_does_not_interrupt_the_clean_up(home: Path) -> None:

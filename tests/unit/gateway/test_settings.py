@@ -50,10 +50,10 @@ def test_secrets_show_up_neither_in_repr_nor_in_errors(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"port": 65536}, "port: Input should be less than or equal to 65535"),
-        ({"max_requests_in_flight": 0}, "max_requests_in_flight: Input should be greater than 0"),
-        ({"request_timeout_s": float("inf")}, "request_timeout_s: Input should be a finite number"),
-        ({"result_shape": "list"}, "result_shape: Input should be 'array' or 'items'"),
+        ({"port": 65536}, "GATEWAY_PORT: Input should be less than or equal to 65535"),
+        ({"max_requests_in_flight": 0}, "GATEWAY_MAX_REQUESTS_IN_FLIGHT: Input should be greater than 0"),
+        ({"request_timeout_s": float("inf")}, "GATEWAY_REQUEST_TIMEOUT_S: Input should be a finite number"),
+        ({"result_shape": "list"}, "GATEWAY_RESULT_SHAPE: Input should be 'array' or 'items'"),
         ({"max_body_bytes": 64 * 1024 * 1024}, "triton_max_message_bytes must exceed max_body_bytes"),
         ({"retry_interval_s": 6}, "retry_interval_s must not exceed refresh_interval_s"),
         ({"canary_max_age_s": 9}, "canary_max_age_s must exceed refresh_interval_s"),
