@@ -9,7 +9,7 @@ import os
 import platform
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,9 +61,9 @@ def findings() -> list[Finding]:
     return [check() for check in _CHECKS]
 
 
-def require(results: Iterable[Finding] | None = None) -> None:
+def require() -> None:
     """Raise EmbeddedError with the first remedy, if there is one."""
-    for finding in findings() if results is None else results:
+    for finding in findings():
         if not finding.ok:
             raise EmbeddedError(f"{finding.name}: {finding.found}. {finding.remedy}")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from gateway.domain.errors import BackendUnavailable, NoSuchModel
 from gateway.domain.scores import ProblemType
@@ -56,17 +56,8 @@ class Model:
     model_sha256: str = ""
 
 
-_TEXT_FIELDS = (
-    "task",
-    "precision",
-    "target",
-    "checkpoint",
-    "description",
-    "created_at",
-    "weights_sha256",
-    "tokenizer_sha256",
-    "model_sha256",
-)
+_TEXT_FIELDS = tuple(field.name for field in fields(Model) if field.default == "")
+"""What is passed on as it stands and may be absent."""
 
 
 def parse_model(ensemble: Ensemble) -> Model:
