@@ -18,8 +18,9 @@ MICROSOFT = "com.microsoft"
 class GraphBuilder:
     """Collects nodes and constants in order; every method returns the name of what it made."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, prefix: str = "") -> None:
         self._name = name
+        self._prefix = prefix
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
         self._count = 0
@@ -33,13 +34,29 @@ class GraphBuilder:
     def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
         """A node with one output."""
         self._count += 1
-        name = f"{kind}_{self._count}"
+        name = f"{self._prefix}{kind}_{self._count}"
         self._nodes.append(helper.make_node(kind, list(inputs), [name], name, domain=domain, **attributes))
         return name
+
+    def keep(self, node: onnx.NodeProto) -> None:
+        """A node of another graph, as it is."""
+        self._nodes.append(node)
 
     def rename_last(self, name: str) -> None:
         """Give the last node's only output its public name."""
         self._nodes[-1].output[0] = name
+
+    def replace_nodes_of(self, model: onnx.ModelProto, metadata: dict[str, str]) -> onnx.ModelProto:
+        """A copy of a model with these nodes instead of its own, without constants that nobody reads."""
+        wanted = {name for node in self._nodes for name in node.input}
+        constants = {tensor.name: tensor for tensor in model.graph.initializer} | self._constants
+        copy = _shell(model)
+        copy.graph.node.extend(self._nodes)
+        copy.graph.initializer.extend(tensor for name, tensor in constants.items() if name in wanted)
+        if MICROSOFT not in {opset.domain for opset in copy.opset_import}:
+            copy.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
+        helper.set_model_props(copy, {p.key: p.value for p in model.metadata_props} | metadata)
+        return copy
 
     def model(self, labels: int, metadata: dict[str, str]) -> onnx.ModelProto:
         """The finished model: input_ids, attention_mask INT64 [B, S] → logits FP32 [B, labels]."""
@@ -55,3 +72,14 @@ class GraphBuilder:
         )
         helper.set_model_props(model, metadata)
         return model
+
+
+def _shell(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Inputs, outputs, opsets and metadata alone."""
+    graph = helper.make_graph([], model.graph.name, model.graph.input, model.graph.output)
+    return helper.make_model(
+        graph,
+        opset_imports=model.opset_import,
+        ir_version=model.ir_version,
+        producer_name=model.producer_name,
+    )

@@ -1,0 +1,97 @@
+"""The pass itself: find the multiplications with constant weights, and replace them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from export.graph.builder import GraphBuilder
+from export.quantise.schemes import Float, Operand, Scheme, quantise_columns
+
+IDS = "input_ids"
+
+
+@dataclass(frozen=True)
+class Product:
+    """A ``MatMul`` of activations with a constant: the tensors it reads and the weight's name."""
+
+    node: str
+    activations: str
+    weight: str
+
+
+def products(model: onnx.ModelProto) -> list[Product]:
+    """Every MatMul of the graph whose right side is a constant FP32 matrix, in graph order."""
+    constants = {t.name: t for t in model.graph.initializer}
+    return [
+        Product(node.name, node.input[0], node.input[1])
+        for node in model.graph.node
+        if node.op_type == "MatMul" and _is_matrix(constants.get(node.input[1]))
+    ]
+
+
+def quantise(
+    model: onnx.ModelProto,
+    scheme: Scheme,
+    *,
+    wide: Collection[str] = (),
+    metadata: Mapping[str, str] | None = None,
+) -> onnx.ModelProto:
+    """A copy of an FP32 model with INT8 products and an INT8 word table.
+
+    Args:
+        model: input_ids, attention_mask INT64 [B, S] → logits FP32 [B, labels]; not changed.
+        scheme: how to multiply.
+        wide: names of weights that stay FP32, because rounding them costs agreement.
+        metadata: further properties to write into the file.
+    """
+    chosen = {p.node: p for p in products(model) if p.weight not in wide}
+    weights = {
+        t.name: numpy_helper.to_array(t) for t in _constants(model, {p.weight for p in chosen.values()})
+    }
+    graph = GraphBuilder(model.graph.name, prefix="int8_")
+    operands: dict[str, Operand] = {}
+    for node in model.graph.node:
+        if node.name in chosen:
+            found = chosen[node.name]
+            if found.activations not in operands:
+                operands[found.activations] = scheme.operand(graph, found.activations)
+            scheme.product(graph, operands[found.activations], found.weight, weights[found.weight])
+            graph.rename_last(node.output[0])
+        elif _is_word_lookup(node, model):
+            (table,) = _constants(model, {node.input[0]})
+            _lookup(graph, table.name, numpy_helper.to_array(table))
+            graph.rename_last(node.output[0])
+        else:
+            graph.keep(node)
+    return graph.replace_nodes_of(model, {"precision": "int8", **(metadata or {})})
+
+
+def _is_matrix(tensor: onnx.TensorProto | None) -> bool:
+    return tensor is not None and tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) == 2
+
+
+def _is_word_lookup(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
+    if (
+        node.op_type != "Gather"
+        or node.input[1] != IDS
+        or any(a.name == "axis" and a.i for a in node.attribute)
+    ):
+        return False
+    return any(_is_matrix(tensor) for tensor in _constants(model, {node.input[0]}))
+
+
+def _constants(model: onnx.ModelProto, names: Collection[str]) -> Iterator[onnx.TensorProto]:
+    return (tensor for tensor in model.graph.initializer if tensor.name in names)
+
+
+def _lookup(graph: GraphBuilder, name: str, table: Float) -> str:
+    """Rows of an INT8 table [vocabulary, hidden], each with its own FP32 scale."""
+    by_row, scale = quantise_columns(table.T)
+    rows = graph.op("Gather", graph.constant(f"{name}_int8", by_row.T), IDS)
+    scales = graph.op("Gather", graph.constant(f"{name}_scale", scale[:, np.newaxis]), IDS)
+    return graph.op("Mul", graph.op("Cast", rows, to=onnx.TensorProto.FLOAT), scales)

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import numpy_helper
+
+from export.checkpoint import load_checkpoint
+from export.graph.builder import GraphBuilder
+from export.graph.encoder import build_graph
+from export.quantise.calibrate import METHODS, peaks, smooth
+from export.quantise.candidates import SCHEMES, build_int8, sensitivity
+from export.quantise.rewrite import products, quantise
+from export.quantise.schemes import FULL_RANGE, REDUCED_RANGE, Scheme, Tokenwise, quantise_columns
+from tests.export.small import write_checkpoint
+
+ROWS = [[2, *range(4, 4 + length), 3] for length in (1, 2, 5, 9, 16, 30)]
+Logits = npt.NDArray[np.float32]
+
+
+@pytest.fixture(scope="module")
+def fp32(tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
+    folder = write_checkpoint(tmp_path_factory.mktemp("checkpoint"), labels=3)
+    return build_graph(load_checkpoint(folder).encoder, "fp32")
+
+
+def session(model: onnx.ModelProto) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def alone(model: onnx.ModelProto) -> Logits:
+    run = session(model)
+    outputs = []
+    for row in ROWS:
+        ids = np.array([row], np.int64)
+        outputs.append(run.run(["logits"], {"input_ids": ids, "attention_mask": np.ones_like(ids)})[0])
+    return np.concatenate(outputs)
+
+
+def together(model: onnx.ModelProto) -> Logits:
+    width = max(map(len, ROWS))
+    ids = np.zeros((len(ROWS), width), np.int64)
+    mask = np.zeros_like(ids)
+    for line, row in enumerate(ROWS):
+        ids[line, : len(row)], mask[line, : len(row)] = row, 1
+    found: Logits = session(model).run(["logits"], {"input_ids": ids, "attention_mask": mask})[0]
+    return found
+
+
+def constants(model: onnx.ModelProto) -> dict[str, npt.NDArray[np.generic]]:
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+
+
+def multiply(scheme: Scheme, x: Logits, weight: Logits) -> Logits:
+    """The product ``x @ weight`` as the scheme does it, in a graph of nothing else."""
+    graph = GraphBuilder("product")
+    scheme.product(graph, scheme.operand(graph, "x"), "weight", weight)
+    graph.rename_last("logits")
+    model = graph.model(weight.shape[1], {})
+    del model.graph.input[:]
+    model.graph.input.append(
+        onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [None, len(weight)])
+    )
+    found: Logits = session(model).run(["logits"], {"x": x})[0]
+    return found
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_every_scheme_stays_near_fp32_and_gives_a_text_one_score_whatever_its_neighbours(
+    fp32: onnx.ModelProto, scheme: str
+) -> None:
+    model = build_int8(fp32, scheme, ROWS, saturates=False)
+    onnx.checker.check_model(model)
+    found = alone(model)
+    np.testing.assert_allclose(found, alone(fp32), atol=0.6)
+    assert np.abs(found - alone(fp32)).max() > 1e-6, "nothing was rounded"
+    np.testing.assert_allclose(found, together(model), atol=1e-5)
+
+
+def test_per_tensor_dynamic_scales_would_not_pass_the_same_comparison(
+    fp32: onnx.ModelProto, tmp_path: Path
+) -> None:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    onnx.save(fp32, tmp_path / "fp32.onnx")
+    quantize_dynamic(
+        tmp_path / "fp32.onnx",
+        tmp_path / "int8.onnx",
+        weight_type=QuantType.QInt8,
+        extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
+    )
+    model = onnx.load(tmp_path / "int8.onnx")
+    assert np.abs(alone(model) - together(model)).max() > 1e-3
+
+
+def test_no_float_weight_and_no_float_word_table_is_left(fp32: onnx.ModelProto) -> None:
+    before, after = constants(fp32), constants(build_int8(fp32, "token", ROWS, saturates=False))
+    for name in ("words", *(product.weight for product in products(fp32))):
+        assert before[name].dtype == np.float32
+        assert name not in after
+        assert after[f"{name}_int8"].dtype == np.int8
+        assert after[f"{name}_int8"].shape == before[name].shape
+
+
+def test_products_of_one_tensor_share_its_quantised_rows(fp32: onnx.ModelProto) -> None:
+    model = build_int8(fp32, "token", ROWS, saturates=False)
+    tensors = {product.activations for product in products(fp32)}
+    assert len(tensors) < len(products(fp32))
+    assert sum(node.op_type == "QuantizeLinear" for node in model.graph.node) == len(tensors)
+
+
+def test_a_weight_that_is_named_stays_fp32(fp32: onnx.ModelProto) -> None:
+    wide = "layer1_contract"
+    model = build_int8(fp32, "token", ROWS, saturates=False, wide=[wide])
+    assert constants(model)[wide].dtype == np.float32
+    assert [product.weight for product in products(model)] == [wide]
+    assert {p.key: p.value for p in model.metadata_props}["wide"] == wide
+
+
+def test_the_source_model_is_not_touched(fp32: onnx.ModelProto) -> None:
+    before = fp32.SerializeToString(deterministic=True)
+    quantise(fp32, Tokenwise())
+    smooth(fp32, ROWS)
+    assert fp32.SerializeToString(deterministic=True) == before
+
+
+def test_the_same_source_gives_the_same_bytes(fp32: onnx.ModelProto) -> None:
+    once, again = (build_int8(fp32, "token", ROWS, saturates=False) for _ in range(2))
+    assert once.SerializeToString(deterministic=True) == again.SerializeToString(deterministic=True)
+
+
+@pytest.mark.parametrize("peak", [FULL_RANGE, REDUCED_RANGE])
+def test_a_tokenwise_product_is_as_exact_as_its_steps(peak: int) -> None:
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(7, 64)) * 10.0 ** rng.integers(-6, 6, (7, 1))).astype(np.float32)
+    weight = rng.normal(size=(64, 5)).astype(np.float32)
+    # Half a step of each factor, in the worst case all with the same sign.
+    x_step = np.abs(x).max(axis=1, keepdims=True) / 127
+    w_step = np.abs(weight).max(axis=0) / peak
+    bound = 0.5 * x_step * np.abs(weight).sum(axis=0) + 0.5 * w_step * (
+        np.abs(x).sum(axis=1, keepdims=True) + 32 * x_step
+    )
+    assert (np.abs(multiply(Tokenwise(peak), x, weight) - x @ weight) <= bound * 1.001).all()
+
+
+def test_an_all_zero_row_gives_zeros_and_leaves_the_others_alone() -> None:
+    x = np.array([[0, 0, 0], [1, 2, 3]], np.float32)
+    weight = np.eye(3, dtype=np.float32)
+    found = multiply(Tokenwise(), x, weight)
+    np.testing.assert_array_equal(found[0], 0)
+    np.testing.assert_allclose(found[1], x[1], atol=0.02)
+
+
+def test_reduced_weights_cannot_saturate_a_sixteen_bit_sum() -> None:
+    weight = np.array([[-8.0, 1e-3], [5.0, 2e-3]], np.float32)
+    quantised, _ = quantise_columns(weight, REDUCED_RANGE)
+    assert np.abs(quantised).max() == REDUCED_RANGE
+    assert 2 * 255 * REDUCED_RANGE < 2**15 <= 2 * 255 * FULL_RANGE
+
+
+def test_a_cpu_that_saturates_gets_reduced_weights(fp32: onnx.ModelProto) -> None:
+    for scheme in ("token", "static-minmax"):
+        model = build_int8(fp32, scheme, ROWS, saturates=True)
+        widest = [np.abs(value).max() for name, value in constants(model).items() if name.startswith("layer")
+                  and value.dtype == np.int8]  # fmt: skip
+        assert max(widest) == REDUCED_RANGE
+
+
+def test_smoothing_changes_no_product(fp32: onnx.ModelProto) -> None:
+    smoothed = smooth(fp32, ROWS)
+    np.testing.assert_allclose(alone(smoothed), alone(fp32), atol=1e-4)
+    assert {product.activations for product in products(smoothed)} != {p.activations for p in products(fp32)}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_calibrated_peaks_are_positive_and_never_above_the_largest_value(
+    fp32: onnx.ModelProto, method: str
+) -> None:
+    largest = peaks(fp32, ROWS, "minmax")
+    found = peaks(fp32, ROWS, method)
+    assert found.keys() == {product.activations for product in products(fp32)}
+    for name, peak in found.items():
+        assert 0 < peak <= largest[name] * 1.001
+
+
+def test_sensitivity_ranks_first_the_weight_that_rounding_hurts_most(fp32: onnx.ModelProto) -> None:
+    spoilt = onnx.ModelProto()
+    spoilt.CopyFrom(fp32)
+    for tensor in spoilt.graph.initializer:
+        if tensor.name == "layer0_expand":
+            weight = numpy_helper.to_array(tensor).copy()
+            weight[0] *= 300  # one outlying row coarsens every column's step
+            tensor.CopyFrom(numpy_helper.from_array(weight, tensor.name))
+
+    def build(wide: object) -> onnx.ModelProto:
+        return quantise(spoilt, Tokenwise(), wide=wide)  # type: ignore[arg-type]
+
+    def score(model: onnx.ModelProto) -> npt.NDArray[np.float64]:
+        return alone(model).astype(np.float64)
+
+    found = sensitivity(spoilt, build, score)
+    assert next(iter(found)) == "layer0_expand"
+    assert len(found) == len(products(spoilt))
