@@ -13,7 +13,9 @@ BIN := $(VENV)/bin
 CHECKPOINT := checkpoints/minilm-sst2
 REPOSITORY := model_repository
 ENSEMBLE := $(REPOSITORY)/cf-huggingface-distilbert-sst-2-int8
-MODEL := $(ENSEMBLE)_encoder_int8/1/model.onnx
+# The weights that are served: those of the highest version.
+SERVED := $(shell ls -v $(ENSEMBLE)_encoder_*/[1-9]*/model.onnx 2>/dev/null | tail -n 1)
+MODEL := $(or $(SERVED),$(ENSEMBLE)_encoder_int8/1/model.onnx)
 PIP := -m pip install --quiet --disable-pip-version-check
 CODE := gateway export embedded loadtest training tritonflare tests
 
@@ -56,7 +58,7 @@ $(TORCH_VENV)/.torch: requirements/torch.txt
 
 # What you published yourself under the bundled model's name, or in another precision, stays.
 $(MODEL): $(VENV)/.serve $(wildcard $(CHECKPOINT)/*) $(shell find export -name '*.py')
-	if ls $(ENSEMBLE)_encoder_*/1/model.onnx >/dev/null 2>&1 && { [ ! -e $@ ] || ! grep -q '"minilm-sst2"' $(ENSEMBLE)/config.pbtxt; }; then
+	if [ -e $@ ] && { [[ $@ != *_encoder_int8/* ]] || ! grep -q '"minilm-sst2"' $(ENSEMBLE)/config.pbtxt; }; then
 		echo "keeping the model in $(REPOSITORY); \`make export\` puts the bundled one back"
 	else
 		$(BIN)/tritonflare export
@@ -109,6 +111,10 @@ checkpoint: $(TORCH_VENV)/.torch ## train the bundled checkpoint again (torch; r
 golden: $(TORCH_VENV)/.torch ## write tests/golden again with transformers and torch
 	$(TORCH_VENV)/bin/python -m training.golden
 
+.PHONY: configs
+configs: $(VENV)/.dev ## write tests/golden/configs again from the code
+	$(BIN)/python -m tests.export.golden_configs
+
 .PHONY: settings
 settings: $(VENV)/.serve ## write .env.example and docs/settings.md anew from the code
 	$(BIN)/python -m tritonflare.settings_doc
@@ -127,5 +133,7 @@ lock: ## resolve requirements/*.txt anew (needs uv)
 clean: ## remove environments, caches and the bundled model's generated files; your models and tokens stay
 	rm -rf $(VENV) $(TORCH_VENV) $(LOAD_VENV) .cache/artefacts *.egg-info
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	rm -rf $(MODEL) $(ENSEMBLE)_tokenizer/1/tokenizer.json $(ENSEMBLE)_*/warmup
+	for folder in $(ENSEMBLE) $(ENSEMBLE)_encoder_int8 $(REPOSITORY)/tokenizer_$$(sha256sum $(CHECKPOINT)/tokenizer.json | cut -c 1-12)_512; do
+		rm -rf $$folder/warmup $$folder/1/model.onnx $$folder/1/tokenizer.json $$folder/[2-9]* $$folder/1[0-9]*
+	done
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -45,29 +45,43 @@ def check_repository(repository: Path) -> list[Model]:
 def _read(repository: Path) -> list[Model]:
     models = []
     for folder in sorted(repository.iterdir()):
-        file = folder / "config.pbtxt"
-        if not file.is_file():
+        if not (folder / "config.pbtxt").is_file():
             continue
-        try:
-            config = text_format.Parse(file.read_text(encoding="utf-8"), pb.ModelConfig())
-        except (text_format.ParseError, UnicodeDecodeError) as error:
-            raise EmbeddedError(f"{folder.name}/config.pbtxt is damaged; {_REMEDY}.") from error
+        config = _read_config(folder)
         if "tritonflare.name" in config.parameters:
             _check_files(repository, config)
             models.append(Model(config.name, config.parameters["tritonflare.name"].string_value))
     return models
 
 
+def _read_config(folder: Path) -> pb.ModelConfig:
+    try:
+        return text_format.Parse((folder / "config.pbtxt").read_text(encoding="utf-8"), pb.ModelConfig())
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        raise EmbeddedError(f"{folder.name}/config.pbtxt is damaged; {_REMEDY}.") from error
+
+
 def _check_files(repository: Path, ensemble: pb.ModelConfig) -> None:
+    """Compare the files that Triton will serve: those of the highest version of each step."""
     for step in ensemble.ensemble_scheduling.step:
-        part = step.model_name
-        name, key = (
-            ("tokenizer.json", "tokenizer") if part.endswith("_tokenizer") else ("model.onnx", "model")
-        )
-        files = sorted((repository / part).glob(f"*/{name}"))
-        if not files:
-            raise EmbeddedError(f"{part} has no {name} yet; {_REMEDY}.")
+        name, key = ("tokenizer.json", "tokenizer") if "TEXT" in step.input_map else ("model.onnx", "model")
+        folder = repository / step.model_name
+        _require_python(folder, ensemble)
+        numbers = [int(path.name) for path in folder.glob("[1-9]*") if path.name.isdecimal()]
+        file = folder / str(max(numbers, default=1)) / name
+        if not file.is_file():
+            raise EmbeddedError(f"{step.model_name} has no {name} yet; {_REMEDY}.")
         wanted = ensemble.parameters[f"tritonflare.{key}_sha256"].string_value
-        for file in files:
-            if hashlib.sha256(file.read_bytes()).hexdigest() != wanted:
-                raise EmbeddedError(f"{part}/{name} is not the file that was published; {_REMEDY}.")
+        if hashlib.sha256(file.read_bytes()).hexdigest() != wanted:
+            raise EmbeddedError(f"{step.model_name}/{name} is not the file that was published; {_REMEDY}.")
+
+
+def _require_python(folder: Path, ensemble: pb.ModelConfig) -> None:
+    config = _read_config(folder) if (folder / "config.pbtxt").is_file() else None
+    if config is not None and config.backend != "python":
+        name = ensemble.parameters["tritonflare.name"].string_value
+        target = ensemble.parameters["tritonflare.target"].string_value
+        raise EmbeddedError(
+            f"{name} was exported for {target}, which needs a Triton with a GPU; the embedded one serves "
+            "the target cpu. Export it for cpu, or take it out of the repository."
+        )

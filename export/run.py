@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -16,9 +15,10 @@ from tokenizers import Tokenizer
 from export.artefact import Artefact, Logits
 from export.checkpoint import Checkpoint, load_checkpoint, sha256
 from export.errors import CheckpointError, ExportError
+from export.files import only_writer, write_atomically
 from export.graph.encoder import PRECISIONS, build_graph
-from export.publish import publish
-from export.repository import VERSION, published_name, write_model
+from export.repository.inventory import refuse_conflict
+from export.repository.publish import publish_model
 from export.samples import sample_texts
 from export.spec import ServedModel, ensemble_name
 from export.verify import Comparison, verify
@@ -71,17 +71,28 @@ def _run(plan: ExportPlan, step: Callable[[str], None]) -> ExportResult:
     tokenizer = _tokenizer(checkpoint)
     rows = [encoding.ids for encoding in tokenizer.encode_batch(sample_texts(plan.source))]
     card = _card(plan, checkpoint)
-    _refuse_to_take_anothers_place(plan.repository, card["name"])
+    refuse_conflict(plan.repository, card["name"])
     artefacts = plan.artefacts / ensemble_name(card["name"])
+    with only_writer(artefacts):
+        return _build(plan, checkpoint, card, rows, artefacts, step)
 
+
+def _build(
+    plan: ExportPlan,
+    checkpoint: Checkpoint,
+    card: dict[str, Any],
+    rows: list[list[int]],
+    artefacts: Path,
+    step: Callable[[str], None],
+) -> ExportResult:
     files: dict[str, Path] = {}
     comparisons: dict[str, Comparison] = {}
     reference: Logits | None = None
     # FP32 first whatever was asked for: the others are compared with it.
     for precision in ("fp32", *(p for p in plan.precisions if p != "fp32")):
         step(f"writing {precision}")
-        file = artefacts / precision / VERSION / "model.onnx"
-        _write_atomically(
+        file = artefacts / precision / "1" / "model.onnx"
+        write_atomically(
             file, build_graph(checkpoint.encoder, precision).SerializeToString(deterministic=True)
         )
         step(f"verifying {precision}")
@@ -92,19 +103,14 @@ def _run(plan: ExportPlan, step: Callable[[str], None]) -> ExportResult:
         _log.info("%s verified: %s", precision, comparison)
 
     step("publishing")
-    model = _served(plan, checkpoint, card, files[plan.served])
-    _publish(plan, model, files[plan.served], checkpoint)
+    file = files[plan.served]
+    model = publish_model(
+        plan.repository,
+        _served(plan, checkpoint, card, file),
+        file,
+        checkpoint.folder / "tokenizer.json",
+    )
     return ExportResult(model, comparisons, {p: file.stat().st_size for p, file in files.items()})
-
-
-def _publish(plan: ExportPlan, model: ServedModel, file: Path, checkpoint: Checkpoint) -> None:
-    def replaced(entry: str) -> bool:
-        return entry in (model.ensemble, model.tokenizer) or entry.startswith(f"{model.ensemble}_encoder_")
-
-    def write(root: Path) -> None:
-        write_model(model, file, checkpoint.folder / "tokenizer.json", root)
-
-    publish(plan.repository, replaced, write)
 
 
 def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:
@@ -138,17 +144,6 @@ def _card(plan: ExportPlan, checkpoint: Checkpoint) -> dict[str, Any]:
     return card
 
 
-def _refuse_to_take_anothers_place(repository: Path, name: str) -> None:
-    """Two public names may give one ensemble name; the later must not silently replace the earlier."""
-    config = repository / ensemble_name(name) / "config.pbtxt"
-    if config.is_file():
-        published = published_name(config)
-        if published not in ("", name):
-            raise ExportError(
-                f"{name} and the published {published} would share folders; choose another --name."
-            )
-
-
 def _served(plan: ExportPlan, checkpoint: Checkpoint, card: dict[str, Any], file: Path) -> ServedModel:
     return ServedModel(
         name=card["name"],
@@ -163,12 +158,10 @@ def _served(plan: ExportPlan, checkpoint: Checkpoint, card: dict[str, Any], file
         weights_sha256=checkpoint.weights_sha256,
         tokenizer_sha256=checkpoint.tokenizer_sha256,
         model_sha256=sha256(file),
+        pad_id=_pad_id(checkpoint),
     )
 
 
-def _write_atomically(file: Path, content: bytes) -> None:
-    # A served repository may hold a hard link to the old file: replace it, never write into it.
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(f".{os.getpid()}")
-    part.write_bytes(content)
-    part.replace(file)
+def _pad_id(checkpoint: Checkpoint) -> int:
+    config = json.loads((checkpoint.folder / "config.json").read_text(encoding="utf-8"))
+    return int(config.get("pad_token_id") or 0)

@@ -11,6 +11,9 @@ from export.errors import ExportError
 # Token lengths that warm-up samples and, on a GPU, padding and TensorRT profiles share.
 LENGTH_BUCKETS = (16, 32, 64, 128, 256, 512)
 MAX_BATCH_SIZE = 64
+# Who runs the encoder: python with ONNX Runtime inside, Triton's ONNX Runtime backend, a TensorRT plan.
+TARGETS = ("cpu", "onnxruntime", "tensorrt")
+PREFIX = "tritonflare."
 TASK = "Text Classification"
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification")
 _NAME = re.compile(r"@?[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
@@ -30,6 +33,11 @@ def ensemble_name(name: str) -> str:
     return name.lstrip("@").replace("/", "-")
 
 
+def length_buckets(max_tokens: int) -> tuple[int, ...]:
+    """The buckets that fit a model, in tokens; the last one holds its longest input."""
+    return (*(bucket for bucket in LENGTH_BUCKETS if bucket < max_tokens), max_tokens)
+
+
 @dataclass(frozen=True)
 class ServedModel:
     """A classifier as the catalogue knows it; every field travels in the ensemble's parameters."""
@@ -46,6 +54,13 @@ class ServedModel:
     weights_sha256: str
     tokenizer_sha256: str
     model_sha256: str
+    """Of the ONNX file: the one that is served, or the one that a plan is built from."""
+    pad_id: int = 0
+    """The token that fills a row up; RoBERTa's is 1."""
+    instances: int = 2
+    """How many copies of the encoder run at once, on a GPU: for each GPU."""
+    version: int = 1
+    """The folder that Triton serves; publishing sets it."""
 
     def __post_init__(self) -> None:
         ensemble_name(self.name)
@@ -54,6 +69,10 @@ class ServedModel:
         if self.problem_type not in PROBLEM_TYPES:
             known = " and ".join(PROBLEM_TYPES)
             raise ExportError(f"problem_type {self.problem_type!r} is not classification; known are {known}.")
+        if self.target not in TARGETS:
+            raise ExportError(f"{self.target!r} is no target; known are {', '.join(TARGETS)}.")
+        if self.instances < 1:
+            raise ExportError("a model needs at least one instance.")
 
     @property
     def ensemble(self) -> str:
@@ -61,29 +80,40 @@ class ServedModel:
         return ensemble_name(self.name)
 
     @property
+    def padded(self) -> bool:
+        """Whether the tokenizer pads to buckets: only the CPU's encoder takes unequal lengths."""
+        return self.target != "cpu"
+
+    @property
     def tokenizer(self) -> str:
-        """Triton's name of the first step."""
-        return f"{self.ensemble}_tokenizer"
+        """Triton's name of the first step: what it does, so that models can share it."""
+        pad = f"_pad{self.pad_id}" if self.pad_id else ""
+        return f"tokenizer_{self.tokenizer_sha256[:12]}_{self.max_tokens}{pad}{'_padded' * self.padded}"
 
     @property
     def encoder(self) -> str:
         """Triton's name of the second step; it says the precision."""
-        return f"{self.ensemble}_encoder_{self.precision}"
+        plan = "_plan" if self.target == "tensorrt" else ""
+        return f"{self.ensemble}_encoder_{self.precision}{plan}"
 
     def parameters(self) -> dict[str, str]:
         """The catalogue entry as the ensemble's ``parameters``."""
-        return {
-            "tritonflare.name": self.name,
-            "tritonflare.task": TASK,
-            "tritonflare.labels": json.dumps(self.labels),
-            "tritonflare.max_tokens": str(self.max_tokens),
-            "tritonflare.precision": self.precision,
-            "tritonflare.target": self.target,
-            "tritonflare.problem_type": self.problem_type,
-            "tritonflare.checkpoint": self.checkpoint,
-            "tritonflare.description": self.description,
-            "tritonflare.created_at": self.created_at,
-            "tritonflare.weights_sha256": self.weights_sha256,
-            "tritonflare.tokenizer_sha256": self.tokenizer_sha256,
-            "tritonflare.model_sha256": self.model_sha256,
+        values = {
+            "name": self.name,
+            "version": str(self.version),
+            "task": TASK,
+            "labels": json.dumps(self.labels),
+            "max_tokens": str(self.max_tokens),
+            "precision": self.precision,
+            "target": self.target,
+            "problem_type": self.problem_type,
+            "checkpoint": self.checkpoint,
+            "description": self.description,
+            "created_at": self.created_at,
+            "pad_id": str(self.pad_id),
+            "instances": str(self.instances),
+            "weights_sha256": self.weights_sha256,
+            "tokenizer_sha256": self.tokenizer_sha256,
+            "model_sha256": self.model_sha256,
         }
+        return {PREFIX + key: value for key, value in values.items()}

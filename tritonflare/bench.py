@@ -19,7 +19,7 @@ from rich.table import Table
 from tritonflare.paths import CHECKPOINT, REPOSITORY
 from tritonflare.progress import progress
 
-_MODEL = "cf-huggingface-distilbert-sst-2-int8"
+_MODEL = "@cf/huggingface/distilbert-sst-2-int8"
 _TOKEN = "bench"  # noqa: S105 (opens a loopback server that lives as long as the bench)
 
 
@@ -41,14 +41,21 @@ def bench(repository: Path, rounds: int, seconds: float, connections: str, json_
     Starts its own Triton and gateway on free loopback ports. Quote medians and shares of the
     ceiling, and only from a machine that is doing nothing else.
     """
+    from export.errors import ExportError
+    from export.repository.inventory import read_inventory
     from loadtest.bench import InProcess, Target, as_table, read_sentences, run_bench
 
     texts = read_sentences(CHECKPOINT / "heldout.tsv")
-    encoder = next(repository.glob(f"{_MODEL}_encoder_*/1/model.onnx"), None)
-    if encoder is None:
+    try:
+        models = {model.name: model for model in read_inventory(repository)}
+    except ExportError:
+        models = {}
+    model = models.get(_MODEL)
+    if model is None or not model.served_file(repository, model.encoder).is_file():
         raise click.ClickException(f"{repository} holds no bundled model; run `make export`.")
-    local = InProcess(encoder, repository / f"{_MODEL}_tokenizer" / "1" / "tokenizer.json", texts)
-    path = "/client/v4/accounts/bench/ai/run/@cf/huggingface/distilbert-sst-2-int8"
+    encoder, tokenizer = (model.served_file(repository, step) for step in (model.encoder, model.tokenizer))
+    local = InProcess(encoder, tokenizer, texts)
+    path = f"/client/v4/accounts/bench/ai/run/{_MODEL}"
     with _server(repository) as port, progress("measuring") as step:
         counts = [int(count) for count in connections.split(",")]
         target = Target("127.0.0.1", port, path, _TOKEN)

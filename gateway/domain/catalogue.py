@@ -45,6 +45,7 @@ class Model:
     max_tokens: int
     """Longest input in tokens; what is beyond is cut off."""
     problem_type: ProblemType
+    version: str = ""
     task: str = ""
     precision: str = ""
     target: str = ""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.protobuf import text_format
@@ -10,9 +11,10 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from export import triton_models
 from export.errors import ExportError
-from export.repository import encoder_config, ensemble_config, tokenizer_config, write_model
+from export.repository.configs import encoder_config, ensemble_config, tokenizer_config
+from export.repository.write import write_encoder, write_ensemble, write_plan_kit, write_tokenizer
 from export.run import ExportPlan, run_export
-from export.spec import ServedModel
+from export.spec import ServedModel, length_buckets
 from tests.export.small import write_checkpoint
 
 MODEL = ServedModel(
@@ -23,11 +25,16 @@ MODEL = ServedModel(
 )  # fmt: skip
 
 
+TOKENIZER = "tokenizer_111111111111_64"
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     (tmp_path / "model.onnx").write_bytes(b"onnx")
     (tmp_path / "tokenizer.json").write_bytes(b"{}")
-    write_model(MODEL, tmp_path / "model.onnx", tmp_path / "tokenizer.json", tmp_path / "root")
+    write_tokenizer(MODEL, tmp_path / "tokenizer.json", tmp_path / "root", 1)
+    write_encoder(MODEL, tmp_path / "model.onnx", tmp_path / "root")
+    write_ensemble(MODEL, tmp_path / "root")
     return tmp_path / "root"
 
 
@@ -37,7 +44,7 @@ def parse(folder: Path) -> pb.ModelConfig:
 
 def test_the_written_configs_parse_back_to_what_was_meant(root: Path) -> None:
     assert parse(root / "cf-acme-mood") == ensemble_config(MODEL)
-    assert parse(root / "cf-acme-mood_tokenizer") == tokenizer_config(MODEL)
+    assert parse(root / TOKENIZER) == tokenizer_config(MODEL)
     assert parse(root / "cf-acme-mood_encoder_int8") == encoder_config(MODEL)
 
 
@@ -52,18 +59,6 @@ def test_the_ensemble_carries_the_catalogue_entry(root: Path) -> None:
     }
 
 
-def test_no_config_has_a_queue_policy_a_priority_or_a_timeout(root: Path) -> None:
-    for config in map(parse, root.iterdir()):
-        assert not config.dynamic_batching.ByteSize()  # present and empty, or an ensemble
-
-
-def test_every_batching_step_batches_and_the_encoder_takes_unequal_lengths(root: Path) -> None:
-    tokenizer, encoder = parse(root / "cf-acme-mood_tokenizer"), parse(root / "cf-acme-mood_encoder_int8")
-    assert tokenizer.HasField("dynamic_batching")
-    assert encoder.HasField("dynamic_batching")
-    assert all(each.allow_ragged_batch for each in encoder.input)
-
-
 def test_warm_up_samples_exist_and_have_the_size_they_claim(root: Path) -> None:
     encoder = root / "cf-acme-mood_encoder_int8"
     samples = parse(encoder).model_warmup
@@ -71,17 +66,67 @@ def test_warm_up_samples_exist_and_have_the_size_they_claim(root: Path) -> None:
     for sample in samples:
         for value in sample.inputs.values():
             assert (encoder / "warmup" / value.input_data_file).stat().st_size == 8 * value.dims[0]
-    assert (
-        root / "cf-acme-mood_tokenizer" / "warmup" / "text.bin"
-    ).read_bytes() == b"\x14\x00\x00\x00This pizza is great!"
+    assert (root / TOKENIZER / "warmup" / "text.bin").read_bytes() == b"\x14\x00\x00\x00This pizza is great!"
 
 
 def test_the_model_files_are_the_exporters_own(root: Path) -> None:
     sources = Path(triton_models.__file__).parent
-    for step, source in (("tokenizer", "tokenizer.py"), ("encoder_int8", "encoder.py")):
-        assert (root / f"cf-acme-mood_{step}" / "1" / "model.py").read_bytes() == (
-            sources / source
-        ).read_bytes()
+    for folder, source in ((TOKENIZER, "tokenizer.py"), ("cf-acme-mood_encoder_int8", "encoder.py")):
+        assert (root / folder / "1" / "model.py").read_bytes() == (sources / source).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({}, TOKENIZER),
+        ({"name": "@x/other", "labels": ("one", "two"), "precision": "fp32"}, TOKENIZER),
+        ({"target": "onnxruntime"}, f"{TOKENIZER}_padded"),
+        ({"target": "tensorrt"}, f"{TOKENIZER}_padded"),
+        ({"pad_id": 1}, f"{TOKENIZER}_pad1"),
+        ({"max_tokens": 32}, "tokenizer_111111111111_32"),
+        ({"tokenizer_sha256": "2" * 64}, "tokenizer_222222222222_64"),
+    ],
+)
+def test_tokenizers_have_one_name_exactly_when_they_do_the_same(change: dict[str, Any], name: str) -> None:
+    other = dataclasses.replace(MODEL, **change)
+    assert other.tokenizer == name
+    assert (other.tokenizer == MODEL.tokenizer) == (tokenizer_config(other) == tokenizer_config(MODEL))
+
+
+@pytest.mark.parametrize(
+    ("max_tokens", "buckets"), [(512, (16, 32, 64, 128, 256, 512)), (100, (16, 32, 64, 100)), (8, (8,))]
+)
+def test_the_last_bucket_holds_the_longest_input(max_tokens: int, buckets: tuple[int, ...]) -> None:
+    assert length_buckets(max_tokens) == buckets
+
+
+def test_a_plan_cannot_be_published_before_it_is_built(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="built on the machine that serves it"):
+        write_encoder(dataclasses.replace(MODEL, target="tensorrt"), tmp_path / "model.onnx", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_kit_is_enough_to_point_the_ensemble_at_a_plan(tmp_path: Path) -> None:
+    plan = dataclasses.replace(MODEL, target="tensorrt", version=7)
+    (tmp_path / "kit").mkdir()
+    (tmp_path / "kit" / "of_an_older_model").touch()
+    write_plan_kit(plan, tmp_path / "kit")
+    kit = json.loads((tmp_path / "kit" / "kit.json").read_text())
+    assert {path.name for path in (tmp_path / "kit").iterdir()} == {
+        "kit.json", "encoder.config.pbtxt", "ensemble.config.pbtxt", "warmup",
+    }  # fmt: skip
+    assert (kit["version"], kit["profiles"], kit["max_batch_size"]) == (7, [16, 32, 64], 64)
+    configs = {
+        part: text_format.Parse((tmp_path / "kit" / f"{part}.config.pbtxt").read_text(), pb.ModelConfig())
+        for part in ("encoder", "ensemble")
+    }
+    assert configs["encoder"].name == kit["encoder"] == "cf-acme-mood_encoder_int8_plan"
+    assert configs["ensemble"].name == kit["ensemble"] == "cf-acme-mood"
+    steps = [step.model_name for step in configs["ensemble"].ensemble_scheduling.step]
+    assert steps == [kit["tokenizer"], kit["encoder"]]
+    assert configs["ensemble"].parameters["tritonflare.version"].string_value == "7"
+    needed = {v.input_data_file for s in configs["encoder"].model_warmup for v in s.inputs.values()}
+    assert needed == {path.name for path in (tmp_path / "kit" / "warmup").iterdir()}
 
 
 @pytest.mark.parametrize("name", ["", "..", "a b", "a/../b", "@cf//x", "/x", "x/", "a\nb", "@"])
@@ -99,7 +144,7 @@ def plan(tmp_path: Path) -> ExportPlan:
 def test_an_export_publishes_one_precision_and_keeps_the_artefacts_of_all(plan: ExportPlan) -> None:
     result = run_export(plan)
     assert sorted(p.name for p in plan.repository.iterdir()) == [
-        "local-mood", "local-mood_encoder_int8", "local-mood_tokenizer",
+        "local-mood", "local-mood_encoder_int8", result.model.tokenizer,
     ]  # fmt: skip
     assert sorted(p.parent.parent.name for p in plan.artefacts.rglob("model.onnx")) == [
         "fp16",
@@ -152,7 +197,14 @@ def test_a_place_that_cannot_be_written_is_one_sentence(plan: ExportPlan, where:
 
 
 @pytest.mark.parametrize(
-    "change", [{"labels": ("a", "a")}, {"labels": ("a", "")}, {"problem_type": "regression"}]
+    "change",
+    [
+        {"labels": ("a", "a")},
+        {"labels": ("a", "")},
+        {"problem_type": "regression"},
+        {"target": "tpu"},
+        {"instances": 0},
+    ],
 )
 def test_what_the_gateway_would_not_serve_is_not_published(change: dict[str, object]) -> None:
     with pytest.raises(ExportError):

@@ -53,8 +53,11 @@ def folder(tmp_path: Path) -> Path:
     return write_checkpoint(tmp_path / "small", labels=3)
 
 
-def tokenizer(folder: Path, limit: int) -> Any:
-    return load("tokenizer", folder, {"parameters": {"max_tokens": {"string_value": str(limit)}}})
+def tokenizer(folder: Path, limit: int, **parameters: str) -> Any:
+    values = {"max_tokens": str(limit), "pad_id": "0"} | parameters
+    return load(
+        "tokenizer", folder, {"parameters": {key: {"string_value": text} for key, text in values.items()}}
+    )
 
 
 def texts(*values: str) -> dict[str, Any]:
@@ -80,6 +83,21 @@ def test_padding_stays_inside_a_request(folder: Path) -> None:
     assert first.tensors["input_ids"].shape == (2, 5)
     assert first.tensors["attention_mask"].tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
     assert second.tensors["input_ids"].shape == (1, 8)
+
+
+def test_rows_are_filled_up_with_the_exports_padding_token(folder: Path) -> None:
+    (response,) = tokenizer(folder, 64, pad_id="1").execute([texts("a", "a b c")])
+    assert response.tensors["input_ids"].tolist() == [[2, 4, 3, 1, 1], [2, 4, 5, 6, 3]]
+
+
+def test_buckets_round_each_request_up_by_itself(folder: Path) -> None:
+    padded = tokenizer(folder, 64, length_buckets="8,16,64")
+    requests = [texts("a"), texts("a " * 6, "a"), texts("a", "a " * 7), texts("a " * 20), texts("a " * 99)]
+    shapes = [response.tensors["input_ids"].shape for response in padded.execute(requests)]
+    assert shapes == [(1, 8), (2, 8), (2, 16), (1, 64), (1, 64)]
+    (response,) = padded.execute([texts("a")])
+    assert response.tensors["attention_mask"].tolist() == [[1, 1, 1, 0, 0, 0, 0, 0]]
+    assert response.tensors["token_count"].tolist() == [[3]]
 
 
 def test_bytes_that_are_not_utf8_fail_their_own_request_only(folder: Path) -> None:

@@ -13,6 +13,7 @@ from gateway.domain.scores import ProblemType
 
 GOOD = {
     "tritonflare.name": "@cf/x/y",
+    "tritonflare.version": "3",
     "tritonflare.task": "text-classification",
     "tritonflare.labels": '["NEGATIVE", "POSITIVE"]',
     "tritonflare.max_tokens": "512",
@@ -40,6 +41,7 @@ def test_every_parameter_arrives_in_the_model() -> None:
     assert model.labels == ("NEGATIVE", "POSITIVE")
     assert model.problem_type is ProblemType.SINGLE_LABEL
     for field in [
+        "version",
         "task",
         "precision",
         "target",

@@ -2,6 +2,8 @@
 
 Runs in Triton's python backend with ``tokenizer.json`` beside this file. Every text is
 tokenized by itself, so no text can change another's tokens; padding stays inside a request.
+Where the configuration names length buckets, S is the smallest that holds the request's
+longest text, because a GPU's encoder merges requests of one shape only.
 """
 
 import json
@@ -19,9 +21,10 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Load the tokenizer and switch off whatever padding its file asks for."""
         parameters = json.loads(args["model_config"])["parameters"]
+        self.pad_id = int(parameters["pad_id"]["string_value"])
+        buckets = parameters.get("length_buckets", {"string_value": ""})["string_value"]
+        self.buckets = [int(bucket) for bucket in buckets.split(",") if bucket]
         self.tokenizer = Tokenizer.from_file(str(Path(__file__).with_name("tokenizer.json")))
-        padding = self.tokenizer.padding
-        self.pad_id = int(padding["pad_id"]) if padding else (self.tokenizer.token_to_id("[PAD]") or 0)
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(int(parameters["max_tokens"]["string_value"]))
         self.special = self.tokenizer.num_special_tokens_to_add(is_pair=False)
@@ -44,7 +47,8 @@ class TritonPythonModel:
     def _answer(self, request: Any) -> Any:
         texts = pb_utils.get_input_tensor_by_name(request, "TEXT").as_numpy().ravel()
         encodings = self.tokenizer.encode_batch_fast([text.decode("utf-8") for text in texts])
-        width = max(len(encoding) for encoding in encodings)
+        longest = max(len(encoding) for encoding in encodings)
+        width = next((bucket for bucket in self.buckets if bucket >= longest), longest)
         ids = np.full((len(encodings), width), self.pad_id, np.int64)
         mask = np.zeros((len(encodings), width), np.int64)
         counts = np.empty((len(encodings), 1), np.int32)

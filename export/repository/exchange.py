@@ -2,33 +2,38 @@
 
 A model is three folders, so renaming them one by one could be caught half-way. Instead a
 complete repository is built beside the present one (unchanged files are hard links) and the
-two are exchanged by ``renameat2(RENAME_EXCHANGE)``, which Linux does atomically.
+two are exchanged by ``renameat2(RENAME_EXCHANGE)``, which Linux does atomically. There is no
+way round it where a file system cannot: two plain renames leave a moment with no repository.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from export.errors import PublishError
+from export.files import only_writer
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+Result = TypeVar("Result")
 
 
-def publish(repository: Path, replaced: Callable[[str], bool], write: Callable[[Path], None]) -> None:
-    """Publish new model folders into a repository.
+def replace_repository(repository: Path, change: Callable[[Path], Result]) -> Result:
+    """Change a model repository in one step.
 
     Args:
         repository: the folder that Triton reads; made if it does not exist.
-        replaced: says of an existing entry's name whether the new model takes its place.
-        write: writes the new folders into the folder that it is given.
+        change: changes the copy that it is given. The copy's files are hard links into the
+            published repository: remove and make files, never write into one.
+
+    Returns:
+        What ``change`` returned.
 
     Raises:
         PublishError: another export is running, or the file system cannot do it; the
@@ -36,51 +41,30 @@ def publish(repository: Path, replaced: Callable[[str], bool], write: Callable[[
     """
     repository = repository.resolve()
     staging = repository.with_name(f".{repository.name}.staging")
-    with _only_one(repository):
-        # Whatever a killed export left behind was never visible to a reader.
+    with only_writer(repository):
+        # Whatever a killed export left behind was never visible to a reader, or is not any more.
         shutil.rmtree(staging, ignore_errors=True)
         try:
-            _copy_others(repository, staging, replaced)
-            write(staging)
+            _copy(repository, staging)
+            result = change(staging)
             _sync(staging)
             if repository.exists():
                 _exchange(staging, repository)
             else:
                 staging.rename(repository)
+            _sync_one(repository.parent)
         except OSError as error:
             raise PublishError(f"{repository.name} was not changed: {error.strerror or error}.") from error
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+    return result
 
 
-@contextmanager
-def _only_one(repository: Path) -> Iterator[None]:
-    lock = repository.with_name(f".{repository.name}.lock")
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        file = lock.open("w")
-    except OSError as error:
-        raise PublishError(f"{repository.name} cannot be written here: {error.strerror}.") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise PublishError(f"another export is writing {repository.name}; wait for it to end.") from error
-        yield
-
-
-def _copy_others(repository: Path, staging: Path, replaced: Callable[[str], bool]) -> None:
-    staging.mkdir()
-    if not repository.exists():
-        return
-    shutil.copymode(repository, staging)
-    for entry in repository.iterdir():
-        if replaced(entry.name):
-            continue
-        if entry.is_dir():
-            shutil.copytree(entry, staging / entry.name, copy_function=_link_or_copy)
-        else:
-            _link_or_copy(str(entry), str(staging / entry.name))
+def _copy(repository: Path, staging: Path) -> None:
+    if repository.exists():
+        shutil.copytree(repository, staging, copy_function=_link_or_copy)
+    else:
+        staging.mkdir()
 
 
 def _link_or_copy(source: str, target: str) -> str:
@@ -94,11 +78,15 @@ def _link_or_copy(source: str, target: str) -> str:
 def _sync(folder: Path) -> None:
     """Bring the new files to disk before the exchange makes them the only ones."""
     for path in (folder, *folder.rglob("*")):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync_one(path)
+
+
+def _sync_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _exchange(one: Path, other: Path) -> None:

@@ -1,0 +1,147 @@
+"""Publish a model under the next version, or take one away; both in one exchange of the repository."""
+
+from __future__ import annotations
+
+import filecmp
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from export.checkpoint import sha256
+from export.errors import PublishError
+from export.repository.exchange import replace_repository
+from export.repository.inventory import (
+    Published,
+    content_damage,
+    read_config,
+    read_inventory,
+    refuse_conflict,
+)
+from export.repository.write import keep_versions, versions, write_encoder, write_ensemble, write_tokenizer
+from export.spec import PREFIX, ServedModel
+
+_TOKENIZER = re.compile(r"tokenizer_[0-9a-f]{12}_\d+(_pad\d+)?(_padded)?")
+_TRIAL = ".trial"
+
+
+def publish_model(repository: Path, model: ServedModel, onnx_file: Path, tokenizer_file: Path) -> ServedModel:
+    """Publish a model; the one of the same name makes room, all others stay.
+
+    Content that differs from what is published gets the next version number; the same content
+    keeps its number, and so does a model whose files are missing or damaged, because nobody can
+    have been served that version. The previous version stays beside the new one for a Triton
+    that is loading at this moment: it has read the old numbers, and would not find its files.
+
+    Args:
+        repository: the folder that Triton reads; made if it does not exist.
+        model: what to publish; its ``version`` is ignored.
+        onnx_file: the encoder; hard-linked where possible, so replace it later, never write into it.
+        tokenizer_file: the checkpoint's ``tokenizer.json``.
+
+    Returns:
+        The model with the version that it was given.
+
+    Raises:
+        ExportError: another model has its folders, or the repository could not be replaced and
+            is as it was.
+    """
+
+    def change(root: Path) -> ServedModel:
+        refuse_conflict(root, model.name)
+        models = read_inventory(root)
+        present = next((other for other in models if other.name == model.name), None)
+        tokenizer_version, version = _next_versions(root, model, present, onnx_file, tokenizer_file)
+        new = replace(model, version=version)
+        write_tokenizer(new, tokenizer_file, root, tokenizer_version)
+        write_encoder(new, onnx_file, root)
+        write_ensemble(new, root)
+        for folder in (new.tokenizer, new.encoder, new.ensemble):
+            last = tokenizer_version if folder == new.tokenizer else version
+            keep_versions(root / folder, [v for v in versions(root / folder) if v <= last][-2:])
+        old = present.folders if present else ()
+        _drop(root, {*old, *_owned(root, new.ensemble)} - {new.ensemble, new.encoder})
+        return new
+
+    return replace_repository(repository, change)
+
+
+def remove_model(repository: Path, name: str) -> None:
+    """Take a model out of the repository, and its tokenizer if no other model uses it.
+
+    Raises:
+        ExportError: no model has this name, or the repository could not be replaced; it is as
+            it was.
+    """
+    read_inventory(repository)  # a repository that is not there must not be made
+
+    def change(root: Path) -> None:
+        models = {model.name: model for model in read_inventory(root)}
+        if name not in models:
+            known = ", ".join(models) or "none"
+            raise PublishError(f"no model is called {name}; published: {known}.")
+        model = models[name]
+        _drop(root, {*model.folders, *_owned(root, model.ensemble)})
+
+    replace_repository(repository, change)
+
+
+def _next_versions(
+    root: Path, model: ServedModel, present: Published | None, onnx_file: Path, tokenizer_file: Path
+) -> tuple[int, int]:
+    """Numbers for the tokenizer's and the model's folders: write the present ones again, then compare."""
+    whole = present is not None and not any(content_damage(root, present))
+    # What is not whole counts for nothing but its folder: in a fresh clone that is 1, without weights.
+    version = present.version if present and whole else max(versions(root / model.encoder), default=1)
+    tokenizer_version = max(versions(root / model.tokenizer), default=1)
+    trial, again = root / _TRIAL, replace(model, version=version)
+    write_tokenizer(again, tokenizer_file, trial, tokenizer_version)
+    write_encoder(again, onnx_file, trial)
+    write_ensemble(again, trial)
+    other_tokens = not _same(trial / again.tokenizer, root / again.tokenizer)
+    other_model = (
+        other_tokens
+        or not _same(trial / again.encoder, root / again.encoder)
+        or not _same_entry(trial / again.ensemble, root / again.ensemble)
+    )
+    shutil.rmtree(trial)
+    tokens = root / model.tokenizer / str(tokenizer_version) / "tokenizer.json"
+    whole_tokens = tokens.is_file() and sha256(tokens) == model.tokenizer_sha256
+    return tokenizer_version + (other_tokens and whole_tokens), version + (other_model and whole)
+
+
+def _same(new: Path, old: Path) -> bool:
+    """Whether the old folder holds the new one's files, byte for byte."""
+    return all(
+        (old / file.relative_to(new)).is_file()
+        and filecmp.cmp(file, old / file.relative_to(new), shallow=False)
+        for file in new.rglob("*")
+        if file.is_file()
+    )
+
+
+def _same_entry(new: Path, old: Path) -> bool:
+    """Whether two ensembles are equal but for the date, which says when, not what."""
+    configs = [read_config(new), read_config(old)]
+    for config in configs:
+        if config is not None:
+            del config.parameters[f"{PREFIX}created_at"]
+    return configs[0] == configs[1]
+
+
+def _owned(root: Path, ensemble: str) -> set[str]:
+    """Encoders of any precision, with or without plan, and the tokenizer that was not yet shared."""
+    return {path.name for path in root.glob(f"{ensemble}_encoder_*")} | {f"{ensemble}_tokenizer"}
+
+
+def _drop(root: Path, folders: Iterable[str]) -> None:
+    """Remove folders, then the tokenizers that no model uses; what a model uses always stays."""
+    removed = set(folders)
+    used = {step for model in read_inventory(root) if model.ensemble not in removed for step in model.folders}
+    rest = (path for path in root.iterdir() if path.is_dir() and path.name not in removed)
+    # Where a configuration cannot be read, nobody knows what it uses.
+    if all(read_config(path) is not None for path in rest):
+        removed |= {path.name for path in root.iterdir() if _TOKENIZER.fullmatch(path.name)}
+    for name in removed - used - {""}:
+        shutil.rmtree(root / name, ignore_errors=True)

@@ -1,0 +1,138 @@
+"""Write one version of a model's folders: tokenizer, encoder, ensemble; and the kit for a TensorRT plan."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from tritonclient.grpc import model_config_pb2 as pb
+
+from export.errors import ExportError
+from export.repository.configs import as_text, encoder_config, ensemble_config, tokenizer_config
+from export.spec import MAX_BATCH_SIZE, ServedModel, length_buckets
+
+MODEL_SOURCES = Path(__file__).parents[1] / "triton_models"
+_VERSION = re.compile("[1-9][0-9]*")
+_WARMUP_TEXT = "This pizza is great!"
+
+
+def write_tokenizer(model: ServedModel, tokenizer_file: Path, root: Path, version: int) -> None:
+    """The tokenizer's folder; it counts its own versions, because models share it."""
+    folder = root / model.tokenizer
+    content = _version_folder(folder, version)
+    shutil.copyfile(MODEL_SOURCES / "tokenizer.py", content / "model.py")
+    # A copy: the source belongs to its owner, who may edit it in place.
+    shutil.copyfile(tokenizer_file, content / "tokenizer.json")
+    _write_config(folder / "config.pbtxt", tokenizer_config(model))
+    text = _WARMUP_TEXT.encode()
+    _write_warmup(folder, {"text.bin": struct.pack("<I", len(text)) + text})
+
+
+def write_encoder(model: ServedModel, onnx_file: Path, root: Path) -> None:
+    """The encoder's folder; the weights are hard-linked where possible.
+
+    Raises:
+        ExportError: the target is a TensorRT plan, which is built where it is served.
+    """
+    if model.target == "tensorrt":
+        raise ExportError("a TensorRT plan is built on the machine that serves it; publish for onnxruntime.")
+    folder = root / model.encoder
+    content = _version_folder(folder, model.version)
+    if model.target == "cpu":
+        shutil.copyfile(MODEL_SOURCES / "encoder.py", content / "model.py")
+    _link(onnx_file, content / "model.onnx")
+    _write_config(folder / "config.pbtxt", encoder_config(model))
+    _write_warmup(folder, _warmup_rows(model))
+
+
+def write_ensemble(model: ServedModel, root: Path) -> None:
+    """The ensemble's folder, with the catalogue entry in its configuration."""
+    folder = root / model.ensemble
+    # Triton wants the version folder, and git does not keep an empty one.
+    (_version_folder(folder, model.version) / ".gitkeep").touch()
+    _write_config(folder / "config.pbtxt", ensemble_config(model))
+
+
+def write_plan_kit(model: ServedModel, folder: Path) -> None:
+    """What a script needs to publish a TensorRT plan of the model, besides the ONNX file.
+
+    ``kit.json`` (names, version, profiles), ``encoder.config.pbtxt`` with ``warmup/`` for the
+    plan's folder, and ``ensemble.config.pbtxt``, which sends texts to the plan.
+
+    Args:
+        model: the model with target ``tensorrt`` and the version that is published.
+        folder: where the kit goes; made anew, ``kit.json`` last, so that a kit that has one is whole.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    _write_config(folder / "encoder.config.pbtxt", encoder_config(model))
+    _write_config(folder / "ensemble.config.pbtxt", ensemble_config(model))
+    _write_warmup(folder, _warmup_rows(model))
+    kit = {
+        "name": model.name,
+        "version": model.version,
+        "ensemble": model.ensemble,
+        "tokenizer": model.tokenizer,
+        "encoder": model.encoder,
+        "precision": model.precision,
+        "model_sha256": model.model_sha256,
+        "max_batch_size": MAX_BATCH_SIZE,
+        "profiles": list(length_buckets(model.max_tokens)),
+    }
+    part = folder / ".kit.json"
+    part.write_text(json.dumps(kit, indent=2) + "\n", encoding="utf-8")
+    part.replace(folder / "kit.json")
+
+
+def versions(folder: Path) -> list[int]:
+    """The numbered versions in a model's folder, lowest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(path.name) for path in folder.iterdir() if _VERSION.fullmatch(path.name))
+
+
+def keep_versions(folder: Path, kept: Iterable[int]) -> None:
+    """Remove the other versions from a model's folder."""
+    for version in set(versions(folder)) - set(kept):
+        shutil.rmtree(folder / str(version))
+
+
+def _version_folder(folder: Path, version: int) -> Path:
+    content = folder / str(version)
+    shutil.rmtree(content, ignore_errors=True)
+    content.mkdir(parents=True)
+    return content
+
+
+def _warmup_rows(model: ServedModel) -> dict[str, bytes]:
+    # Ids need only lie in the vocabulary; the mask must be ones, or softmax has nothing to weigh.
+    return {
+        f"ones_{length}.bin": np.ones(length, np.int64).tobytes()
+        for length in length_buckets(model.max_tokens)
+    }
+
+
+def _write_config(file: Path, config: pb.ModelConfig) -> None:
+    # The present file may be a hard link into the published repository: replace it, never write into it.
+    file.unlink(missing_ok=True)
+    file.write_text(as_text(config), encoding="utf-8")
+
+
+def _write_warmup(folder: Path, files: dict[str, bytes]) -> None:
+    shutil.rmtree(folder / "warmup", ignore_errors=True)
+    (folder / "warmup").mkdir()
+    for name, content in files.items():
+        (folder / "warmup" / name).write_bytes(content)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(source, target)
