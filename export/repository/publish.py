@@ -137,7 +137,7 @@ def _owned(root: Path, ensemble: str) -> set[str]:
 
 def _drop(root: Path, folders: Iterable[str]) -> None:
     """Remove folders, then the tokenizers that no model uses; what a model uses always stays."""
-    removed = set(folders)
+    removed = {folder for folder in folders if not _TOKENIZER.fullmatch(folder)}
     used = {step for model in read_inventory(root) if model.ensemble not in removed for step in model.folders}
     rest = (path for path in root.iterdir() if path.is_dir() and path.name not in removed)
     # Where a configuration cannot be read, nobody knows what it uses.

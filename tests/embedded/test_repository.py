@@ -26,16 +26,43 @@ def test_an_exported_repository_passes_and_tells_its_models(repository: Path) ->
     ("file", "message"),
     [
         ("local-mood_encoder_int8/1/model.onnx", "model.onnx is not the file that was published"),
-        ("local-mood_tokenizer/1/tokenizer.json", "tokenizer.json is not the file that was published"),
+        ("tokenizer_*/1/tokenizer.json", "tokenizer.json is not the file that was published"),
+        ("local-mood_encoder_int8/config.pbtxt", "config.pbtxt is damaged"),
         ("local-mood/config.pbtxt", "config.pbtxt is damaged"),
     ],
 )
 def test_a_damaged_file_is_refused(repository: Path, file: str, message: str) -> None:
-    path = repository / file
+    (path,) = repository.glob(file)
     content = path.read_bytes()
     path.unlink()  # it may be a hard link
     path.write_bytes(content[:-1] + b"\x01")
     with pytest.raises(EmbeddedError, match=message):
+        check_repository(repository)
+
+
+def test_the_highest_version_is_what_counts(repository: Path) -> None:
+    encoder = repository / "local-mood_encoder_int8"
+    (encoder / "10").mkdir()
+    with pytest.raises(EmbeddedError, match=r"has no model\.onnx yet"):
+        check_repository(repository)
+    (encoder / "1" / "model.onnx").rename(encoder / "10" / "model.onnx")
+    (encoder / "9").mkdir()
+    assert len(check_repository(repository)) == 1
+
+
+def test_two_models_may_share_a_tokenizer(repository: Path, tmp_path: Path) -> None:
+    plan = ExportPlan(tmp_path / "mood", repository, tmp_path / "artefacts", served="fp32", name="@local/two")
+    run_export(plan)
+    assert [model.name for model in check_repository(repository)] == ["@local/mood", "@local/two"]
+    assert len(list(repository.glob("tokenizer_*"))) == 1
+
+
+def test_a_model_for_a_gpu_is_refused_with_a_way_out(repository: Path) -> None:
+    config = repository / "local-mood_encoder_int8" / "config.pbtxt"
+    text = config.read_text()
+    config.unlink()
+    config.write_text(text.replace('backend: "python"', 'backend: "onnxruntime"'))
+    with pytest.raises(EmbeddedError, match="Export it for cpu"):
         check_repository(repository)
 
 

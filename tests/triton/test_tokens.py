@@ -10,10 +10,9 @@ from tritonclient.grpc import InferenceServerClient, InferInput
 from embedded.server import RESTRICTED_KEY, TritonServer
 from tests.texts import CHECKPOINT, hostile_texts, texts_of_words
 
-STEP = "cf-huggingface-distilbert-sst-2-int8_tokenizer"
-
 
 def test_tokenization_equals_transformers_on_2000_texts(triton: TritonServer) -> None:
+    (folder,) = triton.repository.glob("tokenizer_*")
     texts = [*hostile_texts(1_600, seed=1), *texts_of_words(400, longest=900, seed=2)]
     reference = AutoTokenizer.from_pretrained(CHECKPOINT)
     empty = long = 0
@@ -23,7 +22,7 @@ def test_tokenization_equals_transformers_on_2000_texts(triton: TritonServer) ->
             tensor = InferInput("TEXT", [len(part), 1], "BYTES")
             tensor.set_data_from_numpy(np.array([[text.encode()] for text in part], dtype=np.object_))
             answer = client.infer(
-                STEP, [tensor], headers={f"triton-grpc-protocol-{RESTRICTED_KEY}": triton.secret}
+                folder.name, [tensor], headers={f"triton-grpc-protocol-{RESTRICTED_KEY}": triton.secret}
             )
             ids, mask = answer.as_numpy("input_ids"), answer.as_numpy("attention_mask")
             for row, text in enumerate(part):

@@ -1,0 +1,168 @@
+"""kill -9 at any moment of an export: the repository is the old one or the new one, never a mixture."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from export.errors import VerificationError
+from export.files import write_atomically
+from export.repository.inventory import Published, read_inventory, verify_repository
+from export.run import ExportPlan, run_export
+from tests.export.small import write_checkpoint
+
+BUDGET_S = 22.0
+NAME = "@x/mood"
+# Says what it begins, so that no kill is wasted on importing numpy and many can hit the publishing.
+EXPORT = f"""
+import sys
+from pathlib import Path
+from export.run import ExportPlan, run_export
+source, repository, artefacts = map(Path, sys.argv[1:])
+plan = ExportPlan(source, repository, artefacts, name={NAME!r})
+print("begins", flush=True)
+run_export(plan, lambda step: print(step, flush=True))
+print("ends", flush=True)
+"""
+DYING = """
+import os, signal
+from export.repository import exchange
+original = exchange._exchange
+def die(one, other):
+    if {exchanged}:
+        original(one, other)
+    os.kill(os.getpid(), signal.SIGKILL)
+exchange._exchange = die
+"""
+
+
+def snapshot(folder: Path) -> dict[Path, bytes]:
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+class Home:
+    """A repository with a shared tokenizer, and two checkpoints that take turns under one name."""
+
+    def __init__(self, folder: Path) -> None:
+        self.repository = folder / "repository"
+        self.artefacts = folder / "artefacts"
+        self.sources = [write_checkpoint(folder / f"mood{seed}", seed=seed) for seed in (0, 1)]
+        run_export(self.plan(0, "@x/neighbour"))
+        self.weights = [run_export(self.plan(turn)).model.weights_sha256 for turn in (0, 1)]
+
+    def plan(self, turn: int, name: str = NAME) -> ExportPlan:
+        return ExportPlan(self.sources[turn], self.repository, self.artefacts, name=name)
+
+    def published(self) -> Published:
+        return next(model for model in read_inventory(self.repository) if model.name == NAME)
+
+    @contextmanager
+    def export(self, turn: int, program: str = EXPORT) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
+        """A process that exports, and what it says."""
+        arguments = [str(path) for path in (self.sources[turn], self.repository, self.artefacts)]
+        command = [sys.executable, "-c", program, *arguments]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            yield process, process.stdout
+        assert process.returncode in (0, -signal.SIGKILL)
+
+    def succeeds_and_tidies(self, turn: int) -> None:
+        """The next export works, and nothing hidden is left but the locks."""
+        run_export(self.plan(turn))
+        assert verify_repository(self.repository) == []
+        assert self.published().weights_sha256 == self.weights[turn]
+        hidden = {path.name for path in self.repository.parent.rglob(".*") if path.name != ".gitkeep"}
+        assert hidden == {".repository.lock", ".x-mood.lock", ".x-neighbour.lock"}
+
+    def seconds(self, turn: int) -> dict[str, float]:
+        """How long a whole export takes to its end from its beginning and from the publishing."""
+        with self.export(turn) as (_, lines):
+            began = {line.strip(): time.monotonic() for line in lines}
+        return {step: began["ends"] - began[step] for step in ("begins", "publishing")}
+
+    def killed(self, turn: int, step: str, delay_s: float) -> bool:
+        """Export and kill at a moment after a step's beginning; whether that was before the end."""
+        with self.export(turn) as (process, lines):
+            assert any(line.strip() == step for line in lines)
+            time.sleep(delay_s)
+            process.kill()
+        return process.returncode != 0
+
+
+def test_a_killed_export_leaves_the_old_repository_or_the_whole_new_one(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    began = time.monotonic()
+    seconds = home.seconds(0)
+    rng = random.Random(7)
+    kills = finished = kept = replaced = 0
+    while time.monotonic() < began + BUDGET_S:
+        before, old = snapshot(home.repository), home.published()
+        turn = 1 - home.weights.index(old.weights_sha256)
+        step = rng.choice(["begins", "publishing", "publishing"])
+        if home.killed(turn, step, rng.uniform(0, 1.1 * seconds[step])):
+            kills += 1
+        else:
+            finished += 1
+        if snapshot(home.repository) == before:
+            kept += 1
+        else:
+            new = home.published()
+            assert (new.weights_sha256, new.version) == (home.weights[turn], old.version + 1)
+            replaced += 1
+        assert verify_repository(home.repository) == []
+    print(f"\n{kills} killed, {finished} finished; {kept} times the old one, {replaced} times the new one")
+    assert kills >= 5
+    assert kept >= 3
+
+    home.succeeds_and_tidies(1)
+
+
+@pytest.mark.parametrize("exchanged", [False, True])
+def test_a_kill_on_either_side_of_the_exchange_is_on_either_side_of_the_publication(
+    tmp_path: Path, exchanged: bool
+) -> None:
+    home = Home(tmp_path)
+    before = snapshot(home.repository)
+    with home.export(0, DYING.format(exchanged=exchanged) + EXPORT) as (_, lines):
+        assert "ends" not in lines.read()
+    assert (snapshot(home.repository) == before) is not exchanged
+    assert home.published().weights_sha256 == home.weights[0 if exchanged else 1]
+    assert verify_repository(home.repository) == []
+    assert (tmp_path / ".repository.staging").exists()
+    home.succeeds_and_tidies(0)
+
+
+def test_a_refused_export_leaves_whole_artefacts_and_the_repository_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(tmp_path)
+    before = snapshot(home.repository)
+
+    def refuse(*_: object) -> None:
+        raise VerificationError("not good enough")
+
+    monkeypatch.setattr("export.run.verify", refuse)
+    with pytest.raises(VerificationError):
+        run_export(home.plan(1))
+    assert snapshot(home.repository) == before
+    assert {path.name for path in home.artefacts.rglob("*") if path.is_file()} == {
+        "model.onnx", ".x-mood.lock", ".x-neighbour.lock",
+    }  # fmt: skip
+
+
+def test_a_file_that_cannot_be_written_to_its_end_does_not_replace_the_old_one(tmp_path: Path) -> None:
+    file = tmp_path / "model.onnx"
+    write_atomically(file, b"old")
+    with pytest.raises(TypeError):
+        write_atomically(file, "text, which a binary file refuses")  # type: ignore[arg-type]
+    assert file.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
