@@ -139,9 +139,9 @@ def _drop(root: Path, folders: Iterable[str]) -> None:
     """Remove folders, then the tokenizers that no model uses; what a model uses always stays."""
     removed = {folder for folder in folders if not _TOKENIZER.fullmatch(folder)}
     used = {step for model in read_inventory(root) if model.ensemble not in removed for step in model.folders}
-    rest = (path for path in root.iterdir() if path.is_dir() and path.name not in removed)
+    rest = (path.parent for path in root.glob("*/config.pbtxt") if path.parent.name not in removed)
     # Where a configuration cannot be read, nobody knows what it uses.
-    if all(read_config(path) is not None for path in rest):
+    if all(read_config(folder) is not None for folder in rest):
         removed |= {path.name for path in root.iterdir() if _TOKENIZER.fullmatch(path.name)}
     for name in removed - used - {""}:
         shutil.rmtree(root / name, ignore_errors=True)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import ctypes
+import errno
 import fcntl
 import multiprocessing
 import shutil
 from collections.abc import Callable
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -42,6 +45,26 @@ def test_a_failure_half_way_leaves_the_repository_as_it_was(tmp_path: Path) -> N
 
     with pytest.raises(PublishError, match="was not changed: No space left"):
         replace_repository(repository, fails)
+    assert (repository / "one" / "config.pbtxt").read_text() == "1"
+    assert [p.name for p in tmp_path.iterdir() if "staging" in p.name] == []
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [(errno.EINVAL, "file system cannot exchange two folders"), (errno.EACCES, "Permission denied")],
+)
+def test_a_refused_exchange_says_why_and_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, reason: str
+) -> None:
+    def refuse(*_: object) -> int:
+        ctypes.set_errno(code)
+        return -1
+
+    repository = tmp_path / "repository"
+    replace_repository(repository, write("one", "1"))
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: SimpleNamespace(renameat2=refuse))
+    with pytest.raises(PublishError, match=f"repository was not changed: .*{reason}"):
+        replace_repository(repository, write("one", "2"))
     assert (repository / "one" / "config.pbtxt").read_text() == "1"
     assert [p.name for p in tmp_path.iterdir() if "staging" in p.name] == []
 
