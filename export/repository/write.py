@@ -14,6 +14,7 @@ import numpy as np
 from tritonclient.grpc import model_config_pb2 as pb
 
 from export.errors import ExportError
+from export.files import write_atomically
 from export.repository.configs import as_text, encoder_config, ensemble_config, tokenizer_config
 from export.spec import MAX_BATCH_SIZE, ServedModel, length_buckets
 
@@ -67,10 +68,10 @@ def write_plan_kit(model: ServedModel, folder: Path) -> None:
 
     Args:
         model: the model with target ``tensorrt`` and the version that is published.
-        folder: where the kit goes; made anew, ``kit.json`` last, so that a kit that has one is whole.
+        folder: where the kit goes; ``kit.json`` is written last, so that a kit that has one is whole.
     """
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "kit.json").unlink(missing_ok=True)
     _write_config(folder / "encoder.config.pbtxt", encoder_config(model))
     _write_config(folder / "ensemble.config.pbtxt", ensemble_config(model))
     _write_warmup(folder, _warmup_rows(model))
@@ -85,9 +86,7 @@ def write_plan_kit(model: ServedModel, folder: Path) -> None:
         "max_batch_size": MAX_BATCH_SIZE,
         "profiles": list(length_buckets(model.max_tokens)),
     }
-    part = folder / ".kit.json"
-    part.write_text(json.dumps(kit, indent=2) + "\n", encoding="utf-8")
-    part.replace(folder / "kit.json")
+    write_atomically(folder / "kit.json", (json.dumps(kit, indent=2) + "\n").encode())
 
 
 def versions(folder: Path) -> list[int]:

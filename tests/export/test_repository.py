@@ -108,9 +108,8 @@ def test_a_plan_cannot_be_published_before_it_is_built(tmp_path: Path) -> None:
 
 def test_a_plan_kit_is_enough_to_point_the_ensemble_at_a_plan(tmp_path: Path) -> None:
     plan = dataclasses.replace(MODEL, target="tensorrt", version=7)
-    (tmp_path / "kit").mkdir()
-    (tmp_path / "kit" / "of_an_older_model").touch()
-    write_plan_kit(plan, tmp_path / "kit")
+    write_plan_kit(MODEL, tmp_path / "kit")
+    write_plan_kit(plan, tmp_path / "kit")  # over an older one
     kit = json.loads((tmp_path / "kit" / "kit.json").read_text())
     assert {path.name for path in (tmp_path / "kit").iterdir()} == {
         "kit.json", "encoder.config.pbtxt", "ensemble.config.pbtxt", "warmup",
