@@ -2,6 +2,7 @@
 
 ExportError
 ├── CheckpointError   the source is missing, damaged, or not a classifier we can write
+├── ExamplesError     the evaluation file cannot be used
 ├── VerificationError an artefact does not compute what the reference computes
 └── PublishError      the repository could not be replaced; it is as it was
 """
@@ -17,6 +18,10 @@ class ExportError(Exception):
 
 class CheckpointError(ExportError):
     """The checkpoint cannot be read."""
+
+
+class ExamplesError(ExportError):
+    """The texts to evaluate on cannot be read, or their labels are not the model's."""
 
 
 class VerificationError(ExportError):

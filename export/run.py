@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
-from export.artefact import Artefact, Logits
+from export.artefact import Artefact
 from export.checkpoint import Checkpoint, load_checkpoint, sha256
 from export.errors import CheckpointError, ExportError
+from export.evaluation.data import Examples, load_examples
+from export.evaluation.evaluate import Evaluation, Progress, Silent, evaluate
+from export.evaluation.gate import DEFAULT_LIMITS, Limits, judge, require
+from export.evaluation.report import write_report
+from export.evaluation.runner import onnx_candidate
+from export.evaluation.timing import TimingSettings
 from export.files import only_writer, write_atomically
 from export.graph.encoder import PRECISIONS, build_graph
 from export.repository.inventory import refuse_conflict
 from export.repository.publish import publish_model
-from export.samples import sample_texts
+from export.samples import default_examples, own_texts
 from export.spec import ServedModel, ensemble_name
-from export.verify import Comparison, verify
+from export.verify import verify_fp32
 
 CARD = "tritonflare.json"
 _log = logging.getLogger("tritonflare.export")
@@ -37,6 +43,9 @@ class ExportPlan:
     precisions: tuple[str, ...] = PRECISIONS
     served: str = "int8"
     name: str | None = None
+    examples: Path | None = None
+    limits: Mapping[str, Limits] = field(default_factory=lambda: DEFAULT_LIMITS)
+    timing: TimingSettings | None = field(default_factory=TimingSettings)
 
     def __post_init__(self) -> None:
         if self.served not in self.precisions:
@@ -45,72 +54,91 @@ class ExportPlan:
 
 @dataclass(frozen=True)
 class ExportResult:
-    """The published model and what the verification of each artefact found."""
+    """The published model and what the evaluation of each artefact found."""
 
     model: ServedModel
-    comparisons: dict[str, Comparison]
-    sizes: dict[str, int]
+    evaluation: Evaluation
+    report: Path
 
 
-def run_export(plan: ExportPlan, step: Callable[[str], None] = lambda _: None) -> ExportResult:
-    """Build, verify and publish; ``step`` is told what is being done.
+def run_export(plan: ExportPlan, progress: Progress | None = None) -> ExportResult:
+    """Build, verify, evaluate and publish; ``progress`` is told what is being done.
 
     Raises:
         ExportError: one of its subclasses (export.errors); the repository is as it was.
     """
     try:
-        return _run(plan, step)
+        return _run(plan, progress or Silent())
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ExportError(f"the export stopped: {reason}. The repository is as it was.") from error
 
 
-def _run(plan: ExportPlan, step: Callable[[str], None]) -> ExportResult:
-    step("reading the checkpoint")
+def _run(plan: ExportPlan, progress: Progress) -> ExportResult:
+    progress.step("reading the checkpoint")
     checkpoint = load_checkpoint(plan.source)
     tokenizer = _tokenizer(checkpoint)
-    rows = [encoding.ids for encoding in tokenizer.encode_batch(sample_texts(plan.source))]
+    labels, problem_type = checkpoint.labels, checkpoint.problem_type
+    examples = (
+        load_examples(plan.examples, labels, problem_type)
+        if plan.examples
+        else default_examples(plan.source, labels, problem_type)
+    )
     card = _card(plan, checkpoint)
     refuse_conflict(plan.repository, card["name"])
     artefacts = plan.artefacts / ensemble_name(card["name"])
     with only_writer(artefacts):
-        return _build(plan, checkpoint, card, rows, artefacts, step)
+        return _build(plan, checkpoint, tokenizer, examples, card, artefacts, progress)
 
 
 def _build(
     plan: ExportPlan,
     checkpoint: Checkpoint,
+    tokenizer: Tokenizer,
+    examples: Examples,
     card: dict[str, Any],
-    rows: list[list[int]],
     artefacts: Path,
-    step: Callable[[str], None],
+    progress: Progress,
 ) -> ExportResult:
+    labels, problem_type = checkpoint.labels, checkpoint.problem_type
     files: dict[str, Path] = {}
-    comparisons: dict[str, Comparison] = {}
-    reference: Logits | None = None
     # FP32 first whatever was asked for: the others are compared with it.
     for precision in ("fp32", *(p for p in plan.precisions if p != "fp32")):
-        step(f"writing {precision}")
-        file = artefacts / precision / "1" / "model.onnx"
+        progress.step(f"writing {precision}")
+        file = files[precision] = artefacts / precision / "1" / "model.onnx"
         write_atomically(
             file, build_graph(checkpoint.encoder, precision).SerializeToString(deterministic=True)
         )
-        step(f"verifying {precision}")
-        artefact = Artefact(file, len(checkpoint.labels))
-        comparison, logits = verify(precision, artefact, rows, checkpoint, reference)
-        reference = logits if reference is None else reference
-        files[precision], comparisons[precision] = file, comparison
-        _log.info("%s verified: %s", precision, comparison)
+    progress.step("verifying fp32")
+    rows = [encoding.ids for encoding in tokenizer.encode_batch(list(own_texts()))]
+    shift = verify_fp32(Artefact(files["fp32"], len(labels)), rows, checkpoint)
+    _log.info("fp32 is within %.1e of the reference", shift)
 
-    step("publishing")
-    file = files[plan.served]
-    model = publish_model(
-        plan.repository,
-        _served(plan, checkpoint, card, file),
-        file,
-        checkpoint.folder / "tokenizer.json",
+    evaluation = evaluate(
+        {precision: onnx_candidate(file, len(labels), precision) for precision, file in files.items()},
+        examples,
+        tokenizer,
+        labels=labels,
+        problem_type=problem_type,
+        max_tokens=checkpoint.max_tokens,
+        timing=plan.timing,
+        progress=progress,
     )
-    return ExportResult(model, comparisons, {p: file.stat().st_size for p, file in files.items()})
+    findings = judge(evaluation, plan.limits)
+    about = {
+        "name": card["name"],
+        "checkpoint": checkpoint.folder.resolve().name,
+        "weights SHA-256": checkpoint.weights_sha256,
+    }
+    progress.step("writing the report")
+    report = write_report(evaluation, findings, artefacts, about)[1]
+    require(evaluation, findings)
+
+    progress.step("publishing")
+    file = files[plan.served]
+    served = _served(plan, checkpoint, card, file)
+    model = publish_model(plan.repository, served, file, checkpoint.folder / "tokenizer.json")
+    return ExportResult(model, evaluation, report)
 
 
 def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:

@@ -1,12 +1,18 @@
-"""Texts that artefacts are compared on: the checkpoint's held-out sentences, or our own."""
+"""Our own texts, for checkpoints that come without any: of all lengths, on what people write about.
+
+They have no labels. What a model makes of them says nothing about its accuracy, but an artefact
+must make the same of them as its reference.
+"""
 
 from __future__ import annotations
 
-import csv
+from collections.abc import Sequence
 from pathlib import Path
 
+from export.evaluation.data import Examples, load_examples
+
 HELDOUT = "heldout.tsv"
-LIMIT = 256
+NEAREST, FURTHEST = 1, 12
 
 _OWN = (
     "This pizza is great!",
@@ -17,16 +23,40 @@ _OWN = (
     "Not bad, not bad at all; in fact I ordered a second one for my sister.",
     "Ausgezeichnet 👍 — très bien, 素晴らしい!",
     "refund refund refund",
+    "Can you tell me how to change the delivery address of my order?",
+    "The council voted 7 to 2 to close the swimming pool at the end of the year.",
+    "Shares fell sharply after the company warned that profits would halve.",
+    "so proud of my little brother, he passed every exam!!!",
+    "The battery lasts two days, which is more than the box promises.",
+    "My account has been charged twice and the chat window closes by itself.",
+    "An honest, quiet film about three people who cannot talk to each other.",
+    "Do not buy this.",
+    "It was fine, I suppose.",
+    "What a waste of a brilliant cast.",
+    "The hotel was clean, the staff were kind, and the view alone was worth the climb.",
+    "I am furious, and I want to speak to somebody who can decide something.",
 )
 
 
-def sample_texts(folder: Path) -> list[str]:
-    """At most LIMIT texts of mixed lengths, some of them near the model's limit."""
-    heldout = folder / HELDOUT
-    texts = list(_OWN)
-    if heldout.is_file():
-        with heldout.open(newline="", encoding="utf-8") as file:
-            texts += [row["text"] for row in csv.DictReader(file, delimiter="\t")]
+def own_texts() -> tuple[str, ...]:
+    """A few hundred texts: single sentences, pairs of them, and some near any model's limit."""
+    pairs = (
+        f"{first} {_OWN[(place + distance) % len(_OWN)]}"
+        for distance in range(NEAREST, FURTHEST + 1)
+        for place, first in enumerate(_OWN)
+    )
     # Long texts are rare in any data set, and they are where padding and position ids go wrong.
-    texts = texts[: LIMIT - 3]
-    return [*texts, *(" ".join(_OWN * times) for times in (2, 5, 20))]
+    long = (" ".join(_OWN * times) for times in (1, 2, 5))
+    return (*_OWN, *pairs, *long)
+
+
+def default_examples(folder: Path, labels: Sequence[str], problem_type: str) -> Examples:
+    """The held-out texts that lie in the checkpoint's folder, or else our own without labels.
+
+    Raises:
+        ExamplesError: the file is there but cannot be used.
+    """
+    file = folder / HELDOUT
+    if file.is_file():
+        return load_examples(file, labels, problem_type)
+    return Examples(own_texts(), None, "the exporter's own sentences")

@@ -50,12 +50,14 @@ def export(
     except ExportError as error:
         click.echo(f"tritonflare export: {error}", err=True)
         sys.exit(error.exit_code)
-    for made, found in result.comparisons.items():
-        size = result.sizes[made] / 1e6
+    for made, found in result.evaluation.measurements.items():
+        right = f"{100 * found.accuracy.share:.2f} % right" if found.accuracy else "accuracy not measured"
+        speed = f"  {found.speed.grouped_ratio:.2f} × speed" if found.speed else ""
         click.echo(
-            f"{made}  {size:5.1f} MB  mean |Δp| {found.mean_shift:.1e}  largest {found.largest_shift:.1e}  "
-            f"agreement {100 * found.agreement:.1f} %  padding moves it by {found.largest_padding_shift:.1e}"
+            f"{made}  {found.size / 1e6:5.1f} MB  {right}  agreement {100 * found.agreement.share:.2f} %  "
+            f"neighbours move it by {found.invariance.largest_shift:.1e}{speed}"
         )
+    click.echo(f"The report is {result.report}.")
     click.echo(
         f"Published {result.model.name} ({precision}) in {repository}; a running server must be restarted."
     )

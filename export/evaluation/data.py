@@ -1,0 +1,168 @@
+"""Texts and labels to evaluate on, from CSV, TSV or JSON Lines."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from export.errors import ExamplesError
+
+MULTI_LABEL = "multi_label_classification"
+Targets = npt.NDArray[np.bool_]
+Row = tuple[int, Any, Any]  # line number, text, label as written
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Texts with what they should be called.
+
+    targets: bool [texts, labels], True for a text's labels (one a row unless the model is
+    multi-label); None if nothing is known, and then accuracy is not measured.
+    """
+
+    texts: tuple[str, ...]
+    targets: Targets | None
+    source: str
+
+
+def load_examples(path: Path, labels: Sequence[str], problem_type: str) -> Examples:
+    """Read ``text`` and ``label`` of every row; the ending .csv, .tsv or .jsonl says the format.
+
+    A label is a label's name (upper or lower case) or its index. Multi-label models take several:
+    a list in JSON Lines, names joined by ``|`` elsewhere; none at all is allowed for them.
+
+    Raises:
+        ExamplesError: the file cannot be used; the message names the line and the remedy.
+    """
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise ExamplesError(f"{path.name} ends in {path.suffix!r}; give a .csv, .tsv or .jsonl file.")
+    names = _Labels(labels, several=problem_type == MULTI_LABEL)
+    texts: list[str] = []
+    targets: list[Targets] = []
+    for line, text, label in reader(path.name, _read(path)):
+        where = f"{path.name}, line {line}"
+        texts.append(_text(text, where))
+        targets.append(names.target(label, where))
+    if not texts:
+        raise ExamplesError(f"{path.name} holds no texts; give rows of text and label.")
+    return Examples(tuple(texts), np.array(targets, bool), path.name)
+
+
+def _read(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ExamplesError(f"{path.name} cannot be read: {error.strerror}.") from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ExamplesError(f"{path.name}, line {line}: not UTF-8; save the file as UTF-8.") from error
+
+
+def _text(text: Any, where: str) -> str:
+    if not isinstance(text, str) or not text:
+        raise ExamplesError(f"{where}: text must be a string that is not empty.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ExamplesError(f"{where}: the text has half a character (a lone surrogate).") from error
+    return text
+
+
+def _csv(name: str, content: str) -> Iterator[Row]:
+    return _table(name, content, ",")
+
+
+def _tsv(name: str, content: str) -> Iterator[Row]:
+    return _table(name, content, "\t")
+
+
+def _table(name: str, content: str, delimiter: str) -> Iterator[Row]:
+    # Strict: a stray quotation mark would otherwise swallow the rows up to the next one.
+    rows = csv.DictReader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
+    missing = {"text", "label"} - set(rows.fieldnames or ())
+    if missing:
+        raise ExamplesError(
+            f"{name}, line 1: no column {sorted(missing)[0]!r}; its header must name text and label."
+        )
+    try:
+        for row in rows:
+            if None in row or None in row.values():
+                raise ExamplesError(
+                    f"{name}, line {rows.line_num}: more or fewer columns than the header; "
+                    "put texts that hold the separator in double quotes."
+                )
+            yield rows.line_num, row["text"], row["label"]
+    except csv.Error as error:
+        raise ExamplesError(
+            f"{name}, line {rows.line_num}: {error}; put texts that hold quotation marks in double quotes, "
+            "with every mark inside doubled."
+        ) from error
+
+
+def _jsonl(name: str, content: str) -> Iterator[Row]:
+    # Not splitlines(): a JSON string may hold U+2028, which ends no line here.
+    for line, text in enumerate(content.split("\n"), 1):
+        if not text.strip():
+            continue
+        try:
+            row = json.loads(text)
+        except ValueError as error:
+            raise ExamplesError(f"{name}, line {line}: not JSON ({error}).") from error
+        for key in ("text", "label"):
+            if not isinstance(row, dict) or key not in row:
+                raise ExamplesError(
+                    f"{name}, line {line}: no {key!r}; every line is an object with text and label."
+                )
+        yield line, row["text"], row["label"]
+
+
+_READERS: dict[str, Callable[[str, str], Iterator[Row]]] = {".csv": _csv, ".tsv": _tsv, ".jsonl": _jsonl}
+
+
+class _Labels:
+    """Finds a label by name or index."""
+
+    def __init__(self, names: Sequence[str], several: bool) -> None:
+        self.names = names
+        self.several = several
+        # Later entries win: a label that is called "1" is not overruled by the index 1.
+        self.index = {str(i): i for i in range(len(names))}
+        self.index |= {name.casefold(): i for i, name in enumerate(names)}
+        self.index |= {name: i for i, name in enumerate(names)}
+
+    def target(self, label: Any, where: str) -> Targets:
+        """Bool [labels]."""
+        target = np.zeros(len(self.names), bool)
+        found = [self._find(each, where) for each in self._split(label)]
+        if not self.several and len(found) != 1:
+            raise ExamplesError(f"{where}: {len(found)} labels; this model gives every text exactly one.")
+        target[found] = True
+        return target
+
+    def _split(self, label: Any) -> list[Any]:
+        if isinstance(label, list):
+            return label
+        if not isinstance(label, str) or label.strip() in self.index:
+            return [label]
+        parts = label.split("|") if self.several else [label]
+        return [part for part in parts if part.strip()]
+
+    def _find(self, label: Any, where: str) -> int:
+        if isinstance(label, (str, int)) and not isinstance(label, bool):
+            name = str(label).strip()
+            for key in (name, name.casefold()):
+                if key in self.index:
+                    return self.index[key]
+        known = ", ".join(self.names[:20]) + (", …" if len(self.names) > 20 else "")
+        raise ExamplesError(f"{where}: {label!r} is no label of this model; known are {known}.")

@@ -1,0 +1,153 @@
+"""Ask every artefact about every text, and compare the answers with the reference's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from export.evaluation.data import Examples
+from export.evaluation.host import Host, describe_host
+from export.evaluation.invariance import Invariance, InvarianceSettings, check_invariance
+from export.evaluation.metrics import (
+    Accuracy,
+    Agreement,
+    Answers,
+    Scores,
+    accuracy,
+    agreement,
+    answers,
+    flipped,
+    shifts,
+)
+from export.evaluation.runner import Candidate, run_grouped
+from export.evaluation.timing import Speed, TimingSettings, time_artefacts
+
+
+class Progress(Protocol):
+    """Hears what is being done."""
+
+    def step(self, name: str) -> None:
+        """A new piece of work begins."""
+
+    def advance(self, done: int, total: int) -> None:
+        """So much of it is done."""
+
+
+class Silent:
+    """A Progress that tells nobody."""
+
+    def step(self, name: str) -> None:
+        """Nothing."""
+
+    def advance(self, done: int, total: int) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was found about one artefact.
+
+    accuracy: None without labels. agreement: with the reference, which agrees with itself.
+    flipped: indices of texts that the reference calls otherwise. shifts: |Δp| to the reference,
+    float64 [texts]. speed: None if no time was taken. size: bytes.
+    """
+
+    precision: str
+    size: int
+    accuracy: Accuracy | None
+    agreement: Agreement
+    flipped: tuple[int, ...]
+    invariance: Invariance
+    speed: Speed | None
+    answers: Answers
+    shifts: Scores
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All measurements of one run, in the order of the artefacts, with what they were taken on."""
+
+    reference: str
+    labels: tuple[str, ...]
+    problem_type: str
+    examples: Examples
+    tokens: npt.NDArray[np.int64]
+    host: Host
+    invariance: InvarianceSettings
+    timing: TimingSettings | None
+    measurements: dict[str, Measurement]
+
+
+def evaluate(
+    artefacts: Mapping[str, Candidate],
+    examples: Examples,
+    tokenizer: Any,
+    *,
+    labels: tuple[str, ...],
+    problem_type: str,
+    max_tokens: int,
+    reference: str = "fp32",
+    invariance: InvarianceSettings | None = None,
+    timing: TimingSettings | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Measure artefacts on all examples.
+
+    Args:
+        artefacts: any number of them under free names; the reference is one.
+        examples: texts, with labels if accuracy is to be measured.
+        tokenizer: a ``tokenizers.Tokenizer`` that truncates to ``max_tokens`` and does not pad.
+        labels: label names in the order of the logits.
+        problem_type: how logits become scores.
+        max_tokens: the longest input that the model takes.
+        reference: name of the artefact that the others are compared with.
+        invariance: how the dependence on neighbours is tried.
+        timing: how time is taken; None leaves it out.
+        progress: hears of every step.
+
+    Raises:
+        VerificationError: an artefact cannot be loaded as what it should be.
+    """
+    progress = progress or Silent()
+    invariance = invariance or InvarianceSettings()
+    rows = [encoding.ids for encoding in tokenizer.encode_batch_fast(list(examples.texts))]
+    host = describe_host()
+    logits = {}
+    neighbours = {}
+    for name, candidate in artefacts.items():
+        runner = candidate.open(host.cores)
+        progress.step(f"scoring {len(rows):,} texts with {name}")
+        logits[name] = run_grouped(runner, rows, progress.advance)
+        progress.step(f"checking that {name} ignores neighbours")
+        neighbours[name] = check_invariance(
+            runner, rows, max_tokens, problem_type, invariance, progress.advance
+        )
+    speeds: dict[str, Speed] = {}
+    if timing is not None:
+        progress.step(f"timing {', '.join(artefacts)} in alternating rounds")
+        speeds = time_artefacts(artefacts, reference, rows, max_tokens, timing, progress.advance)
+    given = {name: answers(each, problem_type) for name, each in logits.items()}
+    measurements = {
+        name: Measurement(
+            precision=candidate.precision,
+            size=candidate.size,
+            accuracy=None
+            if examples.targets is None
+            else accuracy(given[name], examples.targets, problem_type),
+            agreement=agreement(given[name], given[reference]),
+            flipped=tuple(np.flatnonzero(flipped(given[name], given[reference])).tolist()),
+            invariance=neighbours[name],
+            speed=speeds.get(name),
+            answers=given[name],
+            shifts=shifts(given[name].scores, given[reference].scores),
+        )
+        for name, candidate in artefacts.items()
+    }
+    tokens = np.array([len(row) for row in rows], np.int64)
+    return Evaluation(
+        reference, labels, problem_type, examples, tokens, host, invariance, timing, measurements
+    )

@@ -1,0 +1,145 @@
+"""Which artefacts may be published: limits, and one finding for each."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from export.errors import VerificationError
+from export.evaluation.evaluate import Evaluation, Measurement
+
+SHOWN_FLIPS = 5
+SHOWN_CHARACTERS = 80
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a precision may differ by from the reference.
+
+    accuracy_drop: percentage points. agreement: least share of texts with the same labels, ties
+    included. neighbours: largest |Δp| of a text between alone and in any batch. p99_shift: 99th
+    percentile of |Δp|, judged only where there are no labels to judge accuracy by.
+    """
+
+    accuracy_drop: float
+    agreement: float
+    neighbours: float
+    p99_shift: float
+
+
+DEFAULT_LIMITS: Mapping[str, Limits] = {
+    "fp32": Limits(accuracy_drop=0.1, agreement=0.999, neighbours=1e-4, p99_shift=1e-3),
+    # Adding in another order can move an FP16 activation by a whole step, and a score by some 1e-4.
+    "fp16": Limits(accuracy_drop=0.2, agreement=0.998, neighbours=1e-3, p99_shift=1e-2),
+    "int8": Limits(accuracy_drop=0.5, agreement=0.985, neighbours=1e-4, p99_shift=0.2),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check of one artefact; ``found`` and ``allowed`` say value and limit in words."""
+
+    artefact: str
+    check: str
+    value: float
+    limit: float
+    passed: bool
+    found: str
+    allowed: str
+
+
+def judge(
+    evaluation: Evaluation,
+    limits: Mapping[str, Limits] = DEFAULT_LIMITS,
+    names: Collection[str] | None = None,
+) -> list[Finding]:
+    """Hold artefacts against the limits of their precision.
+
+    Args:
+        evaluation: what was measured.
+        limits: by precision; one must be there for every precision that is judged.
+        names: the artefacts to judge; None judges all.
+
+    Returns:
+        Every check, passed or not, in the order of the artefacts.
+    """
+    findings = []
+    for name, found in evaluation.measurements.items():
+        if names is None or name in names:
+            findings += _judge(name, found, evaluation, limits[found.precision])
+    return findings
+
+
+def _judge(name: str, found: Measurement, evaluation: Evaluation, limits: Limits) -> list[Finding]:
+    same, texts = found.agreement, found.agreement.texts
+    flips = sum(each.flips for each in found.invariance.tried)
+    undefined = int((~found.answers.finite).sum())
+    at_least = f"at least {100 * limits.agreement:g} %"
+    agreed = f"agreement {100 * same.share:.2f} % with {evaluation.reference}"
+    agreed += f", {texts - same.same} of {texts} flipped"
+    moved = found.invariance.largest_shift
+    return [
+        _at_most(name, "finite", undefined, 0, f"{undefined} of {texts} texts without finite scores", "none"),
+        _accuracy_or_shift(name, found, evaluation, limits),
+        Finding(
+            name, "agreement", same.share, limits.agreement, same.share >= limits.agreement, agreed, at_least
+        ),
+        _at_most(name, "neighbours", moved, limits.neighbours, f"neighbours move a score by {moved:.1e}"),
+        _at_most(name, "neighbour flips", flips, 0, f"{flips} labels changed by neighbours", "none"),
+    ]
+
+
+def _accuracy_or_shift(name: str, found: Measurement, evaluation: Evaluation, limits: Limits) -> Finding:
+    expected = evaluation.measurements[evaluation.reference].accuracy
+    if found.accuracy is None or expected is None:
+        shift = found.agreement.p99_shift
+        return _at_most(name, "p99 shift", shift, limits.p99_shift, f"99th percentile of |Δp| {shift:.1e}")
+    # From counts: a difference of two rounded shares could miss the limit by the last bit.
+    drop = 100 * (expected.correct - found.accuracy.correct) / found.accuracy.texts
+    said = f"accuracy {100 * found.accuracy.share:.2f} %"
+    said += f", {0.0 - drop:+.2f} points against {evaluation.reference}"
+    allowed = f"at most {limits.accuracy_drop:g} points less"
+    return _at_most(name, "accuracy drop", drop, limits.accuracy_drop, said, allowed)
+
+
+def _at_most(
+    name: str, check: str, value: float, limit: float, found: str, allowed: str | None = None
+) -> Finding:
+    return Finding(name, check, value, limit, value <= limit, found, allowed or f"at most {limit:g}")
+
+
+def require(evaluation: Evaluation, findings: Sequence[Finding]) -> None:
+    """Go on only if every check passed.
+
+    Raises:
+        VerificationError: the message says which did not, by how much, and which texts flipped.
+    """
+    failed = [finding for finding in findings if not finding.passed]
+    if not failed:
+        return
+    lines = []
+    for name in dict.fromkeys(finding.artefact for finding in failed):
+        own = [finding for finding in failed if finding.artefact == name]
+        said = "; ".join(f"{each.found} (allowed: {each.allowed})" for each in own)
+        lines += [f"{name} fails the gate: {said}.", *_flipped_lines(evaluation, name, own)]
+    raise VerificationError(
+        "\n".join(
+            [*lines, "Nothing was published; report.json beside the artefacts lists every flipped text."]
+        )
+    )
+
+
+def _flipped_lines(evaluation: Evaluation, name: str, failed: Sequence[Finding]) -> list[str]:
+    found = evaluation.measurements[name]
+    if any(each.check.startswith("neighbour") for each in failed):
+        flipped = tuple(dict.fromkeys((*found.invariance.flipped, *found.flipped)))
+    else:
+        flipped = found.flipped
+    lines = [f"  {_shorten(evaluation.examples.texts[index])!r}" for index in flipped[:SHOWN_FLIPS]]
+    if len(flipped) > SHOWN_FLIPS:
+        lines.append(f"  … and {len(flipped) - SHOWN_FLIPS} more")
+    return lines
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
