@@ -104,9 +104,10 @@ def _table(name: str, content: str, delimiter: str) -> Iterator[Row]:
                 )
             yield rows.line_num, row["text"], row["label"]
     except csv.Error as error:
+        # The row that could not be read begins after the last one that could.
         raise ExamplesError(
-            f"{name}, line {rows.line_num}: {error}; put texts that hold quotation marks in double quotes, "
-            "with every mark inside doubled."
+            f"{name}, line {rows.line_num + 1}: {error}; put texts that hold quotation marks "
+            "in double quotes, with every mark inside doubled."
         ) from error
 
 

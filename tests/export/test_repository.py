@@ -10,7 +10,8 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from export import triton_models
-from export.errors import ExportError
+from export.errors import ExportError, VerificationError
+from export.evaluation.gate import DEFAULT_LIMITS
 from export.repository.configs import encoder_config, ensemble_config, tokenizer_config
 from export.repository.write import write_encoder, write_ensemble, write_plan_kit, write_tokenizer
 from export.run import ExportPlan, run_export
@@ -137,7 +138,7 @@ def test_a_name_that_could_leave_the_repository_is_refused(name: str) -> None:
 @pytest.fixture
 def plan(tmp_path: Path) -> ExportPlan:
     source = write_checkpoint(tmp_path / "mood", labels=3)
-    return ExportPlan(source, tmp_path / "repository", tmp_path / "artefacts")
+    return ExportPlan(source, tmp_path / "repository", tmp_path / "artefacts", timing=None)
 
 
 def test_an_export_publishes_one_precision_and_keeps_the_artefacts_of_all(plan: ExportPlan) -> None:
@@ -150,7 +151,8 @@ def test_an_export_publishes_one_precision_and_keeps_the_artefacts_of_all(plan: 
         "fp32",
         "int8",
     ]
-    assert result.comparisons["fp32"].agreement == 1.0
+    assert list(result.evaluation.measurements) == ["fp32", "fp16", "int8"]
+    assert result.report == plan.artefacts / "local-mood" / "report.md"
 
 
 def test_another_precision_takes_the_place_of_the_first(plan: ExportPlan) -> None:
@@ -175,6 +177,18 @@ def test_a_damaged_checkpoint_leaves_the_published_model_alone(plan: ExportPlan)
     with pytest.raises(ExportError):
         run_export(plan)
     assert {p: p.read_bytes() for p in plan.repository.rglob("*") if p.is_file()} == before
+
+
+def test_a_failed_gate_publishes_nothing_and_leaves_a_report(plan: ExportPlan) -> None:
+    run_export(plan)
+    before = {p: p.read_bytes() for p in plan.repository.rglob("*") if p.is_file()}
+    impossible = {name: dataclasses.replace(each, p99_shift=-1) for name, each in DEFAULT_LIMITS.items()}
+    with pytest.raises(VerificationError, match="int8 fails the gate: 99th percentile"):
+        run_export(dataclasses.replace(plan, limits=impossible))
+    assert {p: p.read_bytes() for p in plan.repository.rglob("*") if p.is_file()} == before
+    report = json.loads((plan.artefacts / "local-mood" / "report.json").read_text(encoding="utf-8"))
+    assert report["passed"] is False
+    assert not list(plan.repository.rglob("report*"))
 
 
 def test_a_name_that_would_share_the_folders_of_another_is_refused(plan: ExportPlan) -> None:
