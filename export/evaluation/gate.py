@@ -130,15 +130,23 @@ def require(evaluation: Evaluation, findings: Sequence[Finding]) -> None:
 
 
 def _flipped_lines(evaluation: Evaluation, name: str, failed: Sequence[Finding]) -> list[str]:
-    found = evaluation.measurements[name]
-    if any(each.check.startswith("neighbour") for each in failed):
-        flipped = tuple(dict.fromkeys((*found.invariance.flipped, *found.flipped)))
-    else:
-        flipped = found.flipped
-    lines = [f"  {_shorten(evaluation.examples.texts[index])!r}" for index in flipped[:SHOWN_FLIPS]]
-    if len(flipped) > SHOWN_FLIPS:
-        lines.append(f"  … and {len(flipped) - SHOWN_FLIPS} more")
+    found, checks = evaluation.measurements[name], {each.check for each in failed}
+    lines = []
+    if checks - {"neighbours", "neighbour flips"}:
+        lines += _listed(f"flipped against {evaluation.reference}", found.flipped, evaluation)
+    if "neighbour flips" in checks:
+        lines += _listed("changed by neighbours", found.invariance.flipped, evaluation)
     return lines
+
+
+def _listed(title: str, indices: Sequence[int], evaluation: Evaluation) -> list[str]:
+    if not indices:
+        return []
+    # Their repr: a text may hold what a terminal would obey.
+    lines = [f"  {_shorten(evaluation.examples.texts[index])!r}" for index in indices[:SHOWN_FLIPS]]
+    if len(indices) > SHOWN_FLIPS:
+        lines.append(f"  … and {len(indices) - SHOWN_FLIPS} more")
+    return [f" {title}:", *lines]
 
 
 def _shorten(text: str) -> str:

@@ -162,6 +162,8 @@ def test_the_default_limits_are_the_promised_ones() -> None:
 def test_scores_that_depend_on_neighbours_fail_though_no_label_changes(measure: Measure) -> None:
     evaluation = measure(Stand(looks_around=True))
     assert failed(evaluation) == {("it", "neighbours")}
+    with pytest.raises(VerificationError, match=r"neighbours move a score by .* \(allowed: at most 0.0001\)"):
+        require(evaluation, judge(evaluation))
 
 
 def test_scores_that_are_not_finite_fail(measure: Measure) -> None:

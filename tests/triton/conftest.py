@@ -23,7 +23,10 @@ FP32 = "@test/fp32"
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("repository")
     for name, precision in ((None, "int8"), (FP32, "fp32")):
-        run_export(ExportPlan(CHECKPOINT, folder / "models", folder / precision, served=precision, name=name))
+        places = folder / "models", folder / precision
+        run_export(
+            ExportPlan(CHECKPOINT, *places, precisions=(precision,), served=precision, name=name, timing=None)
+        )
     return folder / "models"
 
 
