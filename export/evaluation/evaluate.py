@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from export.artefact import Logits
 from export.evaluation.data import Examples
 from export.evaluation.host import Host, describe_host
 from export.evaluation.invariance import Invariance, InvarianceSettings, check_invariance
@@ -116,8 +117,7 @@ def evaluate(
     invariance = invariance or InvarianceSettings()
     rows = [encoding.ids for encoding in tokenizer.encode_batch_fast(list(examples.texts))]
     host = describe_host()
-    logits = {}
-    neighbours = {}
+    logits, neighbours = {}, {}
     for name, candidate in artefacts.items():
         runner = candidate.open(host.cores)
         progress.step(f"scoring {len(rows):,} texts with {name}")
@@ -130,24 +130,41 @@ def evaluate(
     if timing is not None:
         progress.step(f"timing {', '.join(artefacts)} in alternating rounds")
         speeds = time_artefacts(artefacts, reference, rows, max_tokens, timing, progress.advance)
+    return Evaluation(
+        reference=reference,
+        labels=labels,
+        problem_type=problem_type,
+        examples=examples,
+        tokens=np.array([len(row) for row in rows], np.int64),
+        host=host,
+        invariance=invariance,
+        timing=timing,
+        measurements=_compare(artefacts, logits, reference, examples, problem_type, neighbours, speeds),
+    )
+
+
+def _compare(
+    artefacts: Mapping[str, Candidate],
+    logits: Mapping[str, Logits],
+    reference: str,
+    examples: Examples,
+    problem_type: str,
+    neighbours: Mapping[str, Invariance],
+    speeds: Mapping[str, Speed],
+) -> dict[str, Measurement]:
     given = {name: answers(each, problem_type) for name, each in logits.items()}
-    measurements = {
+    expected, targets = given[reference], examples.targets
+    return {
         name: Measurement(
-            precision=candidate.precision,
-            size=candidate.size,
-            accuracy=None
-            if examples.targets is None
-            else accuracy(given[name], examples.targets, problem_type),
-            agreement=agreement(given[name], given[reference]),
-            flipped=tuple(np.flatnonzero(flipped(given[name], given[reference])).tolist()),
+            precision=artefacts[name].precision,
+            size=artefacts[name].size,
+            accuracy=None if targets is None else accuracy(own, targets, problem_type),
+            agreement=agreement(own, expected),
+            flipped=tuple(np.flatnonzero(flipped(own, expected)).tolist()),
             invariance=neighbours[name],
             speed=speeds.get(name),
-            answers=given[name],
-            shifts=shifts(given[name].scores, given[reference].scores),
+            answers=own,
+            shifts=shifts(own.scores, expected.scores),
         )
-        for name, candidate in artefacts.items()
+        for name, own in given.items()
     }
-    tokens = np.array([len(row) for row in rows], np.int64)
-    return Evaluation(
-        reference, labels, problem_type, examples, tokens, host, invariance, timing, measurements
-    )

@@ -127,8 +127,19 @@ def _affordable(runners: Mapping[str, Runner], rows: Rows, settings: TimingSetti
         _one_by_one(runner, probe)  # the first runs of a session also allocate its memory
         slowest = max(slowest, sum(_one_by_one(runner, probe)) / len(probe))
     count = max(FEWEST_TEXTS, int(settings.seconds / slowest))
-    picked = pick_evenly(lengths, count)
+    picked = mix_of(lengths, count)
     return [rows[index] for index in np.random.default_rng(settings.seed).permutation(picked)]
+
+
+def mix_of(lengths: Sequence[int], count: int) -> list[int]:
+    """Indices of at most ``count`` texts from the middles of equal shares of all, sorted by length.
+
+    Unlike ``pick_evenly``, which makes sure of both extremes, it keeps the mean length.
+    """
+    count = min(count, len(lengths))
+    order = np.argsort(np.asarray(lengths), kind="stable")
+    places = ((np.arange(count) + 0.5) * len(order) / count).astype(int)
+    return [int(index) for index in order[places]]
 
 
 def _each_length(runner: Runner, lengths: Sequence[int], token: int, clock: _Clock) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from export.evaluation import timing
 from export.evaluation.runner import Candidate
-from export.evaluation.timing import Speed, TimingSettings, time_artefacts
+from export.evaluation.timing import Speed, TimingSettings, mix_of, time_artefacts
 
 ROWS = [[2] * length for length in (3, 5, 5, 9, 14, 30, 31, 60) * 10]
 
@@ -107,3 +107,11 @@ def test_a_slow_artefact_makes_all_answer_fewer_texts_of_the_same_mix(clock: Clo
 def test_nothing_can_be_measured_in_no_rounds(settings: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         TimingSettings(**settings)
+
+
+@pytest.mark.parametrize("count", [32, 100, 5000])
+def test_fewer_texts_are_as_long_on_average(count: int) -> None:
+    lengths = [int(length) for length in np.random.default_rng(0).lognormal(3.1, 0.5, 1842) + 3]
+    picked = mix_of(lengths, count)
+    assert len(set(picked)) == len(picked) == min(count, 1842)
+    assert np.mean([lengths[index] for index in picked]) == pytest.approx(np.mean(lengths), rel=0.02)
