@@ -115,6 +115,10 @@ golden: $(TORCH_VENV)/.torch ## write tests/golden again with transformers and t
 configs: $(VENV)/.dev ## write tests/golden/configs again from the code
 	$(BIN)/python -m tests.export.golden_configs
 
+.PHONY: parity
+parity: $(TORCH_VENV)/.torch ## compare what is exported with transformers and torch
+	$(TORCH_VENV)/bin/python -m pytest tests/parity $(ARGS)
+
 .PHONY: settings
 settings: $(VENV)/.serve ## write .env.example and docs/settings.md anew from the code
 	$(BIN)/python -m tritonflare.settings_doc
@@ -127,7 +131,7 @@ lock: ## resolve requirements/*.txt anew (needs uv)
 	uv pip $(LOCK) --generate-hashes --extra embedded --extra export -o requirements/serve.txt
 	uv pip $(LOCK) --generate-hashes --extra embedded --extra export --extra dev -c requirements/serve.txt -o requirements/dev.txt
 	uv pip $(LOCK) --generate-hashes --extra loadtest -o requirements/loadtest.txt
-	uv pip $(LOCK) --extra torch --extra export -o requirements/torch.txt
+	uv pip $(LOCK) --extra torch --extra export --extra dev -c requirements/serve.txt -o requirements/torch.txt
 
 .PHONY: clean
 clean: ## remove environments, caches and the bundled model's generated files; your models and tokens stay

@@ -32,18 +32,20 @@ def pad(rows: Sequence[Sequence[int]]) -> tuple[Ids, Ids]:
 class Artefact:
     """A loaded ``model.onnx``; raises VerificationError if its inputs or output are not the agreed ones.
 
-    ``threads`` is how many cores one run may use; 0 leaves the choice to ONNX Runtime.
+    ``model`` is a file, or the bytes of one; ``threads`` is how many cores one run may use, and 0
+    leaves the choice to ONNX Runtime.
     """
 
-    def __init__(self, path: Path, labels: int, threads: int = 0) -> None:
+    def __init__(self, model: Path | bytes, labels: int, threads: int = 0) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads
-        self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        content = model if isinstance(model, bytes) else str(model)
+        self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         found = {i.name: (i.type, i.shape) for i in self._session.get_inputs()}
         output = [(o.name, o.type, o.shape) for o in self._session.get_outputs()]
         if found != _SIGNATURE or output != [("logits", "tensor(float)", ["batch", labels])]:
-            raise VerificationError(f"{path.name} has inputs {found} and outputs {output}.")
+            raise VerificationError(f"the graph has inputs {found} and outputs {output}.")
 
     def run(self, ids: Ids, mask: Ids) -> Logits:
         """Logits [B, labels] of ids and mask INT64 [B, S]."""

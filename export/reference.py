@@ -11,7 +11,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from export.checkpoint import Encoder, Linear, Norm
+from export.checkpoint.model import Encoder, Linear, Norm
 
 Array = npt.NDArray[np.float64]
 _erf = np.frompyfunc(math.erf, 1, 1)
@@ -29,7 +29,8 @@ def logits(encoder: Encoder, ids: list[int]) -> Array:
         wide = _apply(x, layer.expand)
         wide = wide * 0.5 * (1.0 + _erf(wide / math.sqrt(2.0)).astype(np.float64))
         x = _normalise(x + _apply(wide, layer.contract), layer.output_norm, encoder.epsilon)
-    pooled = np.maximum(_apply(x[0], encoder.dense), 0.0)
+    pooled = _apply(x[0], encoder.dense)
+    pooled = np.tanh(pooled) if encoder.activation == "tanh" else np.maximum(pooled, 0.0)
     return _apply(pooled, encoder.classifier)
 
 

@@ -1,6 +1,6 @@
-"""Hold the FP32 graph, reloaded from disk, against the numpy reference.
+"""Hold the FP32 graph, reloaded from disk, against a reference that was computed without it.
 
-It is the proof that the graph is right; the other precisions are then compared with FP32
+It is the proof that the graph is right; all other artefacts are then compared with it
 (export.evaluation).
 """
 
@@ -11,31 +11,31 @@ from collections.abc import Sequence
 import numpy as np
 
 from export.artefact import Artefact
-from export.checkpoint import Checkpoint
 from export.errors import VerificationError
 from export.evaluation.invariance import pick_evenly
 from export.evaluation.metrics import answers, shifts
-from export.reference import logits as reference_logits
+from export.route import Route
 
 TEXTS = 12  # the numpy reference is slow
 LARGEST_SHIFT = 1e-4
 
 
-def verify_fp32(artefact: Artefact, rows: Sequence[Sequence[int]], checkpoint: Checkpoint) -> float:
+def verify_fp32(artefact: Artefact, rows: Sequence[Sequence[int]], route: Route, problem_type: str) -> float:
     """Largest |Δp| between the artefact and the reference, on a dozen texts of all lengths.
 
     Args:
         artefact: the reloaded FP32 file.
         rows: token ids of texts of mixed lengths, the longest allowed among them.
-        checkpoint: weights for the reference.
+        route: where the graph came from; gives the reference.
+        problem_type: how logits become scores.
 
     Raises:
         VerificationError: they differ by more than arithmetic explains, or are not finite.
     """
     picked = [list(rows[index]) for index in pick_evenly([len(row) for row in rows], TEXTS)]
-    wanted = np.array([reference_logits(checkpoint.encoder, row) for row in picked], np.float32)
-    found = answers(artefact.alone(picked), checkpoint.problem_type)
-    shift = float(shifts(found.scores, answers(wanted, checkpoint.problem_type).scores).max())
+    wanted = route.reference(picked).astype(np.float32)
+    found = answers(artefact.alone(picked), problem_type)
+    shift = float(shifts(found.scores, answers(wanted, problem_type).scores).max())
     if not found.finite.all() or shift > LARGEST_SHIFT:
         raise VerificationError(
             f"fp32: the graph's scores differ from the reference's by {shift:.1e}, more than "

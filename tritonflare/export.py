@@ -4,60 +4,216 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tritonflare.paths import ARTEFACTS, CHECKPOINT, REPOSITORY
 from tritonflare.progress import progress
 
-_PRECISIONS = click.Choice(["fp32", "fp16", "int8"])
+if TYPE_CHECKING:
+    from export.evaluation.gate import Limits
+    from export.repository.inventory import Published
+    from export.run import ExportResult
+
+# Spelt out here, because `tritonflare --help` must not wait for ONNX; a test holds them to export.plan.
+TARGETS = ("cpu", "onnxruntime", "tensorrt")
+PRECISIONS = ("fp32", "fp16", "int8")
+INT8 = ("token", "static-minmax", "static-percentile", "static-entropy", "static-smoothed", "blocks", "auto")
+
+
+def _path(exists: bool = False) -> click.Path:
+    return click.Path(path_type=Path, exists=exists)
 
 
 @click.command()
-@click.argument("source", type=click.Path(path_type=Path), default=CHECKPOINT)
-@click.option("--name", help="Public name, e.g. @cf/acme/mood; default: the checkpoint's tritonflare.json.")
-@click.option("--precision", type=_PRECISIONS, default="int8", show_default=True, help="Which one is served.")
-@click.option("--repository", type=click.Path(path_type=Path), default=REPOSITORY, show_default=True)
+@click.argument("source", default=str(CHECKPOINT))
+@click.option("--name", help="Public name, e.g. @cf/acme/mood [default: the checkpoint's tritonflare.json].")
+@click.option("--revision", help="Branch, tag or commit of a hub id.")
+@click.option(
+    "--target",
+    type=click.Choice(TARGETS),
+    default="cpu",
+    show_default=True,
+    help="Who runs the encoder: ONNX Runtime in Triton's python backend, Triton's ONNX Runtime "
+    "backend on a GPU, or a TensorRT plan that is built where it is served.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    help="Which one is published [default: int8 on cpu, fp16 on a GPU].",
+)
+@click.option(
+    "--int8",
+    type=click.Choice(INT8),
+    default="token",
+    show_default=True,
+    help="How INT8 multiplies; auto measures all of them here and takes the fastest that passes the gate.",
+)
+@click.option(
+    "--instances", type=click.IntRange(1), default=2, show_default=True, help="Copies of the encoder."
+)
+@click.option(
+    "--eval",
+    "examples",
+    type=_path(exists=True),
+    help="CSV, TSV or JSONL with text and label [default: heldout.tsv beside the checkpoint].",
+)
+@click.option("--max-drop", type=click.FloatRange(0), help="Gate: accuracy that may be lost, in points.")
+@click.option("--min-agreement", type=click.FloatRange(0, 100), help="Gate: labels as in FP32, in per cent.")
+@click.option("--max-neighbours", type=click.FloatRange(0), help="Gate: |Δp| that neighbours may cause.")
+@click.option("--quick", is_flag=True, help="Only what is published, without timing; the gate is the same.")
+@click.option("--compare-openvino", is_flag=True, help="Put OpenVINO into the report (extra openvino).")
+@click.option("--repository", type=_path(), default=REPOSITORY, show_default=True, help="What Triton reads.")
 @click.option(
     "--artefacts",
-    type=click.Path(path_type=Path),
+    type=_path(),
     default=ARTEFACTS,
     show_default=True,
-    help="Where the ONNX files of all precisions are kept.",
+    help="Where the ONNX files of all precisions and the report are kept.",
+)
+@click.option("--list", "listing", is_flag=True, help="List what is published, and stop.")
+@click.option("--remove", metavar="NAME", help="Remove a published model, and stop.")
+@click.option(
+    "--verify", "verifying", is_flag=True, help="Check the SHA-256 of all that is published, and stop."
 )
 @click.option("-v", "--verbose", is_flag=True, help="Log what each verification found.")
 def export(
-    source: Path, name: str | None, precision: str, repository: Path, artefacts: Path, verbose: bool
+    listing: bool, remove: str | None, verifying: bool, verbose: bool, repository: Path, **options: Any
 ) -> None:
-    """Turn the Hugging Face folder SOURCE into a model that Triton serves.
+    """Turn SOURCE into a model that Triton serves.
 
-    Writes FP32, FP16 and INT8 ONNX files, compares each with its reference on mixed lengths
-    and padded batches, and replaces the model in the repository in one step. Without SOURCE
-    it exports the bundled checkpoint.
+    SOURCE is a Hugging Face folder or a hub id such as org/name; without it, the bundled
+    checkpoint. Writes FP32, FP16 and INT8 ONNX files, holds FP32 against a reference and the
+    others against FP32, measures accuracy, agreement and speed, writes report.md beside the
+    artefacts, and publishes in one step what passes the gate.
 
-    Exit codes: 0 published; 2 the checkpoint or the repository will not do; 3 a comparison
-    failed. After 2 and 3 the repository is as it was.
-    """
+    \b
+      tritonflare export                                     the bundled model, in INT8
+      tritonflare export ./mood --name @cf/acme/mood         your own
+      tritonflare export org/name --eval reviews.csv         from the hub, judged on your texts
+      tritonflare export ./mood --target tensorrt            for a GPU
+      tritonflare export --list
+
+    Exit codes: 0 published; 2 the checkpoint or the repository will not do; 3 the gate or a
+    comparison failed. After 2 and 3 the repository is as it was.
+    """  # noqa: D301 (\b keeps click from joining the lines)
     from export.errors import ExportError
-    from export.run import ExportPlan, run_export
 
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s")
     try:
-        plan = ExportPlan(source, repository, artefacts, served=precision, name=name)
-        with progress("exporting") as step:
-            result = run_export(plan, step)
+        if listing:
+            _list(repository)
+        elif remove:
+            _remove(repository, remove)
+        elif verifying:
+            _verify(repository)
+        else:
+            _export(repository, **options)
     except ExportError as error:
         click.echo(f"tritonflare export: {error}", err=True)
         sys.exit(error.exit_code)
-    for made, found in result.evaluation.measurements.items():
-        right = f"{100 * found.accuracy.share:.2f} % right" if found.accuracy else "accuracy not measured"
-        speed = f"  {found.speed.grouped_ratio:.2f} × speed" if found.speed else ""
-        click.echo(
-            f"{made}  {found.size / 1e6:5.1f} MB  {right}  agreement {100 * found.agreement.share:.2f} %  "
-            f"neighbours move it by {found.invariance.largest_shift:.1e}{speed}"
-        )
-    click.echo(f"The report is {result.report}.")
-    click.echo(
-        f"Published {result.model.name} ({precision}) in {repository}; a running server must be restarted."
+
+
+def _export(
+    repository: Path,
+    quick: bool,
+    max_drop: float | None,
+    min_agreement: float | None,
+    max_neighbours: float | None,
+    **options: Any,
+) -> None:
+    from export.evaluation.timing import TimingSettings
+    from export.plan import ExportPlan
+    from export.run import run_export
+
+    limits = _limits(max_drop, min_agreement, max_neighbours)
+    timing = None if quick else TimingSettings()
+    plan = ExportPlan(
+        repository=repository, limits=limits, timing=timing, all_precisions=not quick, **options
     )
+    with progress("exporting") as steps:
+        result = run_export(plan, steps)
+    _show(result)
+    click.echo(
+        f"Published {result.model.name} ({result.artefact}, version {result.model.version}) in {repository}; "
+        f"a running server must be restarted. Report: {result.report}"
+    )
+
+
+def _limits(
+    max_drop: float | None, min_agreement: float | None, max_neighbours: float | None
+) -> Mapping[str, Limits]:
+    """The gate's limits; what was given holds for every precision."""
+    from export.evaluation.gate import DEFAULT_LIMITS
+
+    given: dict[str, float] = {}
+    if max_drop is not None:
+        given["accuracy_drop"] = max_drop
+    if min_agreement is not None:
+        given["agreement"] = min_agreement / 100
+    if max_neighbours is not None:
+        given["neighbours"] = max_neighbours
+    return {precision: replace(limits, **given) for precision, limits in DEFAULT_LIMITS.items()}
+
+
+def _show(result: ExportResult) -> None:
+    evaluation = result.evaluation
+    for name, found in evaluation.measurements.items():
+        same = found.agreement
+        line = f"{name:22}{found.size / 1e6:7.1f} MB  agreement {100 * same.share:6.2f} %"
+        if found.accuracy:
+            line += f"  accuracy {100 * found.accuracy.share:.2f} %"
+        line += f"  neighbours move it by {found.invariance.largest_shift:.1e}"
+        if found.speed:
+            line += f"  {found.speed.grouped_per_second:.0f} texts/s ({found.speed.grouped_ratio:.2f} ×)"
+        click.echo(line)
+    if evaluation.host.warning and result.model.precision == "int8":
+        click.echo(f"Warning: {evaluation.host.warning}", err=True)
+
+
+def _list(repository: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from export.repository.inventory import read_inventory
+
+    table = Table("name", "precision", "target", "version", "labels", "MB", "created", "weights", "tokenizer")
+    for model in read_inventory(repository):
+        table.add_row(*_row(model))
+    Console().print(table)
+
+
+def _row(model: Published) -> tuple[str, ...]:
+    return (
+        model.name,
+        model.precision,
+        model.target,
+        str(model.version),
+        str(len(model.labels)),
+        f"{model.size / 1e6:.1f}",
+        model.created_at,
+        model.weights_sha256[:12],
+        model.tokenizer,
+    )
+
+
+def _remove(repository: Path, name: str) -> None:
+    from export.repository.publish import remove_model
+
+    remove_model(repository, name)
+    click.echo(f"Removed {name} from {repository}; a running server must be restarted.")
+
+
+def _verify(repository: Path) -> None:
+    from export.repository.inventory import read_inventory, verify_repository
+
+    findings = verify_repository(repository)
+    for finding in findings:
+        click.echo(finding, err=True)
+    if findings:
+        sys.exit(3)
+    click.echo(f"{len(read_inventory(repository))} published models, every file as it was written.")

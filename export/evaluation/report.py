@@ -22,8 +22,12 @@ SHIFT_EDGES = tuple(float(f"{edge:.3g}") for edge in np.logspace(-7, 0, 29))
 
 
 def write_report(
-    evaluation: Evaluation, findings: Sequence[Finding], folder: Path, about: Mapping[str, str]
-) -> list[Path]:
+    evaluation: Evaluation,
+    findings: Sequence[Finding],
+    folder: Path,
+    about: Mapping[str, str],
+    chosen: str,
+) -> Path:
     """Write ``report.json``, ``report.md`` and PNG files, whether the gate was passed or not.
 
     Args:
@@ -31,12 +35,13 @@ def write_report(
         findings: what the gate said of it.
         folder: beside the artefacts; made if it does not exist.
         about: what the report is about, e.g. name, checkpoint, SHA-256; shown as it is, so no paths.
+        chosen: the artefact that is to be published; the others are there to compare.
 
     Returns:
-        The files.
+        ``report.md``.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    document = as_document(evaluation, findings, about)
+    document = as_document(evaluation, findings, about, chosen)
     json_file, markdown_file = folder / "report.json", folder / "report.md"
     json_file.write_text(json.dumps(document, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     try:
@@ -47,18 +52,19 @@ def write_report(
     else:
         plots = write_plots(document, folder)
     markdown_file.write_text(as_markdown(document, [plot.name for plot in plots]), encoding="utf-8")
-    return [json_file, markdown_file, *plots]
+    return markdown_file
 
 
 def as_document(
-    evaluation: Evaluation, findings: Sequence[Finding], about: Mapping[str, str]
+    evaluation: Evaluation, findings: Sequence[Finding], about: Mapping[str, str], chosen: str
 ) -> dict[str, Any]:
     """The content of ``report.json``: figures in the units that their names say, shares in 0…1."""
     tokens = evaluation.tokens
     return {
         "schema": SCHEMA,
         "about": dict(about),
-        "passed": all(finding.passed for finding in findings),
+        "chosen": chosen,
+        "passed": all(finding.passed for finding in findings if finding.artefact == chosen),
         "reference": evaluation.reference,
         "labels": list(evaluation.labels),
         "problem_type": evaluation.problem_type,
@@ -164,7 +170,10 @@ def _cell(value: Any) -> str:
 
 def _summary(document: Mapping[str, Any]) -> str:
     examples, host = document["examples"], document["host"]
-    verdict = "All checks passed." if document["passed"] else "**A check failed; nothing was published.**"
+    chosen = document["chosen"]
+    verdict = f"{chosen} passed the gate and is what is published."
+    if not document["passed"]:
+        verdict = f"**{chosen} failed the gate; nothing was published.**"
     texts = (
         f"{examples['texts']:,} texts from {_cell(examples['source'])}, "
         f"{examples['tokens_mean']:g} tokens on average, {examples['tokens_longest']} at most."

@@ -7,79 +7,97 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
+
+from export.errors import ExportError
 
 OPSET = 17
 # ONNX Runtime 1.19 (Triton 24.10) still reads this one.
 IR_VERSION = 8
 MICROSOFT = "com.microsoft"
+# protobuf serialises no message of 2 GiB or more; nodes and names need a little of that too.
+_LARGEST = 2**31 - 2**24
 
 
 class GraphBuilder:
     """Collects nodes and constants in order; every method returns the name of what it made."""
 
     def __init__(self, name: str, prefix: str = "") -> None:
-        self._name = name
+        # Everything goes straight into the model: helper.make_model would copy the weights twice.
+        self._model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="tritonflare")
+        self._graph = self._model.graph
+        self._graph.name = name
         self._prefix = prefix
-        self._nodes: list[onnx.NodeProto] = []
-        self._constants: dict[str, onnx.TensorProto] = {}
+        self._constants: set[str] = set()
+        self._bytes = 0
         self._count = 0
 
     def constant(self, name: str, value: npt.ArrayLike) -> str:
-        """An initializer; asking again for a name that exists returns it."""
-        if name not in self._constants:
-            self._constants[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
+        """An initializer; asking again for a name that exists returns it.
+
+        Raises:
+            ExportError: the constants together are too large for one ONNX file.
+        """
+        if name in self._constants:
+            return name
+        array = np.asarray(value, order="C")
+        self._bytes += array.nbytes
+        if self._bytes > _LARGEST:
+            raise ExportError(
+                "the weights are too large for one ONNX file (2 GiB); serve a smaller checkpoint, or FP16."
+            )
+        self._constants.add(name)
+        self._graph.initializer.add(
+            name=name,
+            data_type=helper.np_dtype_to_tensor_dtype(array.dtype),
+            dims=array.shape,
+            raw_data=array.tobytes(),
+        )
         return name
 
     def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
         """A node with one output."""
         self._count += 1
         name = f"{self._prefix}{kind}_{self._count}"
-        self._nodes.append(helper.make_node(kind, list(inputs), [name], name, domain=domain, **attributes))
+        node = helper.make_node(kind, list(inputs), [name], name, domain=domain, **attributes)
+        self._graph.node.append(node)
         return name
 
     def keep(self, node: onnx.NodeProto) -> None:
         """A node of another graph, as it is."""
-        self._nodes.append(node)
+        self._graph.node.append(node)
 
     def rename_last(self, name: str) -> None:
         """Give the last node's only output its public name."""
-        self._nodes[-1].output[0] = name
-
-    def replace_nodes_of(self, model: onnx.ModelProto, metadata: dict[str, str]) -> onnx.ModelProto:
-        """A copy of a model with these nodes instead of its own, without constants that nobody reads."""
-        wanted = {name for node in self._nodes for name in node.input}
-        constants = {tensor.name: tensor for tensor in model.graph.initializer} | self._constants
-        copy = _shell(model)
-        copy.graph.node.extend(self._nodes)
-        copy.graph.initializer.extend(tensor for name, tensor in constants.items() if name in wanted)
-        if MICROSOFT not in {opset.domain for opset in copy.opset_import}:
-            copy.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
-        helper.set_model_props(copy, {p.key: p.value for p in model.metadata_props} | metadata)
-        return copy
+        self._graph.node[-1].output[0] = name
 
     def model(self, labels: int, metadata: dict[str, str]) -> onnx.ModelProto:
         """The finished model: input_ids, attention_mask INT64 [B, S] → logits FP32 [B, labels]."""
-        inputs = [
-            helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"])
-            for name in ("input_ids", "attention_mask")
-        ]
-        outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", labels])]
-        graph = helper.make_graph(self._nodes, self._name, inputs, outputs, list(self._constants.values()))
-        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
-        model = helper.make_model(
-            graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="tritonflare"
+        for name in ("input_ids", "attention_mask"):
+            self._graph.input.append(
+                helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"])
+            )
+        logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", labels])
+        self._graph.output.append(logits)
+        self._model.opset_import.append(helper.make_opsetid("", OPSET))
+        if any(node.domain == MICROSOFT for node in self._graph.node):
+            self._model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
+        helper.set_model_props(self._model, metadata)
+        return self._model
+
+    def in_place_of(self, model: onnx.ModelProto, metadata: dict[str, str]) -> onnx.ModelProto:
+        """These nodes between another model's inputs and outputs, with its constants that they read."""
+        read = {name for node in self._graph.node for name in node.input}
+        own = self._constants
+        self._graph.input.extend(model.graph.input)
+        self._graph.output.extend(model.graph.output)
+        self._graph.initializer.extend(
+            tensor for tensor in model.graph.initializer if tensor.name in read - own
         )
-        helper.set_model_props(model, metadata)
-        return model
-
-
-def _shell(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Inputs, outputs, opsets and metadata alone."""
-    graph = helper.make_graph([], model.graph.name, model.graph.input, model.graph.output)
-    return helper.make_model(
-        graph,
-        opset_imports=model.opset_import,
-        ir_version=model.ir_version,
-        producer_name=model.producer_name,
-    )
+        self._model.ir_version = model.ir_version
+        self._model.opset_import.extend(model.opset_import)
+        if MICROSOFT not in {opset.domain for opset in model.opset_import}:
+            self._model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
+        self._model.functions.extend(model.functions)
+        helper.set_model_props(self._model, {p.key: p.value for p in model.metadata_props} | metadata)
+        return self._model

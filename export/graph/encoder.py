@@ -1,45 +1,59 @@
-"""The transformer encoder with fused com.microsoft operators, for ONNX Runtime."""
+"""The transformer encoder as a graph: its structure, whatever the precision and the flavour."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
 
-from export.checkpoint import Array, Encoder, Layer, Linear, Norm
-from export.graph.builder import MICROSOFT, GraphBuilder
-from export.graph.linear import FloatMatmul, Matmul, TokenwiseInt8Matmul
+from export.checkpoint.model import Array, Encoder, Layer, Linear
+from export.graph.builder import GraphBuilder
+from export.graph.flavour import Flavour, Parameters
+from export.graph.fused import Fused, FusedForCpu
+from export.graph.plain import Plain
 
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS: dict[str, type[np.floating[Any]]] = {"fp32": np.float32, "fp16": np.float16}
+FLAVOURS: dict[str, Callable[[Parameters], Flavour]] = {
+    flavour.name: flavour for flavour in (FusedForCpu, Fused, Plain)
+}
+
+_ACTIVATIONS = {"relu": "Relu", "tanh": "Tanh"}
 
 
-def build_graph(encoder: Encoder, precision: str) -> onnx.ModelProto:
+def build_graph(encoder: Encoder, precision: str, flavour: str = "cpu") -> onnx.ModelProto:
     """The ONNX model of an encoder.
 
     Args:
         encoder: FP32 weights.
-        precision: ``fp32``, ``fp16`` (weights and activations; inputs and output stay INT64
-            and FP32) or ``int8`` (token-wise dynamic; the head stays FP32).
+        precision: ``fp32`` or ``fp16`` (weights and activations; inputs and output stay INT64
+            and FP32). INT8 is a pass over the finished FP32 graph (export.quantise).
+        flavour: ``cpu`` and ``fused`` for ONNX Runtime on a CPU and on a GPU, ``plain`` for
+            standard operators only.
 
     Returns:
         input_ids, attention_mask INT64 [B, S] → logits FP32 [B, labels].
+
+    Raises:
+        ExportError: the weights do not fit into one ONNX file.
     """
-    matmul: Matmul = TokenwiseInt8Matmul()
-    if precision != "int8":
-        matmul = FloatMatmul(np.float16 if precision == "fp16" else np.float32)
-    return _Writer(encoder, matmul).write(precision)
+    graph = GraphBuilder("encoder")
+    hidden = encoder.words.shape[1]
+    parameters = Parameters(graph, PRECISIONS[precision], encoder.heads, hidden, encoder.epsilon)
+    return _Writer(encoder, parameters, FLAVOURS[flavour](parameters)).write(precision)
 
 
 class _Writer:
-    def __init__(self, encoder: Encoder, matmul: Matmul) -> None:
+    def __init__(self, encoder: Encoder, parameter: Parameters, flavour: Flavour) -> None:
         self.encoder = encoder
-        self.matmul = matmul
-        self.graph = GraphBuilder("encoder")
+        self.graph = parameter.graph
+        self.parameter = parameter
+        self.flavour = flavour
 
     def write(self, precision: str) -> onnx.ModelProto:
         graph, encoder = self.graph, self.encoder
-        mask = graph.op("Cast", "attention_mask", to=onnx.TensorProto.INT32)
+        mask = self.flavour.mask()
         x = self.embeddings()
         last = len(encoder.layers) - 1
         for i, layer in enumerate(encoder.layers):
@@ -48,15 +62,12 @@ class _Writer:
             x = self.layer(f"layer{i}", layer, x, mask, first_token_only=i == last)
         pooled = graph.op("Squeeze", x, graph.constant("token_axis", np.array([1])))
         pooled = self.dense(pooled, "dense", encoder.dense)
-        pooled = graph.op("Relu", pooled)
+        pooled = graph.op(_ACTIVATIONS[encoder.activation], pooled)
         logits = self.dense(pooled, "classifier", encoder.classifier)
         graph.op("Cast", logits, to=onnx.TensorProto.FLOAT)
         graph.rename_last("logits")
         labels = encoder.classifier.weight.shape[1]
-        return graph.model(labels, {"precision": precision, "flavour": "fused"})
-
-    def parameter(self, name: str, value: Array) -> str:
-        return self.graph.constant(name, value.astype(self.matmul.dtype))
+        return graph.model(labels, {"precision": precision, "flavour": self.flavour.name})
 
     def dense(self, x: str, name: str, linear: Linear) -> str:
         weight = self.parameter(f"{name}_weight", linear.weight)
@@ -69,54 +80,26 @@ class _Writer:
         zero = graph.constant("first", np.array([0]))
         positions = self.parameter("positions", self.encoder.positions)
         positions = graph.op("Slice", positions, zero, length, zero)
-        norm = self.norm("embedding_norm", self.encoder.embedding_norm)
         summed = graph.op("Add", words, positions)
-        return graph.op("LayerNormalization", summed, *norm, axis=-1, epsilon=self.encoder.epsilon)
-
-    def norm(self, name: str, norm: Norm) -> tuple[str, str]:
-        return self.parameter(f"{name}_gamma", norm.gamma), self.parameter(f"{name}_beta", norm.beta)
-
-    def add_and_norm(self, name: str, skip: str, x: str, bias: Linear, norm: Norm) -> str:
-        """Norm(skip + x + bias) in one op."""
-        gamma, beta = self.norm(name, norm)
-        shift = self.parameter(f"{name}_bias", bias.bias)
-        epsilon = self.encoder.epsilon
-        return self.graph.op(
-            "SkipLayerNormalization", x, skip, gamma, beta, shift, domain=MICROSOFT, epsilon=epsilon
-        )
+        return self.flavour.norm("embedding_norm", summed, self.encoder.embedding_norm)
 
     def layer(self, name: str, layer: Layer, x: str, mask: str, *, first_token_only: bool) -> str:
-        graph, matmul = self.graph, self.matmul
-        every = matmul.operand(graph, x)
-        asking = every
+        graph, flavour = self.graph, self.flavour
+        asking = x
         if first_token_only:
             zero, one = graph.constant("first", np.array([0])), graph.constant("second", np.array([1]))
-            x = graph.op("Slice", x, zero, one, one)
-            asking = matmul.operand(graph, x)
-        query = matmul.product(graph, asking, f"{name}_query", layer.query.weight)
-        key = matmul.product(graph, every, f"{name}_key", layer.key.weight)
-        value = matmul.product(graph, every, f"{name}_value", layer.value.weight)
-        context = self.attention(name, layer, query, key, value, mask)
-        output = matmul.product(graph, matmul.operand(graph, context), f"{name}_output", layer.output.weight)
-        x = self.add_and_norm(f"{name}_attention_norm", x, output, layer.output, layer.attention_norm)
-        wide = matmul.product(graph, matmul.operand(graph, x), f"{name}_expand", layer.expand.weight)
-        wide = graph.op(
-            "BiasGelu", wide, self.parameter(f"{name}_expand_bias", layer.expand.bias), domain=MICROSOFT
-        )
-        output = matmul.product(graph, matmul.operand(graph, wide), f"{name}_contract", layer.contract.weight)
-        return self.add_and_norm(f"{name}_output_norm", x, output, layer.contract, layer.output_norm)
+            asking = graph.op("Slice", x, zero, one, one)
+        query = self.product(asking, f"{name}_query", flavour.query_weight(layer))
+        key = self.product(x, f"{name}_key", layer.key.weight)
+        value = self.product(x, f"{name}_value", layer.value.weight)
+        context = flavour.attention(name, layer, query, key, value, mask)
+        output = self.product(context, f"{name}_output", layer.output.weight)
+        x = flavour.add_and_norm(f"{name}_attention_norm", asking, output, layer.output, layer.attention_norm)
+        wide = self.product(x, f"{name}_expand", layer.expand.weight)
+        wide = flavour.gelu(f"{name}_expand", wide, layer.expand)
+        output = self.product(wide, f"{name}_contract", layer.contract.weight)
+        return flavour.add_and_norm(f"{name}_output_norm", x, output, layer.contract, layer.output_norm)
 
-    def attention(self, name: str, layer: Layer, query: str, key: str, value: str, mask: str) -> str:
-        bias = np.concatenate([layer.query.bias, layer.key.bias, layer.value.bias])
-        hidden = layer.query.weight.shape[1]
-        return self.graph.op(
-            "MultiHeadAttention",
-            query,
-            key,
-            value,
-            self.parameter(f"{name}_qkv_bias", bias),
-            mask,
-            domain=MICROSOFT,
-            num_heads=self.encoder.heads,
-            scale=1.0 / math.sqrt(hidden / self.encoder.heads),
-        )
+    def product(self, x: str, name: str, weight: Array) -> str:
+        """``x @ weight``; the bias belongs to the op that follows, which adds it for free."""
+        return self.graph.op("MatMul", x, self.parameter(name, weight))

@@ -76,7 +76,7 @@ def smooth(model: onnx.ModelProto, rows: Sequence[Sequence[int]]) -> onnx.ModelP
         smoothed = graph.constant(f"{node.input[1]}_smoothed", weights[node.input[1]] * factor[:, np.newaxis])
         graph.op("MatMul", divided[x], smoothed)
         graph.rename_last(node.output[0])
-    return graph.replace_nodes_of(model, {})
+    return graph.in_place_of(model, {})
 
 
 def _activations(model: onnx.ModelProto, rows: Sequence[Sequence[int]]) -> dict[str, Activations]:

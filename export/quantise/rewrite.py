@@ -68,7 +68,7 @@ def quantise(
             graph.rename_last(node.output[0])
         else:
             graph.keep(node)
-    return graph.replace_nodes_of(model, {"precision": "int8", **(metadata or {})})
+    return graph.in_place_of(model, {"precision": "int8", **(metadata or {})})
 
 
 def _is_matrix(tensor: onnx.TensorProto | None) -> bool:

@@ -175,7 +175,7 @@ def test_scores_that_are_not_finite_fail(measure: Measure) -> None:
 def test_without_labels_agreement_and_shift_are_judged_and_accuracy_is_not_claimed(measure: Measure) -> None:
     evaluation = measure(Stand(flip_every=10), labelled=False)
     assert failed(evaluation) == {("it", "agreement"), ("it", "p99 shift")}
-    document = as_document(evaluation, judge(evaluation), {})
+    document = as_document(evaluation, judge(evaluation), {}, "it")
     assert document["artefacts"]["it"]["accuracy"] is None
     assert "accuracy was not measured" in as_markdown(document, [])
 
@@ -204,7 +204,9 @@ def test_multi_label_models_are_judged_on_sets_of_labels(measure: Measure) -> No
 
 
 def write(evaluation: Evaluation, folder: Path) -> tuple[dict[str, Any], str, list[Path]]:
-    files = write_report(evaluation, judge(evaluation), folder, {"name": "@cf/acme/<b>|mood"})
+    about = {"name": "@cf/acme/<b>|mood"}
+    write_report(evaluation, judge(evaluation), folder, about, chosen="it")
+    files = sorted(folder.iterdir())
     document = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     return document, (folder / "report.md").read_text(encoding="utf-8"), files
 
@@ -214,7 +216,7 @@ def test_the_report_is_written_whether_the_gate_passes_or_not(measure: Measure, 
     good, text, files = write(measure(Stand(), timing=timing), tmp_path / "good")
     bad, worse, _ = write(measure(Stand(flip_every=10), timing=timing), tmp_path / "bad")
     assert (good["passed"], bad["passed"]) == (True, False)
-    assert "All checks passed" in text
+    assert "it passed the gate" in text
     assert "A check failed" in worse
     assert {file.name for file in files} == {
         "report.json", "report.md", "accuracy-speed.png", "speed-by-length.png", "probability-shift.png",

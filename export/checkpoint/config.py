@@ -1,0 +1,132 @@
+"""``config.json``: what the model is, which labels it scores, and how many tokens it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from export.checkpoint.files import display_name, read_object
+from export.errors import CheckpointError
+
+_PROBLEM_TYPES = ("single_label_classification", "multi_label_classification")
+_HEAD = "ForSequenceClassification"
+# Below this a tokenizer's own limit is a mistake rather than a choice.
+_FEWEST_TOKENS = 8
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings of one checkpoint; every method raises CheckpointError for what will not do."""
+
+    name: str
+    values: Mapping[str, Any]
+
+    @property
+    def family(self) -> str:
+        """``model_type``."""
+        return str(self.values.get("model_type"))
+
+    def count(self, key: str) -> int:
+        """A positive whole number."""
+        value = self.values.get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise CheckpointError(f"{self.name}: config.json says {key} is {value!r}; it must be 1 or more.")
+        return value
+
+    def epsilon(self) -> float:
+        """``layer_norm_eps``; 1e-12 where the config is silent, as in transformers."""
+        value = self.values.get("layer_norm_eps", 1e-12)
+        if not isinstance(value, float | int) or not 0 < value < 1:
+            raise CheckpointError(f"{self.name}: config.json says layer_norm_eps is {value!r}.")
+        return float(value)
+
+    def head_count(self, key: str, hidden: int) -> int:
+        """Attention heads, which must share ``hidden`` out evenly."""
+        heads = self.count(key)
+        if hidden % heads:
+            raise CheckpointError(
+                f"{self.name}: {heads} attention heads cannot share {hidden} numbers evenly."
+            )
+        return heads
+
+    def refuse_what_is_no_text_classifier(self) -> None:
+        """Another head, a decoder, or relative positions, which transformers 5 itself gets wrong."""
+        names = self.values.get("architectures") or []
+        if names and not any(str(name).endswith(_HEAD) for name in names):
+            raise CheckpointError(
+                f"{self.name} is a {names[0]}, not a text classifier; fine-tune it with a "
+                f"…{_HEAD} class first."
+            )
+        if self.values.get("is_decoder") or self.values.get("add_cross_attention"):
+            raise CheckpointError(f"{self.name} is set up as a decoder; only encoders can be exported.")
+        positions = self.values.get("position_embedding_type", "absolute")
+        if positions != "absolute":
+            raise CheckpointError(
+                f"{self.name} uses {positions} position embeddings, which cannot be exported; "
+                "only absolute ones can."
+            )
+
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes in the order of the logits; two or more, all different."""
+        names = self._label_names()
+        if len(names) < 2:
+            raise CheckpointError(f"{self.name} has one label only; a classifier needs two or more.")
+        if not all(names) or len(set(names)) != len(names):
+            raise CheckpointError(
+                f"{self.name}: the labels {', '.join(names)} are not all different and not empty; "
+                "correct id2label in its config.json."
+            )
+        return names
+
+    def _label_names(self) -> tuple[str, ...]:
+        names = self.values.get("id2label")
+        if names is None and self.values.get("num_labels") is not None:
+            return tuple(f"LABEL_{i}" for i in range(self.count("num_labels")))
+        if not isinstance(names, dict) or not names:
+            raise CheckpointError(
+                f"{self.name}/config.json names no labels; add id2label to it, for example "
+                '"id2label": {"0": "negative", "1": "positive"}.'
+            )
+        try:
+            return tuple(str(names[str(i)]) for i in range(len(names)))
+        except KeyError as error:
+            raise CheckpointError(
+                f"{self.name}/config.json has gaps in id2label: no label {error}; "
+                'number the labels "0", "1", "2" and so on.'
+            ) from error
+
+    def problem_type(self) -> str:
+        """Softmax or one sigmoid per label; transformers' default is the first."""
+        value = self.values.get("problem_type") or _PROBLEM_TYPES[0]
+        if value not in _PROBLEM_TYPES:
+            raise CheckpointError(
+                f"{self.name} is trained for {value!r}; only {' and '.join(_PROBLEM_TYPES)} can be served."
+            )
+        return str(value)
+
+    def pad_id(self, default: int | None) -> int:
+        """``pad_token_id``, or the family's default where the config is silent."""
+        value = self.values.get("pad_token_id", default)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise CheckpointError(
+                f"{self.name}: config.json says pad_token_id is {value!r}; name the padding token's id there."
+            )
+        return value
+
+
+def read_config(folder: Path) -> Config:
+    """``config.json`` of a folder; raises CheckpointError if it is missing or no JSON object."""
+    return Config(display_name(folder), read_object(folder, "config.json"))
+
+
+def tokens_limit(folder: Path, positions: int) -> int:
+    """The longest input: as many as there are positions, or fewer if the tokenizer's config says so."""
+    if not (folder / "tokenizer_config.json").is_file():
+        return positions
+    limit = read_object(folder, "tokenizer_config.json").get("model_max_length")
+    # "No limit" is written as 1e30 there.
+    if isinstance(limit, int | float) and _FEWEST_TOKENS <= limit < positions:
+        return int(limit)
+    return positions

@@ -1,0 +1,92 @@
+"""Read a Hugging Face sequence classifier from a folder, without torch."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from export.checkpoint.config import Config, read_config, tokens_limit
+from export.checkpoint.families import Family, why_not_written, written_family
+from export.checkpoint.files import sha256
+from export.checkpoint.model import Checkpoint, Encoder
+from export.checkpoint.tensors import Tensors, weight_files, weights_digest
+from export.checkpoint.tokenizer import check_ids, load_tokenizer, tokenizer_file
+from export.errors import CheckpointError
+
+# Of the architectures that torch exports, those that number positions from pad_token_id + 1.
+_COUNT_FROM_PADDING = (
+    "camembert", "data2vec-text", "longformer", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta",
+    "xlm-roberta-xl", "xmod",
+)  # fmt: skip
+
+
+def load_checkpoint(folder: Path, work: Path | None = None) -> Checkpoint:
+    """Read ``config.json``, the safetensors weights and the tokenizer of a folder.
+
+    Args:
+        folder: Hugging Face layout; never written to.
+        work: where a ``tokenizer.json`` goes that has to be converted from an older format;
+            None refuses a folder that has none.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, it is no classifier, or its architecture
+            needs torch and torch is not installed.
+    """
+    config = read_config(folder)
+    config.refuse_what_is_no_text_classifier()
+    labels, problem_type = config.labels(), config.problem_type()
+    files = weight_files(folder)
+    family = written_family(config)
+    encoder: Encoder | None = None
+    pad_id = config.pad_id(family.pad_id if family else None)
+    if family:
+        encoder = _encoder(family, config, files, pad_id, labels)
+        vocabulary, positions = len(encoder.words), len(encoder.positions)
+    else:
+        _require_torch(config)
+        vocabulary, positions = config.count("vocab_size"), _positions(config, pad_id)
+    tokens = tokenizer_file(folder, work)
+    check_ids(load_tokenizer(tokens), config.name, vocabulary, pad_id)
+    return Checkpoint(
+        name=config.name,
+        folder=folder,
+        family=config.family,
+        encoder=encoder,
+        labels=labels,
+        problem_type=problem_type,
+        max_tokens=tokens_limit(folder, positions),
+        vocabulary=vocabulary,
+        pad_id=pad_id,
+        tokenizer_file=tokens,
+        weights_sha256=weights_digest(files),
+        tokenizer_sha256=sha256(tokens),
+    )
+
+
+def _encoder(
+    family: Family, config: Config, files: list[Path], pad_id: int, labels: tuple[str, ...]
+) -> Encoder:
+    encoder = family.build(config, Tensors(files, family.prefix), pad_id)
+    scored = encoder.classifier.weight.shape[1]
+    if scored != len(labels):
+        raise CheckpointError(f"{config.name} scores {scored} labels but its config names {len(labels)}.")
+    if pad_id >= len(encoder.words):
+        raise CheckpointError(
+            f"{config.name}: config.json says pad_token_id is {pad_id}; the model knows "
+            f"{len(encoder.words)} tokens."
+        )
+    return encoder
+
+
+def _require_torch(config: Config) -> None:
+    missing = [name for name in ("torch", "transformers", "onnxscript") if not importlib.util.find_spec(name)]
+    if missing:
+        raise CheckpointError(
+            f"{config.name} {why_not_written(config)}; install {', '.join(missing)} for it: "
+            "pip install 'tritonflare[torch]'."
+        )
+
+
+def _positions(config: Config, pad_id: int) -> int:
+    rows = config.count("max_position_embeddings")
+    return rows - pad_id - 1 if config.family in _COUNT_FROM_PADDING else rows

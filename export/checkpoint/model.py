@@ -1,0 +1,95 @@
+"""What a checkpoint is once it has been read: one shape of model, whatever family it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Linear:
+    """``y = x @ weight + bias``; weight FP32 [in, out], bias FP32 [out]."""
+
+    weight: Array
+    bias: Array
+
+
+@dataclass(frozen=True)
+class Norm:
+    """Layer normalisation over the last axis; gamma and beta FP32 [hidden]."""
+
+    gamma: Array
+    beta: Array
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One transformer layer, post-norm: attention → norm → GELU feed-forward → norm."""
+
+    query: Linear
+    key: Linear
+    value: Linear
+    output: Linear
+    attention_norm: Norm
+    expand: Linear
+    contract: Linear
+    output_norm: Norm
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Weights of a text classifier that pools the first token.
+
+    words FP32 [vocabulary, hidden]; positions FP32 [max tokens, hidden], row 0 for the first
+    token, token-type row 0 already added where the family has one; head: dense, activation
+    (``relu`` or ``tanh``), classifier [hidden, labels].
+    """
+
+    words: Array
+    positions: Array
+    embedding_norm: Norm
+    layers: tuple[Layer, ...]
+    dense: Linear
+    activation: str
+    classifier: Linear
+    heads: int
+    epsilon: float
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A classifier with what its config and tokenizer say about it.
+
+    Attributes:
+        name: how people call it: the hub id, or the folder's name.
+        folder: where its files are.
+        family: ``model_type`` of the config.
+        encoder: the weights; None if the architecture is not one that we write ourselves,
+            and only torch can read it (export.route).
+        labels: names of the classes, in the order of the logits.
+        problem_type: ``single_label_classification`` or ``multi_label_classification``.
+        max_tokens: the longest input, special tokens included.
+        vocabulary: rows of the word embeddings; every token id is smaller.
+        pad_id: the token id that fills short rows of a batch.
+        tokenizer_file: a ``tokenizer.json``, the checkpoint's own or converted from it.
+        weights_sha256: of the weights file; of all shards' digests where there are several.
+        tokenizer_sha256: of ``tokenizer_file``.
+    """
+
+    name: str
+    folder: Path
+    family: str
+    encoder: Encoder | None
+    labels: tuple[str, ...]
+    problem_type: str
+    max_tokens: int
+    vocabulary: int
+    pad_id: int
+    tokenizer_file: Path
+    weights_sha256: str
+    tokenizer_sha256: str

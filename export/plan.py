@@ -1,0 +1,86 @@
+"""What an export is asked to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from export.errors import ExportError
+from export.evaluation.gate import DEFAULT_LIMITS, Limits
+from export.evaluation.timing import TimingSettings
+from export.quantise.candidates import SCHEMES
+from export.spec import TARGETS
+
+PRECISIONS = ("fp32", "fp16", "int8")
+DEFAULT_PRECISION = {"cpu": "int8", "onnxruntime": "fp16", "tensorrt": "fp16"}
+AUTO = "auto"
+INT8_CHOICES = (*SCHEMES, AUTO)
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """One export.
+
+    Attributes:
+        source: a Hugging Face folder or a hub id.
+        repository: the folder that Triton reads.
+        artefacts: where files of all precisions and the report are kept, a folder a model.
+        name: public name; None takes it from the checkpoint's ``tritonflare.json``.
+        revision: branch, tag or commit of a hub id.
+        target: one of `export.spec.TARGETS`.
+        precision: which one is published; None is the target's usual one.
+        int8: one of `INT8_CHOICES`; ``auto`` measures all and takes the fastest that passes.
+        examples: labelled texts; None takes those that lie in the checkpoint's folder, or our own.
+        limits: of the gate, by precision.
+        timing: how time is taken; None takes none.
+        all_precisions: build and report FP32, FP16 and INT8, not only what is published.
+        instances: copies of the encoder that run at once.
+        compare_openvino: put OpenVINO into the report as well.
+    """
+
+    source: str
+    repository: Path
+    artefacts: Path
+    name: str | None = None
+    revision: str | None = None
+    target: str = "cpu"
+    precision: str | None = None
+    int8: str = "token"
+    examples: Path | None = None
+    limits: Mapping[str, Limits] = field(default_factory=lambda: DEFAULT_LIMITS)
+    timing: TimingSettings | None = field(default_factory=TimingSettings)
+    all_precisions: bool = True
+    instances: int = 2
+    compare_openvino: bool = False
+
+    def __post_init__(self) -> None:
+        if self.target not in TARGETS:
+            raise ExportError(f"{self.target!r} is no target; known are {', '.join(TARGETS)}.")
+        if self.target == "onnxruntime" and self.served == "int8":
+            raise ExportError(
+                "INT8 for --target onnxruntime would run on the CPU; choose fp16, or another target."
+            )
+        if self.target == "tensorrt" and self.served == "fp32":
+            raise ExportError(
+                "TensorRT plans are built as fp16, or int8 with fp16 beside it; choose one of them."
+            )
+        if self.int8 == AUTO and self.timing is None:
+            raise ExportError("--int8 auto chooses by speed; it cannot do without timing.")
+
+    @property
+    def served(self) -> str:
+        """The precision that is published."""
+        return self.precision or DEFAULT_PRECISION[self.target]
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """What is built: FP32 always, because the others are compared with it."""
+        if self.all_precisions:
+            return PRECISIONS
+        return tuple(p for p in PRECISIONS if p in ("fp32", self.served))
+
+    @property
+    def schemes(self) -> tuple[str, ...]:
+        """INT8 schemes that are tried."""
+        return SCHEMES if self.int8 == AUTO else (self.int8,)

@@ -1,0 +1,91 @@
+"""What is exported: a checkpoint with its tokenizer, its card, and the texts it is judged on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from export.checkpoint import Checkpoint, load_checkpoint, resolve_source
+from export.checkpoint.tokenizer import load_tokenizer
+from export.errors import CheckpointError
+from export.evaluation.data import Examples, load_examples
+from export.plan import ExportPlan
+from export.route import Route, route_of
+from export.samples import default_examples, own_texts
+
+CARD = "tritonflare.json"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint, ready to be exported.
+
+    tokenizer: truncates to the model's limit and does not pad. rows: token ids of the
+    exporter's own texts, for verification and calibration; not those that accuracy is taken on.
+    """
+
+    checkpoint: Checkpoint
+    route: Route
+    tokenizer: Tokenizer
+    examples: Examples
+    rows: list[list[int]]
+    name: str
+    description: str
+    created_at: str
+
+
+def read_source(plan: ExportPlan, work: Path) -> Source:
+    """Read everything that an export starts from.
+
+    Args:
+        plan: says which checkpoint, name and labelled texts.
+        work: a folder for a tokenizer that has to be converted.
+
+    Raises:
+        ExportError: the checkpoint, its tokenizer, its card or the labelled texts cannot be used.
+    """
+    folder = resolve_source(plan.source, plan.revision)
+    checkpoint = load_checkpoint(folder, work)
+    tokenizer = load_tokenizer(checkpoint.tokenizer_file)
+    tokenizer.enable_truncation(checkpoint.max_tokens)
+    labels, problem_type = checkpoint.labels, checkpoint.problem_type
+    if plan.examples:
+        examples = load_examples(plan.examples, labels, problem_type)
+    else:
+        examples = default_examples(folder, labels, problem_type)
+    card = _card(folder, checkpoint)
+    return Source(
+        checkpoint=checkpoint,
+        route=route_of(checkpoint),
+        tokenizer=tokenizer,
+        examples=examples,
+        rows=[encoding.ids for encoding in tokenizer.encode_batch_fast(list(own_texts()))],
+        name=plan.name or card["name"],
+        description=card["description"],
+        created_at=card["created_at"],
+    )
+
+
+def _card(folder: Path, checkpoint: Checkpoint) -> dict[str, str]:
+    """Name, description and date from the folder's ``tritonflare.json``, with defaults for all."""
+    card = {
+        "name": f"@local/{checkpoint.name}",
+        "description": f"Text classifier with {len(checkpoint.labels)} labels",
+        "created_at": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3],
+    }
+    file = folder / CARD
+    if not file.is_file():
+        return card
+    try:
+        given = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{checkpoint.name}/{CARD} is not JSON: {error}.") from error
+    if not isinstance(given, dict) or not all(isinstance(given.get(key, ""), str) for key in card):
+        raise CheckpointError(
+            f"{checkpoint.name}/{CARD} must be an object with text values for {', '.join(card)}."
+        )
+    return card | {key: given[key] for key in card if key in given}
