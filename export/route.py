@@ -33,9 +33,9 @@ class Route(Protocol):
 
 def route_of(checkpoint: Checkpoint) -> Route:
     """Our own writer where the checkpoint was read for it, else torch."""
-    if checkpoint.encoder is None:
+    if checkpoint.weights is None:
         return TorchRoute(checkpoint)
-    return WrittenRoute(checkpoint.encoder)
+    return WrittenRoute(checkpoint.weights)
 
 
 class WrittenRoute:

@@ -80,8 +80,8 @@ class TorchRoute:
                 model: onnx.ModelProto = program.model_proto
         except Exception as error:  # the tracer's own, and whatever the model's code raises under it
             raise ExportError(
-                f"torch cannot export {self._checkpoint.name}, a {self._checkpoint.family!r} model: "
-                f"{_first_line(error)}"
+                f"torch cannot export {self._checkpoint.name}, a {self._checkpoint.family!r} model "
+                f"({_first_line(error)})."
             ) from error
         _forget_where_it_was_made(model)
         return model
@@ -122,11 +122,13 @@ def _load(checkpoint: Checkpoint) -> Any:
                 output_loading_info=True,
             )
     except Exception as error:  # whatever transformers raises over files that others wrote
-        raise CheckpointError(f"transformers cannot read {checkpoint.name}: {_first_line(error)}") from error
+        raise CheckpointError(
+            f"transformers cannot read {checkpoint.name} ({_first_line(error)})."
+        ) from error
     missing = sorted(info["missing_keys"])
     if missing:
         raise CheckpointError(
-            f"{checkpoint.name} has no tensor {missing[0]!r}; is it a trained classifier, or a bare encoder?"
+            f"{checkpoint.name} has no tensor {missing[0]!r}; it is no trained text classifier."
         )
     for name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
@@ -181,6 +183,7 @@ def _without_noise() -> Iterator[None]:
     exporter = logging.getLogger("torch.onnx")
     before = exporter.level
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     exporter.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
@@ -189,6 +192,7 @@ def _without_noise() -> Iterator[None]:
     finally:
         exporter.setLevel(before)
         transformers.logging.set_verbosity(level)
+        transformers.logging.enable_progress_bar()
 
 
 def _first_line(error: Exception) -> str:

@@ -54,13 +54,9 @@ def _norm(tensors: Tensors, name: str, hidden: int) -> Norm:
     return Norm(tensors.read(f"{name}.weight", hidden), tensors.read(f"{name}.bias", hidden))
 
 
-def _labels(tensors: Tensors, name: str) -> int:
-    return tensors.shape(f"{name}.weight")[0]
-
-
 def _table(tensors: Tensors, name: str, hidden: int) -> Array:
     """An embedding table; the number of rows is what the file says."""
-    return tensors.read(name, tensors.shape(name)[0], hidden)
+    return tensors.read(name, tensors.rows(name), hidden)
 
 
 def _distilbert(config: Config, tensors: Tensors, _pad_id: int) -> Encoder:
@@ -87,7 +83,7 @@ def _distilbert(config: Config, tensors: Tensors, _pad_id: int) -> Encoder:
         layers=tuple(layers),
         dense=_linear(tensors, "pre_classifier", hidden, hidden),
         activation="relu",
-        classifier=_linear(tensors, "classifier", hidden, _labels(tensors, "classifier")),
+        classifier=_linear(tensors, "classifier", hidden, tensors.rows("classifier.weight")),
         heads=config.head_count("n_heads", hidden),
         epsilon=1e-12,
     )
@@ -139,7 +135,7 @@ def _bert_like(
         layers=tuple(layers),
         dense=_linear(tensors, dense, hidden, hidden),
         activation="tanh",
-        classifier=_linear(tensors, classifier, hidden, _labels(tensors, classifier)),
+        classifier=_linear(tensors, classifier, hidden, tensors.rows(f"{classifier}.weight")),
         heads=config.head_count("num_attention_heads", hidden),
         epsilon=config.epsilon(),
     )

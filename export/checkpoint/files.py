@@ -36,7 +36,7 @@ def read_object(folder: Path, name: str) -> dict[str, Any]:
     try:
         content = json.loads(require(folder, name).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{display_name(folder)}/{name} is not JSON: {error}") from error
+        raise CheckpointError(f"{display_name(folder)}/{name} is not JSON ({error}).") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{display_name(folder)}/{name} holds no JSON object.")
     return content

@@ -37,11 +37,11 @@ def load_checkpoint(folder: Path, work: Path | None = None) -> Checkpoint:
     labels, problem_type = config.labels(), config.problem_type()
     files = weight_files(folder)
     family = written_family(config)
-    encoder: Encoder | None = None
+    weights: Encoder | None = None
     pad_id = config.pad_id(family.pad_id if family else None)
     if family:
-        encoder = _encoder(family, config, files, pad_id, labels)
-        vocabulary, positions = len(encoder.words), len(encoder.positions)
+        weights = _weights(family, config, files, pad_id, labels)
+        vocabulary, positions = len(weights.words), len(weights.positions)
     else:
         _require_torch(config)
         vocabulary, positions = config.count("vocab_size"), _positions(config, pad_id)
@@ -51,7 +51,7 @@ def load_checkpoint(folder: Path, work: Path | None = None) -> Checkpoint:
         name=config.name,
         folder=folder,
         family=config.family,
-        encoder=encoder,
+        weights=weights,
         labels=labels,
         problem_type=problem_type,
         max_tokens=tokens_limit(folder, positions),
@@ -63,7 +63,7 @@ def load_checkpoint(folder: Path, work: Path | None = None) -> Checkpoint:
     )
 
 
-def _encoder(
+def _weights(
     family: Family, config: Config, files: list[Path], pad_id: int, labels: tuple[str, ...]
 ) -> Encoder:
     encoder = family.build(config, Tensors(files, family.prefix), pad_id)

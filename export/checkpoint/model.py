@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from export.errors import CheckpointError
+
 Array = npt.NDArray[np.float32]
 
 
@@ -69,8 +71,8 @@ class Checkpoint:
         name: how people call it: the hub id, or the folder's name.
         folder: where its files are.
         family: ``model_type`` of the config.
-        encoder: the weights; None if the architecture is not one that we write ourselves,
-            and only torch can read it (export.route).
+        weights: what a graph is written from; None if the architecture is not one that we
+            write ourselves, and only torch can read it (export.route).
         labels: names of the classes, in the order of the logits.
         problem_type: ``single_label_classification`` or ``multi_label_classification``.
         max_tokens: the longest input, special tokens included.
@@ -84,7 +86,7 @@ class Checkpoint:
     name: str
     folder: Path
     family: str
-    encoder: Encoder | None
+    weights: Encoder | None
     labels: tuple[str, ...]
     problem_type: str
     max_tokens: int
@@ -93,3 +95,12 @@ class Checkpoint:
     tokenizer_file: Path
     weights_sha256: str
     tokenizer_sha256: str
+
+    @property
+    def encoder(self) -> Encoder:
+        """The weights, for what can only be done with them; raises CheckpointError if there are none."""
+        if self.weights is None:
+            raise CheckpointError(
+                f"{self.name} is a {self.family!r} model that torch exports; it comes as fp32 and fp16 only."
+            )
+        return self.weights

@@ -105,7 +105,7 @@ def _downloaded(source: str, revision: str | None) -> Path:
             "read; convert it where you trust it, with transformers' save_pretrained, and give that folder."
         )
     try:
-        return Path(snapshot_download(source, revision=found.sha, allow_patterns=list(_FILES)))
+        return Path(snapshot_download(source, revision=revision, allow_patterns=list(_FILES)))
     except Exception as error:  # dozens of kinds, and their texts quote addresses
         raise CheckpointError(
             f"the download of {source} stopped ({type(error).__name__}); run it again, and it goes on."

@@ -88,8 +88,16 @@ class Tensors:
         name = name.removeprefix("module.").removeprefix(self._prefix)
         return name.replace(".gamma", ".weight").replace(".beta", ".bias")
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor as it is stored."""
+    def rows(self, name: str) -> int:
+        """Rows of a table, of which the config says nothing; at least one."""
+        shape = self._shape(name)
+        if len(shape) != 2 or not shape[0]:
+            raise CheckpointError(
+                f"{self._where}: tensor {name!r} has shape {list(shape)}; it must be a table."
+            )
+        return shape[0]
+
+    def _shape(self, name: str) -> tuple[int, ...]:
         opened, stored = self._require(name)
         return tuple(opened.get_slice(stored).get_shape())
 
@@ -100,7 +108,7 @@ class Tensors:
             CheckpointError: it is missing, has another shape, is not a float, or is not finite.
         """
         opened, stored = self._require(name)
-        kind, found = opened.get_slice(stored).get_dtype(), self.shape(name)
+        kind, found = opened.get_slice(stored).get_dtype(), self._shape(name)
         if found != shape:
             raise CheckpointError(
                 f"{self._where}: tensor {stored!r} has shape {list(found)} where its config asks "
@@ -127,6 +135,6 @@ class Tensors:
     def _require(self, name: str) -> tuple[Any, str]:
         if name not in self._found:
             raise CheckpointError(
-                f"{self._where} has no tensor {name!r}; is it a trained text classifier, or a bare encoder?"
+                f"{self._where} has no tensor {name!r}; it is no trained text classifier, or not all of one."
             )
         return self._found[name]

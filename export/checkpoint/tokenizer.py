@@ -72,7 +72,7 @@ def _convert(folder: Path, work: Path) -> Path:
 
 def _unreadable(folder: Path, error: Exception) -> CheckpointError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return CheckpointError(f"the tokenizer of {display_name(folder)} cannot be read: {reason}")
+    return CheckpointError(f"the tokenizer of {display_name(folder)} cannot be read ({reason}).")
 
 
 def load_tokenizer(file: Path) -> Tokenizer:

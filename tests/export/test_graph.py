@@ -4,14 +4,17 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
+from onnx import numpy_helper
 
 from export.artefact import Artefact
 from export.checkpoint import Checkpoint, load_checkpoint
-from export.graph.encoder import PRECISIONS, build_graph
+from export.errors import ExportError
+from export.graph.encoder import FLAVOURS, build_graph
 from export.graph.linear import quantise_columns
 from export.reference import logits as reference_logits
-from tests.export.small import POSITIONS, WORDS, write_checkpoint
+from tests.export.small import FAMILIES, POSITIONS, WORDS, write_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -26,33 +29,108 @@ def rows() -> list[list[int]]:
     return [rng.integers(0, len(WORDS), length).tolist() for length in lengths]
 
 
-def load(checkpoint: Checkpoint, precision: str, folder: Path) -> Artefact:
-    model = build_graph(checkpoint.encoder, precision)
+def load(checkpoint: Checkpoint, precision: str, folder: Path, flavour: str = "fused") -> Artefact:
+    model = build_graph(checkpoint.encoder, precision, flavour)
     onnx.checker.check_model(model)
     file = folder / "model.onnx"
     file.write_bytes(model.SerializeToString())
     return Artefact(file, len(checkpoint.labels))
 
 
-@pytest.mark.parametrize(("precision", "bound"), [("fp32", 2e-5), ("fp16", 3e-2), ("int8", 0.5)])
+GRAPHS = [("fp32", "fused"), ("fp32", "plain"), ("fp16", "fused"), ("fp16", "plain"), ("int8", "fused")]
+BOUNDS = {"fp32": 2e-5, "fp16": 3e-2, "int8": 0.5}
+
+
+@pytest.mark.parametrize(("precision", "flavour"), GRAPHS)
 def test_the_graph_computes_the_reference(
-    checkpoint: Checkpoint, rows: list[list[int]], tmp_path: Path, precision: str, bound: float
+    checkpoint: Checkpoint, rows: list[list[int]], tmp_path: Path, precision: str, flavour: str
 ) -> None:
     wanted = np.array([reference_logits(checkpoint.encoder, row) for row in rows])
     assert np.abs(wanted).max() > 1  # else the bounds below would say nothing
-    found = load(checkpoint, precision, tmp_path).alone(rows)
-    assert np.abs(found - wanted).max() < bound
+    found = load(checkpoint, precision, tmp_path, flavour).alone(rows)
+    assert np.abs(found - wanted).max() < BOUNDS[precision]
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_every_family_computes_its_reference(
+    rows: list[list[int]], tmp_path: Path, family: str, flavour: str
+) -> None:
+    checkpoint = load_checkpoint(write_checkpoint(tmp_path / "m", labels=3, family=family))
+    wanted = np.array([reference_logits(checkpoint.encoder, row) for row in rows[:12]])
+    artefact = load(checkpoint, "fp32", tmp_path, flavour)
+    assert np.abs(artefact.alone(rows[:12]) - wanted).max() < 2e-5
+    assert np.abs(artefact.mixed(rows[:12]) - wanted).max() < 2e-5
+
+
+@pytest.mark.parametrize(("precision", "flavour"), GRAPHS)
 @pytest.mark.parametrize("batch", [2, 7, 17, 43])
 def test_padding_and_neighbours_do_not_change_an_answer(
-    checkpoint: Checkpoint, rows: list[list[int]], tmp_path: Path, precision: str, batch: int
+    checkpoint: Checkpoint, rows: list[list[int]], tmp_path: Path, precision: str, flavour: str, batch: int
 ) -> None:
-    artefact = load(checkpoint, precision, tmp_path)
+    artefact = load(checkpoint, precision, tmp_path, flavour)
     shift = np.abs(artefact.mixed(rows, [batch]) - artefact.alone(rows)).max()
     # FP16 rounds where FP32 adds in another order; the other two may differ in the last bits only.
     assert shift < (2e-2 if precision == "fp16" else 1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_the_plain_flavour_has_standard_operators_only(checkpoint: Checkpoint, precision: str) -> None:
+    model = build_graph(checkpoint.encoder, precision, "plain")
+    assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 17)]
+    assert {node.domain for node in model.graph.node} == {""}
+    onnx.shape_inference.infer_shapes(model, strict_mode=True)
+
+
+def test_the_plain_fp16_graph_normalises_in_fp32_and_never_leaves_fp16s_range(checkpoint: Checkpoint) -> None:
+    model = build_graph(checkpoint.encoder, "fp16", "plain")
+    types = {
+        v.name: v.type.tensor_type.elem_type
+        for v in onnx.shape_inference.infer_shapes(model).graph.value_info
+    }
+    norms = [node for node in model.graph.node if node.op_type == "LayerNormalization"]
+    assert len(norms) == 1 + 2 * len(checkpoint.encoder.layers)
+    assert {types[node.input[0]] for node in norms} == {onnx.TensorProto.FLOAT}
+    products = [node for node in model.graph.node if node.op_type in ("MatMul", "Softmax", "Erf")]
+    assert {types[node.output[0]] for node in products} == {onnx.TensorProto.FLOAT16}
+    halves = [
+        numpy_helper.to_array(t) for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT16
+    ]
+    assert max(np.abs(half).max() for half in halves) <= 10_000
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_row_of_nothing_but_padding_harms_nobody(
+    checkpoint: Checkpoint, tmp_path: Path, precision: str
+) -> None:
+    load(checkpoint, precision, tmp_path, "plain")
+    session = ort.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    ids = np.array([[2, 7, 3], [0, 0, 0]])
+    mask = np.array([[1, 1, 1], [0, 0, 0]])
+    (both,) = session.run(["logits"], {"input_ids": ids, "attention_mask": mask})
+    (alone,) = session.run(["logits"], {"input_ids": ids[:1], "attention_mask": mask[:1]})
+    assert np.isfinite(both).all()
+    np.testing.assert_allclose(both[0], alone[0], atol=2e-2 if precision == "fp16" else 1e-5)
+
+
+def test_weights_and_nodes_keep_their_names_in_both_flavours(checkpoint: Checkpoint) -> None:
+    parts = ("query", "key", "value", "output", "expand", "contract")
+    wanted = {f"layer{i}_{part}" for i in range(len(checkpoint.encoder.layers)) for part in parts}
+    for flavour in FLAVOURS:
+        model = build_graph(checkpoint.encoder, "fp32", flavour)
+        constants = {tensor.name for tensor in model.graph.initializer}
+        assert wanted <= constants
+        assert {node.input[1] for node in model.graph.node if node.op_type == "MatMul"} & constants == wanted
+        again = build_graph(checkpoint.encoder, "fp32", flavour)
+        assert again.SerializeToString(deterministic=True) == model.SerializeToString(deterministic=True)
+
+
+def test_weights_too_large_for_one_file_are_refused_before_they_are_copied(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("export.graph.builder._LARGEST", 1000)
+    with pytest.raises(ExportError, match="too large for one ONNX file"):
+        build_graph(checkpoint.encoder, "fp32")
 
 
 def test_the_int8_graph_multiplies_integers_in_every_layer(checkpoint: Checkpoint) -> None:
