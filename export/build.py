@@ -59,13 +59,13 @@ class Builder:
             passes: whether the artefact of that name is good enough.
 
         Returns:
-            Its name; None if a quarter of all weights in FP32 is not enough.
+            Its name; None if half of all weights in FP32 is not enough.
         """
         name = f"{INT8}token{WIDE}"
         self.progress.step("measuring the sensitivity of single weights")
         order = list(sensitivity(self._fp32, self._token, self._score))
         count = 1
-        while count <= max(1, len(order) // 4):
+        while count <= max(1, len(order) // 2):
             self._write(name, lambda wide=order[:count]: self._token(wide))  # type: ignore[misc]
             if passes(name):
                 return name

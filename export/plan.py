@@ -39,7 +39,7 @@ class ExportPlan:
         compare_openvino: put OpenVINO into the report as well.
     """
 
-    source: str
+    source: str | Path
     repository: Path
     artefacts: Path
     name: str | None = None
@@ -75,7 +75,12 @@ class ExportPlan:
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """What is built: FP32 always, because the others are compared with it."""
+        """What is built: FP32 always, because the others are compared with it; INT8 is for CPUs.
+
+        A TensorRT plan's INT8 is a graph of its own (export.tensorrt).
+        """
+        if self.target != "cpu":
+            return ("fp32", "fp16")
         if self.all_precisions:
             return PRECISIONS
         return tuple(p for p in PRECISIONS if p in ("fp32", self.served))

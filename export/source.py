@@ -48,7 +48,7 @@ def read_source(plan: ExportPlan, work: Path) -> Source:
     Raises:
         ExportError: the checkpoint, its tokenizer, its card or the labelled texts cannot be used.
     """
-    folder = resolve_source(plan.source, plan.revision)
+    folder = resolve_source(str(plan.source), plan.revision)
     checkpoint = load_checkpoint(folder, work)
     tokenizer = load_tokenizer(checkpoint.tokenizer_file)
     tokenizer.enable_truncation(checkpoint.max_tokens)

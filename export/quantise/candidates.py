@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnx
 
 from export.quantise import calibrate
-from export.quantise.rewrite import products, quantise
+from export.quantise.rewrite import quantisable, quantise
 from export.quantise.schemes import FULL_RANGE, REDUCED_RANGE, Blocks, Static, Tokenwise
 
 Rows = Sequence[Sequence[int]]
@@ -53,7 +53,7 @@ def sensitivity(
         build: makes the INT8 model in which the named weights stay FP32.
         score: probabilities [N, labels] of the sample texts.
     """
-    names = [product.weight for product in products(model)]
+    names = quantisable(model)
     wanted = score(model)
     found = {
         name: float(np.abs(score(build([other for other in names if other != name])) - wanted).mean())

@@ -34,6 +34,12 @@ def products(model: onnx.ModelProto) -> list[Product]:
     ]
 
 
+def quantisable(model: onnx.ModelProto) -> list[str]:
+    """Names of the weights that `quantise` rounds: the word table, and every product's weight once."""
+    tables = [node.input[0] for node in model.graph.node if _is_word_lookup(node, model)]
+    return list(dict.fromkeys([*tables, *(product.weight for product in products(model))]))
+
+
 def quantise(
     model: onnx.ModelProto,
     scheme: Scheme,
@@ -62,7 +68,7 @@ def quantise(
                 operands[found.activations] = scheme.operand(graph, found.activations)
             scheme.product(graph, operands[found.activations], found.weight, weights[found.weight])
             graph.rename_last(node.output[0])
-        elif _is_word_lookup(node, model):
+        elif _is_word_lookup(node, model) and node.input[0] not in wide:
             (table,) = _constants(model, {node.input[0]})
             _lookup(graph, table.name, numpy_helper.to_array(table))
             graph.rename_last(node.output[0])

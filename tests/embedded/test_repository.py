@@ -6,14 +6,17 @@ import pytest
 
 from embedded.errors import EmbeddedError
 from embedded.repository import check_repository
-from export.run import ExportPlan, run_export
-from tests.export.small import write_checkpoint
+from export.plan import ExportPlan
+from export.run import run_export
+from tests.export.small import LENIENT, write_checkpoint
 
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     source = write_checkpoint(tmp_path / "mood")
-    run_export(ExportPlan(source, tmp_path / "repository", tmp_path / "artefacts"))
+    run_export(
+        ExportPlan(source, tmp_path / "repository", tmp_path / "artefacts", timing=None, limits=LENIENT)
+    )
     return tmp_path / "repository"
 
 
@@ -51,7 +54,9 @@ def test_the_highest_version_is_what_counts(repository: Path) -> None:
 
 
 def test_two_models_may_share_a_tokenizer(repository: Path, tmp_path: Path) -> None:
-    plan = ExportPlan(tmp_path / "mood", repository, tmp_path / "artefacts", served="fp32", name="@local/two")
+    plan = ExportPlan(
+        tmp_path / "mood", repository, tmp_path / "artefacts", precision="fp32", name="@local/two"
+    )
     run_export(plan)
     assert [model.name for model in check_repository(repository)] == ["@local/mood", "@local/two"]
     assert len(list(repository.glob("tokenizer_*"))) == 1

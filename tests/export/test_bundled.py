@@ -14,7 +14,8 @@ from tokenizers import Tokenizer
 from export.artefact import Artefact
 from export.checkpoint import load_checkpoint
 from export.graph.encoder import build_graph
-from export.run import ExportPlan, run_export
+from export.plan import ExportPlan
+from export.run import run_export
 from export.scores import probabilities
 from tests.texts import CHECKPOINT
 
@@ -27,7 +28,7 @@ def test_the_files_in_git_are_what_an_export_writes(tmp_path: Path) -> None:
     few = tmp_path / "few.tsv"
     few.write_text("".join((CHECKPOINT / "heldout.tsv").read_text(encoding="utf-8").splitlines(True)[:40]))
     places = tmp_path / "models", tmp_path / "artefacts"
-    run_export(ExportPlan(CHECKPOINT, *places, precisions=("int8",), examples=few, timing=None))
+    run_export(ExportPlan(CHECKPOINT, *places, all_precisions=False, examples=few, timing=None))
     listed = subprocess.run(
         ["git", "ls-files", "model_repository"], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -25,6 +25,8 @@ from export.evaluation.invariance import (
 )
 from export.evaluation.runner import Runner
 from export.graph.encoder import build_graph
+from export.quantise.rewrite import quantise
+from export.quantise.schemes import Tokenwise
 from tests.export.small import POSITIONS, WORDS, write_checkpoint
 
 SINGLE = "single_label_classification"
@@ -46,7 +48,10 @@ def check(runner: Runner, rows: list[list[int]]) -> Invariance:
 
 
 def write(checkpoint: Checkpoint, precision: str, file: Path) -> Path:
-    file.write_bytes(build_graph(checkpoint.encoder, precision).SerializeToString())
+    model = build_graph(checkpoint.encoder, "fp16" if precision == "fp16" else "fp32")
+    if precision == "int8":
+        model = quantise(model, Tokenwise())
+    file.write_bytes(model.SerializeToString())
     return file
 
 

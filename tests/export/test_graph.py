@@ -11,8 +11,8 @@ from onnx import numpy_helper
 from export.artefact import Artefact
 from export.checkpoint import Checkpoint, load_checkpoint
 from export.errors import ExportError
-from export.graph.encoder import FLAVOURS, build_graph
-from export.graph.linear import quantise_columns
+from export.graph.encoder import FLAVOURS, PRECISIONS, build_graph
+from export.quantise.schemes import quantise_columns
 from export.reference import logits as reference_logits
 from tests.export.small import FAMILIES, POSITIONS, WORDS, write_checkpoint
 
@@ -37,8 +37,8 @@ def load(checkpoint: Checkpoint, precision: str, folder: Path, flavour: str = "f
     return Artefact(file, len(checkpoint.labels))
 
 
-GRAPHS = [("fp32", "fused"), ("fp32", "plain"), ("fp16", "fused"), ("fp16", "plain"), ("int8", "fused")]
-BOUNDS = {"fp32": 2e-5, "fp16": 3e-2, "int8": 0.5}
+GRAPHS = [(precision, flavour) for precision in PRECISIONS for flavour in FLAVOURS]
+BOUNDS = {"fp32": 2e-5, "fp16": 3e-2}
 
 
 @pytest.mark.parametrize(("precision", "flavour"), GRAPHS)
@@ -70,7 +70,7 @@ def test_padding_and_neighbours_do_not_change_an_answer(
 ) -> None:
     artefact = load(checkpoint, precision, tmp_path, flavour)
     shift = np.abs(artefact.mixed(rows, [batch]) - artefact.alone(rows)).max()
-    # FP16 rounds where FP32 adds in another order; the other two may differ in the last bits only.
+    # FP16 rounds where FP32 adds in another order.
     assert shift < (2e-2 if precision == "fp16" else 1e-5)
 
 
@@ -133,13 +133,6 @@ def test_weights_too_large_for_one_file_are_refused_before_they_are_copied(
         build_graph(checkpoint.encoder, "fp32")
 
 
-def test_the_int8_graph_multiplies_integers_in_every_layer(checkpoint: Checkpoint) -> None:
-    model = build_graph(checkpoint.encoder, "int8")
-    products = [node.op_type for node in model.graph.node if "Mat" in node.op_type]
-    assert products == ["MatMulIntegerToFloat"] * 6 * len(checkpoint.encoder.layers)
-    assert not [node for node in model.graph.node if node.op_type == "DynamicQuantizeLinear"]
-
-
 def test_quantised_columns_are_within_half_a_step_and_survive_zeros() -> None:
     weight = np.random.default_rng(0).normal(0, 1, (64, 9)).astype(np.float32)
     weight[:, 4] = 0
@@ -150,15 +143,15 @@ def test_quantised_columns_are_within_half_a_step_and_survive_zeros() -> None:
     assert not quantised[:, 4].any()
 
 
-def test_an_all_zero_row_of_activations_does_not_divide_by_zero(
+def test_the_cpu_flavour_stays_free_of_the_slow_normalisation_after_optimisation(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
-    for layer in checkpoint.encoder.layers:
-        assert layer.output_norm.gamma.shape == layer.output_norm.beta.shape
-    norm = checkpoint.encoder.embedding_norm
-    saved = norm.gamma.copy(), norm.beta.copy()
-    norm.gamma[:], norm.beta[:] = 0, 0  # the first quantisation now sees nothing but zeros
-    try:
-        assert np.isfinite(load(checkpoint, "int8", tmp_path).alone([[2, 5, 3]])).all()
-    finally:
-        norm.gamma[:], norm.beta[:] = saved
+    # ONNX Runtime has a pass that would put the slow operator back, if it recognised the pattern.
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 3
+    model = build_graph(checkpoint.encoder, "fp32", "cpu").SerializeToString()
+    ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    kinds = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
+    assert kinds.count("LayerNormalization") == 1 + 2 * len(checkpoint.encoder.layers)
+    assert "SkipLayerNormalization" not in kinds

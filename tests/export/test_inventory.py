@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from export.errors import ExportError
+from export.plan import ExportPlan
 from export.repository.inventory import read_inventory, verify_repository
-from export.run import ExportPlan, run_export
-from tests.export.small import write_checkpoint
+from export.run import run_export
+from tests.export.small import LENIENT, write_checkpoint
 
 
 @pytest.fixture
@@ -15,7 +16,15 @@ def repository(tmp_path: Path) -> Path:
     source = write_checkpoint(tmp_path / "mood", labels=3)
     for name, served in (("@x/mood", "int8"), ("@x/mood-fp32", "fp32")):
         run_export(
-            ExportPlan(source, tmp_path / "repository", tmp_path / "artefacts", served=served, name=name)
+            ExportPlan(
+                source,
+                tmp_path / "repository",
+                tmp_path / "artefacts",
+                precision=served,
+                name=name,
+                timing=None,
+                limits=LENIENT,
+            )
         )
     return tmp_path / "repository"
 

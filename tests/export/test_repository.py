@@ -11,12 +11,12 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from export import triton_models
 from export.errors import ExportError, VerificationError
-from export.evaluation.gate import DEFAULT_LIMITS
+from export.plan import ExportPlan
 from export.repository.configs import encoder_config, ensemble_config, tokenizer_config
 from export.repository.write import write_encoder, write_ensemble, write_plan_kit, write_tokenizer
-from export.run import ExportPlan, run_export
+from export.run import run_export
 from export.spec import ServedModel, length_buckets
-from tests.export.small import write_checkpoint
+from tests.export.small import LENIENT, write_checkpoint
 
 MODEL = ServedModel(
     name="@cf/acme/mood", labels=("a", "b", "c"), max_tokens=64, precision="int8", target="cpu",
@@ -138,7 +138,7 @@ def test_a_name_that_could_leave_the_repository_is_refused(name: str) -> None:
 @pytest.fixture
 def plan(tmp_path: Path) -> ExportPlan:
     source = write_checkpoint(tmp_path / "mood", labels=3)
-    return ExportPlan(source, tmp_path / "repository", tmp_path / "artefacts", timing=None)
+    return ExportPlan(source, tmp_path / "repository", tmp_path / "artefacts", timing=None, limits=LENIENT)
 
 
 def test_an_export_publishes_one_precision_and_keeps_the_artefacts_of_all(plan: ExportPlan) -> None:
@@ -146,18 +146,18 @@ def test_an_export_publishes_one_precision_and_keeps_the_artefacts_of_all(plan: 
     assert sorted(p.name for p in plan.repository.iterdir()) == [
         "local-mood", "local-mood_encoder_int8", result.model.tokenizer,
     ]  # fmt: skip
-    assert sorted(p.parent.parent.name for p in plan.artefacts.rglob("model.onnx")) == [
+    assert sorted(p.parent.name for p in plan.artefacts.rglob("model.onnx")) == [
         "fp16",
         "fp32",
-        "int8",
+        "int8-token",
     ]
-    assert list(result.evaluation.measurements) == ["fp32", "fp16", "int8"]
+    assert list(result.evaluation.measurements) == ["fp32", "fp16", "int8-token"]
     assert result.report == plan.artefacts / "local-mood" / "report.md"
 
 
 def test_another_precision_takes_the_place_of_the_first(plan: ExportPlan) -> None:
     run_export(plan)
-    run_export(dataclasses.replace(plan, served="fp32"))
+    run_export(dataclasses.replace(plan, precision="fp32"))
     assert sorted(p.name for p in plan.repository.glob("*_encoder_*")) == ["local-mood_encoder_fp32"]
 
 
@@ -165,15 +165,15 @@ def test_the_same_checkpoint_gives_the_same_bytes(plan: ExportPlan, tmp_path: Pa
     run_export(plan)
     other = dataclasses.replace(plan, artefacts=tmp_path / "again")
     run_export(other)
-    for precision in ("fp32", "fp16", "int8"):
-        file = f"local-mood/{precision}/1/model.onnx"
+    for artefact in ("fp32", "fp16", "int8-token"):
+        file = f"local-mood/{artefact}/model.onnx"
         assert (plan.artefacts / file).read_bytes() == (other.artefacts / file).read_bytes()
 
 
 def test_a_damaged_checkpoint_leaves_the_published_model_alone(plan: ExportPlan) -> None:
     run_export(plan)
     before = {p: p.read_bytes() for p in plan.repository.rglob("*") if p.is_file()}
-    (plan.source / "model.safetensors").write_bytes(b"")
+    (Path(plan.source) / "model.safetensors").write_bytes(b"")
     with pytest.raises(ExportError):
         run_export(plan)
     assert {p: p.read_bytes() for p in plan.repository.rglob("*") if p.is_file()} == before
@@ -182,8 +182,8 @@ def test_a_damaged_checkpoint_leaves_the_published_model_alone(plan: ExportPlan)
 def test_a_failed_gate_publishes_nothing_and_leaves_a_report(plan: ExportPlan) -> None:
     run_export(plan)
     before = {p: p.read_bytes() for p in plan.repository.rglob("*") if p.is_file()}
-    impossible = {name: dataclasses.replace(each, p99_shift=-1) for name, each in DEFAULT_LIMITS.items()}
-    with pytest.raises(VerificationError, match="int8 fails the gate: 99th percentile"):
+    impossible = {name: dataclasses.replace(each, p99_shift=-1) for name, each in LENIENT.items()}
+    with pytest.raises(VerificationError, match="int8-token fails the gate: 99th percentile"):
         run_export(dataclasses.replace(plan, limits=impossible))
     assert {p: p.read_bytes() for p in plan.repository.rglob("*") if p.is_file()} == before
     report = json.loads((plan.artefacts / "local-mood" / "report.json").read_text(encoding="utf-8"))

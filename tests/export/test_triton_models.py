@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 from export.checkpoint import load_checkpoint
 from export.graph.encoder import build_graph
+from export.quantise.rewrite import quantise
+from export.quantise.schemes import Tokenwise
 from tests.export.small import write_checkpoint
 
 
@@ -108,9 +110,8 @@ def test_bytes_that_are_not_utf8_fail_their_own_request_only(folder: Path) -> No
 
 
 def encoder(folder: Path, tmp_path: Path) -> Any:
-    (tmp_path / "model.onnx").write_bytes(
-        build_graph(load_checkpoint(folder).encoder, "int8").SerializeToString()
-    )
+    model = quantise(build_graph(load_checkpoint(folder).encoder, "fp32"), Tokenwise())
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
     return load("encoder", tmp_path, {"output": [{"dims": [3]}], "instance_group": [{"count": 2}]})
 
 

@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from embedded.server import RESTRICTED_KEY, TritonServer
-from export.run import ExportPlan, run_export
+from export.plan import ExportPlan
+from export.run import run_export
 from tests.texts import CHECKPOINT
 from tests.triton.server import ACCOUNT, TOKEN, Program, assert_nothing_left, running
 
@@ -25,7 +26,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, precision in ((None, "int8"), (FP32, "fp32")):
         places = folder / "models", folder / precision
         run_export(
-            ExportPlan(CHECKPOINT, *places, precisions=(precision,), served=precision, name=name, timing=None)
+            ExportPlan(CHECKPOINT, *places, all_precisions=False, precision=precision, name=name, timing=None)
         )
     return folder / "models"
 

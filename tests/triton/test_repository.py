@@ -11,9 +11,10 @@ import pytest
 from tritonclient.grpc import InferenceServerClient, InferInput
 
 from embedded.server import RESTRICTED_KEY, TritonServer
+from export.plan import ExportPlan
 from export.repository.inventory import Published, read_inventory, verify_repository
-from export.run import ExportPlan, run_export
-from tests.export.small import write_checkpoint
+from export.run import run_export
+from tests.export.small import LENIENT, write_checkpoint
 from tests.triton.conftest import FP32, INT8
 
 
@@ -55,7 +56,11 @@ def test_a_server_serves_the_newest_version(tmp_path: Path) -> None:
     found = []
     for seed, version in ((0, "1"), (1, "2")):
         source = write_checkpoint(tmp_path / f"mood{seed}", labels=3, seed=seed)
-        run_export(ExportPlan(source, repository, tmp_path / "artefacts", name="@x/mood"))
+        run_export(
+            ExportPlan(
+                source, repository, tmp_path / "artefacts", name="@x/mood", timing=None, limits=LENIENT
+            )
+        )
         (model,) = read_inventory(repository)
         with TritonServer(repository) as triton:
             assert served(triton) == {
@@ -73,7 +78,11 @@ def test_a_server_serves_the_newest_version(tmp_path: Path) -> None:
 @pytest.mark.parametrize("pad_id", [0, 1])
 def test_rows_are_filled_up_with_the_token_of_the_checkpoint(tmp_path: Path, pad_id: int) -> None:
     source = write_checkpoint(tmp_path / "mood", labels=3, pad_token_id=pad_id)
-    run_export(ExportPlan(source, tmp_path / "models", tmp_path / "artefacts", name="@x/mood"))
+    run_export(
+        ExportPlan(
+            source, tmp_path / "models", tmp_path / "artefacts", name="@x/mood", timing=None, limits=LENIENT
+        )
+    )
     (model,) = read_inventory(tmp_path / "models")
     assert model.tokenizer.endswith("_pad1") == (pad_id == 1)
     with TritonServer(tmp_path / "models") as triton, InferenceServerClient(triton.address) as client:
