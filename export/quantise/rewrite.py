@@ -88,7 +88,8 @@ def _is_word_lookup(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
         or any(a.name == "axis" and a.i for a in node.attribute)
     ):
         return False
-    return any(_is_matrix(tensor) for tensor in _constants(model, {node.input[0]}))
+    # One column is not a table worth rounding: it is the scales of one.
+    return any(_is_matrix(tensor) and tensor.dims[1] > 1 for tensor in _constants(model, {node.input[0]}))
 
 
 def _constants(model: onnx.ModelProto, names: Collection[str]) -> Iterator[onnx.TensorProto]:
