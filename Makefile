@@ -17,7 +17,7 @@ ENSEMBLE := $(REPOSITORY)/cf-huggingface-distilbert-sst-2-int8
 SERVED := $(shell ls -v $(ENSEMBLE)_encoder_*/[1-9]*/model.onnx 2>/dev/null | tail -n 1)
 MODEL := $(or $(SERVED),$(ENSEMBLE)_encoder_int8/1/model.onnx)
 PIP := -m pip install --quiet --disable-pip-version-check
-CODE := gateway export embedded loadtest training tritonflare tests
+CODE := gateway export embedded loadtest training tritonflare docker tests
 
 .PHONY: help
 help: ## list the targets

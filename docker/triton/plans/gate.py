@@ -1,0 +1,76 @@
+"""May a plan be served: is it as accurate as the FP32 model that was exported, and how fast."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from plans.kit import Batch, Limits
+
+Logits = Sequence[Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found on the kit's sentences; ``failed`` says why the plan may not be served.
+
+    Agreement counts every sentence, near ties included. Accuracies are fractions, and None
+    where the sentences carry no labels.
+    """
+
+    texts: int
+    agreement: float
+    accuracy: float | None
+    reference_accuracy: float | None
+    failed: tuple[str, ...]
+
+
+def chosen(logits: Sequence[float], problem_type: str) -> tuple[int, ...]:
+    """Indices of the labels that these logits choose."""
+    if problem_type == "multi_label_classification":
+        return tuple(index for index, value in enumerate(logits) if value > 0)
+    return (max(range(len(logits)), key=logits.__getitem__),)
+
+
+def judge(found: Sequence[Logits], batches: Sequence[Batch], problem_type: str, limits: Limits) -> Verdict:
+    """Compare a plan's logits, one [rows, labels] per batch, with the reference of each batch."""
+    texts = same = labelled = right = reference_right = 0
+    finite = True
+    for logits, batch in zip(found, batches, strict=True):
+        if [len(row) for row in logits] != [len(row) for row in batch.logits]:
+            return Verdict(0, 0.0, None, None, ("the plan answers in another shape than the FP32 model",))
+        finite = finite and all(math.isfinite(value) for row in logits for value in row)
+        answers = [chosen(row, problem_type) for row in logits]
+        wanted = [chosen(row, problem_type) for row in batch.logits]
+        texts += len(answers)
+        same += sum(map(tuple.__eq__, answers, wanted))
+        labelled += len(batch.labels)
+        # zip stops at the labels, which are none in a batch without.
+        right += sum(answer == label for answer, label in zip(answers, batch.labels, strict=False))
+        reference_right += sum(answer == label for answer, label in zip(wanted, batch.labels, strict=False))
+    agreement = same / texts
+    accuracy = right / labelled if labelled else None
+    reference = reference_right / labelled if labelled else None
+    failed = []
+    if not finite:
+        failed.append("its logits are not all finite numbers")
+    if agreement < limits.agreement:
+        failed.append(
+            f"it agrees with FP32 on {agreement:.2%} of {texts} texts, {limits.agreement:.2%} are needed"
+        )
+    # Half a millionth: so that a drop of exactly the limit passes whatever the rounding.
+    if accuracy is not None and reference is not None and reference - accuracy > limits.accuracy_drop + 5e-7:
+        failed.append(
+            f"its accuracy is {100 * (reference - accuracy):.2f} points below FP32's, "
+            f"{100 * limits.accuracy_drop:.2f} are allowed"
+        )
+    return Verdict(texts, agreement, accuracy, reference, tuple(failed))
+
+
+def texts_per_second(median_ms: Sequence[float], batches: Sequence[Batch]) -> float:
+    """Throughput on the length mix: median GPU time per run of each timed batch, weighed by its share."""
+    whole = sum(batch.share for batch in batches)
+    pairs = zip(median_ms, batches, strict=True)
+    seconds = sum(batch.share / whole * ms / 1000 / batch.shape[0] for ms, batch in pairs)
+    return 1 / seconds

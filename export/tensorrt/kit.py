@@ -1,0 +1,186 @@
+"""The plan kit: all that docker/triton/build_plans.py needs to build, judge and install a plan.
+
+A folder per model (schema 1, described in docker/triton/plans/kit.py, which reads it).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from export.checkpoint import sha256
+from export.errors import ExportError
+from export.tensorrt.profiles import Profile, profiles
+
+SCHEMA = 1
+# accuracy_drop is a fraction (0.002 = 0.2 points); speedup is against FP16, a little above
+# one because two timings of the same plan differ by a few per cent.
+LIMITS: dict[str, dict[str, float]] = {
+    "fp16": {"accuracy_drop": 0.002, "agreement": 0.998, "speedup": 1.0},
+    "int8": {"accuracy_drop": 0.005, "agreement": 0.985, "speedup": 1.03},
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An ONNX file that may become the served plan, with the configurations that go with it.
+
+    encoder is the model folder's name; the two configurations are the text of a config.pbtxt,
+    ensemble_config the one whose second step is that encoder.
+    """
+
+    precision: str
+    onnx: Path
+    encoder: str
+    encoder_config: str
+    ensemble_config: str
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Evaluation sentences: token ids, FP32 logits [N, labels], and right labels where known.
+
+    labels holds, for each sentence, the indices of its labels; empty if nobody knows them.
+    """
+
+    rows: Sequence[Sequence[int]]
+    logits: npt.NDArray[np.float32]
+    labels: Sequence[Sequence[int]] = ()
+
+
+@dataclass(frozen=True)
+class KitModel:
+    """The model that a kit is for; fallback_config is its ensemble's config.pbtxt as published."""
+
+    name: str
+    ensemble: str
+    problem_type: str
+    max_tokens: int
+    fallback_config: str
+    warmup: Mapping[str, bytes]
+    version: str = "1"
+    flags: tuple[str, ...] = ()
+
+
+def write_kit(folder: Path, model: KitModel, candidates: Sequence[Candidate], samples: Samples) -> None:
+    """Write the kit of a model, in place of the one that is there.
+
+    Args:
+        folder: the kit's own folder, ``…/tensorrt``; what is in it is removed.
+        model: names, limits and configurations.
+        candidates: FP16 first, INT8 after it if there is one.
+        samples: sentences that the plans are judged on.
+
+    Raises:
+        ExportError: there is no FP16 candidate, or the samples do not fit together.
+    """
+    _check(model, candidates, samples)
+    part = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(part, ignore_errors=True)
+    (part / "samples").mkdir(parents=True)
+    (part / "warmup").mkdir()
+    for name, data in model.warmup.items():
+        (part / "warmup" / name).write_bytes(data)
+    (part / "fallback.config.pbtxt").write_text(model.fallback_config, encoding="utf-8")
+    for candidate in candidates:
+        _write_candidate(part, candidate)
+    shapes = profiles(model.max_tokens)
+    _write_json(part / "samples.json", _write_samples(part / "samples", shapes, samples))
+    content = {
+        "schema": SCHEMA,
+        "name": model.name,
+        "ensemble": model.ensemble,
+        "version": model.version,
+        "problem_type": model.problem_type,
+        "profiles": [asdict(profile) for profile in shapes],
+        "flags": list(model.flags),
+        "candidates": [
+            {
+                "precision": c.precision,
+                "encoder": c.encoder,
+                "onnx_sha256": sha256(part / c.precision / "model.onnx"),
+                "limits": LIMITS[c.precision],
+            }
+            for c in candidates
+        ],
+    }
+    # Last, and by a rename: the builder looks for kit.json.
+    _write_json(part / "kit.json", content)
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+
+
+def _check(model: KitModel, candidates: Sequence[Candidate], samples: Samples) -> None:
+    names = [c.precision for c in candidates]
+    if names not in (["fp16"], ["fp16", "int8"]):
+        raise ExportError(
+            f"a kit holds fp16, or fp16 and int8, in this order; not {', '.join(names) or 'nothing'}."
+        )
+    if not len(samples.rows) or len(samples.rows) != len(samples.logits):
+        raise ExportError(f"{len(samples.rows)} sentences and {len(samples.logits)} rows of logits.")
+    if len(samples.labels) not in (0, len(samples.rows)):
+        raise ExportError(f"{len(samples.rows)} sentences and {len(samples.labels)} labels.")
+    lengths = [len(row) for row in samples.rows]
+    if not 0 < min(lengths) <= max(lengths) <= model.max_tokens:
+        raise ExportError(f"sentences of {min(lengths)} to {max(lengths)} tokens, limit {model.max_tokens}.")
+
+
+def _write_candidate(part: Path, candidate: Candidate) -> None:
+    target = part / candidate.precision
+    target.mkdir()
+    try:
+        os.link(candidate.onnx, target / "model.onnx")
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(candidate.onnx, target / "model.onnx")
+    (target / "encoder.config.pbtxt").write_text(candidate.encoder_config, encoding="utf-8")
+    (target / "ensemble.config.pbtxt").write_text(candidate.ensemble_config, encoding="utf-8")
+
+
+def _write_samples(folder: Path, shapes: Sequence[Profile], samples: Samples) -> dict[str, Any]:
+    """Batches to be judged on, every sentence once, and one batch per length to be timed on."""
+    judged, timed = [], []
+    start = 0
+    for profile in shapes:
+        length = profile.max[1]
+        rows = [i for i, row in enumerate(samples.rows) if start < len(row) <= length]
+        start = length
+        if not rows:
+            continue
+        for at in range(0, len(rows), profile.max[0]):
+            chunk = rows[at : at + profile.max[0]]
+            entry = _write_batch(folder, f"{length}_{at // profile.max[0]}", length, chunk, samples)
+            entry["logits"] = [[float(value) for value in samples.logits[i]] for i in chunk]
+            entry["labels"] = [list(samples.labels[i]) for i in chunk] if len(samples.labels) else []
+            judged.append(entry)
+        # Real sentences, again and again until the batch is full.
+        full = [rows[i % len(rows)] for i in range(profile.opt[0])]
+        entry = _write_batch(folder, f"timed_{length}", length, full, samples)
+        timed.append({**entry, "share": len(rows) / len(samples.rows)})
+    return {"judged": judged, "timed": timed}
+
+
+def _write_batch(
+    folder: Path, name: str, length: int, rows: Sequence[int], samples: Samples
+) -> dict[str, Any]:
+    """Raw little-endian INT64 [rows, length], as trtexec's --loadInputs reads it."""
+    ids = np.zeros((len(rows), length), "<i8")
+    mask = np.zeros_like(ids)
+    for line, index in enumerate(rows):
+        row = samples.rows[index]
+        ids[line, : len(row)] = row
+        mask[line, : len(row)] = 1
+    ids.tofile(folder / f"{name}.input_ids.bin")
+    mask.tofile(folder / f"{name}.attention_mask.bin")
+    return {"shape": list(ids.shape), "file": name}
+
+
+def _write_json(file: Path, content: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
