@@ -44,7 +44,13 @@ class Run:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 done or fallen back, 1 no GPU though required, 2 something has to be put right."""
+    """Run the script.
+
+    Exit codes: 0 whatever is in the repository can be served, on ONNX Runtime where there is
+    no plan; 1 no plan could be built for want of a GPU or because of a damaged kit, and
+    --require-gpu was given; 2 the repository or the cache cannot be used, so that it may hold
+    a plan of another host: do not start Triton.
+    """
     options = _options(arguments)
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s", force=True)
     host: Host | None = None
@@ -60,34 +66,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _dry_run(options.kits, host)
     try:
         damaged = _run(options, host)
-    except (CacheError, InstallError) as error:
+    except (CacheError, InstallError, OSError) as error:
         _log.error("%s", error)
         return 2
-    return 2 if damaged else 1 if host is None and options.require_gpu else 0
+    return 1 if options.require_gpu and (host is None or damaged) else 0
 
 
 def _run(options: argparse.Namespace, host: Host | None) -> bool:
-    """All kits; True if one of them was damaged."""
+    """All kits; True if one of them could not be used, in which case its model serves as before."""
     run = Run(PlanCache(options.cache), Repository(options.repository))
     damaged = False
-    with run.cache.locked():
-        run.repository.clean()
-        try:
-            # First of all: a plan of another host must not be there when Triton starts.
-            for ensemble in run.repository.take_out_strangers(host):
-                run.say(ensemble, "stale", "its plan was not built for this host; back on ONNX Runtime.")
-            for folder in _kits(options.kits):
-                try:
-                    kit = read_kit(folder)
-                    _serve_the_best(run, host, kit)
-                except (KitError, InstallError) as error:
-                    damaged = True
-                    run.say(folder.parent.name, "error", str(error))
-            if options.prune and host is not None and not damaged:
-                for key in run.cache.prune(run.used):
-                    _log.info("Removed the unused plan %s.", key[:12])
-        finally:
-            run.repository.close()
+    with run.cache.locked(), run.repository.changing():
+        # First of all: a plan of another host must not be there when Triton starts.
+        for ensemble in run.repository.take_out_strangers(host):
+            run.say(ensemble, "stale", "its plan was not built for this host; back on ONNX Runtime.")
+        for folder in _kits(options.kits):
+            try:
+                _serve_the_best(run, host, read_kit(folder))
+            except (KitError, InstallError) as error:
+                damaged = True
+                run.say(folder.parent.name, "error", str(error))
+        if options.prune and host is not None and not damaged:
+            for key in run.cache.prune(run.used):
+                _log.info("Removed the unused plan %s.", key[:12])
         write_json(options.summary or options.cache / "summary.json", {"models": run.summary})
     return damaged
 
@@ -207,7 +208,7 @@ def _dry_run(kits: Path, host: Host | None) -> int:
 
 
 def _kits(root: Path) -> list[Path]:
-    found = sorted(file.parent for file in root.glob("**/kit.json"))
+    found = sorted(file.parent for file in root.glob("**/tensorrt/kit.json"))
     if not found:
         _log.info("There is no kit under %s: no model was exported for TensorRT.", root)
     return found
@@ -222,7 +223,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--trtexec", type=Path, help="trtexec, if it is not on PATH nor where the image has it")
     add("--summary", type=Path, help="where to write the JSON summary [<cache>/summary.json]")
     add("--prune", action="store_true", help="remove plans that no kit on this host uses")
-    add("--require-gpu", action="store_true", help="end with status 1 where no plan can be built")
+    add("--require-gpu", action="store_true", help="status 1 without a GPU or with a damaged kit")
     add("--dry-run", action="store_true", help="print the build commands and change nothing")
     return parser.parse_args(arguments)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,17 +31,17 @@ LIMITS: dict[str, dict[str, float]] = {
 
 @dataclass(frozen=True)
 class Candidate:
-    """An ONNX file that may become the served plan, with the configurations that go with it.
+    """An ONNX file that may become the served plan.
 
-    encoder is the model folder's name; the two configurations are the text of a config.pbtxt,
-    ensemble_config the one whose second step is that encoder.
+    encoder is the model folder's name. write_configs writes into the folder it is given what
+    goes with the plan: encoder.config.pbtxt and warmup/ for the model folder, and
+    ensemble.config.pbtxt, whose second step is that encoder.
     """
 
     precision: str
     onnx: Path
     encoder: str
-    encoder_config: str
-    ensemble_config: str
+    write_configs: Callable[[Path], None]
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class KitModel:
     problem_type: str
     max_tokens: int
     fallback_config: str
-    warmup: Mapping[str, bytes]
     version: str = "1"
+    pad_id: int = 0
     flags: tuple[str, ...] = ()
 
 
@@ -86,14 +86,11 @@ def write_kit(folder: Path, model: KitModel, candidates: Sequence[Candidate], sa
     part = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(part, ignore_errors=True)
     (part / "samples").mkdir(parents=True)
-    (part / "warmup").mkdir()
-    for name, data in model.warmup.items():
-        (part / "warmup" / name).write_bytes(data)
     (part / "fallback.config.pbtxt").write_text(model.fallback_config, encoding="utf-8")
     for candidate in candidates:
         _write_candidate(part, candidate)
     shapes = profiles(model.max_tokens)
-    _write_json(part / "samples.json", _write_samples(part / "samples", shapes, samples))
+    _write_json(part / "samples.json", _write_samples(part / "samples", shapes, samples, model.pad_id))
     content = {
         "schema": SCHEMA,
         "name": model.name,
@@ -140,11 +137,10 @@ def _write_candidate(part: Path, candidate: Candidate) -> None:
         os.link(candidate.onnx, target / "model.onnx")
     except OSError:  # another file system, or one without hard links
         shutil.copyfile(candidate.onnx, target / "model.onnx")
-    (target / "encoder.config.pbtxt").write_text(candidate.encoder_config, encoding="utf-8")
-    (target / "ensemble.config.pbtxt").write_text(candidate.ensemble_config, encoding="utf-8")
+    candidate.write_configs(target)
 
 
-def _write_samples(folder: Path, shapes: Sequence[Profile], samples: Samples) -> dict[str, Any]:
+def _write_samples(folder: Path, shapes: Sequence[Profile], samples: Samples, pad_id: int) -> dict[str, Any]:
     """Batches to be judged on, every sentence once, and one batch per length to be timed on."""
     judged, timed = [], []
     start = 0
@@ -156,25 +152,27 @@ def _write_samples(folder: Path, shapes: Sequence[Profile], samples: Samples) ->
             continue
         for at in range(0, len(rows), profile.max[0]):
             chunk = rows[at : at + profile.max[0]]
-            entry = _write_batch(folder, f"{length}_{at // profile.max[0]}", length, chunk, samples)
+            entry = _write_batch(
+                folder, f"{length}_{at // profile.max[0]}", length, chunk, samples.rows, pad_id
+            )
             entry["logits"] = [[float(value) for value in samples.logits[i]] for i in chunk]
             entry["labels"] = [list(samples.labels[i]) for i in chunk] if len(samples.labels) else []
             judged.append(entry)
         # Real sentences, again and again until the batch is full.
         full = [rows[i % len(rows)] for i in range(profile.opt[0])]
-        entry = _write_batch(folder, f"timed_{length}", length, full, samples)
+        entry = _write_batch(folder, f"timed_{length}", length, full, samples.rows, pad_id)
         timed.append({**entry, "share": len(rows) / len(samples.rows)})
     return {"judged": judged, "timed": timed}
 
 
 def _write_batch(
-    folder: Path, name: str, length: int, rows: Sequence[int], samples: Samples
+    folder: Path, name: str, length: int, chosen: Sequence[int], rows: Sequence[Sequence[int]], pad_id: int
 ) -> dict[str, Any]:
     """Raw little-endian INT64 [rows, length], as trtexec's --loadInputs reads it."""
-    ids = np.zeros((len(rows), length), "<i8")
+    ids = np.full((len(chosen), length), pad_id, "<i8")
     mask = np.zeros_like(ids)
-    for line, index in enumerate(rows):
-        row = samples.rows[index]
+    for line, index in enumerate(chosen):
+        row = rows[index]
         ids[line, : len(row)] = row
         mask[line, : len(row)] = 1
     ids.tofile(folder / f"{name}.input_ids.bin")

@@ -92,6 +92,8 @@ def _modelopt(model: onnx.ModelProto, nodes: Sequence[str], inputs: Inputs) -> o
             "--output_path", str(target), "--quantize_mode", "int8", "--calibration_method", "max",
             "--calibration_data_path", str(Path(folder) / "calibration.npz"), "--calibration_eps", "cpu",
             "--high_precision_dtype", "fp16", "--op_types_to_quantize", "MatMul", "--log_level", "ERROR",
+            # The square of a large activation overflows FP16.
+            "--op_types_to_exclude_fp16", "LayerNormalization",
             "--nodes_to_quantize", *(f"^{name}$" for name in nodes),
         ]  # fmt: skip
         # No GPU even where there is one: the scales must not depend on where the export ran.

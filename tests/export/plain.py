@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.tensorrt.kit import Candidate, KitModel, Samples, write_kit
 
-VOCABULARY, HIDDEN, WIDE, LABELS = 40, 8, 16, 2
+# modelopt leaves products narrower than 16 alone.
+VOCABULARY, HIDDEN, WIDE, LABELS = 40, 32, 64, 2
 FALLBACK = 'name: "my-model"\n# second step: onnxruntime\n'
 
 
@@ -113,6 +115,14 @@ def make_kits(root: Path, *, fp16: onnx.ModelProto, int8: onnx.ModelProto | None
     return made
 
 
+def write_configs(encoder: str, folder: Path) -> None:
+    """What the repository's writer gives for a plan."""
+    (folder / "encoder.config.pbtxt").write_text(f'name: "{encoder}"\nplatform: "tensorrt_plan"\n')
+    (folder / "ensemble.config.pbtxt").write_text(f'name: "my-model"\n# to {encoder}\n')
+    (folder / "warmup").mkdir()
+    (folder / "warmup" / "ones_16.bin").write_bytes(b"\1" * 128)
+
+
 def write_my_kit(made: Kits, *, fp16: onnx.ModelProto, int8: onnx.ModelProto | None = None) -> None:
     """Export again: the same model, other graphs."""
     candidates = []
@@ -123,8 +133,7 @@ def write_my_kit(made: Kits, *, fp16: onnx.ModelProto, int8: onnx.ModelProto | N
         file.unlink(missing_ok=True)  # the kit's file is a hard link to it
         onnx.save(graph, file)
         encoder = f"my-model_encoder_tensorrt_{precision}"
-        config = f'name: "{encoder}"\nplatform: "tensorrt_plan"\n'
-        candidates.append(Candidate(precision, file, encoder, config, f'name: "my-model"\n# to {encoder}\n'))
+        candidates.append(Candidate(precision, file, encoder, partial(write_configs, encoder)))
     reference = plain_model()
     # Two lengths, one batch of each: every batch is a start of the stand-in.
     rows = texts(120, longest=32)
@@ -135,6 +144,5 @@ def write_my_kit(made: Kits, *, fp16: onnx.ModelProto, int8: onnx.ModelProto | N
         problem_type="single_label_classification",
         max_tokens=32,
         fallback_config=FALLBACK,
-        warmup={"ones_16.bin": b"\1" * 128},
     )
     write_kit(made.folder, model, candidates, Samples(rows, logits, [[int(i)] for i in logits.argmax(1)]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from plans.kit import INPUTS, SCHEMA, Batch, KitError, Limits, Profile, read_kit
 from export.errors import ExportError
 from export.tensorrt import kit as exported
 from export.tensorrt.kit import LIMITS, KitModel, Samples, write_kit
-from tests.export.plain import Kits, make_kits, plain_model
+from tests.export.plain import Kits, make_kits, plain_model, write_configs
 
 HOST = Host(Path("/usr/src/tensorrt/bin/trtexec"), "11.2.1.2", "NVIDIA L4", "8.9")
 PROFILES = (Profile((1, 16), (64, 16), (64, 16)), Profile((1, 32), (32, 32), (64, 32)))
@@ -275,8 +276,10 @@ def test_a_kit_that_names_a_folder_outside_is_refused(made: Kits) -> None:
 
 def test_writing_a_kit_again_replaces_it_whole(made: Kits) -> None:
     (made.folder / "left.over").touch()
-    model = KitModel("n", "e", "single_label_classification", 32, "", {})
-    candidate = exported.Candidate("fp16", made.kits / "fp16.onnx", "e_plan", "", "")
+    model = KitModel("n", "e", "single_label_classification", 32, "")
+    candidate = exported.Candidate(
+        "fp16", made.kits / "fp16.onnx", "e_plan", partial(write_configs, "e_plan")
+    )
     write_kit(made.folder, model, [candidate], Samples([[1, 2]], np.zeros((1, 2), np.float32)))
     assert not (made.folder / "left.over").exists()
     assert len(read_kit(made.folder).candidates) == 1
@@ -285,8 +288,10 @@ def test_writing_a_kit_again_replaces_it_whole(made: Kits) -> None:
 
 @pytest.mark.parametrize("problem", ["no fp16", "too long", "logits", "labels"])
 def test_what_does_not_fit_together_is_no_kit(made: Kits, problem: str) -> None:
-    model = KitModel("n", "e", "single_label_classification", 32, "", {})
-    candidate = exported.Candidate("fp16", made.kits / "fp16.onnx", "e_plan", "", "")
+    model = KitModel("n", "e", "single_label_classification", 32, "")
+    candidate = exported.Candidate(
+        "fp16", made.kits / "fp16.onnx", "e_plan", partial(write_configs, "e_plan")
+    )
     candidates = [] if problem == "no fp16" else [candidate]
     rows = [[1] * (33 if problem == "too long" else 2)]
     logits = np.zeros((2 if problem == "logits" else 1, 2), np.float32)

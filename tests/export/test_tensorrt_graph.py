@@ -162,9 +162,11 @@ def test_modelopt_makes_int8_of_the_chosen_products_and_fp16_of_the_rest(scope: 
     pytest.importorskip("modelopt", reason="nvidia-modelopt is not installed (extra: tensorrt)")
     model = plain_model()
     made = quantise(model, texts(), LABELS, scope)
-    kinds = {t.data_type for t in made.graph.initializer if not t.name.endswith(("zero_point", "scale"))}
-    assert TensorProto.FLOAT16 in kinds
-    assert TensorProto.FLOAT not in kinds
+    kinds = {t.name: t.data_type for t in made.graph.initializer if t.name.startswith(("words", "layer0_"))}
+    assert {kinds["words"], kinds["layer0_expand"]} == {TensorProto.FLOAT16}
+    norm = next(n for n in made.graph.node if n.op_type == "LayerNormalization")
+    caster = next(n for n in made.graph.node if norm.input[0] in n.output)
+    assert (caster.op_type, caster.attribute[0].i) == ("Cast", TensorProto.FLOAT)
     assert sum(n.op_type == "DequantizeLinear" for n in made.graph.node) == 4
     rows = texts(100, seed=9)
     same = answers(made, rows).argmax(1) == answers(model, rows).argmax(1)

@@ -8,9 +8,12 @@ names, which the next run removes or uses.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from plans.cache import sync, write_json, write_text
@@ -33,25 +36,37 @@ class Repository:
         self.root = root.resolve()
         self._staging = self.root.with_name(f".{self.root.name}.plans")
 
-    def clean(self) -> None:
-        """Remove what a killed run left behind; nobody ever read it.
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Keep exports out, and remove what a killed run left behind; nobody ever read it.
 
         Raises:
-            InstallError: there is no repository, or it is a mount point, into which nothing can be renamed.
+            InstallError: an export is at work, there is no repository, or it is a mount point,
+                into which nothing can be renamed.
         """
         if not self.root.is_dir():
             raise InstallError(f"there is no model repository at {self.root}; run `tritonflare export`.")
-        shutil.rmtree(self._staging, ignore_errors=True)
         try:
-            self._staging.mkdir()
+            # The exporter's own lock: it replaces the whole repository.
+            lock = self.root.with_name(f".{self.root.name}.lock").open("w")
         except OSError as error:
-            raise InstallError(f"{self._staging.parent} cannot be written ({error.strerror}).") from error
+            raise InstallError(f"{self.root.parent} cannot be written ({error.strerror}).") from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InstallError("an export is writing the repository; wait for it to end.") from error
+            shutil.rmtree(self._staging, ignore_errors=True)
+            try:
+                self._make_staging()
+                yield
+            finally:
+                shutil.rmtree(self._staging, ignore_errors=True)
+
+    def _make_staging(self) -> None:
+        self._staging.mkdir()
         if os.stat(self._staging).st_dev != os.stat(self.root).st_dev:
             raise InstallError(f"{self.root} is itself a mount point; mount the folder above it instead.")
-
-    def close(self) -> None:
-        """Remove the staging folder."""
-        shutil.rmtree(self._staging, ignore_errors=True)
 
     def serves(self, kit: Kit) -> str | None:
         """``fallback``, a precision of the kit, or None where something else was published since."""
@@ -132,8 +147,8 @@ class Repository:
         # Copied: the cache may be another volume, and Triton must not depend on its being pruned.
         shutil.copyfile(plan, part / kit.version / "model.plan")
         shutil.copyfile(candidate.folder / "encoder.config.pbtxt", part / CONFIG)
-        if (kit.folder / "warmup").is_dir():
-            shutil.copytree(kit.folder / "warmup", part / "warmup")
+        if (candidate.folder / "warmup").is_dir():
+            shutil.copytree(candidate.folder / "warmup", part / "warmup")
         # All that the way back needs, so that it can be gone without the kit.
         marker = {
             "ensemble": kit.ensemble,

@@ -2,9 +2,8 @@
 
 kit.json                     names, profiles, flags, candidates with their limits
 samples.json, samples/*.bin  evaluation sentences in batches that trtexec can load
-<precision>/                 model.onnx, encoder.config.pbtxt, ensemble.config.pbtxt
+<precision>/                 model.onnx, encoder.config.pbtxt with warmup/, ensemble.config.pbtxt
 fallback.config.pbtxt        the ensemble as it was published, on ONNX Runtime
-warmup/                      files that the encoder's configuration names
 """
 
 from __future__ import annotations
@@ -175,6 +174,11 @@ def _check_files(kit: Kit) -> None:
     if any("/" in name or name.startswith(".") or not name for name in names):
         raise KitError(f"{kit.name}: the kit names a folder outside the model repository.")
     for candidate in kit.candidates:
+        for name in ("encoder.config.pbtxt", "ensemble.config.pbtxt"):
+            if not (candidate.folder / name).is_file():
+                raise KitError(
+                    f"{kit.name}: {candidate.precision}/{name} is missing; export the model again."
+                )
         onnx = candidate.folder / "model.onnx"
         if not onnx.is_file() or sha256(onnx) != candidate.onnx_sha256:
             raise KitError(
