@@ -70,8 +70,13 @@ class ExportPlan:
 
     @property
     def served(self) -> str:
-        """The precision that is published."""
+        """The precision that is asked for."""
         return self.precision or DEFAULT_PRECISION[self.target]
+
+    @property
+    def published(self) -> str:
+        """The precision of the published ONNX file; beside a TensorRT plan it is the FP16 fallback."""
+        return "fp16" if self.target == "tensorrt" else self.served
 
     @property
     def precisions(self) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from export.repository.inventory import refuse_conflict
 from export.repository.publish import publish_model
 from export.source import Source, read_source
 from export.spec import ServedModel, ensemble_name
+from export.tensorrt.export import write_plan_kit
 from export.verify import verify_fp32
 
 _log = logging.getLogger("tritonflare.export")
@@ -32,12 +33,16 @@ _log = logging.getLogger("tritonflare.export")
 
 @dataclass(frozen=True)
 class ExportResult:
-    """The published model, the artefact it was made from, and what the evaluation found."""
+    """The published model, the artefact it was made from, and what the evaluation found.
+
+    kit: what the plan is built from where it is served, for the target ``tensorrt``.
+    """
 
     model: ServedModel
     artefact: str
     evaluation: Evaluation
     report: Path
+    kit: Path | None = None
 
 
 def run_export(plan: ExportPlan, progress: Progress | None = None) -> ExportResult:
@@ -69,7 +74,11 @@ def _run(plan: ExportPlan, progress: Progress, work: Path) -> ExportResult:
 
         evaluation = _evaluate(builder, _others(builder, work), plan.timing)
         chosen = _choose(plan, evaluation)
-        if plan.served == "int8" and _failed(plan, evaluation, [chosen]) and f"{INT8}token" in builder.files:
+        if (
+            plan.published == "int8"
+            and _failed(plan, evaluation, [chosen])
+            and f"{INT8}token" in builder.files
+        ):
             wide = builder.write_wide(lambda name: _passes_quickly(builder, name))
             if wide:
                 evaluation, chosen = _evaluate(builder, _others(builder, work), plan.timing), wide
@@ -81,7 +90,11 @@ def _run(plan: ExportPlan, progress: Progress, work: Path) -> ExportResult:
         file = builder.files[chosen]
         model = _served(plan, source, file)
         model = publish_model(plan.repository, model, file, source.checkpoint.tokenizer_file)
-    return ExportResult(model, chosen, evaluation, report)
+        kit = None
+        if plan.target == "tensorrt":
+            progress.step("writing the kit for the TensorRT plan")
+            kit = write_plan_kit(plan, source, model, folder)
+    return ExportResult(model, chosen, evaluation, report, kit)
 
 
 def _others(builder: Builder, work: Path) -> dict[str, Candidate]:
@@ -119,8 +132,8 @@ def _evaluate(
 
 def _choose(plan: ExportPlan, evaluation: Evaluation) -> str:
     """The artefact to publish: of several INT8 ones the fastest that passes, else the first."""
-    if plan.served != "int8":
-        return plan.served
+    if plan.published != "int8":
+        return plan.published
     names = [name for name in evaluation.measurements if name.startswith(INT8)]
     good = [name for name in names if not _failed(plan, evaluation, [name])]
 
@@ -154,8 +167,8 @@ def _served(plan: ExportPlan, source: Source, file: Path) -> ServedModel:
         name=source.name,
         labels=checkpoint.labels,
         max_tokens=checkpoint.max_tokens,
-        precision=plan.served,
-        target=plan.target,
+        precision=plan.published,
+        target="onnxruntime" if plan.target == "tensorrt" else plan.target,
         problem_type=checkpoint.problem_type,
         checkpoint=checkpoint.name,
         description=source.description,

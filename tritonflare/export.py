@@ -142,6 +142,11 @@ def _export(
         f"Published {result.model.name} ({result.artefact}, version {result.model.version}) in {repository}; "
         f"a running server must be restarted. Report: {result.report}"
     )
+    if result.kit:
+        click.echo(
+            "The TensorRT plan is built where it is served, by docker/triton/build_plans.py from "
+            f"{result.kit}; until then Triton's ONNX Runtime backend serves."
+        )
 
 
 def _limits(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -14,9 +13,8 @@ import numpy as np
 from tritonclient.grpc import model_config_pb2 as pb
 
 from export.errors import ExportError
-from export.files import write_atomically
 from export.repository.configs import as_text, encoder_config, ensemble_config, tokenizer_config
-from export.spec import MAX_BATCH_SIZE, ServedModel, length_buckets
+from export.spec import ServedModel, length_buckets
 
 MODEL_SOURCES = Path(__file__).parents[1] / "triton_models"
 _VERSION = re.compile("[1-9][0-9]*")
@@ -60,33 +58,20 @@ def write_ensemble(model: ServedModel, root: Path) -> None:
     _write_config(folder / "config.pbtxt", ensemble_config(model))
 
 
-def write_plan_kit(model: ServedModel, folder: Path) -> None:
+def write_plan_configs(model: ServedModel, folder: Path) -> None:
     """What a script needs to publish a TensorRT plan of the model, besides the ONNX file.
 
-    ``kit.json`` (names, version, profiles), ``encoder.config.pbtxt`` with ``warmup/`` for the
-    plan's folder, and ``ensemble.config.pbtxt``, which sends texts to the plan.
+    ``encoder.config.pbtxt`` with ``warmup/`` for the plan's folder, and ``ensemble.config.pbtxt``,
+    which sends texts to the plan.
 
     Args:
         model: the model with target ``tensorrt`` and the version that is published.
-        folder: where the kit goes; ``kit.json`` is written last, so that a kit that has one is whole.
+        folder: where they go; made if it does not exist.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "kit.json").unlink(missing_ok=True)
     _write_config(folder / "encoder.config.pbtxt", encoder_config(model))
     _write_config(folder / "ensemble.config.pbtxt", ensemble_config(model))
     _write_warmup(folder, _warmup_rows(model))
-    kit = {
-        "name": model.name,
-        "version": model.version,
-        "ensemble": model.ensemble,
-        "tokenizer": model.tokenizer,
-        "encoder": model.encoder,
-        "precision": model.precision,
-        "model_sha256": model.model_sha256,
-        "max_batch_size": MAX_BATCH_SIZE,
-        "profiles": list(length_buckets(model.max_tokens)),
-    }
-    write_atomically(folder / "kit.json", (json.dumps(kit, indent=2) + "\n").encode())
 
 
 def versions(folder: Path) -> list[int]:

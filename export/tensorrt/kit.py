@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,13 @@ import numpy.typing as npt
 
 from export.checkpoint import sha256
 from export.errors import ExportError
+from export.evaluation.gate import DEFAULT_LIMITS, Limits
 from export.tensorrt.profiles import Profile, profiles
 
 SCHEMA = 1
-# accuracy_drop is a fraction (0.002 = 0.2 points); speedup is against FP16, a little above
-# one because two timings of the same plan differ by a few per cent.
-LIMITS: dict[str, dict[str, float]] = {
-    "fp16": {"accuracy_drop": 0.002, "agreement": 0.998, "speedup": 1.0},
-    "int8": {"accuracy_drop": 0.005, "agreement": 0.985, "speedup": 1.03},
-}
+# How much faster than FP16 a plan must be; a little above one for INT8, because two timings of
+# the same plan differ by a few per cent.
+SPEEDUP = {"fp16": 1.0, "int8": 1.03}
 
 
 @dataclass(frozen=True)
@@ -68,6 +66,16 @@ class KitModel:
     version: str = "1"
     pad_id: int = 0
     flags: tuple[str, ...] = ()
+    limits: Mapping[str, Limits] = field(default_factory=lambda: DEFAULT_LIMITS)
+
+
+def plan_limits(precision: str, limits: Mapping[str, Limits] = DEFAULT_LIMITS) -> dict[str, float]:
+    """The gate of a plan, as the builder reads it; accuracy_drop is a fraction (0.002 = 0.2 points)."""
+    return {
+        "accuracy_drop": limits[precision].accuracy_drop / 100,
+        "agreement": limits[precision].agreement,
+        "speedup": SPEEDUP[precision],
+    }
 
 
 def write_kit(folder: Path, model: KitModel, candidates: Sequence[Candidate], samples: Samples) -> None:
@@ -104,7 +112,7 @@ def write_kit(folder: Path, model: KitModel, candidates: Sequence[Candidate], sa
                 "precision": c.precision,
                 "encoder": c.encoder,
                 "onnx_sha256": sha256(part / c.precision / "model.onnx"),
-                "limits": LIMITS[c.precision],
+                "limits": plan_limits(c.precision, model.limits),
             }
             for c in candidates
         ],

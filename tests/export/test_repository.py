@@ -13,7 +13,7 @@ from export import triton_models
 from export.errors import ExportError, VerificationError
 from export.plan import ExportPlan
 from export.repository.configs import encoder_config, ensemble_config, tokenizer_config
-from export.repository.write import write_encoder, write_ensemble, write_plan_kit, write_tokenizer
+from export.repository.write import write_encoder, write_ensemble, write_plan_configs, write_tokenizer
 from export.run import run_export
 from export.spec import ServedModel, length_buckets
 from tests.export.small import LENIENT, write_checkpoint
@@ -107,23 +107,21 @@ def test_a_plan_cannot_be_published_before_it_is_built(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_plan_kit_is_enough_to_point_the_ensemble_at_a_plan(tmp_path: Path) -> None:
+def test_the_plan_configs_point_the_ensemble_at_a_plan(tmp_path: Path) -> None:
     plan = dataclasses.replace(MODEL, target="tensorrt", version=7)
-    write_plan_kit(MODEL, tmp_path / "kit")
-    write_plan_kit(plan, tmp_path / "kit")  # over an older one
-    kit = json.loads((tmp_path / "kit" / "kit.json").read_text())
+    write_plan_configs(MODEL, tmp_path / "kit")
+    write_plan_configs(plan, tmp_path / "kit")  # over older ones
     assert {path.name for path in (tmp_path / "kit").iterdir()} == {
-        "kit.json", "encoder.config.pbtxt", "ensemble.config.pbtxt", "warmup",
+        "encoder.config.pbtxt", "ensemble.config.pbtxt", "warmup",
     }  # fmt: skip
-    assert (kit["version"], kit["profiles"], kit["max_batch_size"]) == (7, [16, 32, 64], 64)
     configs = {
         part: text_format.Parse((tmp_path / "kit" / f"{part}.config.pbtxt").read_text(), pb.ModelConfig())
         for part in ("encoder", "ensemble")
     }
-    assert configs["encoder"].name == kit["encoder"] == "cf-acme-mood_encoder_int8_plan"
-    assert configs["ensemble"].name == kit["ensemble"] == "cf-acme-mood"
+    assert configs["encoder"].name == plan.encoder == "cf-acme-mood_encoder_int8_plan"
+    assert configs["ensemble"].name == "cf-acme-mood"
     steps = [step.model_name for step in configs["ensemble"].ensemble_scheduling.step]
-    assert steps == [kit["tokenizer"], kit["encoder"]]
+    assert steps == [plan.tokenizer, plan.encoder]
     assert configs["ensemble"].parameters["tritonflare.version"].string_value == "7"
     needed = {v.input_data_file for s in configs["encoder"].model_warmup for v in s.inputs.values()}
     assert needed == {path.name for path in (tmp_path / "kit" / "warmup").iterdir()}

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from plans.kit import read_kit
 from safetensors.numpy import load_file, save_file
 
 from export.checkpoint import load_checkpoint
@@ -107,6 +108,19 @@ def test_a_gpu_target_publishes_fp16_for_tritons_own_backend(plan: ExportPlan) -
     (model,) = read_inventory(plan.repository)
     assert model.tokenizer.endswith("_padded")
     assert "int8-token" not in result.evaluation.measurements
+
+
+def test_a_tensorrt_export_publishes_the_fallback_and_a_kit_that_the_builder_reads(plan: ExportPlan) -> None:
+    result = run_export(dataclasses.replace(plan, target="tensorrt"))
+    assert (result.artefact, result.model.target) == ("fp16", "onnxruntime")
+    assert result.kit is not None
+    kit = read_kit(result.kit)
+    assert [candidate.precision for candidate in kit.candidates] == ["fp16"]
+    published = (plan.repository / "local-mood" / "config.pbtxt").read_text()
+    assert (result.kit / "fallback.config.pbtxt").read_text() == published
+    encoder = (result.kit / "fp16" / "encoder.config.pbtxt").read_text()
+    assert 'name: "local-mood_encoder_fp16_plan"' in encoder
+    assert 'platform: "tensorrt_plan"' in encoder
 
 
 @pytest.mark.parametrize(

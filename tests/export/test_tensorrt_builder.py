@@ -18,7 +18,7 @@ from plans.kit import INPUTS, SCHEMA, Batch, KitError, Limits, Profile, read_kit
 
 from export.errors import ExportError
 from export.tensorrt import kit as exported
-from export.tensorrt.kit import LIMITS, KitModel, Samples, write_kit
+from export.tensorrt.kit import KitModel, Samples, plan_limits, write_kit
 from tests.export.plain import Kits, make_kits, plain_model, write_configs
 
 HOST = Host(Path("/usr/src/tensorrt/bin/trtexec"), "11.2.1.2", "NVIDIA L4", "8.9")
@@ -198,7 +198,7 @@ def _found(count: int, wrong: int) -> list[tuple[float, float]]:
 def test_the_accuracy_limit_is_0_2_points_for_fp16_and_0_5_for_int8(
     precision: str, wrong: int, passes: bool
 ) -> None:
-    limits = Limits(**LIMITS[precision])
+    limits = Limits(**plan_limits(precision))
     verdict = judge([_found(1000, wrong)], [_batch(1000)], "single_label_classification", limits)
     assert (not verdict.failed) is passes, verdict
 
@@ -209,7 +209,7 @@ def test_the_accuracy_limit_is_0_2_points_for_fp16_and_0_5_for_int8(
 def test_the_agreement_limit_is_99_8_for_fp16_and_98_5_for_int8(
     precision: str, wrong: int, passes: bool
 ) -> None:
-    limits = Limits(**LIMITS[precision])
+    limits = Limits(**plan_limits(precision))
     verdict = judge(
         [_found(1000, wrong)], [_batch(1000, labelled=False)], "single_label_classification", limits
     )
@@ -245,7 +245,7 @@ def test_the_builder_reads_what_the_exporter_writes(made: Kits) -> None:
     kit = read_kit(made.folder)
     assert exported.SCHEMA == SCHEMA
     assert [c.precision for c in kit.candidates] == ["fp16", "int8"]
-    assert kit.candidates[1].limits == Limits(**LIMITS["int8"])
+    assert kit.candidates[1].limits == Limits(**plan_limits("int8"))
     assert [p.max for p in kit.profiles] == [(64, 16), (64, 32)]
     assert sum(b.shape[0] for b in kit.judged) == 120
     assert sum(b.share for b in kit.timed) == pytest.approx(1)

@@ -10,7 +10,7 @@ from onnxruntime import quantization
 
 from export.errors import ExportError, VerificationError
 from export.tensorrt.check import check_graph, check_quantised, weight_products
-from export.tensorrt.profiles import padded_lengths, profiles
+from export.tensorrt.profiles import profiles
 from export.tensorrt.quantise import CALIBRATION_TOKENS, SCOPES, calibration, quantise
 from export.tensorrt.smooth import smooth
 from tests.export.plain import LABELS, answers, plain_model, texts
@@ -59,10 +59,8 @@ def test_profiles_are_tuned_for_batches_of_about_equal_work() -> None:
 
 
 def test_a_limit_between_two_buckets_is_a_length_of_its_own() -> None:
-    assert padded_lengths(100) == (16, 32, 64, 100)
-    assert padded_lengths(8) == (8,)
-    with pytest.raises(ExportError):
-        padded_lengths(0)
+    assert [p.max[1] for p in profiles(100)] == [16, 32, 64, 100]
+    assert [p.max[1] for p in profiles(8)] == [8]
 
 
 def _pairs(folder: Path, model: onnx.ModelProto, **options: object) -> onnx.ModelProto:

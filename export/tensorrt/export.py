@@ -1,0 +1,81 @@
+"""What an export adds for ``--target tensorrt``: the plan kit beside the published fallback.
+
+A plan loads only with the TensorRT and the GPU that built it, so it is built where it is served
+(docker/triton/build_plans.py). Until then, and wherever that fails, ONNX Runtime serves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from export.artefact import Artefact
+from export.evaluation.runner import run_grouped
+from export.files import write_atomically
+from export.plan import ExportPlan
+from export.repository.write import write_plan_configs
+from export.source import Source
+from export.spec import ServedModel
+from export.tensorrt.check import check_graph
+from export.tensorrt.kit import Candidate, KitModel, Samples, write_kit
+from export.tensorrt.quantise import quantise
+
+KIT = "tensorrt"
+SAMPLES = 1024
+
+
+def write_plan_kit(plan: ExportPlan, source: Source, published: ServedModel, folder: Path) -> Path:
+    """Write the kit of a model that was just published for ONNX Runtime.
+
+    Args:
+        plan: the export; INT8 is tried if it is the precision that was asked for.
+        source: what is exported.
+        published: the fallback, with its version.
+        folder: the artefacts' folder, which holds the FP32 graph that plans are judged by.
+
+    Returns:
+        The kit's folder.
+
+    Raises:
+        ExportError: the graph is not one that TensorRT can read, or the extra ``tensorrt`` is missing.
+    """
+    labels = len(source.checkpoint.labels)
+    half = source.route.fp16_graph("plain")
+    check_graph(half, labels)
+    graphs = {"fp16": half}
+    if plan.served == "int8":
+        graphs["int8"] = quantise(source.route.fp32_graph("plain"), source.rows, labels)
+    kit = KitModel(
+        name=published.name,
+        ensemble=published.ensemble,
+        problem_type=published.problem_type,
+        max_tokens=published.max_tokens,
+        fallback_config=(plan.repository / published.ensemble / "config.pbtxt").read_text(encoding="utf-8"),
+        version=str(published.version),
+        pad_id=published.pad_id,
+        limits=plan.limits,
+    )
+    candidates = [_candidate(published, precision, graph, folder) for precision, graph in graphs.items()]
+    write_kit(folder / KIT, kit, candidates, _samples(source, folder))
+    return folder / KIT
+
+
+def _candidate(published: ServedModel, precision: str, graph: onnx.ModelProto, folder: Path) -> Candidate:
+    file = folder / f"{precision}-plain" / "model.onnx"
+    write_atomically(file, graph.SerializeToString(deterministic=True))
+    served = replace(published, target="tensorrt", precision=precision)
+    return Candidate(precision, file, served.encoder, lambda target: write_plan_configs(served, target))
+
+
+def _samples(source: Source, folder: Path) -> Samples:
+    texts = list(source.examples.texts)
+    step = -(-len(texts) // SAMPLES)
+    rows: Sequence[Sequence[int]] = [e.ids for e in source.tokenizer.encode_batch_fast(texts[::step])]
+    targets = source.examples.targets
+    labels = [] if targets is None else [np.flatnonzero(line).tolist() for line in targets[::step]]
+    fp32 = Artefact(folder / "fp32" / "model.onnx", len(source.checkpoint.labels))
+    return Samples(rows, run_grouped(fp32, rows, lambda done, total: None), labels)

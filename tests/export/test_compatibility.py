@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from export.artefact import Artefact
+from export.checkpoint import load_checkpoint
+from export.compatibility import BUILT, TESTED, TORCH, UNSUPPORTED, as_markdown, cells, status
+from export.errors import ExportError
+from export.plan import ExportPlan
+from export.reference import logits
+from export.run import ExportResult, run_export
+from export.tensorrt.check import check_graph
+from tests.export.small import LENIENT, write_checkpoint
+
+LABELS = 3
+BOUNDS = {"fp32": 2e-5, "fp16": 3e-2, "int8": 0.6}
+WRITTEN = [cell for cell in cells() if cell[0] != TORCH]
+ROWS = [[2, *range(4, 4 + length), 3] for length in (1, 4, 20, 60)]
+
+
+def export(tmp_path: Path, family: str, precision: str, target: str) -> ExportResult:
+    source = write_checkpoint(tmp_path / "m", labels=LABELS, family=family)
+    places = tmp_path / "models", tmp_path / "artefacts"
+    plan = ExportPlan(
+        source, *places, target=target, precision=precision, limits=LENIENT, timing=None, all_precisions=False
+    )
+    return run_export(plan)
+
+
+@pytest.mark.parametrize(("family", "precision", "target"), WRITTEN)
+def test_every_cell_is_what_it_says(tmp_path: Path, family: str, precision: str, target: str) -> None:
+    said = status(family, precision, target)
+    if said == UNSUPPORTED:
+        with pytest.raises(ExportError):
+            export(tmp_path, family, precision, target)
+        return
+    if (precision, target) == ("int8", "tensorrt") and not importlib.util.find_spec("modelopt"):
+        pytest.skip("nvidia-modelopt is not installed (extra: tensorrt)")
+    result = export(tmp_path, family, precision, target)
+    folder = tmp_path / "artefacts" / "local-m"
+    if target == "tensorrt":
+        assert said == BUILT
+        assert result.kit is not None
+        check_graph(onnx.load(result.kit / precision / "model.onnx"), LABELS)
+        return
+    assert said == (TESTED if target == "cpu" else BUILT)
+    onnx.checker.check_model(onnx.load(folder / result.artefact / "model.onnx"))
+    # What is meant for a GPU runs on ONNX Runtime's CPU provider as well, slowly.
+    artefact = Artefact(folder / result.artefact / "model.onnx", LABELS)
+    encoder = load_checkpoint(tmp_path / "m").encoder
+    wanted = np.array([logits(encoder, row) for row in ROWS])
+    assert np.abs(artefact.mixed(ROWS) - wanted).max() < BOUNDS[precision]
+
+
+def test_the_page_is_the_tables() -> None:
+    page = Path(__file__).parents[2] / "docs" / "compatibility.md"
+    assert page.read_text(encoding="utf-8") == as_markdown(), "run: make settings"
