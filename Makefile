@@ -61,7 +61,7 @@ $(MODEL): $(VENV)/.serve $(wildcard $(CHECKPOINT)/*) $(shell find export -name '
 	if [ -e $@ ] && { [[ $@ != *_encoder_int8/* ]] || ! grep -q '"minilm-sst2"' $(ENSEMBLE)/config.pbtxt; }; then
 		echo "keeping the model in $(REPOSITORY); \`make export\` puts the bundled one back"
 	else
-		$(BIN)/tritonflare export
+		$(BIN)/tritonflare export --quick
 		touch $@
 	fi
 

@@ -56,9 +56,9 @@ Made by `make settings` from `export/compatibility.py`; a test stands behind eve
 {legend}.
 
 - *cpu*: ONNX Runtime in Triton's python backend. FP16 runs there, but gains no speed: it is for GPUs.
-- *onnxruntime*: Triton's ONNX Runtime backend on a GPU. INT8 is left out, because its operators would run on the CPU.
-- *tensorrt*: FP16, and INT8 as QDQ through `nvidia-modelopt` (extra `tensorrt`; its test is skipped without it). The
-  plan itself is built where it is served and was never built here: [TensorRT](tensorrt.md).
+- *onnxruntime*: Triton's ONNX Runtime backend on a GPU. INT8 is left out: its operators would run on the CPU.
+- *tensorrt*: FP16, and INT8 as QDQ through `nvidia-modelopt` (extra `tensorrt`; its test is skipped without
+  it). The plan itself is built where it is served and was never built here: [TensorRT](tensorrt.md).
 - *anything else* needs the extra `torch`, and is tried with ELECTRA, MPNet and ModernBERT (`make parity`).
 - Two or more labels, single-label (softmax) or multi-label (sigmoid); regression heads are refused.
 """

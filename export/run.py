@@ -75,9 +75,9 @@ def _run(plan: ExportPlan, progress: Progress, work: Path) -> ExportResult:
         evaluation = _evaluate(builder, _others(builder, work), plan.timing)
         chosen = _choose(plan, evaluation)
         if (
-            plan.published == "int8"
+            INT8 + "token" in builder.files
+            and chosen.startswith(INT8)
             and _failed(plan, evaluation, [chosen])
-            and f"{INT8}token" in builder.files
         ):
             wide = builder.write_wide(lambda name: _passes_quickly(builder, name))
             if wide:

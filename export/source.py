@@ -11,7 +11,8 @@ from tokenizers import Tokenizer
 
 from export.checkpoint import Checkpoint, load_checkpoint, resolve_source
 from export.checkpoint.tokenizer import load_tokenizer
-from export.errors import CheckpointError
+from export.compatibility import WRITTEN
+from export.errors import CheckpointError, ExportError
 from export.evaluation.data import Examples, load_examples
 from export.plan import ExportPlan
 from export.route import Route, route_of
@@ -50,6 +51,11 @@ def read_source(plan: ExportPlan, work: Path) -> Source:
     """
     folder = resolve_source(str(plan.source), plan.revision)
     checkpoint = load_checkpoint(folder, work)
+    if checkpoint.weights is None and plan.target == "tensorrt":
+        raise ExportError(
+            f"{checkpoint.name} is a {checkpoint.family!r} model; TensorRT plans are made of "
+            f"{', '.join(WRITTEN.values())} only. Choose --target onnxruntime."
+        )
     tokenizer = load_tokenizer(checkpoint.tokenizer_file)
     tokenizer.enable_truncation(checkpoint.max_tokens)
     labels, problem_type = checkpoint.labels, checkpoint.problem_type

@@ -1,4 +1,7 @@
-"""Writes ``.env.example`` and ``docs/settings.md`` from the settings: ``make settings``."""
+"""Writes the pages that are made from the code: ``make settings``.
+
+``.env.example`` and ``docs/settings.md`` from the settings, ``docs/compatibility.md`` from the exporter.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,12 @@ from typing import Any
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+from export.compatibility import as_markdown
 from gateway.settings import Settings
 
 ENV_EXAMPLE = Path(".env.example")
 TABLE = Path("docs/settings.md")
+COMPATIBILITY = Path("docs/compatibility.md")
 
 
 def env_example() -> str:
@@ -54,10 +59,11 @@ def _type(field: FieldInfo) -> str:
 
 
 def main() -> None:
-    """Write both files."""
+    """Write all three files."""
     TABLE.parent.mkdir(exist_ok=True)
     ENV_EXAMPLE.write_text(env_example(), encoding="utf-8")
     TABLE.write_text(markdown_table(), encoding="utf-8")
+    COMPATIBILITY.write_text(as_markdown(), encoding="utf-8")
 
 
 if __name__ == "__main__":

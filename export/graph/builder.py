@@ -22,12 +22,13 @@ _LARGEST = 2**31 - 2**24
 class GraphBuilder:
     """Collects nodes and constants in order; every method returns the name of what it made."""
 
-    def __init__(self, name: str, prefix: str = "") -> None:
+    def __init__(self, name: str, prefix: str = "", opset: int = OPSET) -> None:
         # Everything goes straight into the model: helper.make_model would copy the weights twice.
         self._model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="tritonflare")
         self._graph = self._model.graph
         self._graph.name = name
         self._prefix = prefix
+        self._opset = opset
         self._constants: set[str] = set()
         self._bytes = 0
         self._count = 0
@@ -62,6 +63,13 @@ class GraphBuilder:
         node = helper.make_node(kind, list(inputs), [name], name, domain=domain, **attributes)
         self._graph.node.append(node)
         return name
+
+    def row_maximum(self, x: str) -> str:
+        """The largest number of each row [..., n], as [..., 1]."""
+        if self._opset < 18:
+            return self.op("ReduceMax", x, axes=[-1], keepdims=1)
+        # Since opset 18 the axes are an input.
+        return self.op("ReduceMax", x, self.constant(f"{self._prefix}last_axis", np.array([-1])), keepdims=1)
 
     def keep(self, node: onnx.NodeProto) -> None:
         """A node of another graph, as it is."""

@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper
 from onnxruntime.quantization.calibrate import HistogramCollector
 
 from export.graph.builder import GraphBuilder
-from export.quantise.rewrite import products
+from export.quantise.rewrite import opset_of, products
 
 METHODS = ("minmax", "percentile", "entropy")
 PERCENTILE = 99.99
@@ -60,7 +60,7 @@ def smooth(model: onnx.ModelProto, rows: Sequence[Sequence[int]]) -> onnx.ModelP
     readers: dict[str, list[str]] = {}
     for product in products(model):
         readers.setdefault(product.activations, []).append(product.weight)
-    graph = GraphBuilder(model.graph.name, prefix="smooth_")
+    graph = GraphBuilder(model.graph.name, "smooth_", opset_of(model))
     divided: dict[str, str] = {}
     for node in model.graph.node:
         is_product = node.op_type == "MatMul" and node.input[0] in readers and node.input[1] in weights

@@ -59,7 +59,7 @@ def quantise(
     weights = {
         t.name: numpy_helper.to_array(t) for t in _constants(model, {p.weight for p in chosen.values()})
     }
-    graph = GraphBuilder(model.graph.name, prefix="int8_")
+    graph = GraphBuilder(model.graph.name, "int8_", opset_of(model))
     operands: dict[str, Operand] = {}
     for node in model.graph.node:
         if node.name in chosen:
@@ -75,6 +75,11 @@ def quantise(
         else:
             graph.keep(node)
     return graph.in_place_of(model, {"precision": "int8", **(metadata or {})})
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """The version of the standard operators that a model is written in."""
+    return next(opset.version for opset in model.opset_import if opset.domain == "")
 
 
 def _is_matrix(tensor: onnx.TensorProto | None) -> bool:

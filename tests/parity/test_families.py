@@ -11,9 +11,15 @@ import pytest
 
 from export.artefact import Artefact
 from export.checkpoint import load_checkpoint
+from export.compatibility import TORCH, UNSUPPORTED, status
+from export.errors import ExportError
 from export.graph.encoder import FLAVOURS
+from export.plan import PRECISIONS, ExportPlan
 from export.route import route_of
+from export.run import run_export
+from export.spec import TARGETS
 from export.torch_route import TorchRoute
+from tests.export.small import LENIENT
 from tests.parity.models import TOKENS, TRACED, WRITTEN, random_rows, save_model, torch_logits
 
 BATCHES = ((1, 17), (2, 3, 8))
@@ -30,7 +36,7 @@ def largest_difference(graph: onnx.ModelProto, folder: Path, rows: list[list[int
 
 @pytest.mark.parametrize("family", WRITTEN)
 @pytest.mark.parametrize(("labels", "kind"), [(2, "single"), (5, "single"), (5, "multi")])
-def test_a_written_family_gives_the_logits_of_transformers_in_both_flavours(
+def test_a_written_family_gives_the_logits_of_transformers_in_every_flavour(
     tmp_path: Path, family: str, labels: int, kind: str
 ) -> None:
     problem = f"{kind}_label_classification"
@@ -63,6 +69,25 @@ def test_torch_exports_other_architectures_with_any_batch_and_length(
     assert str(Path(__file__).parents[2]).encode() not in graph.SerializeToString()
     assert largest_difference(graph, tmp_path, rows, wanted) < 1e-4
     assert largest_difference(route.fp16_graph("plain"), tmp_path, rows, wanted) < 5e-2
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_every_cell_of_the_torch_row_is_what_it_says(tmp_path: Path, precision: str, target: str) -> None:
+    model = save_model(TRACED["electra"], tmp_path / "m", 3)
+    places = tmp_path / "models", tmp_path / "artefacts"
+    said = status(TORCH, precision, target)
+    options: dict[str, Any] = {"target": target, "precision": precision, "limits": LENIENT, "timing": None}
+    if said == UNSUPPORTED:
+        with pytest.raises(ExportError):
+            run_export(ExportPlan(tmp_path / "m", *places, all_precisions=False, **options))
+        return
+    result = run_export(ExportPlan(tmp_path / "m", *places, all_precisions=False, **options))
+    artefact = Artefact(tmp_path / "artefacts" / "local-m" / result.artefact / "model.onnx", 3)
+    rows = random_rows(64)
+    bound = {"fp32": 1e-4, "fp16": 5e-2, "int8": 0.6}[precision]
+    assert np.abs(artefact.mixed(rows) - torch_logits(model, rows)).max() < bound
 
 
 def test_a_bare_encoder_is_not_given_a_random_head(tmp_path: Path) -> None:
