@@ -19,7 +19,7 @@ from export.quantise.candidates import build_int8, sensitivity
 from export.source import Source
 
 CALIBRATION_TEXTS = 128
-SENSITIVITY_TEXTS = 48
+SENSITIVITY_TEXTS = 32
 INT8 = "int8-"
 WIDE = "-wide"
 
@@ -63,10 +63,11 @@ class Builder:
         """
         name = f"{INT8}token{WIDE}"
         self.progress.step("measuring the sensitivity of single weights")
-        order = list(sensitivity(self._fp32, self._token, self._score))
+        order = list(sensitivity(self._fp32, self._token, self._score, self.progress.advance))
         count = 1
         while count <= max(1, len(order) // 2):
-            self._write(name, lambda wide=order[:count]: self._token(wide))  # type: ignore[misc]
+            wide = [weight for group in order[:count] for weight in group]
+            self._write(name, lambda wide=wide: self._token(wide))  # type: ignore[misc]
             if passes(name):
                 return name
             count *= 2

@@ -6,6 +6,7 @@ import logging
 import tempfile
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from export.artefact import Artefact
@@ -15,8 +16,9 @@ from export.errors import ExportError
 from export.evaluation.evaluate import Evaluation, Progress, Silent, evaluate
 from export.evaluation.gate import Finding, judge, require
 from export.evaluation.host import describe_host
+from export.evaluation.metrics import accuracy, agreement, answers
 from export.evaluation.report import write_report
-from export.evaluation.runner import Candidate, onnx_candidate
+from export.evaluation.runner import Candidate, onnx_candidate, run_grouped
 from export.evaluation.timing import TimingSettings
 from export.files import only_writer
 from export.plan import ExportPlan
@@ -79,7 +81,7 @@ def _run(plan: ExportPlan, progress: Progress, work: Path) -> ExportResult:
             and chosen.startswith(INT8)
             and _failed(plan, evaluation, [chosen])
         ):
-            wide = builder.write_wide(lambda name: _passes_quickly(builder, name))
+            wide = builder.write_wide(partial(_passes_quickly, builder, evaluation))
             if wide:
                 evaluation, chosen = _evaluate(builder, _others(builder, work), plan.timing), wide
         progress.step("writing the report")
@@ -110,13 +112,11 @@ def _evaluate(
     builder: Builder,
     others: dict[str, Candidate],
     timing: TimingSettings | None,
-    names: Collection[str] | None = None,
 ) -> Evaluation:
     checkpoint = builder.source.checkpoint
     candidates = {
         name: onnx_candidate(file, len(checkpoint.labels), name.partition("-")[0])
         for name, file in builder.files.items()
-        if names is None or name in names
     }
     return evaluate(
         candidates | others,
@@ -148,9 +148,19 @@ def _failed(plan: ExportPlan, evaluation: Evaluation, names: Collection[str]) ->
     return [finding for finding in judge(evaluation, plan.limits, names) if not finding.passed]
 
 
-def _passes_quickly(builder: Builder, name: str) -> bool:
-    evaluation = _evaluate(builder, {}, None, ["fp32", name])
-    return not _failed(builder.plan, evaluation, [name])
+def _passes_quickly(builder: Builder, evaluation: Evaluation, name: str) -> bool:
+    """Agreement, and accuracy where there are labels: what FP32 weights can mend."""
+    checkpoint, examples = builder.source.checkpoint, evaluation.examples
+    limits = builder.plan.limits["int8"]
+    rows = [e.ids for e in builder.source.tokenizer.encode_batch_fast(list(examples.texts))]
+    artefact = Artefact(builder.files[name], len(checkpoint.labels))
+    given = answers(run_grouped(artefact, rows, builder.progress.advance), checkpoint.problem_type)
+    fp32 = evaluation.measurements["fp32"]
+    same = agreement(given, fp32.answers)
+    if examples.targets is None or fp32.accuracy is None:
+        return same.share >= limits.agreement and same.p99_shift <= limits.p99_shift
+    drop = fp32.accuracy.share - accuracy(given, examples.targets, checkpoint.problem_type).share
+    return same.share >= limits.agreement and 100 * drop <= limits.accuracy_drop
 
 
 def _about(source: Source) -> dict[str, str]:

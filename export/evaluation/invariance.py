@@ -22,6 +22,8 @@ from export.triton_models.encoder import length_groups
 # Descending and ascending mixed, so that a small set of texts meets large batches as well.
 BATCH_SIZES = (64, 2, 32, 3, 21, 5, 13, 8)
 FEW = 4
+# No padded batch is larger than this many tokens: with texts of 512 beside it, 64 would take minutes.
+LARGEST_BATCH = 4096
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def compositions(lengths: Sequence[int], seed: int) -> Iterator[Composition]:
     shuffled = [int(index) for index in np.random.default_rng(seed).permutation(limit)]
     few = min(FEW, limit)
     short, long = order[: few * 7], order[-few:]
-    yield Composition("shuffled, 2 to 64 texts", tuple(_cut(shuffled)))
+    yield Composition("shuffled, 2 to 64 texts", tuple(_cut(shuffled, lengths)))
     yield Composition(
         "the shortest beside one of the longest",
         tuple((*short[i::few], long[i]) for i in range(few)),
@@ -100,13 +102,18 @@ def compositions(lengths: Sequence[int], seed: int) -> Iterator[Composition]:
     )
 
 
-def _cut(order: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    rest = iter(order)
-    for size in cycle(BATCH_SIZES):
-        batch = tuple(islice(rest, size))
-        if not batch:
-            return
-        yield batch
+def _cut(order: Sequence[int], lengths: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    sizes = cycle(BATCH_SIZES)
+    batch: list[int] = []
+    size = next(sizes)
+    for index in order:
+        area = (len(batch) + 1) * max(lengths[other] for other in (*batch, index))
+        if len(batch) == size or (len(batch) > 1 and area > LARGEST_BATCH):
+            yield tuple(batch)
+            batch, size = [], next(sizes)
+        batch.append(index)
+    if batch:
+        yield tuple(batch)
 
 
 def longest_allowed(rows: Rows, max_tokens: int) -> list[int]:

@@ -13,6 +13,7 @@ from export.quantise.rewrite import quantisable, quantise
 from export.quantise.schemes import FULL_RANGE, REDUCED_RANGE, Blocks, Static, Tokenwise
 
 Rows = Sequence[Sequence[int]]
+GROUPS = 12  # a model is built and asked for each, which takes seconds
 SCHEMES = ("token", "static-minmax", "static-percentile", "static-entropy", "static-smoothed", "blocks")
 
 
@@ -45,18 +46,26 @@ def sensitivity(
     model: onnx.ModelProto,
     build: Callable[[Collection[str]], onnx.ModelProto],
     score: Callable[[onnx.ModelProto], npt.NDArray[np.float64]],
-) -> dict[str, float]:
-    """How much rounding one weight alone moves the scores: weight → mean |Δp|, largest first.
+    advance: Callable[[int, int], None],
+) -> dict[tuple[str, ...], float]:
+    """How much rounding a few neighbouring weights alone moves the scores.
 
     Args:
         model: FP32.
         build: makes the INT8 model in which the named weights stay FP32.
         score: probabilities [N, labels] of the sample texts.
+        advance: told how many groups of how many are done.
+
+    Returns:
+        Names of weights → mean |Δp|, largest first; at most `GROUPS` entries, the word table is one.
     """
     names = quantisable(model)
+    step = -(-len(names) // GROUPS)
+    groups = [tuple(names[:1]), *(tuple(names[i : i + step]) for i in range(1, len(names), step))]
     wanted = score(model)
-    found = {
-        name: float(np.abs(score(build([other for other in names if other != name])) - wanted).mean())
-        for name in names
-    }
+    found = {}
+    for done, group in enumerate(groups, 1):
+        rounded = score(build([name for name in names if name not in group]))
+        found[group] = float(np.abs(rounded - wanted).mean())
+        advance(done, len(groups))
     return dict(sorted(found.items(), key=lambda item: -item[1]))

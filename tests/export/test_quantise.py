@@ -177,7 +177,7 @@ def test_sensitivity_ranks_first_the_weight_that_rounding_hurts_most(fp32: onnx.
     for tensor in spoilt.graph.initializer:
         if tensor.name == "layer0_expand":
             weight = numpy_helper.to_array(tensor).copy()
-            weight[0] *= 300  # one outlying row coarsens every column's step
+            weight[0] *= 3000  # one outlying row coarsens every column's step
             tensor.CopyFrom(numpy_helper.from_array(weight, tensor.name))
 
     def build(wide: object) -> onnx.ModelProto:
@@ -186,6 +186,6 @@ def test_sensitivity_ranks_first_the_weight_that_rounding_hurts_most(fp32: onnx.
     def score(model: onnx.ModelProto) -> npt.NDArray[np.float64]:
         return alone(model).astype(np.float64)
 
-    found = sensitivity(spoilt, build, score)
-    assert next(iter(found)) == "layer0_expand"
-    assert list(sorted(found)) == sorted(quantisable(spoilt))
+    found = sensitivity(spoilt, build, score, lambda done, total: None)
+    assert "layer0_expand" in next(iter(found))
+    assert sorted(name for group in found for name in group) == sorted(quantisable(spoilt))
