@@ -21,6 +21,9 @@ _LEAST_RETRY_AFTER_S = 0.1
 class RateLimit:
     """A rate for each account that a token names; all other accounts share one.
 
+    The window slides: what was sent in the minute of the clock before counts in proportion to how much
+    of it lies within the last 60 seconds.
+
     The callers of a token for any account choose the name of the account: with a rate for each they
     would have no limit, and a new name with every request would fill the memory.
     """
