@@ -115,6 +115,10 @@ golden: $(TORCH_VENV)/.torch ## write tests/golden again with transformers and t
 configs: $(VENV)/.dev ## write tests/golden/configs again from the code
 	$(BIN)/python -m tests.export.golden_configs
 
+.PHONY: golden-http
+golden-http: $(VENV)/.dev ## write tests/golden/http again from the gateway's answers
+	REWRITE_GOLDEN=1 $(BIN)/python -m pytest -q tests/contract/test_golden.py
+
 .PHONY: settings
 settings: $(VENV)/.serve ## write .env.example and docs/settings.md anew from the code
 	$(BIN)/python -m tritonflare.settings_doc

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import json
-import time
 
 import pytest
 
 from .fake_triton import SST2, FakeTriton
-from .harness import ACCOUNT, ANY_TOKEN, RUN, TOKEN, Client, running_gateway, settings_for
+from .harness import (
+    ACCOUNT,
+    ANY_TOKEN,
+    RUN,
+    TOKEN,
+    Client,
+    away_from_the_end_of_a_minute,
+    running_gateway,
+    settings_for,
+)
 from .test_errors import GOOD, MISSING, check_ai
 
 BY_BODY = f"/client/v4/accounts/{ACCOUNT}/ai/run"
@@ -132,18 +139,10 @@ async def test_the_limit_is_on_the_body_after_decompression(triton: FakeTriton) 
 RATE = "rate limiting: inference request per min rate reached"
 
 
-@pytest.fixture
-async def _away_from_the_end_of_a_minute() -> None:
-    """Where the minute of the clock ends, the first places become free at once."""
-    left_s = 60 - time.time() % 60
-    if left_s < 5:
-        await asyncio.sleep(left_s + 0.1)
-
-
-@pytest.mark.usefixtures("_away_from_the_end_of_a_minute")
 async def test_above_the_rate_of_an_account_requests_are_3021_with_the_time_to_wait(
     triton: FakeTriton,
 ) -> None:
+    await away_from_the_end_of_a_minute()
     async with running_gateway(settings_for(triton, requests_per_minute=3, max_batch_texts=2)) as running:
         client = running.client
         for _ in range(3):
@@ -162,9 +161,9 @@ async def test_above_the_rate_of_an_account_requests_are_3021_with_the_time_to_w
         assert len(triton.texts) == 4
 
 
-@pytest.mark.usefixtures("_away_from_the_end_of_a_minute")
 async def test_accounts_that_no_token_names_share_one_rate(triton: FakeTriton) -> None:
     headers = {"Authorization": f"Bearer {ANY_TOKEN}"}
+    await away_from_the_end_of_a_minute()
     async with running_gateway(settings_for(triton, requests_per_minute=2, max_batch_texts=1)) as running:
         statuses = [
             (await running.client.send("POST", RUN.replace(ACCOUNT, f"made-up-{n}"), GOOD, headers)).status
@@ -175,8 +174,8 @@ async def test_accounts_that_no_token_names_share_one_rate(triton: FakeTriton) -
         assert own.status == 200
 
 
-@pytest.mark.usefixtures("_away_from_the_end_of_a_minute")
 async def test_every_text_of_a_batch_counts_and_a_refused_batch_costs_one(triton: FakeTriton) -> None:
+    await away_from_the_end_of_a_minute()
     async with running_gateway(settings_for(triton, requests_per_minute=4, max_batch_texts=4)) as running:
         client = running.client
         three = {"requests": [{"text": "a"}] * 3}
@@ -186,8 +185,8 @@ async def test_every_text_of_a_batch_counts_and_a_refused_batch_costs_one(triton
         assert len(triton.texts) == 3
 
 
-@pytest.mark.usefixtures("_away_from_the_end_of_a_minute")
 async def test_refused_credentials_do_not_count(triton: FakeTriton) -> None:
+    await away_from_the_end_of_a_minute()
     async with running_gateway(settings_for(triton, requests_per_minute=1, max_batch_texts=1)) as running:
         for _ in range(3):
             assert (await running.client.send("POST", RUN, GOOD, {"Authorization": "Bearer x"})).status == 401
