@@ -119,6 +119,10 @@ configs: $(VENV)/.dev ## write tests/golden/configs again from the code
 parity: $(TORCH_VENV)/.torch ## compare what is exported with transformers and torch
 	$(TORCH_VENV)/bin/python -m pytest tests/parity $(ARGS)
 
+.PHONY: golden-http
+golden-http: $(VENV)/.dev ## write tests/golden/http again from the gateway's answers
+	REWRITE_GOLDEN=1 $(BIN)/python -m pytest -q tests/contract/test_golden.py
+
 .PHONY: settings
 settings: $(VENV)/.serve ## write .env.example and docs/settings.md anew from the code
 	$(BIN)/python -m tritonflare.settings_doc

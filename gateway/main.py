@@ -18,12 +18,16 @@ from gateway.domain.catalogue import Catalogue
 from gateway.domain.monitor import Monitor, MonitorTimes
 from gateway.domain.service import Classifier
 from gateway.http.app import App
+from gateway.http.batch import BatchRunner
 from gateway.http.limits import Admission
 from gateway.http.metrics import Metrics
+from gateway.http.models import ModelQueries
 from gateway.http.ops import Operations
 from gateway.http.protocol import HttpProtocol
+from gateway.http.rate import RateLimit
 from gateway.http.router import Route
 from gateway.http.run import RunLimits, RunModel
+from gateway.http.verify import VerifyToken
 from gateway.logs import configure_logging
 from gateway.settings import ConfigurationError, Settings
 from gateway.tokens import TokenTable, load_tokens
@@ -34,6 +38,7 @@ _log = logging.getLogger("tritonflare.gateway")
 API_PREFIX = "/client/v4"
 """What a client appends to the gateway's address to get its base URL."""
 
+_ACCOUNT = API_PREFIX + "/accounts/{account_id}"
 _GET = ("GET", "HEAD")
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - looked up, not bound
 
@@ -71,14 +76,17 @@ def _compose(settings: Settings) -> _Gateway:
         canary_max_age_s=settings.canary_max_age_s,
     )
     monitor = Monitor(backend, catalogue, times)
-    limits = RunLimits(settings.max_body_bytes, settings.request_timeout_s, settings.result_shape)
-    run_model = RunModel(catalogue, Classifier(backend), admission, metrics, limits)
-    operations = Operations(monitor, metrics)
+    rate = RateLimit(settings.requests_per_minute, tokens.accounts)
+    limits = RunLimits(
+        settings.max_body_bytes, settings.request_timeout_s, settings.result_shape, settings.max_batch_texts
+    )
+    classifier = Classifier(backend)
+    batches = BatchRunner(classifier, admission, rate, metrics)
+    run_model = RunModel(catalogue, classifier, batches, admission, metrics, limits)
     routes = (
-        Route(("POST",), API_PREFIX + "/accounts/{account_id}/ai/run/{model:path}", run_model),
-        Route(_GET, "/livez", operations.livez, api=False),
-        Route(_GET, "/readyz", operations.readyz, api=False),
-        Route(_GET, "/metrics", operations.metrics, api=False),
+        *_run_routes(run_model, rate),
+        *_query_routes(ModelQueries(catalogue), VerifyToken(tokens)),
+        *_operations_routes(Operations(monitor, metrics)),
     )
 
     @asynccontextmanager
@@ -94,6 +102,37 @@ def _compose(settings: Settings) -> _Gateway:
             await backend.close()
 
     return _Gateway(App(routes, tokens, metrics, lifespan), monitor)
+
+
+def _run_routes(run_model: RunModel, rate: RateLimit) -> tuple[Route, ...]:
+    """Routes in the order in which they are tried: the busiest first."""
+    by_path, by_body = rate.guard(run_model), rate.guard(run_model.by_body)
+    return (
+        Route(("POST",), _ACCOUNT + "/ai/run/{model:path}", by_path),
+        Route(("POST",), _ACCOUNT + "/ai/run", by_body),
+        # How the same call is written for Cloudflare's AI Gateway.
+        Route(("POST",), "/v1/{account_id}/{gateway_id}/workers-ai/{model:path}", by_path),
+    )
+
+
+def _query_routes(models: ModelQueries, verify: VerifyToken) -> tuple[Route, ...]:
+    return (
+        Route(_GET, _ACCOUNT + "/ai/models/search", models.search),
+        Route(_GET, _ACCOUNT + "/ai/models/schema", models.schema),
+        Route(_GET, _ACCOUNT + "/ai/tasks/search", models.tasks),
+        Route(_GET, _ACCOUNT + "/ai/authors/search", models.authors),
+        Route(_GET, _ACCOUNT + "/ai/v1/models", models.openai),
+        Route(_GET, _ACCOUNT + "/tokens/verify", verify.of_account, checks_token=True),
+        Route(_GET, API_PREFIX + "/user/tokens/verify", verify.of_user, checks_token=True),
+    )
+
+
+def _operations_routes(operations: Operations) -> tuple[Route, ...]:
+    return (
+        Route(_GET, "/livez", operations.livez, api=False),
+        Route(_GET, "/readyz", operations.readyz, api=False),
+        Route(_GET, "/metrics", operations.metrics, api=False),
+    )
 
 
 def check_tokens(settings: Settings) -> TokenTable:

@@ -64,7 +64,16 @@ class Settings(BaseSettings):
     )
     max_body_bytes: Bytes = Field(1024 * 1024, description="Largest request body; above it 413, code 3006.")
     max_requests_in_flight: int = Field(
-        512, gt=0, description="Requests worked on at once; above it 429, code 3040."
+        512, gt=0, description="Texts worked on at once; above it 429, code 3040."
+    )
+    requests_per_minute: int = Field(
+        0,
+        ge=0,
+        description="Texts an account may send in a minute; above it 429, code 3021. 0 is no limit; "
+        "Cloudflare's own is 2000.",
+    )
+    max_batch_texts: int = Field(
+        100, gt=0, description="Texts in one request (`requests`); above it 400, code 5006."
     )
     request_timeout_s: Seconds = Field(
         10.0, description="Time from admission to answer, body included; above it 408, code 3007."
@@ -104,6 +113,14 @@ class Settings(BaseSettings):
             raise ValueError(
                 "triton_max_message_bytes must exceed max_body_bytes by at least "
                 f"{MESSAGE_OVERHEAD_BYTES} bytes, or a permitted text could not be sent"
+            )
+        if self.max_batch_texts > self.max_requests_in_flight:
+            raise ValueError(
+                "max_batch_texts must not exceed max_requests_in_flight, or a permitted batch would never fit"
+            )
+        if 0 < self.requests_per_minute < self.max_batch_texts:
+            raise ValueError(
+                "requests_per_minute must not be below max_batch_texts, or a permitted batch would never pass"
             )
         if self.retry_interval_s > self.refresh_interval_s:
             raise ValueError("retry_interval_s must not exceed refresh_interval_s")

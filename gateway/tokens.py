@@ -38,6 +38,11 @@ def hash_token(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
+def token_id(token: str) -> str:
+    """Return a stable id of ``token``, 32 hex digits, that tells nothing about it or its stored hash."""
+    return hashlib.sha256(f"tritonflare token id {token}".encode()).hexdigest()[:32]
+
+
 def is_token68(value: str) -> bool:
     """Tell whether ``value`` can follow ``Bearer`` at all (RFC 7235, section 2.1)."""
     return _TOKEN68.fullmatch(value) is not None
@@ -55,6 +60,11 @@ class TokenTable:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    @property
+    def accounts(self) -> frozenset[str]:
+        """The accounts that tokens name, ``*`` among them if there is a token for any."""
+        return frozenset().union(*(accounts for _, accounts in self._entries.values()))
 
     def check(self, token: str, account: str) -> Access:
         """Look ``token`` up by its digest, so that timing tells nothing about the stored ones."""

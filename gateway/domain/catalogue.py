@@ -30,6 +30,8 @@ class Ensemble:
 
     name: str
     parameters: Mapping[str, str]
+    max_batch_size: int = 0
+    """Most texts in one call; 0 for an ensemble that does not batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ class Model:
     max_tokens: int
     """Longest input in tokens; what is beyond is cut off."""
     problem_type: ProblemType
+    max_batch_size: int = 1
+    """Most texts in one call."""
     version: str = ""
     task: str = ""
     precision: str = ""
@@ -78,6 +82,7 @@ def parse_model(ensemble: Ensemble) -> Model:
         labels=_labels(given),
         max_tokens=_max_tokens(given),
         problem_type=_problem_type(given),
+        max_batch_size=max(1, ensemble.max_batch_size),
         **texts,
     )
 

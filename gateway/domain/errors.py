@@ -4,10 +4,10 @@
     * FrontError: refused before the AI service (route, method, authentication)
         * NoRoute, MethodNotSupported, MalformedRequest, MissingCredentials,
           MalformedAuthorization,
-          UnknownToken, ForeignAccount, UnknownError
+          UnknownToken, InvalidToken, ForeignAccount, UnknownError
     * AiError: refused or failed inside the AI service
         * BadInput, NoSuchModel, MalformedBody, BodyTooLarge
-        * DeadlineExceeded, Overloaded, BackendFailed
+        * DeadlineExceeded, Overloaded, RateLimited, BackendFailed
         * BackendUnavailable
             * ModelUnavailable
     * ClientDisconnected: nobody is left to answer
@@ -30,7 +30,7 @@ class TritonflareError(Exception):
     status: ClassVar[int] = 500
     code: ClassVar[int] = 0
     retryable: ClassVar[bool] = False
-    retry_after_s: ClassVar[float | None] = None
+    retry_after_s: float | None = None
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -97,6 +97,15 @@ class UnknownToken(FrontError):
 
     def __init__(self) -> None:
         super().__init__("Authentication error")
+
+
+class InvalidToken(FrontError):
+    """The token whose validity was asked for is not one of ours, or not of this account."""
+
+    status, code = 401, 1000
+
+    def __init__(self) -> None:
+        super().__init__("Invalid API Token")
 
 
 class ForeignAccount(FrontError):
@@ -174,6 +183,16 @@ class Overloaded(AiError):
 
     def __init__(self) -> None:
         super().__init__("Capacity temporarily exceeded, please try again.")
+
+
+class RateLimited(AiError):
+    """The account has used up its requests of this minute."""
+
+    status, code, retryable = 429, 3021, True
+
+    def __init__(self, retry_after_s: float) -> None:
+        super().__init__("rate limiting: inference request per min rate reached")
+        self.retry_after_s = retry_after_s
 
 
 class BackendUnavailable(AiError):

@@ -66,13 +66,82 @@ def text_of(payload: object) -> str:
     """
     if not isinstance(payload, dict) or "text" not in payload:
         raise BadInput("Error: required properties at '/' are 'text'")
-    text = payload["text"]
-    if not isinstance(text, str):
-        types = ",".join(f"'{name}'" for name in _javascript_types(text))
-        raise BadInput(f"Error: Type mismatch of '/text', 'string' not in {types}")
+    text = _string(payload["text"], "/text")
     if not text:
         raise BadInput("Error: Length of '/text' must be >= 1 not met")
     return text
+
+
+def call_of(payload: object) -> tuple[str, object, bool]:
+    """Return model, input and ``options.queueRequest`` of a request that names its model in the body.
+
+    Raises:
+        BadInput: ``model`` or ``input`` is missing, or ``model`` is not a string with something in it.
+    """
+    if not isinstance(payload, dict) or "model" not in payload or "input" not in payload:
+        # The validator lists all that are required, not only those that are missing.
+        raise BadInput("Error: required properties at '/' are 'model,input'")
+    model = _string(payload["model"], "/model")
+    if not model:
+        raise BadInput("Error: Length of '/model' must be >= 1 not met")
+    return printable(model), payload["input"], wants_queue(payload)
+
+
+def wants_queue(payload: object) -> bool:
+    """Tell whether the body's options ask for ``queueRequest``."""
+    options = payload.get("options") if isinstance(payload, dict) else None
+    return isinstance(options, dict) and options.get("queueRequest") is True
+
+
+def requests_of(payload: object, queued: bool, limit: int) -> list[object] | None:
+    """Return the inputs of a batch, or None for a request with one text.
+
+    Args:
+        payload: the body. A key ``requests`` makes it a batch, whatever stands beside it: the official
+            Python SDK cannot leave ``text`` out.
+        queued: whether the caller asked for ``queueRequest``; one text is then a batch of one.
+        limit: how many inputs are accepted.
+
+    Raises:
+        BadInput: no inputs, too many, or something else than an array; or a poll.
+    """
+    given = payload if isinstance(payload, dict) else {}
+    if "requests" in given:
+        requests = given["requests"]
+        if not isinstance(requests, list):
+            raise BadInput(f"Error: Type mismatch of '/requests', 'array' not in {_types(requests)}")
+        if not requests:
+            raise BadInput("Error: Length of '/requests' must be >= 1 not met")
+        if len(requests) > limit:
+            raise BadInput(f"Error: Length of '/requests' must be <= {limit}")
+        return requests
+    if "text" in given:
+        return [payload] if queued else None
+    if "request_id" in given:
+        raise BadInput("Error: '/request_id' is not known, a batch is answered at once")
+    if queued:
+        raise BadInput("Error: required properties at '/' are 'requests'")
+    return None
+
+
+def reference_of(item: object) -> str | None:
+    """Return the ``external_reference`` of one input of a batch.
+
+    Raises:
+        BadInput: it is neither a string nor null.
+    """
+    reference = item.get("external_reference") if isinstance(item, dict) else None
+    return None if reference is None else printable(_string(reference, "/external_reference"))
+
+
+def _string(value: object, path: str) -> str:
+    if not isinstance(value, str):
+        raise BadInput(f"Error: Type mismatch of '{path}', 'string' not in {_types(value)}")
+    return value
+
+
+def _types(value: object) -> str:
+    return ",".join(f"'{name}'" for name in _javascript_types(value))
 
 
 def _javascript_types(value: object) -> tuple[str, ...]:
@@ -83,6 +152,8 @@ def _javascript_types(value: object) -> tuple[str, ...]:
             return ("boolean",)
         case int() | float():
             return ("number", "integer") if _is_javascript_integer(value) else ("number",)
+        case str():
+            return ("string",)
         case list():
             # The validator looks for the first item that is neither number nor string and compares it
             # with undefined, so a null there counts as not found; None does the same here.
@@ -111,6 +182,11 @@ def utf8(text: str) -> bytes:
         return text.encode()
     except UnicodeEncodeError:
         return _LONE_SURROGATE.sub("\ufffd", text).encode()
+
+
+def printable(text: str) -> str:
+    """Return ``text`` as it can be sent back: lone surrogates become U+FFFD."""
+    return utf8(text).decode()
 
 
 def result_shape(asked: str | None, default: ResultShape) -> ResultShape:

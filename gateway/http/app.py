@@ -65,7 +65,7 @@ class App:
         """Run the handler; the one place where an exception becomes an answer."""
         try:
             route = self._router.match(request)
-            if route.api:
+            if route.api and not route.checks_token:
                 authenticate(request, self._tokens)
             return await route.handler(request)
         except TritonflareError as exc:

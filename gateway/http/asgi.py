@@ -14,6 +14,7 @@ from starlette.datastructures import QueryParams
 from starlette.types import Receive, Scope, Send
 
 from gateway.domain.errors import BodyTooLarge, ClientDisconnected
+from gateway.http.encoding import gunzip, is_gzip
 
 Header = tuple[bytes, bytes]
 
@@ -112,10 +113,11 @@ async def _discard_body(receive: Receive) -> None:
 
 
 async def read_body(request: Request, limit_bytes: int) -> bytes:
-    """Read the whole body.
+    """Read the whole body; one in gzip is decompressed.
 
     Raises:
-        BodyTooLarge: announced or real size above ``limit_bytes``.
+        BodyTooLarge: announced, real or decompressed size above ``limit_bytes``.
+        MalformedBody: the body should be gzip and is not.
         ClientDisconnected: the caller left before the end.
     """
     announced = request.headers(b"content-length")
@@ -134,4 +136,6 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
         parts.append(part)
         if not message.get("more_body", False):
             request.body_read = True
-            return b"".join(parts)
+            break
+    body = b"".join(parts)
+    return gunzip(body, limit_bytes) if is_gzip(request.headers(b"content-encoding")) else body

@@ -16,7 +16,7 @@ def authenticate(request: Request, tokens: TokenTable) -> None:
         UnknownToken: nobody issued this token.
         ForeignAccount: the token belongs to another account.
     """
-    match tokens.check(_token(request), request.params.get("account_id", "")):
+    match tokens.check(token_of(request), request.params.get("account_id", "")):
         case Access.UNKNOWN_TOKEN:
             raise UnknownToken
         case Access.OTHER_ACCOUNT:
@@ -25,7 +25,13 @@ def authenticate(request: Request, tokens: TokenTable) -> None:
             return
 
 
-def _token(request: Request) -> str:
+def token_of(request: Request) -> str:
+    """Return the token that the request carries.
+
+    Raises:
+        MissingCredentials: no Authorization header, and not both X-Auth-Email and X-Auth-Key.
+        MalformedAuthorization: an Authorization header that is not ``Bearer <token68>``.
+    """
     authorization = request.headers(b"authorization")
     if authorization:
         scheme, _, token = authorization[0].strip().partition(" ")

@@ -3,37 +3,82 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from uuid import uuid4
 
 import msgspec
 
 from gateway.domain.errors import AiError, FrontError, MethodNotSupported, TritonflareError
 from gateway.domain.scores import Score, best_first
-from gateway.domain.service import Classification
+from gateway.domain.service import BatchItem, Classification
 from gateway.domain.validate import ResultShape
 from gateway.http.asgi import Header, Response
 
 _encode = msgspec.json.Encoder().encode
 
 
-def success(result: object, headers: list[Header]) -> Response:
-    """Wrap a result; the keys are in the order of the live API."""
-    body = _encode({"result": result, "success": True, "errors": [], "messages": []})
-    return Response(200, body, headers=headers)
+def success(
+    result: object,
+    headers: Sequence[Header] = (),
+    *,
+    messages: Sequence[object] = (),
+    extra: Mapping[str, object] = MappingProxyType({}),
+) -> Response:
+    """Wrap a result; the keys are in the order of the live API, ``extra`` ones come last."""
+    body = {"result": result, "success": True, "errors": [], "messages": messages, **extra}
+    return Response(200, _encode(body), headers=list(headers))
 
 
 def classification(answer: Classification, shape: ResultShape, ai_request_id: str) -> Response:
     """Render one classification, with its price and whether the text was cut in the headers."""
+    headers = _usage_headers(ai_request_id, answer.neurons, answer.truncated)
+    return success(shaped(answer.scores, shape), headers)
+
+
+def batch(items: Sequence[BatchItem], shape: ResultShape, ai_request_id: str) -> Response:
+    """Render a batch as a finished one; the headers are about all of its texts together."""
+    answers = [item.outcome for item in items if isinstance(item.outcome, Classification)]
+    headers = _usage_headers(
+        ai_request_id,
+        sum(answer.neurons for answer in answers),
+        any(answer.truncated for answer in answers),
+    )
+    return success(batch_result(items, shape, ai_request_id), headers)
+
+
+def batch_result(items: Sequence[BatchItem], shape: ResultShape, ai_request_id: str) -> dict[str, object]:
+    """Return the result of a finished batch: one response an item, in order, and the tokens read."""
+    tokens = sum(item.outcome.tokens for item in items if isinstance(item.outcome, Classification))
+    return {
+        "responses": [_response(place, item, shape, ai_request_id) for place, item in enumerate(items)],
+        "usage": {"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens},
+    }
+
+
+def _response(place: int, item: BatchItem, shape: ResultShape, ai_request_id: str) -> dict[str, object]:
+    """Render one item; one that failed looks like the answer to a single text that failed."""
+    response: dict[str, object] = {"id": place, "result": {}, "success": False}
+    if isinstance(item.outcome, Classification):
+        response |= {"result": shaped(item.outcome.scores, shape), "success": True}
+    else:
+        response["errors"] = [_ai_entry(item.outcome, ai_request_id)]
+    return response | {"external_reference": item.reference}
+
+
+def _usage_headers(ai_request_id: str, neurons: float, truncated: bool) -> list[Header]:
     headers = [
         (b"cf-ai-req-id", ai_request_id.encode()),
-        (b"cf-ai-neurons", b"%.2f" % answer.neurons),
+        (b"cf-ai-neurons", b"%.2f" % neurons),
     ]
-    if answer.truncated:
+    if truncated:
         headers.append((b"x-truncated", b"true"))
-    if shape == "items":
-        return success({"items": _entries(best_first(answer.scores))}, headers)
-    return success(_entries(answer.scores), headers)
+    return headers
+
+
+def shaped(scores: Sequence[Score], shape: ResultShape) -> object:
+    """Return the scores of one text as JSON values."""
+    return {"items": _entries(best_first(scores))} if shape == "items" else _entries(scores)
 
 
 def _entries(scores: Sequence[Score]) -> list[dict[str, object]]:
@@ -54,14 +99,17 @@ def failure(error: TritonflareError, ai_request_id: str | None) -> Response:
 
 
 def _ai_failure(error: AiError, ai_request_id: str) -> Response:
-    message = f"AiError: {error.message} ({ai_request_id})"
     body = {
-        "errors": [{"message": message, "code": error.code}],
+        "errors": [_ai_entry(error, ai_request_id)],
         "success": False,
         "result": {},
         "messages": [],
     }
     return Response(error.status, _encode(body), headers=[(b"cf-ai-req-id", ai_request_id.encode())])
+
+
+def _ai_entry(error: AiError, ai_request_id: str) -> dict[str, object]:
+    return {"message": f"AiError: {error.message} ({ai_request_id})", "code": error.code}
 
 
 def _front_failure(error: TritonflareError) -> Response:

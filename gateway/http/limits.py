@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from starlette.types import Receive
@@ -13,7 +15,10 @@ from gateway.domain.errors import ClientDisconnected, DeadlineExceeded, Overload
 
 
 class Admission:
-    """A bound on the requests in flight; use it as a context manager around each."""
+    """A bound on the requests in flight; use it as a context manager around each.
+
+    A request for several texts takes as many places, the others once their number is known.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -26,6 +31,21 @@ class Admission:
 
     def __exit__(self, *_: object) -> None:
         self.in_flight -= 1
+
+    @contextmanager
+    def places(self, count: int) -> Iterator[None]:
+        """Take ``count`` more places, or none.
+
+        Raises:
+            Overloaded: there are not as many.
+        """
+        if self.in_flight + count > self._limit:
+            raise Overloaded
+        self.in_flight += count
+        try:
+            yield
+        finally:
+            self.in_flight -= count
 
 
 class Interrupt:

@@ -52,7 +52,7 @@ class Metrics:
         )
         Gauge(
             "tritonflare_requests_in_flight",
-            "Requests between admission and answer.",
+            "Requests between admission and answer; each text of a batch counts as one.",
             registry=self._registry,
         ).set_function(in_flight)
         Gauge(

@@ -27,6 +27,8 @@ class Route:
     handler: Handler
     api: bool = True
     """Part of the v4 API: a token that fits ``{account_id}`` is required, and requests are counted."""
+    checks_token: bool = False
+    """The handler looks at the token by itself."""
 
 
 class Router:

@@ -1,16 +1,25 @@
-"""``POST /client/v4/accounts/{account_id}/ai/run/{model}``."""
+"""``POST …/ai/run/{model}``, and ``POST …/ai/run`` with the model in the body."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from uuid import uuid4
 
-from gateway.domain.catalogue import Catalogue
+from gateway.domain.catalogue import Catalogue, Model
 from gateway.domain.errors import NoSuchModel
 from gateway.domain.service import Classifier
-from gateway.domain.validate import ResultShape, parse_json, result_shape, text_of
+from gateway.domain.validate import (
+    ResultShape,
+    call_of,
+    parse_json,
+    requests_of,
+    result_shape,
+    text_of,
+    wants_queue,
+)
 from gateway.http import envelope
 from gateway.http.asgi import Request, Response, read_body
+from gateway.http.batch import BatchRunner
 from gateway.http.limits import Admission, Interrupt
 from gateway.http.metrics import Metrics
 
@@ -22,21 +31,24 @@ class RunLimits:
     max_body_bytes: int
     request_timeout_s: float
     result_shape: ResultShape
+    max_batch_texts: int
 
 
 class RunModel:
-    """Classifies the text of one request."""
+    """Classifies the text or texts of one request."""
 
     def __init__(
         self,
         catalogue: Catalogue,
         classifier: Classifier,
+        batches: BatchRunner,
         admission: Admission,
         metrics: Metrics,
         limits: RunLimits,
     ) -> None:
         self._catalogue = catalogue
         self._classifier = classifier
+        self._batches = batches
         self._admission = admission
         self._metrics = metrics
         self._limits = limits
@@ -47,18 +59,40 @@ class RunModel:
         The model comes first because its name costs nothing to look up and decides the schema.
         """
         request.ai_request_id = str(uuid4())
+        model = self._find(request, request.params["model"])
+        with self._admission, Interrupt(self._limits.request_timeout_s) as interrupt:
+            payload = parse_json(await read_body(request, self._limits.max_body_bytes))
+            return await self._run(request, model, payload, wants_queue(payload), interrupt)
+
+    async def by_body(self, request: Request) -> Response:
+        """Answer a request whose body names the model: ``{"model":…,"input":…,"options":…}``."""
+        request.ai_request_id = str(uuid4())
+        with self._admission, Interrupt(self._limits.request_timeout_s) as interrupt:
+            payload = parse_json(await read_body(request, self._limits.max_body_bytes))
+            name, given, queued = call_of(payload)
+            return await self._run(request, self._find(request, name), given, queued, interrupt)
+
+    def _find(self, request: Request, name: str) -> Model:
         try:
-            model = self._catalogue.find(request.params["model"])
+            model = self._catalogue.find(name)
         except NoSuchModel:
             request.model_label = "unknown"
             raise
         request.model_label = model.name
-        with self._admission, Interrupt(self._limits.request_timeout_s) as interrupt:
-            body = await read_body(request, self._limits.max_body_bytes)
-            payload = parse_json(body)
-            shape = result_shape(request.query("result_shape"), self._limits.result_shape)
-            text = text_of(payload)
-            interrupt.watch_for_disconnect(request.receive)
-            answer = await self._classifier.classify(model, text, interrupt.remaining_s())
+        return model
+
+    async def _run(
+        self, request: Request, model: Model, payload: object, queued: bool, interrupt: Interrupt
+    ) -> Response:
+        ai_request_id = request.ai_request_id or ""
+        shape = result_shape(request.query("result_shape"), self._limits.result_shape)
+        queued = queued or request.query("queueRequest") == "true"
+        inputs = requests_of(payload, queued, self._limits.max_batch_texts)
+        if inputs is not None:
+            items = await self._batches.run(request, model, inputs, interrupt)
+            return envelope.batch(items, shape, ai_request_id)
+        text = text_of(payload)
+        interrupt.watch_for_disconnect(request.receive)
+        answer = await self._classifier.classify(model, text, interrupt.remaining_s())
         self._metrics.text_classified(model.name, answer)
-        return envelope.classification(answer, shape, request.ai_request_id)
+        return envelope.classification(answer, shape, ai_request_id)

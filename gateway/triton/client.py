@@ -139,7 +139,8 @@ class TritonClient:
         config = answer.config
         if config.platform != "ensemble":
             return None
-        return Ensemble(name, {key: value.string_value for key, value in config.parameters.items()})
+        parameters = {key: value.string_value for key, value in config.parameters.items()}
+        return Ensemble(name, parameters, config.max_batch_size)
 
     @property
     def _open_stub(self) -> service_pb2_grpc.GRPCInferenceServiceStub:

@@ -31,6 +31,7 @@ class FakeEnsemble:
     problem_type: str = "single_label_classification"
     logits: tuple[float, ...] = (-4.0, 4.5)
     platform: str = "ensemble"
+    max_batch_size: int = 8
     overrides: dict[str, str] = field(default_factory=dict)
 
     def parameters(self) -> dict[str, str]:
@@ -116,6 +117,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         ensemble = await self._find(request.name, context)
         answer = service_pb2.ModelConfigResponse()
         answer.config.name, answer.config.platform = ensemble.name, ensemble.platform
+        answer.config.max_batch_size = ensemble.max_batch_size
         for key, value in ensemble.parameters().items():
             answer.config.parameters[key].string_value = value
         return answer
@@ -132,7 +134,10 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
             raise
         finally:
             self.running -= 1
-        return self.reshape(self._scores(request, await self._find(request.model_name, context)))
+        ensemble = await self._find(request.model_name, context)
+        if len(read_texts(request)) > max(1, ensemble.max_batch_size):
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the batch is too large")
+        return self.reshape(self._scores(request, ensemble))
 
     def _scores(self, request: Any, ensemble: FakeEnsemble) -> Any:
         texts = read_texts(request)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -159,6 +160,13 @@ async def _listens(port: int) -> bool:
         return False
     writer.close()
     return True
+
+
+async def away_from_the_end_of_a_minute() -> None:
+    """Wait if need be: when the minute of the clock ends, the first places of a rate become free."""
+    left_s = 60 - time.time() % 60
+    if left_s < 5:
+        await asyncio.sleep(left_s + 0.1)
 
 
 async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 10.0) -> None:

@@ -47,7 +47,7 @@ NO_ROUTE = (
     [
         "/",
         "/client/v4",
-        f"/client/v4/accounts/{ACCOUNT}/ai/run",
+        f"/client/v4/accounts/{ACCOUNT}/ai/runs",
         f"/client/v4/accounts/{ACCOUNT}/ai/run/",
         f"/client/v4/accounts//ai/run/{SST2}",
         f"/client/v4/accounts/{ACCOUNT}%2Fai%2Frun/{SST2}",

@@ -151,7 +151,7 @@ async def test_above_the_limit_requests_are_refused_at_once_and_served_again_lat
     triton: FakeTriton,
 ) -> None:
     release = asyncio.Event()
-    async with running_gateway(settings_for(triton, max_requests_in_flight=2)) as running:
+    async with running_gateway(settings_for(triton, max_requests_in_flight=2, max_batch_texts=2)) as running:
         client = running.client
         triton.infer_fault = hold(release)
         waiting = [asyncio.create_task(client.run(GOOD)) for _ in range(2)]

@@ -1,0 +1,72 @@
+"""Several texts in one request, answered at once in the shape of a finished batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gateway.domain.catalogue import Model
+from gateway.domain.errors import AiError, BadInput
+from gateway.domain.service import BatchItem, Classification, Classifier
+from gateway.domain.validate import reference_of, text_of
+from gateway.http.asgi import Request
+from gateway.http.limits import Admission, Interrupt
+from gateway.http.metrics import Metrics
+from gateway.http.rate import RateLimit
+
+
+class BatchRunner:
+    """Classifies the inputs of a batch, each with its own success or error."""
+
+    def __init__(
+        self, classifier: Classifier, admission: Admission, rate: RateLimit, metrics: Metrics
+    ) -> None:
+        self._classifier = classifier
+        self._admission = admission
+        self._rate = rate
+        self._metrics = metrics
+
+    async def run(
+        self, request: Request, model: Model, inputs: Sequence[object], interrupt: Interrupt
+    ) -> list[BatchItem]:
+        """Classify ``inputs``; the request itself has been admitted and counted as one text.
+
+        Raises:
+            AiError: nothing was answered, and the backend is the reason: the caller sees what a single
+                text would have got, so that clients repeat what they would repeat.
+            Overloaded: there is no room for so many texts.
+            RateLimited: so many texts exceed the account's rate.
+        """
+        await self._rate.spend(request, len(inputs) - 1)
+        with self._admission.places(len(inputs) - 1):
+            read = [_read(item) for item in inputs]
+            texts = [text for _, text in read if isinstance(text, str)]
+            interrupt.watch_for_disconnect(request.receive)
+            answers = iter(await self._classifier.classify_all(model, texts, interrupt.remaining_s()))
+            items = [
+                BatchItem(reference, next(answers) if isinstance(text, str) else text)
+                for reference, text in read
+            ]
+        _raise_if_nothing_was_answered(items)
+        for item in items:
+            if isinstance(item.outcome, Classification):
+                self._metrics.text_classified(model.name, item.outcome)
+        return items
+
+
+def _read(item: object) -> tuple[str | None, str | AiError]:
+    """Return the reference and the text of an input, or what is wrong with it instead of the text."""
+    reference = None
+    try:
+        reference = reference_of(item)
+        return reference, text_of(item)
+    except BadInput as exc:
+        return reference, exc
+
+
+def _raise_if_nothing_was_answered(items: Sequence[BatchItem]) -> None:
+    outcomes = [item.outcome for item in items]
+    if any(isinstance(outcome, Classification) for outcome in outcomes):
+        return
+    for outcome in outcomes:
+        if isinstance(outcome, AiError) and not isinstance(outcome, BadInput):
+            raise outcome

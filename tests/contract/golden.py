@@ -1,0 +1,198 @@
+"""The golden answers: what is asked, in which circumstances, and how random parts are named."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from .fake_triton import SST2, FakeTriton, read_texts
+from .harness import ACCOUNT, RUN, TOKEN
+
+FOLDER = Path(__file__).parents[1] / "golden" / "http"
+AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
+AI = f"/client/v4/accounts/{ACCOUNT}/ai"
+GOOD = b'{"text":"This pizza is great!"}'
+
+_NAMED = (
+    (re.compile(r"(?m)^date: .*$"), "date: <date>"),
+    (re.compile(r"(?m)^cf-ray: [0-9a-f]{16}-TFL$"), "cf-ray: <ray>"),
+    (re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"), "<uuid>"),
+)
+_DOCUMENTED = (
+    # The ids of the documented model and of its task are no random parts.
+    "eaf31752-a074-441f-8b70-d593255d2811",
+    "19606750-23ed-4371-aab2-c20349b53a60",
+)
+RETRY = ((re.compile(r"(?m)^(retry-after(?:-ms)?): \d+$"), r"\1: <time>"),)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One request and its circumstances; the name is the name of its file."""
+
+    name: str
+    body: bytes | None = GOOD
+    path: str = RUN
+    method: str = "POST"
+    headers: dict[str, str] = field(default_factory=lambda: AUTHORIZED)
+    settings: dict[str, Any] = field(default_factory=dict)
+    prepare: Callable[[FakeTriton], None] = lambda triton: None
+    before: tuple[bytes, ...] = ()
+    """Bodies sent first; their answers are not looked at."""
+    wait_for_before: bool = True
+    named: tuple[tuple[re.Pattern[str], str], ...] = ()
+    """More random parts."""
+
+    def request(self) -> bytes:
+        """The bytes to send."""
+        sent = {"Host": "gateway", "Connection": "close", **self.headers}
+        if self.body is not None:
+            sent["Content-Length"] = str(len(self.body))
+        head = f"{self.method} {self.path} HTTP/1.1\r\n" + "".join(f"{k}: {v}\r\n" for k, v in sent.items())
+        return head.encode() + b"\r\n" + (self.body or b"")
+
+    def document(self, answer: bytes) -> str:
+        """The content of the golden file: the request, quoted, and the answer with random parts named."""
+        asked = self.request().decode("utf-8", "backslashreplace").replace("\r\n", "\n").split("\n")
+        quoted = "\n".join(f"> {line[:300]}".rstrip() for line in asked)
+        return f"{quoted}\n\n{name_random_parts(answer, self.named)}\n"
+
+
+def name_random_parts(answer: bytes, more: tuple[tuple[re.Pattern[str], str], ...] = ()) -> str:
+    """Return an answer as text; the CRLF of its head become LF, and nothing else is lost."""
+    head, _, body = answer.decode().partition("\r\n\r\n")
+    if "\n" in head.replace("\r\n", "") or "\n" in body:
+        raise AssertionError("a line of the head ends without CR, or the body has line breaks")
+    text = head.replace("\r\n", "\n") + "\n\n" + body
+    for place, known in enumerate(_DOCUMENTED):
+        text = text.replace(known, f"<known {place}>")
+    ids = set(_NAMED[-1][0].findall(text))
+    if len(ids) > 1:
+        raise AssertionError(f"one answer, several request ids: {ids}")
+    for pattern, name in _NAMED + more:
+        text = pattern.sub(name, text)
+    for place, known in enumerate(_DOCUMENTED):
+        text = text.replace(f"<known {place}>", known)
+    return text
+
+
+def _fail(code: grpc.StatusCode) -> Callable[[FakeTriton], None]:
+    async def fault(request: Any, context: Any) -> None:
+        if read_texts(request) != [b"A canary sings."]:
+            await context.abort(code, "words of Triton")
+
+    def prepare(triton: FakeTriton) -> None:
+        triton.infer_fault = fault
+
+    return prepare
+
+
+def _hang(triton: FakeTriton) -> None:
+    async def fault(request: Any, context: Any) -> None:
+        if read_texts(request) != [b"A canary sings."]:
+            await asyncio.sleep(60)
+
+    triton.infer_fault = fault
+
+
+def _bad_input() -> list[Case]:
+    bodies = {
+        "required": b"{}",
+        "length": b'{"text":""}',
+        "integer": b'{"text":123}',
+        "number": b'{"text":1.5}',
+        "null": b'{"text":null}',
+        "boolean": b'{"text":true}',
+        "array": b'{"text":["a","b"]}',
+        "array-of-objects": b'{"text":[{}]}',
+        "object": b'{"text":{}}',
+        "no-requests": b'{"requests":[]}',
+        "many-requests": b'{"requests":[1,2,3]}',
+        "requests-type": b'{"requests":"a"}',
+        "poll": b'{"request_id":"0"}',
+    }
+    return [
+        *(
+            Case(f"5006-{name}", body, settings={"max_batch_texts": 2}, prepare=_hang)
+            for name, body in bodies.items()
+        ),
+        Case("5006-body-required", b"{}", f"{AI}/run"),
+        Case("5006-body-model", b'{"model":1.5,"input":{}}', f"{AI}/run"),
+        Case("5006-result-shape", path=f"{RUN}?result_shape=list"),
+        Case("5006-page", None, f"{AI}/models/search?page=0", "GET"),
+        Case("5006-schema", None, f"{AI}/models/schema", "GET"),
+    ]
+
+
+def _refusals() -> list[Case]:
+    unknown = f"{AI}/run/@cf/no/such"
+    return [
+        Case("7000", path="/client/v4/nowhere"),
+        Case("7001", None, method="GET"),
+        Case("9106", headers={}),
+        Case("6003", headers={"Authorization": "Basic x"}),
+        Case("10000-unknown-token", headers={"Authorization": "Bearer unknown"}),
+        Case("10000-foreign-account", path=RUN.replace(ACCOUNT, "another")),
+        Case(
+            "1000",
+            None,
+            "/client/v4/user/tokens/verify",
+            "GET",
+            headers={"Authorization": "Bearer unknown"},
+        ),
+        Case("5007", path=unknown),
+        Case("5007-body", b'{"model":"@cf/no/such","input":{"text":"a"}}', f"{AI}/run"),
+        Case("5007-schema", None, f"{AI}/models/schema?model=@cf/no/such", "GET"),
+        Case("3003-empty", b""),
+        Case("3003-not-json", b"text=This+pizza"),
+        Case("3003-too-deep", b"[" * 100_000),
+        Case("3003-not-gzip", headers=AUTHORIZED | {"Content-Encoding": "gzip"}),
+        Case("3006", b"x" * 101, settings={"max_body_bytes": 100}),
+        Case("3007", settings={"request_timeout_s": 0.2}, prepare=_hang),
+        Case(
+            "3040",
+            settings={"max_requests_in_flight": 1, "max_batch_texts": 1},
+            prepare=_hang,
+            before=(GOOD,),
+            wait_for_before=False,
+        ),
+        Case(
+            "3021",
+            settings={"requests_per_minute": 1, "max_batch_texts": 1},
+            before=(GOOD, GOOD),
+            named=RETRY,
+        ),
+        Case("3050", prepare=_fail(grpc.StatusCode.UNAVAILABLE)),
+        Case("8007", prepare=_fail(grpc.StatusCode.INTERNAL)),
+    ]
+
+
+def _successes() -> list[Case]:
+    batch = (
+        b'{"requests":[{"text":"This pizza is great!","external_reference":"first"},{"text":""},'
+        b'{"text":"It is not."}]}'
+    )
+    return [
+        Case("run"),
+        Case("run-items", path=f"{RUN}?result_shape=items"),
+        Case("run-truncated", b'{"text":"' + b"a " * 600 + b'"}'),
+        Case("run-body", b'{"model":"' + SST2.encode() + b'","input":' + GOOD + b"}", f"{AI}/run"),
+        Case("run-batch", batch),
+        Case("run-queued", path=f"{RUN}?queueRequest=true"),
+        Case("models-search", None, f"{AI}/models/search", "GET"),
+        Case("models-search-past-the-end", None, f"{AI}/models/search?page=2", "GET"),
+        Case("models-schema", None, f"{AI}/models/schema?model={SST2}", "GET"),
+        Case("tasks-search", None, f"{AI}/tasks/search", "GET"),
+        Case("authors-search", None, f"{AI}/authors/search", "GET"),
+        Case("v1-models", None, f"{AI}/v1/models", "GET"),
+        Case("tokens-verify", None, "/client/v4/user/tokens/verify", "GET"),
+    ]
+
+
+CASES = [*_successes(), *_bad_input(), *_refusals()]

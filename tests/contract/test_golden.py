@@ -1,0 +1,109 @@
+"""The exact bytes of success and of every error: ``make golden-http`` writes the files anew."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from gateway.domain import errors
+
+from .fake_triton import FakeTriton
+from .golden import CASES, FOLDER, Case, name_random_parts
+from .harness import Running, away_from_the_end_of_a_minute, running_gateway, settings_for, until
+
+NOT_HTTP = "6003-not-http"
+DEFECT = "10013"
+REWRITE = os.environ.get("REWRITE_GOLDEN") == "1"
+
+
+async def _exchange(running: Running, request: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.client.port)
+    try:
+        writer.write(request)
+        return await asyncio.wait_for(reader.read(), 10)
+    finally:
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+def _compare(name: str, document: str) -> None:
+    file = FOLDER / f"{name}.txt"
+    if REWRITE:
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        file.write_text(document, encoding="utf-8")
+    assert file.read_text(encoding="utf-8") == document
+
+
+async def _ask(running: Running, case: Case) -> bytes:
+    before = [asyncio.create_task(running.client.run(body)) for body in case.before]
+    if case.wait_for_before:
+        await asyncio.gather(*before)
+    elif before:
+
+        async def in_flight() -> bool:
+            return await running.client.metric("tritonflare_requests_in_flight") == len(before)
+
+        await until(in_flight)
+    try:
+        return await _exchange(running, case.request())
+    finally:
+        for task in before:
+            task.cancel()
+        await asyncio.gather(*before, return_exceptions=True)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+async def test_the_answer_has_the_golden_bytes(triton: FakeTriton, case: Case) -> None:
+    if "requests_per_minute" in case.settings:
+        await away_from_the_end_of_a_minute()
+    case.prepare(triton)
+    triton.answer_logits(-2.0, 3.0)
+    async with running_gateway(settings_for(triton, **case.settings)) as running:
+        _compare(case.name, case.document(await _ask(running, case)))
+
+
+async def test_what_is_no_http_gets_the_golden_bytes(triton: FakeTriton) -> None:
+    async with running_gateway(settings_for(triton)) as running:
+        answer = await _exchange(running, b"GET\r\n\r\n")
+    _compare(NOT_HTTP, f"> GET\n>\n>\n\n{name_random_parts(answer)}\n")
+
+
+async def test_a_defect_of_the_gateway_gets_the_golden_bytes(
+    triton: FakeTriton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(payload: object) -> str:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("gateway.http.run.text_of", broken)
+    async with running_gateway(settings_for(triton)) as running:
+        case = Case(DEFECT)
+        _compare(DEFECT, case.document(await _ask(running, case)))
+
+
+def test_no_golden_file_is_left_over() -> None:
+    expected = {case.name for case in CASES} | {NOT_HTTP, DEFECT}
+    assert {file.stem for file in FOLDER.iterdir()} == expected
+
+
+def _leaves(root: type[errors.TritonflareError]) -> Iterator[type[errors.TritonflareError]]:
+    for child in root.__subclasses__():
+        if child.code:
+            yield child
+        yield from _leaves(child)
+
+
+def test_every_error_that_a_caller_can_see_has_a_golden_file() -> None:
+    seen = {(499, 499)}  # nobody is left to see that one
+    for file in FOLDER.iterdir():
+        text = file.read_text(encoding="utf-8")
+        for error in _leaves(errors.TritonflareError):
+            if f"\nHTTP/1.1 {error.status} " in text and re.search(rf'"code":{error.code}\b', text):
+                seen.add((error.status, error.code))
+    for error in _leaves(errors.TritonflareError):
+        assert (error.status, error.code) in seen, error

@@ -1,0 +1,183 @@
+"""The routes beside the run route: models, schemas, tasks, authors, tokens."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote
+
+import pytest
+
+from .fake_triton import SST2, FakeEnsemble, FakeTriton
+from .harness import ACCOUNT, ANY_TOKEN, TOKEN, Client, running_gateway, settings_for, until
+from .test_errors import AUTHENTICATION_ERROR, check_ai, check_front
+
+AI = f"/client/v4/accounts/{ACCOUNT}/ai"
+GET_ROUTES = (
+    f"{AI}/models/search",
+    f"{AI}/models/schema?model={quote(SST2, safe='')}",
+    f"{AI}/tasks/search",
+    f"{AI}/authors/search",
+    f"{AI}/v1/models",
+)
+
+
+async def _serve_three(client: Client, triton: FakeTriton) -> None:
+    triton.ensembles += [FakeEnsemble("b", "@cf/acme/mood"), FakeEnsemble("c", "@cf/acme/spam")]
+
+    async def three() -> bool:
+        return len((await client.get(f"{AI}/models/search")).json["result"]) == 3
+
+    await until(three)
+
+
+async def test_a_search_lists_what_triton_serves(client: Client, triton: FakeTriton) -> None:
+    answer = await client.get(f"{AI}/models/search")
+    assert answer.status == 200
+    assert list(answer.json) == ["result", "success", "errors", "messages", "result_info"]
+    assert answer.json["result_info"] == {"page": 1, "per_page": 100, "count": 1, "total_count": 1}
+    (entry,) = answer.json["result"]
+    assert (entry["name"], entry["task"]["name"]) == (SST2, "Text Classification")
+    await _serve_three(client, triton)
+
+
+@pytest.mark.parametrize("per_page", [1, 2, 3, 50])
+async def test_a_client_that_pages_until_it_sees_an_empty_page_ends(
+    client: Client, triton: FakeTriton, per_page: int
+) -> None:
+    await _serve_three(client, triton)
+    seen: list[str] = []
+    for page in range(1, 6):
+        answer = await client.get(f"{AI}/models/search?page={page}&per_page={per_page}")
+        names = [entry["name"] for entry in answer.json["result"]]
+        info = answer.json["result_info"]
+        assert info == {"page": page, "per_page": per_page, "count": len(names), "total_count": 3}
+        if not names:
+            break
+        seen += names
+    assert seen == ["@cf/acme/mood", "@cf/acme/spam", SST2]
+    assert names == []
+
+
+async def test_every_filter_of_the_sdks_is_understood(client: Client, triton: FakeTriton) -> None:
+    await _serve_three(client, triton)
+    for query, count in (
+        ("search=mood", 1),
+        ("author=acme", 2),
+        ("task=Text%20Classification", 3),
+        ("task=Text+Generation", 0),
+        ("source=1", 3),
+        ("source=2", 0),
+        ("hide_experimental=true&include_deprecated=true", 3),
+        ("author=acme&search=spam&per_page=10", 1),
+    ):
+        answer = await client.get(f"{AI}/models/search?{query}")
+        assert len(answer.json["result"]) == count, query
+        assert answer.json["result_info"]["total_count"] == count
+
+
+@pytest.mark.parametrize("name", ["page", "per_page", "source"])
+async def test_a_bad_number_is_a_clear_400(client: Client, name: str) -> None:
+    for value in ("0", "-1", "x", "", "1.5", "9" * 30):
+        check_ai(
+            await client.get(f"{AI}/models/search?{name}={value}"),
+            400,
+            5006,
+            f"Bad input: Error: query parameter '{name}' must be an integer >= 1",
+        )
+
+
+async def test_the_schema_of_a_model(client: Client) -> None:
+    for slug in (SST2, quote(SST2, safe="")):
+        answer = await client.get(f"{AI}/models/schema?model={slug}")
+        assert answer.status == 200
+        assert answer.json["result"]["input"]["required"] == ["text"]
+        assert answer.json["result"]["input"]["properties"]["text"]["minLength"] == 1
+        assert set(answer.json["result"]["output"]["items"]["properties"]) == {"score", "label"}
+    unknown = await client.get(f"{AI}/models/schema?model=@cf/no/such")
+    check_ai(unknown, 400, 5007, "No such model @cf/no/such or task")
+    for query in ("", "?model="):
+        check_ai(
+            await client.get(f"{AI}/models/schema{query}"),
+            400,
+            5006,
+            "Bad input: Error: query parameter 'model' is required",
+        )
+
+
+async def test_tasks_and_authors_are_those_of_the_models(client: Client, triton: FakeTriton) -> None:
+    await _serve_three(client, triton)
+    (task,) = (await client.get(f"{AI}/tasks/search")).json["result"]
+    assert task["id"] == "19606750-23ed-4371-aab2-c20349b53a60"
+    assert task["name"] == "Text Classification"
+    authors = (await client.get(f"{AI}/authors/search")).json["result"]
+    assert authors == [{"name": "acme"}, {"name": "huggingface"}]
+
+
+async def test_the_list_in_openais_shape(client: Client) -> None:
+    assert (await client.get(f"{AI}/v1/models")).json == {
+        "object": "list",
+        "data": [{"id": SST2, "object": "model", "created": 1795305600, "owned_by": "huggingface"}],
+    }
+
+
+@pytest.mark.parametrize("path", GET_ROUTES)
+async def test_each_needs_a_token_and_the_method_get(client: Client, path: str) -> None:
+    assert (await client.get(path)).status == 200
+    check_front(
+        await client.send("GET", path, headers={"Authorization": "Bearer x"}), 401, AUTHENTICATION_ERROR
+    )
+    assert (await client.send("GET", path, headers={})).error["code"] == 9106
+    other = await client.get(path.replace(ACCOUNT, "another"))
+    check_front(other, 403, AUTHENTICATION_ERROR)
+    posted = await client.send("POST", path, b"{}")
+    assert (posted.status, posted.error["code"], posted.header("allow")) == (405, 7001, "GET, HEAD")
+    head = await client.send("HEAD", path)
+    assert (head.status, head.body) == (200, b"")
+
+
+@pytest.mark.parametrize("path", GET_ROUTES)
+async def test_while_no_model_is_known_none_of_them_says_that_there_are_none(path: str) -> None:
+    fake = FakeTriton()
+    await fake.appear()
+    await fake.disappear()
+    async with running_gateway(settings_for(fake), wait_ready=False) as running:
+        answer = await running.client.get(path)
+        assert (answer.status, answer.error["code"], answer.header("retry-after")) == (503, 3050, "1")
+
+
+USER = "/client/v4/user/tokens/verify"
+MINE = f"/client/v4/accounts/{ACCOUNT}/tokens/verify"
+
+
+async def test_a_good_token_is_verified_without_showing_it(client: Client) -> None:
+    answer = await client.get(USER)
+    assert answer.status == 200
+    token_id = answer.json["result"]["id"]
+    assert re.fullmatch("[0-9a-f]{32}", token_id)
+    assert answer.body.decode() == (
+        f'{{"result":{{"id":"{token_id}","status":"active"}},"success":true,"errors":[],"messages":'
+        '[{"code":10000,"message":"This API Token is valid and active","type":null}]}'
+    )
+    assert (await client.get(MINE)).json["result"]["id"] == token_id
+    other = await client.send("GET", USER, headers={"Authorization": f"Bearer {ANY_TOKEN}"})
+    assert other.json["result"]["id"] != token_id
+    from gateway.tokens import hash_token
+
+    assert token_id not in hash_token(TOKEN)
+
+
+async def test_a_bad_token_is_1000(client: Client) -> None:
+    invalid = (
+        b'{"result":null,"success":false,'
+        b'"errors":[{"code":1000,"message":"Invalid API Token"}],"messages":[]}'
+    )
+    for path in (USER, MINE):
+        answer = await client.send("GET", path, headers={"Authorization": "Bearer nobody-issued-this"})
+        check_front(answer, 401, invalid)
+        assert (await client.send("GET", path, headers={"Authorization": "nonsense"})).error["code"] == 6003
+        assert (await client.send("GET", path, headers={})).error["code"] == 9106
+        assert (await client.send("POST", path)).status == 405
+    foreign = "/client/v4/accounts/another/tokens/verify"
+    check_front(await client.get(foreign), 401, invalid)
+    any_account = await client.send("GET", foreign, headers={"Authorization": f"Bearer {ANY_TOKEN}"})
+    assert any_account.status == 200

@@ -1,0 +1,139 @@
+"""Whatever a body holds, the answer is one of the contract's."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gateway.domain.backend import RawScores
+from gateway.domain.catalogue import Catalogue, Ensemble, Model
+from gateway.domain.service import Classifier
+from gateway.http.app import App
+from gateway.http.batch import BatchRunner
+from gateway.http.limits import Admission
+from gateway.http.metrics import Metrics
+from gateway.http.rate import RateLimit
+from gateway.http.router import Route
+from gateway.http.run import RunLimits, RunModel
+from gateway.tokens import load_tokens
+
+from .test_catalogue import GOOD
+from .test_validate import JSON_VALUES
+
+NAME = GOOD["tritonflare.name"]
+KEYS = st.sampled_from(
+    ["text", "requests", "model", "input", "options", "queueRequest", "external_reference"]
+)
+VALUES = JSON_VALUES | st.text(st.characters()) | st.just(NAME)
+LIKELY = st.recursive(
+    VALUES,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=5),
+    max_leaves=20,
+)
+"""JSON values with the keys that mean something, lone surrogates included."""
+
+
+class Constant:
+    """A backend that says the same of every text."""
+
+    async def discover(self) -> Sequence[Ensemble]:
+        return [Ensemble("e", GOOD, max_batch_size=4)]
+
+    async def classify(self, model: Model, texts: Sequence[bytes], deadline_s: float) -> Sequence[RawScores]:
+        if len(texts) > model.max_batch_size:
+            raise AssertionError("more texts than the model takes")
+        for text in texts:
+            text.decode()
+        return [RawScores((0.0, 1.0), 3)] * len(texts)
+
+
+@asynccontextmanager
+async def _no_lifespan() -> Any:
+    yield
+
+
+def _app() -> tuple[App, Admission]:
+    catalogue, admission = Catalogue(), Admission(10)
+    catalogue.replace(asyncio.run(Constant().discover()))
+    metrics = Metrics(lambda: 0, lambda: 1)
+    classifier = Classifier(Constant())
+    batches = BatchRunner(classifier, admission, RateLimit(0, ()), metrics)
+    run = RunModel(catalogue, classifier, batches, admission, metrics, RunLimits(1 << 20, 60, "array", 3))
+    routes = [
+        Route(("POST",), "/{account_id}/run/{model:path}", run),
+        Route(("POST",), "/{account_id}/run", run.by_body),
+    ]
+    return App(routes, load_tokens("*:token", None), metrics, _no_lifespan), admission
+
+
+APP, ADMISSION = _app()
+
+
+def post(path: str, query: str, body: bytes) -> tuple[int, dict[bytes, bytes], Any]:
+    """Return status, headers and decoded body."""
+    sent: list[Any] = []
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> Any:
+        if messages:
+            return messages.pop()
+        return await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "raw_path": path.encode(),
+        "query_string": query.encode(),
+        "headers": [(b"authorization", b"Bearer token")],
+    }
+    asyncio.run(APP(scope, receive, send))
+    return sent[0]["status"], dict(sent[0]["headers"]), json.loads(b"".join(m["body"] for m in sent[1:]))
+
+
+def check(status: int, headers: dict[bytes, bytes], body: Any) -> None:
+    """Check what every answer of the contract has in common."""
+    assert headers[b"content-type"] == b"application/json"
+    assert set(body) == {"result", "success", "errors", "messages"}
+    if status == 200:
+        assert body["success"] is True
+        if isinstance(body["result"], dict):
+            responses = body["result"]["responses"]
+            assert [entry["id"] for entry in responses] == list(range(len(responses)))
+            assert body["result"]["usage"]["total_tokens"] == 3 * sum(e["success"] for e in responses)
+        else:
+            assert [entry["label"] for entry in body["result"]] == ["NEGATIVE", "POSITIVE"]
+        return
+    assert (status, body["result"]) == (400, {})
+    assert body["errors"][0]["code"] in {5006, 5007}
+    assert body["errors"][0]["message"].endswith(f"({headers[b'cf-ai-req-id'].decode()})")
+
+
+@pytest.mark.parametrize("query", ["", "queueRequest=true"])
+@given(value=LIKELY)
+@example(value={"requests": [{"text": "\ud800", "external_reference": "\udfff"}]})
+@example(value={"model": "\ud800", "input": {}})
+@example(value={"model": NAME, "input": {"text": "a"}, "options": {"queueRequest": True}})
+def test_any_json_value_gets_an_answer_of_the_contract(query: str, value: object) -> None:
+    body = json.dumps(value).encode()
+    check(*post(f"/a/run/{NAME}", query, body))
+    check(*post("/a/run", query, body))
+    assert ADMISSION.in_flight == 0
+
+
+@given(st.lists(st.text(min_size=1), min_size=1, max_size=3))
+def test_any_few_texts_are_all_answered_in_order(texts: list[str]) -> None:
+    requests = [{"text": text, "external_reference": text} for text in texts]
+    status, _, body = post(f"/a/run/{NAME}", "", json.dumps({"requests": requests}).encode())
+    assert status == 200
+    assert [entry["external_reference"] for entry in body["result"]["responses"]] == texts
+    assert all(entry["success"] for entry in body["result"]["responses"])

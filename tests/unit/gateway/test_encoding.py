@@ -1,0 +1,72 @@
+"""Compressed bodies."""
+
+from __future__ import annotations
+
+import gzip
+import time
+import tracemalloc
+import zlib
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.domain.errors import BodyTooLarge, MalformedBody
+from gateway.http.encoding import gunzip, is_gzip
+
+LIMIT = 1 << 20
+
+
+@given(st.binary(max_size=1000), st.integers(0, 9))
+def test_what_was_compressed_comes_back(content: bytes, level: int) -> None:
+    assert gunzip(gzip.compress(content, level), LIMIT) == content
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_decompressed_or_refused_in_a_known_way(body: bytes) -> None:
+    for damaged in (body, gzip.compress(b"x")[:-1] + body[:1], gzip.compress(b"x") + body + b"x"):
+        with suppress(MalformedBody):
+            gunzip(damaged, LIMIT)
+
+
+@given(st.integers(0, 200), st.integers(1, 200))
+def test_the_limit_is_on_what_comes_out(size: int, limit: int) -> None:
+    body = gzip.compress(b"a" * size)
+    if size > limit:
+        with pytest.raises(BodyTooLarge):
+            gunzip(body, limit)
+    else:
+        assert len(gunzip(body, limit)) == size
+
+
+def test_a_zip_bomb_costs_neither_memory_nor_time() -> None:
+    bomb = gzip.compress(b"\0" * (256 << 20))
+    tracemalloc.start()
+    started = time.perf_counter()
+    with pytest.raises(BodyTooLarge):
+        gunzip(bomb, LIMIT)
+    assert time.perf_counter() - started < 1
+    assert tracemalloc.get_traced_memory()[1] < 4 * LIMIT
+    tracemalloc.stop()
+
+
+def test_a_second_member_zlib_and_raw_deflate_are_not_accepted() -> None:
+    raw = zlib.compressobj(wbits=-15)
+    for body in (
+        gzip.compress(b"a") + gzip.compress(b"b"),
+        zlib.compress(b"a"),
+        raw.compress(b"a") + raw.flush(),
+        b"",
+        gzip.compress(b"a" * 1000)[:20],
+    ):
+        with pytest.raises(MalformedBody):
+            gunzip(body, LIMIT)
+
+
+def test_only_gzip_is_taken_for_an_encoding() -> None:
+    assert is_gzip(["gzip"])
+    assert is_gzip([" GZip "])
+    assert is_gzip(["x-gzip"])
+    for other in ([], [""], ["application/json"], ["identity"], ["br"], ["gzip, br"]):
+        assert not is_gzip(other)
