@@ -18,6 +18,8 @@ from gateway.domain.catalogue import Catalogue
 from gateway.domain.monitor import Monitor, MonitorTimes
 from gateway.domain.service import Classifier
 from gateway.http.app import App
+from gateway.http.binding import Binding
+from gateway.http.binding_models import search_models
 from gateway.http.limits import Admission
 from gateway.http.metrics import Metrics
 from gateway.http.ops import Operations
@@ -72,9 +74,13 @@ def _compose(settings: Settings) -> _Gateway:
     )
     monitor = Monitor(backend, catalogue, times)
     limits = RunLimits(settings.max_body_bytes, settings.request_timeout_s, settings.result_shape)
-    run_model = RunModel(catalogue, Classifier(backend), admission, metrics, limits)
+    classifier = Classifier(backend)
+    run_model = RunModel(catalogue, classifier, admission, metrics, limits)
     operations = Operations(monitor, metrics)
+    binding = Binding(catalogue, classifier, admission, metrics, limits, search_models(catalogue))
     routes = (
+        # First: ai/run/{model} would take the proxy's path for a model.
+        *binding.routes(API_PREFIX),
         Route(("POST",), API_PREFIX + "/accounts/{account_id}/ai/run/{model:path}", run_model),
         Route(_GET, "/livez", operations.livez, api=False),
         Route(_GET, "/readyz", operations.readyz, api=False),
@@ -93,7 +99,8 @@ def _compose(settings: Settings) -> _Gateway:
                 await watching
             await backend.close()
 
-    return _Gateway(App(routes, tokens, metrics, lifespan), monitor)
+    app = App(routes, tokens, metrics, lifespan, binding_without_token=settings.binding_without_token)
+    return _Gateway(app, monitor)
 
 
 def check_tokens(settings: Settings) -> TokenTable:
@@ -151,6 +158,8 @@ async def serve(
         ConfigurationError: there is no token, or the address cannot be bound.
     """
     gateway = _compose(settings)
+    if settings.binding_without_token:
+        _log.warning("Workers bindings on this machine need no token (GATEWAY_BINDING_WITHOUT_TOKEN)")
     listening = list(sockets) if sockets is not None else [bind(settings.host, settings.port)]
     server = _Server(_uvicorn_config(gateway.app, settings))
     stopping = stop if stop is not None else asyncio.Event()

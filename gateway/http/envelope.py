@@ -25,18 +25,25 @@ def success(result: object, headers: list[Header]) -> Response:
 
 def classification(answer: Classification, shape: ResultShape, ai_request_id: str) -> Response:
     """Render one classification, with its price and whether the text was cut in the headers."""
+    headers = answer_headers(answer, ai_request_id)
+    if shape == "items":
+        return success({"items": entries(best_first(answer.scores))}, headers)
+    return success(entries(answer.scores), headers)
+
+
+def answer_headers(answer: Classification, ai_request_id: str) -> list[Header]:
+    """Name the request, its price, and whether the text was cut."""
     headers = [
         (b"cf-ai-req-id", ai_request_id.encode()),
         (b"cf-ai-neurons", b"%.2f" % answer.neurons),
     ]
     if answer.truncated:
         headers.append((b"x-truncated", b"true"))
-    if shape == "items":
-        return success({"items": _entries(best_first(answer.scores))}, headers)
-    return success(_entries(answer.scores), headers)
+    return headers
 
 
-def _entries(scores: Sequence[Score]) -> list[dict[str, object]]:
+def entries(scores: Sequence[Score]) -> list[dict[str, object]]:
+    """Return the scores as the API lists them, in the given order."""
     return [{"label": label, "score": score} for label, score in scores]
 
 
@@ -47,7 +54,7 @@ def failure(error: TritonflareError, ai_request_id: str | None) -> Response:
     else:
         response = _front_failure(error)
     response.code = error.code
-    response.headers += _retry_headers(error)
+    response.headers += retry_headers(error)
     if isinstance(error, MethodNotSupported):
         response.headers.append((b"allow", ", ".join(error.allowed).encode()))
     return response
@@ -72,7 +79,7 @@ def _front_failure(error: TritonflareError) -> Response:
     return Response(error.status, _encode(body))
 
 
-def _retry_headers(error: TritonflareError) -> list[Header]:
+def retry_headers(error: TritonflareError) -> list[Header]:
     """Tell the official SDKs, which retry every 5xx, whether and when it makes sense."""
     if error.retry_after_s is not None:
         return [

@@ -27,6 +27,8 @@ class Route:
     handler: Handler
     api: bool = True
     """Part of the v4 API: a token that fits ``{account_id}`` is required, and requests are counted."""
+    tokenless: bool = False
+    """A binding's route: with ``binding_without_token``, local development needs no token for it."""
 
 
 class Router:
