@@ -179,7 +179,7 @@ async def test_a_busy_gateway_says_when_to_come_back(client: Client, triton: Fak
 async def test_versions_and_websockets_that_do_not_exist_are_refused_in_words(client: Client) -> None:
     answer = await client.send("POST", "/run?version=4", GOOD, AUTH | SENT)
     check_error(answer, 400, 5006, "Error: query parameter 'version' must be 2 or 3", "Bad input: ")
-    upgrade = {"Upgrade": "websocket", "Connection": "Upgrade"}
+    upgrade = {"Upgrade": "websocket", "Connection": "close, Upgrade"}
     answer = await client.send("GET", "/run?version=3&body=%7B%7D", None, AUTH | SENT | upgrade)
     words = "Error: option 'websocket' is not supported by this server"
     check_error(answer, 400, 5006, words, "Bad input: ")
@@ -224,7 +224,7 @@ async def test_a_wrapped_call_cannot_reach_the_api_without_a_token(client: Clien
 
 
 async def test_the_websocket_probe_is_harmless_and_needs_no_token(client: Client) -> None:
-    upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Key": "x"}
+    upgrade = {"Upgrade": "websocket", "Connection": "close, Upgrade", "Sec-WebSocket-Key": "x"}
     answer = await client.send("GET", "/?MF-Binding=AI", None, upgrade)
     assert (answer.status, answer.body) == (200, b"{}")
     assert (await client.send("GET", "/", None, {})).error["code"] == 7000
