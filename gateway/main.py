@@ -19,6 +19,7 @@ from gateway.domain.monitor import Monitor, MonitorTimes
 from gateway.domain.service import Classifier
 from gateway.http.app import App
 from gateway.http.batch import BatchRunner
+from gateway.http.binding import Binding
 from gateway.http.limits import Admission
 from gateway.http.metrics import Metrics
 from gateway.http.models import ModelQueries
@@ -83,9 +84,13 @@ def _compose(settings: Settings) -> _Gateway:
     classifier = Classifier(backend)
     batches = BatchRunner(classifier, admission, rate, metrics)
     run_model = RunModel(catalogue, classifier, batches, admission, metrics, limits)
+    queries = ModelQueries(catalogue)
+    binding = Binding(catalogue, classifier, admission, metrics, limits, queries.search)
     routes = (
+        # First: ai/run/{model} would take the proxy's path for a model.
+        *binding.routes(API_PREFIX, rate.guard),
         *_run_routes(run_model, rate),
-        *_query_routes(ModelQueries(catalogue), VerifyToken(tokens)),
+        *_query_routes(queries, VerifyToken(tokens)),
         *_operations_routes(Operations(monitor, metrics)),
     )
 
@@ -101,7 +106,8 @@ def _compose(settings: Settings) -> _Gateway:
                 await watching
             await backend.close()
 
-    return _Gateway(App(routes, tokens, metrics, lifespan), monitor)
+    app = App(routes, tokens, metrics, lifespan, binding_without_token=settings.binding_without_token)
+    return _Gateway(app, monitor)
 
 
 def _run_routes(run_model: RunModel, rate: RateLimit) -> tuple[Route, ...]:
@@ -190,6 +196,8 @@ async def serve(
         ConfigurationError: there is no token, or the address cannot be bound.
     """
     gateway = _compose(settings)
+    if settings.binding_without_token:
+        _log.warning("Workers bindings on this machine need no token (GATEWAY_BINDING_WITHOUT_TOKEN)")
     listening = list(sockets) if sockets is not None else [bind(settings.host, settings.port)]
     server = _Server(_uvicorn_config(gateway.app, settings))
     stopping = stop if stop is not None else asyncio.Event()

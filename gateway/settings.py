@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from gateway.loopback import is_loopback
+
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(gt=0)]
 
@@ -38,6 +40,12 @@ class Settings(BaseSettings):
     )
     tokens_file: Path | None = Field(
         None, description="File of account:sha256hex lines (`tritonflare token` writes them)."
+    )
+
+    binding_without_token: bool = Field(
+        False,
+        description="Local development: Workers bindings on this machine need no token (docs/workers.md); "
+        "only with a loopback GATEWAY_HOST.",
     )
 
     triton_url: str = Field(
@@ -121,6 +129,11 @@ class Settings(BaseSettings):
         if 0 < self.requests_per_minute < self.max_batch_texts:
             raise ValueError(
                 "requests_per_minute must not be below max_batch_texts, or a permitted batch would never pass"
+            )
+        if self.binding_without_token and not is_loopback(self.host):
+            raise ValueError(
+                "binding_without_token needs host to be a loopback address such as 127.0.0.1, "
+                "or other machines could classify without a token"
             )
         if self.retry_interval_s > self.refresh_interval_s:
             raise ValueError("retry_interval_s must not exceed refresh_interval_s")

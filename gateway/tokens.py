@@ -66,14 +66,18 @@ class TokenTable:
         """The accounts that tokens name, ``*`` among them if there is a token for any."""
         return frozenset().union(*(accounts for _, accounts in self._entries.values()))
 
-    def check(self, token: str, account: str) -> Access:
-        """Look ``token`` up by its digest, so that timing tells nothing about the stored ones."""
+    def check(self, token: str, account: str | None) -> Access:
+        """Look ``token`` up by its digest, so that timing tells nothing about the stored ones.
+
+        Without an ``account`` any known token will do.
+        """
         digest = hash_token(token)
         entry = self._entries.get(digest)
         if entry is None or not hmac.compare_digest(entry[0], digest):
             return Access.UNKNOWN_TOKEN
-        accounts = entry[1]
-        return Access.GRANTED if account in accounts or ANY_ACCOUNT in accounts else Access.OTHER_ACCOUNT
+        if account is None or not entry[1].isdisjoint((account, ANY_ACCOUNT)):
+            return Access.GRANTED
+        return Access.OTHER_ACCOUNT
 
 
 def load_tokens(inline: str | None, file: Path | None) -> TokenTable:

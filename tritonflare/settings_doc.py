@@ -47,11 +47,19 @@ def _fields() -> list[tuple[str, FieldInfo]]:
 
 
 def _default(field: FieldInfo) -> str:
+    if isinstance(field.default, bool):
+        return str(field.default).lower()
     return "" if field.default is None else str(field.default)
 
 
 def _type(field: FieldInfo) -> str:
-    known: dict[Any, str] = {int: "integer", float: "seconds", str: "text", SecretStr | None: "secret"}
+    known: dict[Any, str] = {
+        bool: "`true` or `false`",
+        int: "integer",
+        float: "seconds",
+        str: "text",
+        SecretStr | None: "secret",
+    }
     values = getattr(field.annotation, "__args__", ())
     if values and all(isinstance(value, str) for value in values):
         return " or ".join(f"`{value}`" for value in values)

@@ -12,10 +12,12 @@ from contextlib import AbstractAsyncContextManager
 from starlette.types import Receive, Scope, Send
 
 from gateway.domain.errors import BackendUnavailable, TritonflareError, UnknownError
+from gateway.http import binding_form, envelope
 from gateway.http.asgi import Request, Response, send_response
 from gateway.http.auth import authenticate
-from gateway.http.envelope import failure
+from gateway.http.local import is_local_binding
 from gateway.http.metrics import Metrics
+from gateway.http.miniflare import unwrap_miniflare
 from gateway.http.router import Route, Router
 from gateway.logs import ACCESS_LOGGER
 from gateway.tokens import TokenTable
@@ -30,10 +32,17 @@ class App:
     """The gateway as an ASGI application."""
 
     def __init__(
-        self, routes: Sequence[Route], tokens: TokenTable, metrics: Metrics, lifespan: Lifespan
+        self,
+        routes: Sequence[Route],
+        tokens: TokenTable,
+        metrics: Metrics,
+        lifespan: Lifespan,
+        *,
+        binding_without_token: bool = False,
     ) -> None:
         self._router = Router(routes)
         self._tokens = tokens
+        self._binding_without_token = binding_without_token
         self._metrics = metrics
         self._lifespan = lifespan
 
@@ -64,20 +73,24 @@ class App:
     async def _answer(self, request: Request) -> Response:
         """Run the handler; the one place where an exception becomes an answer."""
         try:
+            unwrap_miniflare(request)
             route = self._router.match(request)
-            if route.api and not route.checks_token:
+            if route.api and not route.checks_token and not self._is_local_binding(route, request):
                 authenticate(request, self._tokens)
             return await route.handler(request)
         except TritonflareError as exc:
-            return failure(exc, request.ai_request_id)
+            return _failure(exc, request)
         except asyncio.CancelledError:
             # The server cancels what outlives the drain deadline; the task ends here either way, and
             # the caller deserves an envelope rather than the server's plain text.
-            return failure(BackendUnavailable(), request.ai_request_id)
+            return _failure(BackendUnavailable(), request)
         except Exception:
             # The outermost renderer: a defect of ours must not reach the caller as a traceback.
             _log.exception("request %s failed", request.ray_id)
-            return failure(UnknownError(), request.ai_request_id)
+            return _failure(UnknownError(), request)
+
+    def _is_local_binding(self, route: Route, request: Request) -> bool:
+        return self._binding_without_token and route.tokenless and is_local_binding(request)
 
     def _record(self, request: Request, response: Response, seconds: float) -> None:
         if request.api:
@@ -93,3 +106,8 @@ class App:
             request.ray_id,
             request.ai_request_id or "-",
         )
+
+
+def _failure(error: TritonflareError, request: Request) -> Response:
+    render = binding_form.failure if request.binding_form else envelope.failure
+    return render(error, request.ai_request_id)

@@ -7,6 +7,7 @@ the measurement), and the path must be split before it is decoded, which it does
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -30,6 +31,7 @@ class Request:
     __slots__ = (
         "ai_request_id",
         "api",
+        "binding_form",
         "body_read",
         "method",
         "model_label",
@@ -49,11 +51,22 @@ class Request:
         self.route = "none"
         self.api = True
         """Part of the API, as opposed to the operators' endpoints."""
+        self.binding_form = False
+        """Errors are rendered as a Workers binding reads them."""
         self.params: dict[str, str] = {}
         self.ai_request_id: str | None = None
         """Set once the request has reached the AI service."""
         self.model_label = "none"
         """The model as a metrics label: bounded, whatever callers send."""
+
+    def retarget(self, path: str, query: str, headers: Sequence[Header] = ()) -> None:
+        """Take the request for one to another path; ``headers`` come behind those that it has."""
+        self.scope = {
+            **self.scope,
+            "raw_path": path.encode("latin-1"),
+            "query_string": query.encode("latin-1"),
+            "headers": [*self.scope["headers"], *headers],
+        }
 
     @property
     def raw_path(self) -> str:

@@ -8,7 +8,7 @@ from gateway.tokens import Access, TokenTable, is_token68
 
 
 def authenticate(request: Request, tokens: TokenTable) -> None:
-    """Let the request pass if its token opens the account in its path.
+    """Let the request pass if its token opens the account in its path, or is known where none is named.
 
     Raises:
         MissingCredentials: no Authorization header, and not both X-Auth-Email and X-Auth-Key.
@@ -16,7 +16,7 @@ def authenticate(request: Request, tokens: TokenTable) -> None:
         UnknownToken: nobody issued this token.
         ForeignAccount: the token belongs to another account.
     """
-    match tokens.check(token_of(request), request.params.get("account_id", "")):
+    match tokens.check(token_of(request), request.params.get("account_id")):
         case Access.UNKNOWN_TOKEN:
             raise UnknownToken
         case Access.OTHER_ACCOUNT:

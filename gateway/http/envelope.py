@@ -32,8 +32,12 @@ def success(
 
 def classification(answer: Classification, shape: ResultShape, ai_request_id: str) -> Response:
     """Render one classification, with its price and whether the text was cut in the headers."""
-    headers = _usage_headers(ai_request_id, answer.neurons, answer.truncated)
-    return success(shaped(answer.scores, shape), headers)
+    return success(shaped(answer.scores, shape), answer_headers(answer, ai_request_id))
+
+
+def answer_headers(answer: Classification, ai_request_id: str) -> list[Header]:
+    """Name the request, its price, and whether the text was cut."""
+    return _usage_headers(ai_request_id, answer.neurons, answer.truncated)
 
 
 def batch(items: Sequence[BatchItem], shape: ResultShape, ai_request_id: str) -> Response:
@@ -78,10 +82,11 @@ def _usage_headers(ai_request_id: str, neurons: float, truncated: bool) -> list[
 
 def shaped(scores: Sequence[Score], shape: ResultShape) -> object:
     """Return the scores of one text as JSON values."""
-    return {"items": _entries(best_first(scores))} if shape == "items" else _entries(scores)
+    return {"items": entries(best_first(scores))} if shape == "items" else entries(scores)
 
 
-def _entries(scores: Sequence[Score]) -> list[dict[str, object]]:
+def entries(scores: Sequence[Score]) -> list[dict[str, object]]:
+    """Return the scores as the API lists them, in the given order."""
     return [{"label": label, "score": score} for label, score in scores]
 
 
@@ -92,7 +97,7 @@ def failure(error: TritonflareError, ai_request_id: str | None) -> Response:
     else:
         response = _front_failure(error)
     response.code = error.code
-    response.headers += _retry_headers(error)
+    response.headers += retry_headers(error)
     if isinstance(error, MethodNotSupported):
         response.headers.append((b"allow", ", ".join(error.allowed).encode()))
     return response
@@ -120,7 +125,7 @@ def _front_failure(error: TritonflareError) -> Response:
     return Response(error.status, _encode(body))
 
 
-def _retry_headers(error: TritonflareError) -> list[Header]:
+def retry_headers(error: TritonflareError) -> list[Header]:
     """Tell the official SDKs, which retry every 5xx, whether and when it makes sense."""
     if error.retry_after_s is not None:
         return [

@@ -29,6 +29,8 @@ class Route:
     """Part of the v4 API: a token that fits ``{account_id}`` is required, and requests are counted."""
     checks_token: bool = False
     """The handler looks at the token by itself."""
+    tokenless: bool = False
+    """A binding's route: with ``binding_without_token``, local development needs no token for it."""
 
 
 class Router:

@@ -45,7 +45,6 @@ NO_ROUTE = (
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
         "/client/v4",
         f"/client/v4/accounts/{ACCOUNT}/ai/runs",
         f"/client/v4/accounts/{ACCOUNT}/ai/run/",

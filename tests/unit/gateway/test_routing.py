@@ -19,8 +19,9 @@ from gateway.domain.errors import (
 )
 from gateway.http.asgi import Request, Response
 from gateway.http.auth import authenticate
+from gateway.http.local import is_local_binding
 from gateway.http.router import Route, Router
-from gateway.tokens import load_tokens
+from gateway.tokens import Access, load_tokens
 
 
 async def _handler(request: Request) -> Response:
@@ -133,3 +134,18 @@ def test_two_authorization_headers_are_malformed() -> None:
     ROUTER.match(asked)
     with pytest.raises(MalformedAuthorization):
         authenticate(asked, TABLE)
+
+
+@pytest.mark.parametrize("end", ["client", "server"])
+@pytest.mark.parametrize("address", [("192.0.2.1", 5), ("::ffff:192.0.2.1", 5), None])
+def test_only_a_connection_from_loopback_to_loopback_is_local(end: str, address: object) -> None:
+    asked = request("/run", host="127.0.0.1", mf_url="x")
+    asked.scope.update(client=("127.0.0.1", 5), server=("127.0.0.1", 8787))
+    assert is_local_binding(asked)
+    asked.scope[end] = address
+    assert not is_local_binding(asked)
+
+
+def test_where_no_account_is_named_any_known_token_will_do() -> None:
+    assert TABLE.check("token-1", None) is Access.GRANTED
+    assert TABLE.check("token-3", None) is Access.UNKNOWN_TOKEN

@@ -68,3 +68,15 @@ def test_settings_that_make_no_sense_are_refused(wrong: dict[str, object], words
     with pytest.raises(ConfigurationError) as caught:
         load_settings(**wrong)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "gateway.example", "localhost.example"])
+def test_bindings_without_token_are_refused_where_others_could_connect(host: str) -> None:
+    with pytest.raises(ConfigurationError, match="needs host to be a loopback address"):
+        load_settings(host=host, binding_without_token=True)
+    assert load_settings(host=host).binding_without_token is False
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_bindings_without_token_are_possible_on_loopback(host: str) -> None:
+    assert load_settings(host=host, binding_without_token=True).binding_without_token

@@ -1,0 +1,41 @@
+// Any gateway, with a token in the environment variable TOKEN.
+import { Miniflare } from "miniflare";
+import { bundle } from "./bundle.mjs";
+
+const gateway = new URL(process.env.GATEWAY ?? "http://127.0.0.1:8787");
+const worker = new Miniflare({
+  workers: [
+    {
+      name: "main",
+      modules: true,
+      script: await bundle(process.argv[2] ?? "src/index.ts"),
+      compatibilityDate: "2025-06-01",
+      wrappedBindings: { AI: { scriptName: "ai" } },
+    },
+    {
+      // No compatibilityDate here: miniflare refuses one on a wrapped binding.
+      name: "ai",
+      modules: [
+        {
+          type: "ESModule",
+          path: "index.mjs",
+          contents:
+            "import { Ai } from 'cloudflare-internal:ai-api'; export default (env) => new Ai(env.GATEWAY);",
+        },
+      ],
+      serviceBindings: {
+        GATEWAY: {
+          external: {
+            address: gateway.host,
+            http: {
+              injectRequestHeaders: [{ name: "Authorization", value: `Bearer ${process.env.TOKEN}` }],
+            },
+          },
+        },
+      },
+    },
+  ],
+});
+const response = await worker.dispatchFetch("http://worker/");
+console.log(await response.text());
+await worker.dispose();

@@ -1,0 +1,177 @@
+"""What a Worker's AI binding calls: ``/run`` in three generations, and wrangler's way to it.
+
+| generation | URL | request | answer |
+|---|---|---|---|
+| native ``env.AI``, ``@cloudflare/ai`` 1.2 | ``/run?version=3`` | ``{"inputs", "options"}`` | array |
+| ``@cloudflare/ai`` 1.1 | ``/run?version=2`` | the same | array, gzip, unannounced |
+| ``@cloudflare/ai`` 1.0 | ``/run`` | tensors, gzip | tensors |
+
+The model stands in the header ``cf-consn-model-id``. With ``gateway`` among the options the path is
+``/ai-gateway/run``; there is no gateway here, so it is the same call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+from urllib.parse import urlsplit
+from uuid import UUID, uuid4
+
+from gateway.domain.catalogue import Catalogue, Model
+from gateway.domain.errors import BadInput, MalformedBody, NoRoute, NoSuchModel
+from gateway.domain.service import Classification, Classifier
+from gateway.domain.validate import parse_json, text_of
+from gateway.http import binding_form, tensor
+from gateway.http.asgi import Request, Response, read_body
+from gateway.http.limits import Admission, Interrupt
+from gateway.http.metrics import Metrics
+from gateway.http.miniflare import probe
+from gateway.http.router import Handler, Route
+from gateway.http.run import RunLimits
+
+RUN_PATHS = ("/run", "/ai-gateway/run")
+MODELS_PATH = "/ai-api/models/search"
+
+_METHODS = ("GET", "POST")
+_Version = Literal["tensor", "2", "3"]
+
+
+class Binding:
+    """Handlers of the binding's routes."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        classifier: Classifier,
+        admission: Admission,
+        metrics: Metrics,
+        limits: RunLimits,
+        search_models: Handler,
+    ) -> None:
+        self._catalogue = catalogue
+        self._classifier = classifier
+        self._admission = admission
+        self._metrics = metrics
+        self._limits = limits
+        self._search_models = search_models
+
+    def routes(self, api_prefix: str, guard: Callable[[Handler], Handler]) -> tuple[Route, ...]:
+        """Return the routes; they must stand before ``ai/run/{model}``, which would match the proxy's.
+
+        ``guard`` bounds the rate of what runs a model.
+        """
+        return (
+            Route(_METHODS, api_prefix + "/accounts/{account_id}/ai/run/proxy", guard(self.proxy)),
+            *(Route(_METHODS, path, guard(self.run), tokenless=True) for path in RUN_PATHS),
+            Route(("GET",), MODELS_PATH, self._search_models, tokenless=True),
+            Route(("GET",), "/", probe, api=False),
+        )
+
+    async def run(self, request: Request) -> Response:
+        """Answer ``/run``: version → model → admission → body → parse → validate → infer.
+
+        Raises:
+            AiError: rendered in the binding's form. A GET is what ``websocket: true`` among the options
+                makes of a run, and gets BadInput.
+        """
+        request.binding_form = True
+        ai_request_id = request.ai_request_id = _ai_request_id(request)
+        if request.method == "GET":
+            raise BadInput("Error: option 'websocket' is not supported by this server")
+        version = _version(request)
+        model = self._model(request)
+        with self._admission, Interrupt(self._limits.request_timeout_s) as interrupt:
+            payload = parse_json(await read_body(request, self._limits.max_body_bytes))
+            text = text_of(_inputs(payload, version))
+            interrupt.watch_for_disconnect(request.receive)
+            answer = await self._classifier.classify(model, text, interrupt.remaining_s())
+        self._metrics.text_classified(model.name, answer)
+        return _render(answer, version, ai_request_id, debug=_wants_debug(payload))
+
+    async def proxy(self, request: Request) -> Response:
+        """Answer ``/accounts/{account_id}/ai/run/proxy``, by which wrangler forwards what the binding calls.
+
+        ``X-Forwarded`` holds the URL of that call; the first wranglers to do so left it out and only ran
+        models.
+
+        Raises:
+            NoRoute: the binding has no such path, or not for this method.
+        """
+        urls = request.headers(b"x-forwarded")
+        try:
+            url = urlsplit(urls[0] if urls else RUN_PATHS[0])
+        except ValueError:
+            raise NoRoute from None
+        request.retarget(url.path, url.query)
+        if url.path in RUN_PATHS:
+            return await self.run(request)
+        if url.path == MODELS_PATH and request.method == "GET":
+            return await self._search_models(request)
+        raise NoRoute
+
+    def _model(self, request: Request) -> Model:
+        names = request.headers(b"cf-consn-model-id")
+        if not names:
+            raise MalformedBody("cf-consn-model-id")
+        name = names[0]
+        if not name.startswith("@"):
+            # new Ai(binding, {prefix}) writes prefix:@cf/…
+            name = name.partition(":")[2] or name
+        try:
+            model = self._catalogue.find(name)
+        except NoSuchModel:
+            request.model_label = "unknown"
+            raise
+        request.model_label = model.name
+        return model
+
+
+def _ai_request_id(request: Request) -> str:
+    """A new id, or the one that ``@cloudflare/ai`` 1.0 made and shows to the Worker as its own."""
+    given = request.headers(b"cf-ai-req-id")
+    try:
+        return str(UUID(given[0])) if given else str(uuid4())
+    except ValueError:
+        return str(uuid4())
+
+
+def _version(request: Request) -> _Version:
+    match request.query("version"):
+        case "2":
+            return "2"
+        case "3":
+            return "3"
+        case None:
+            return _version_of_sdk(request)
+        case _:
+            raise BadInput("Error: query parameter 'version' must be 2 or 3")
+
+
+def _version_of_sdk(request: Request) -> _Version:
+    sdk = "".join(request.headers(b"cf-consn-sdk-version"))
+    if sdk.startswith("1.0."):
+        return "tensor"
+    if sdk.startswith("1.1."):
+        return "2"
+    return "3" if sdk else "tensor"
+
+
+def _inputs(payload: object, version: _Version) -> object:
+    if version == "tensor":
+        return tensor.inputs_of(payload)
+    return payload.get("inputs") if isinstance(payload, dict) else None
+
+
+def _wants_debug(payload: object) -> bool:
+    options = payload.get("options") if isinstance(payload, dict) else None
+    return isinstance(options, dict) and bool(options.get("debug"))
+
+
+def _render(answer: Classification, version: _Version, ai_request_id: str, *, debug: bool) -> Response:
+    match version:
+        case "tensor":
+            return binding_form.tensors(answer, ai_request_id)
+        case "2":
+            return binding_form.gzipped(answer, ai_request_id, debug=debug)
+        case "3":
+            return binding_form.classification(answer, ai_request_id)

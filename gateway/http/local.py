@@ -1,0 +1,48 @@
+"""Who counts as local development: the check behind ``binding_without_token``.
+
+miniflare's AI plugin has no place for a token. The switch lets it in without one, and must not let in
+anybody else who can reach the port: another machine, a reverse proxy on this one, or a web page in the
+developer's browser, by a cross-site request or by DNS rebinding.
+"""
+
+from __future__ import annotations
+
+from gateway.http.asgi import Request
+from gateway.http.miniflare import BINDING_HOST
+from gateway.loopback import is_loopback
+
+_CREDENTIALS = (b"authorization", b"x-auth-key")
+# Every browser puts one of these on a request that a script or a form of another site makes.
+_BROWSER = (b"origin", b"sec-fetch-site", b"referer")
+_PROXY = (b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip")
+# A page cannot send these to another origin without a preflight, which is answered with 405.
+_BINDING = (b"mf-url", b"cf-consn-model-id", b"cf-consn-sdk-version")
+
+
+def is_local_binding(request: Request) -> bool:
+    """Tell whether a Workers binding on this machine makes the request, as far as can be seen.
+
+    All must hold: both ends of the connection are loopback addresses; no credentials are sent (those
+    that are sent must be right); no header of a browser or a proxy; Host is a loopback name or the
+    binding's own; and a header, or the Host, that only a binding sends.
+    """
+    if not (_loopback_end(request, "client") and _loopback_end(request, "server")):
+        return False
+    sent = {name for name, _ in request.scope["headers"]}
+    if not sent.isdisjoint((*_CREDENTIALS, *_BROWSER, *_PROXY)):
+        return False
+    hosts = [_host_name(value) for value in request.headers(b"host")]
+    if not hosts or not all(host == BINDING_HOST or is_loopback(host) for host in hosts):
+        return False
+    return BINDING_HOST in hosts or not sent.isdisjoint(_BINDING)
+
+
+def _loopback_end(request: Request, end: str) -> bool:
+    address = request.scope.get(end)
+    return address is not None and is_loopback(address[0])
+
+
+def _host_name(value: str) -> str:
+    """The Host header without its port."""
+    name, colon, port = value.rpartition(":")
+    return (name if colon and port.isdigit() else value).lower()

@@ -1,0 +1,52 @@
+"""miniflare's way to a remote binding: every call goes to ``/``, and headers tell what it was."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from gateway.domain.errors import NoRoute
+from gateway.http.asgi import Request, Response
+
+BINDING_HOST = "workers-binding.ai"
+"""The host that the AI binding calls; it names the binding and is never looked up."""
+
+_PREFIX = b"mf-header-"
+
+
+def unwrap_miniflare(request: Request) -> None:
+    """Turn a call to ``/`` with ``MF-URL`` into the call that the Worker made; leave others alone.
+
+    The headers behind ``MF-Header-`` are added, and take nothing away: what the connection said about
+    itself (Host, Origin, Authorization) stays in view of the checks. The route is looked for afterwards,
+    so that each keeps its own demand for a token.
+
+    Raises:
+        NoRoute: the URL is none of the AI binding's.
+    """
+    if request.raw_path != "/":
+        return
+    urls = request.headers(b"mf-url")
+    if not urls:
+        return
+    try:
+        url = urlsplit(urls[0])
+        host = url.hostname
+    except ValueError:
+        raise NoRoute from None
+    if host != BINDING_HOST:
+        raise NoRoute
+    inner = [
+        (name[len(_PREFIX) :], value) for name, value in request.scope["headers"] if name.startswith(_PREFIX)
+    ]
+    request.retarget(url.path, url.query, inner)
+
+
+async def probe(request: Request) -> Response:
+    """Answer ``GET /?MF-Binding=AI``: a websocket for RPC, which the AI binding does without.
+
+    Raises:
+        NoRoute: a GET of ``/`` by anyone else.
+    """
+    if request.query("MF-Binding") is None:
+        raise NoRoute
+    return Response(200, b"{}")

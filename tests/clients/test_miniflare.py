@@ -1,0 +1,112 @@
+"""Workers in miniflare: every generation of the binding, by both ways to this gateway."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.clients.checks import MODEL, TEXT, UUID, check_scores
+from tests.clients.node import drive, environment, example, node
+from tests.triton.server import TOKEN, Program
+
+GOOD = {"run": [MODEL, {"text": TEXT}]}
+BAD = [
+    ({"run": [MODEL, {}]}, 5006, "Error: required properties at '/' are 'text'"),
+    ({"run": [MODEL, {"text": ""}]}, 5006, "Error: Length of '/text' must be >= 1 not met"),
+    ({"run": ["@cf/no/model", {"text": "a"}]}, 5007, "No such model @cf/no/model or task"),
+]
+Way = dict[str, Any]
+
+
+@pytest.fixture(params=["connection", "wrapped"])
+def way(request: pytest.FixtureRequest, gateway: Program, open_gateway: Program) -> Way:
+    """The AI plugin, which cannot send a token, and the wrapped binding, which can."""
+    if request.param == "connection":
+        return {"way": "connection", "gateway": open_gateway.url}
+    return {"way": "wrapped", "gateway": gateway.url, "token": TOKEN}
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["native", "@cloudflare/ai 1.2.2"])
+def test_the_binding_shows_scores_request_ids_and_errors(tmp_path: Path, way: Way, native: bool) -> None:
+    calls = [GOOD, *(call for call, _, _ in BAD)]
+    good, *bad = drive(tmp_path, [call | {"native": native} for call in calls], **way)
+    check_scores(good["result"])
+    assert UUID.fullmatch(good["lastRequestId"])
+    for seen, (_, code, description) in zip(bad, BAD, strict=True):
+        assert seen["error"] == {"name": "AiError", "message": f"{code}: {description}"}
+        # The package takes the id over from the binding only after a success.
+        assert UUID.fullmatch(seen["lastRequestId"]) if native else seen["lastRequestId"] == ""
+
+
+def test_the_native_binding_lists_models_and_hands_out_raw_responses(tmp_path: Path, way: Way) -> None:
+    calls: list[dict[str, Any]] = [
+        {"models": {"page": 1}},
+        {"models": {"page": 2}},
+        {"run": [MODEL, {}, {"returnRawResponse": True}]},
+        {"run": [MODEL, {"text": TEXT}, {"gateway": {"id": "mine"}}]},
+        {"run": [MODEL, {"text": TEXT}, {"prefix": "canary"}]},
+        {"run": [MODEL, {"text": TEXT}, {"websocket": True}]},
+    ]
+    first, second, raw, logged, prefixed, socket = drive(
+        tmp_path, [call | {"native": True} for call in calls], **way
+    )
+    assert MODEL in [model["name"] for model in first["result"]]
+    assert second["result"] == []
+    assert raw["raw"]["status"] == 400
+    assert json.loads(raw["raw"]["body"])["internalCode"] == 5006
+    check_scores(logged["result"])
+    check_scores(prefixed["result"])
+    # A websocket is asked for with the raw response, so the binding throws nothing.
+    refused = json.loads(socket["raw"]["body"])
+    assert refused["description"] == "Error: option 'websocket' is not supported by this server"
+
+
+@pytest.mark.parametrize("version", ["1.1.0", "1.0.53"])
+def test_older_packages_work(tmp_path: Path, way: Way, version: str) -> None:
+    good, bad = drive(tmp_path, [GOOD, {"run": [MODEL, {"text": ""}]}], ai=f"ai-{version}", **way)
+    check_scores(good["result"])
+    assert UUID.fullmatch(good["lastRequestId"])
+    # These throw the whole body as the message.
+    assert bad["error"]["name"] == "InferenceUpstreamError"
+    assert json.loads(bad["error"]["message"])["internalCode"] == 5006
+
+
+def test_package_1_1_shows_logs_when_asked_to_debug(tmp_path: Path, way: Way) -> None:
+    (seen,) = drive(tmp_path, [GOOD | {"settings": {"debug": True}}], ai="ai-1.1.0", **way)
+    check_scores(seen["result"])
+    assert seen["logs"][0]["truncated"] is False
+
+
+@pytest.mark.parametrize("token", [None, "wrong"])
+def test_a_missing_or_wrong_token_reaches_the_worker_as_an_error(
+    tmp_path: Path, gateway: Program, token: str | None
+) -> None:
+    for way in ("wrapped",) if token else ("wrapped", "connection"):
+        (seen,) = drive(tmp_path, [GOOD | {"native": True}], way=way, gateway=gateway.url, token=token)
+        words = (
+            "10000: Authentication error"
+            if token
+            else "9106: Missing X-Auth-Key, X-Auth-Email or Authorization headers"
+        )
+        assert seen["error"] == {"name": "InferenceUpstreamError", "message": words}
+
+
+def test_a_worker_can_bring_the_token_itself(tmp_path: Path, gateway: Program) -> None:
+    options = {"extraHeaders": {"Authorization": f"Bearer {TOKEN}"}}
+    call = {"native": True, "run": [MODEL, {"text": TEXT}, options]}
+    (seen,) = drive(tmp_path, [call], way="connection", gateway=gateway.url)
+    check_scores(seen["result"])
+
+
+@pytest.mark.parametrize("worker", ["src/index.ts", "src/native.ts"])
+def test_the_example_runs_in_miniflare_as_it_stands(
+    tmp_path: Path, worker: str, gateway: Program, open_gateway: Program
+) -> None:
+    folder = example(tmp_path)
+    env = environment(tmp_path, GATEWAY=open_gateway.url)
+    check_scores(json.loads(node(folder, "miniflare.mjs", worker, env=env)))
+    env = environment(tmp_path, GATEWAY=gateway.url, TOKEN=TOKEN)
+    check_scores(json.loads(node(folder, "miniflare-token.mjs", worker, env=env)))
