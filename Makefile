@@ -17,6 +17,7 @@ ENSEMBLE := $(REPOSITORY)/cf-huggingface-distilbert-sst-2-int8
 SERVED := $(shell ls -v $(ENSEMBLE)_encoder_*/[1-9]*/model.onnx 2>/dev/null | tail -n 1)
 MODEL := $(or $(SERVED),$(ENSEMBLE)_encoder_int8/1/model.onnx)
 PIP := -m pip install --quiet --disable-pip-version-check
+CLIENTS := tests/clients/js
 CODE := gateway export embedded loadtest training tritonflare tests
 
 .PHONY: help
@@ -49,6 +50,15 @@ $(LOAD_VENV)/.loadtest: requirements/loadtest.txt
 	$(LOAD_VENV)/bin/python $(PIP) --require-hashes -r requirements/loadtest.txt
 	touch $@
 
+# Without npm, or without its registry, the tests of these clients skip with a reason (in CI they fail).
+# No install scripts: the binaries come as packages.
+$(CLIENTS)/node_modules/.installed: $(CLIENTS)/package.json $(CLIENTS)/package-lock.json
+	if npm --version >/dev/null 2>&1 && (cd $(CLIENTS) && npm ci --ignore-scripts --loglevel=error); then
+		touch $@
+	else
+		echo "the JavaScript clients could not be installed; their tests will say so"
+	fi
+
 $(TORCH_VENV)/.torch: requirements/torch.txt
 	$(call new_venv,$(TORCH_VENV))
 	$(TORCH_VENV)/bin/python $(PIP) -r requirements/torch.txt
@@ -74,8 +84,12 @@ export: $(VENV)/.serve ## export the bundled checkpoint into model_repository/
 	$(BIN)/tritonflare export --verbose
 
 .PHONY: test
-test: $(VENV)/.dev $(MODEL) ## run all tests, the end-to-end ones on the real tritonserver
+test: $(VENV)/.dev $(MODEL) $(CLIENTS)/node_modules/.installed ## run all tests, the end-to-end ones on the real tritonserver
 	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: clients
+clients: $(VENV)/.dev $(MODEL) $(CLIENTS)/node_modules/.installed ## run the real Workers clients (node) before the real Triton
+	$(BIN)/python -m pytest tests/clients $(ARGS)
 
 .PHONY: check
 check: $(VENV)/.dev ## format, lint, types, layers
@@ -135,7 +149,7 @@ lock: ## resolve requirements/*.txt anew (needs uv)
 
 .PHONY: clean
 clean: ## remove environments, caches and the bundled model's generated files; your models and tokens stay
-	rm -rf $(VENV) $(TORCH_VENV) $(LOAD_VENV) .cache/artefacts *.egg-info
+	rm -rf $(VENV) $(TORCH_VENV) $(LOAD_VENV) $(CLIENTS)/node_modules .cache/artefacts *.egg-info
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	for folder in $(ENSEMBLE) $(ENSEMBLE)_encoder_int8 $(REPOSITORY)/tokenizer_$$(sha256sum $(CHECKPOINT)/tokenizer.json | cut -c 1-12)_512; do
 		rm -rf $$folder/warmup $$folder/1/model.onnx $$folder/1/tokenizer.json $$folder/[2-9]* $$folder/1[0-9]*
