@@ -8,7 +8,14 @@ import pytest
 ROOT = Path(__file__).parents[3]
 DOCUMENTS = sorted(
     path
-    for pattern in ("*.md", "docs/*.md", "requirements/*.md", "checkpoints/*/*.md", "model_repository/*.md")
+    for pattern in (
+        "*.md",
+        "docs/*.md",
+        "examples/*.md",
+        "requirements/*.md",
+        "checkpoints/*/*.md",
+        "model_repository/*.md",
+    )
     for path in ROOT.glob(pattern)
 )
 
