@@ -127,8 +127,8 @@ def test_models_are_found_by_filters(gateway: Program, filters: dict[str, Any], 
 def test_the_schema_says_what_the_model_takes(gateway: Program) -> None:
     with sdk(gateway) as client:
         schema: Any = client.ai.models.schema.get(account_id=ACCOUNT, model=MODEL)
-    assert schema.input["required"] == ["text"]
-    assert schema.output["type"] == "array"
+    assert schema.input.to_dict()["required"] == ["text"]
+    assert schema.output.type == "array"
 
 
 def test_tasks_and_authors_are_listed(gateway: Program) -> None:
