@@ -18,7 +18,7 @@ SERVED := $(shell ls -v $(ENSEMBLE)_encoder_*/[1-9]*/model.onnx 2>/dev/null | ta
 MODEL := $(or $(SERVED),$(ENSEMBLE)_encoder_int8/1/model.onnx)
 PIP := -m pip install --quiet --disable-pip-version-check
 CLIENTS := tests/clients/js
-CODE := gateway export embedded loadtest training tritonflare docker tests
+CODE := gateway export embedded examples loadtest training tritonflare docker tests
 
 .PHONY: help
 help: ## list the targets
@@ -88,7 +88,7 @@ test: $(VENV)/.dev $(MODEL) $(CLIENTS)/node_modules/.installed ## run all tests,
 	$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: clients
-clients: $(VENV)/.dev $(MODEL) $(CLIENTS)/node_modules/.installed ## run the real Workers clients (node) before the real Triton
+clients: $(VENV)/.dev $(MODEL) $(CLIENTS)/node_modules/.installed ## run the real clients, SDKs and Workers, before the real Triton
 	$(BIN)/python -m pytest tests/clients $(ARGS)
 
 .PHONY: check

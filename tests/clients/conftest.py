@@ -1,29 +1,35 @@
-"""The real tritonserver with the exported model, and two gateways before it.
+"""The real tritonserver with the exported model, and gateways before it.
 
-One wants tokens always, one is open to bindings on this machine.
+One wants tokens always, one is open to bindings on this machine, the others refuse for one reason each.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 
+import httpx
 import psutil
 import pytest
 
 from embedded.server import RESTRICTED_KEY, TritonServer
+from tests.clients.checks import MODEL, TEXT
 from tests.clients.node import require_node
+from tests.clients.trouble import gateway_without_triton, occupied
 from tests.triton.server import ACCOUNT, TOKEN, Program, assert_nothing_left, running
 from tritonflare.paths import REPOSITORY
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _node() -> None:
-    require_node()
+@pytest.fixture(scope="module", autouse=True)
+def _node(request: pytest.FixtureRequest) -> None:
+    """Every client here is a program of node, but for modules that say otherwise."""
+    if not getattr(request.module, "WITHOUT_NODE", False):
+        require_node()
 
 
 @pytest.fixture(scope="session")
-def triton(_node: None) -> Iterator[TritonServer]:
+def triton() -> Iterator[TritonServer]:
     with TritonServer(REPOSITORY) as server:
         children = psutil.Process(server.pid).children(recursive=True)
         yield server
@@ -47,4 +53,59 @@ def gateway(triton: TritonServer) -> Iterator[Program]:
 def open_gateway(triton: TritonServer) -> Iterator[Program]:
     settings = _settings(triton) | {"GATEWAY_BINDING_WITHOUT_TOKEN": "true"}
     with running("gateway", "--port", "0", "--triton-url", triton.address, **settings) as program:
+        yield program
+
+
+@pytest.fixture(scope="session")
+def hasty_gateway(triton: TritonServer) -> Iterator[Program]:
+    """A gateway that gives a text less time than a long one takes."""
+    settings = _settings(triton) | {"GATEWAY_REQUEST_TIMEOUT_S": "0.01"}
+    with running("gateway", "--port", "0", "--triton-url", triton.address, **settings) as program:
+        yield program
+
+
+@pytest.fixture(scope="session")
+def small_gateway(triton: TritonServer) -> Iterator[Program]:
+    """A gateway that works on one text at a time."""
+    settings = _settings(triton) | {
+        "GATEWAY_MAX_REQUESTS_IN_FLIGHT": "1",
+        "GATEWAY_MAX_BATCH_TEXTS": "1",
+        "GATEWAY_REQUEST_TIMEOUT_S": "60",
+    }
+    with running("gateway", "--port", "0", "--triton-url", triton.address, **settings) as program:
+        yield program
+
+
+@pytest.fixture
+def busy_gateway(small_gateway: Program) -> Iterator[Program]:
+    """The same while it works on something."""
+    with occupied(small_gateway):
+        yield small_gateway
+
+
+@pytest.fixture(scope="session")
+def rated_gateway(triton: TritonServer) -> Iterator[Program]:
+    """A gateway that takes one text a minute."""
+    settings = _settings(triton) | {"GATEWAY_REQUESTS_PER_MINUTE": "1", "GATEWAY_MAX_BATCH_TEXTS": "1"}
+    with running("gateway", "--port", "0", "--triton-url", triton.address, **settings) as program:
+        yield program
+
+
+@pytest.fixture
+def spent_gateway(rated_gateway: Program) -> Program:
+    """The same after that text."""
+    # When the minute of the clock ends, a place becomes free: not between here and the test's request.
+    left_s = 60 - time.time() % 60
+    if left_s < 5:
+        time.sleep(left_s + 0.1)
+    url = f"{rated_gateway.url}/client/v4/accounts/{ACCOUNT}/ai/run/{MODEL}"
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    statuses = [httpx.post(url, json={"text": TEXT}, headers=headers).status_code for _ in range(2)]
+    assert statuses[-1] == 429
+    return rated_gateway
+
+
+@pytest.fixture(scope="session")
+def orphaned_gateway() -> Iterator[Program]:
+    with gateway_without_triton() as program:
         yield program

@@ -12,6 +12,7 @@ DOCUMENTS = sorted(
         "*.md",
         "docs/*.md",
         "examples/*/*.md",
+        "examples/*.md",
         "requirements/*.md",
         "checkpoints/*/*.md",
         "model_repository/*.md",

@@ -1,0 +1,36 @@
+"""Classify several texts in one request: python batch.py ["a text" …].
+
+Where batches are queued, the first answer says so and the result is asked for until it is there;
+tritonflare answers at once with what a finished batch holds.
+"""
+
+import os
+import sys
+import time
+
+import requests
+
+BASE_URL = os.environ.get("CLOUDFLARE_BASE_URL", "https://api.cloudflare.com/client/v4")
+MODEL = "@cf/huggingface/distilbert-sst-2-int8"
+URL = f"{BASE_URL}/accounts/{os.environ['CLOUDFLARE_ACCOUNT_ID']}/ai/run/{MODEL}?queueRequest=true"
+
+texts = sys.argv[1:] or ["This pizza is great!", "The waiter was rude.", ""]
+body = {"requests": [{"text": text, "external_reference": str(n)} for n, text in enumerate(texts)]}
+with requests.Session() as session:
+    session.headers["Authorization"] = f"Bearer {os.environ['CLOUDFLARE_API_TOKEN']}"
+    while True:
+        answer = session.post(URL, json=body, timeout=60).json()
+        if not answer["success"]:
+            sys.exit("\n".join(f"{error['code']}: {error['message']}" for error in answer["errors"]))
+        if "responses" in answer["result"]:
+            break
+        body = {"request_id": answer["result"]["request_id"]}
+        time.sleep(2)
+
+for item in answer["result"]["responses"]:
+    text = texts[item["id"]]
+    if item["success"]:
+        scores = {entry["label"]: entry["score"] for entry in item["result"]}
+        print(f"{scores['POSITIVE']:.4f}  {text}")
+    else:
+        print(f"failed  {text!r}: {item['errors'][0]['message']}")

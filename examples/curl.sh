@@ -1,0 +1,8 @@
+#!/bin/sh
+# Classify one text with curl (7.82 or newer).
+set -eu
+
+curl --silent --show-error --fail-with-body \
+  "${CLOUDFLARE_BASE_URL:-https://api.cloudflare.com/client/v4}/accounts/$CLOUDFLARE_ACCOUNT_ID/ai/run/@cf/huggingface/distilbert-sst-2-int8" \
+  --header "Authorization: Bearer $CLOUDFLARE_API_TOKEN" \
+  --json '{ "text": "This pizza is great!" }'

@@ -1,0 +1,134 @@
+"""Every file of examples/, unmodified, with three environment variables set."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.clients.checks import MODEL, TEXT, check_scores
+from tests.clients.node import JS, environment, require_node
+from tests.triton.server import ACCOUNT, TOKEN, Program
+
+WITHOUT_NODE = True
+"""Those that need it ask for it."""
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+README = EXAMPLES.parent / "README.md"
+COMMANDS = {".sh": "sh", ".py": sys.executable, ".mjs": "node"}
+SAMPLES = sorted(path.name for path in EXAMPLES.iterdir() if path.suffix in COMMANDS)
+CLASSIFIERS = [name for name in SAMPLES if name not in ("batch.py", "curl.sh")]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the folder, because node looks for packages beside the program."""
+    copy = tmp_path / "examples"
+    shutil.copytree(EXAMPLES, copy, ignore=shutil.ignore_patterns("node_modules", "worker"))
+    (copy / "node_modules").symlink_to(JS / "node_modules")
+    return copy
+
+
+def run(
+    folder: Path, gateway: Program, name: str, *texts: str, token: str = TOKEN
+) -> subprocess.CompletedProcess[str]:
+    """Run one example to its end."""
+    if name.endswith(".mjs"):
+        require_node()
+    elif name.endswith(".sh") and shutil.which("curl") is None:
+        assert "CI" not in os.environ, "CI must have curl"
+        pytest.skip("curl is not installed")
+    env = environment(
+        folder,
+        CLOUDFLARE_BASE_URL=f"{gateway.url}/client/v4",
+        CLOUDFLARE_API_TOKEN=token,
+        CLOUDFLARE_ACCOUNT_ID=ACCOUNT,
+    )
+    return subprocess.run(
+        [COMMANDS[Path(name).suffix], name, *texts],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def printed(folder: Path, gateway: Program, name: str, *texts: str) -> list[tuple[float, str]]:
+    """The scores and texts that an example prints."""
+    done = run(folder, gateway, name, *texts)
+    assert (done.returncode, done.stderr) == (0, "")
+    matches = [re.fullmatch(r"(\d\.\d{4}) {2}(.*)", line) for line in done.stdout.splitlines()]
+    assert all(matches), done.stdout
+    return [(float(match[1]), match[2]) for match in matches if match]
+
+
+def test_curl_prints_the_answer_of_the_api(folder: Path, gateway: Program) -> None:
+    done = run(folder, gateway, "curl.sh")
+    assert (done.returncode, done.stderr) == (0, "")
+    answer = json.loads(done.stdout)
+    assert list(answer) == ["result", "success", "errors", "messages"]
+    check_scores(answer["result"])
+
+
+def test_curl_fails_with_the_error_of_the_api(folder: Path, gateway: Program) -> None:
+    done = run(folder, gateway, "curl.sh", token="wrong")
+    assert done.returncode == 22
+    assert json.loads(done.stdout)["errors"][0]["code"] == 10000
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_the_example_prints_a_score_for_each_text(folder: Path, gateway: Program, name: str) -> None:
+    ((score, text),) = printed(folder, gateway, name)
+    assert text == TEXT
+    assert score > 0.9
+    good, bad = printed(folder, gateway, name, TEXT, "The waiter was rude, and “awful” 🍕.")
+    assert good == (score, TEXT)
+    assert bad[0] < 0.5
+    assert bad[1] == "The waiter was rude, and “awful” 🍕."
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_the_example_shows_the_api_s_errors(folder: Path, gateway: Program, name: str) -> None:
+    done = run(folder, gateway, name, "")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("5006: AiError: Bad input: Error: Length of '/text' must be >= 1 not met (")
+    done = run(folder, gateway, name, token="wrong")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "10000: Authentication error\n")
+
+
+def test_the_batch_gives_each_text_its_own_result_or_error(folder: Path, gateway: Program) -> None:
+    done = run(folder, gateway, "batch.py")
+    assert (done.returncode, done.stderr) == (0, "")
+    good, bad, empty = done.stdout.splitlines()
+    ((score, _),) = printed(folder, gateway, "python_requests.py")
+    assert good == f"{score:.4f}  {TEXT}"
+    assert bad.endswith("  The waiter was rude.")
+    assert empty.startswith("failed  '': AiError: Bad input: ")
+    done = run(folder, gateway, "batch.py", token="wrong")
+    assert (done.returncode, done.stderr) == (1, "10000: Authentication error\n")
+
+
+@pytest.mark.parametrize(("language", "name"), [("python", "readme.py"), ("js", "readme.mjs")])
+def test_the_sdk_s_snippet_in_the_readme_runs_as_it_stands(
+    folder: Path, gateway: Program, language: str, name: str
+) -> None:
+    blocks = re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
+    (snippet,) = (block for block in blocks if "client.ai.run(" in block)
+    (folder / name).write_text(snippet, encoding="utf-8")
+    done = run(folder, gateway, name)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"label.*NEGATIVE.*label.*POSITIVE", done.stdout, re.S), done.stdout
+
+
+def test_no_example_is_left_out() -> None:
+    files = {path.name for path in EXAMPLES.iterdir() if path.is_file()}
+    assert {*CLASSIFIERS, "batch.py", "curl.sh", "README.md"} == files
+    assert all(MODEL in (EXAMPLES / name).read_text(encoding="utf-8") for name in SAMPLES)
