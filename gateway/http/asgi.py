@@ -130,7 +130,7 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
 
     Raises:
         BodyTooLarge: announced, real or decompressed size above ``limit_bytes``.
-        MalformedBody: the body should be gzip and is not.
+        MalformedBody: the body begins as gzip and is not.
         ClientDisconnected: the caller left before the end.
     """
     announced = request.headers(b"content-length")
@@ -151,4 +151,4 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
             request.body_read = True
             break
     body = b"".join(parts)
-    return gunzip(body, limit_bytes) if is_gzip(request.headers(b"content-encoding")) else body
+    return gunzip(body, limit_bytes) if is_gzip(body) else body

@@ -10,13 +10,13 @@ _GZIP = 16 + zlib.MAX_WBITS
 """The gzip format alone, with zlib's largest window."""
 
 
-def is_gzip(encodings: list[str]) -> bool:
-    """Tell whether the values of ``content-encoding`` name gzip.
+def is_gzip(body: bytes) -> bool:
+    """Tell whether a body begins as gzip does; no JSON text can.
 
-    Everything else is ignored: ``@cloudflare/ai`` 1.1 sends ``content-encoding: application/json`` with
-    a plain body.
+    ``content-encoding`` is not asked: ``@cloudflare/ai`` 1.1 sends ``application/json`` in it, and what
+    forwards a Worker's request may decompress the body and leave the header.
     """
-    return bool(encodings) and encodings[-1].strip().lower() in {"gzip", "x-gzip"}
+    return body.startswith(b"\x1f\x8b")
 
 
 def gunzip(body: bytes, limit_bytes: int) -> bytes:

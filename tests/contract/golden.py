@@ -152,7 +152,7 @@ def _refusals() -> list[Case]:
         Case("3003-empty", b""),
         Case("3003-not-json", b"text=This+pizza"),
         Case("3003-too-deep", b"[" * 100_000),
-        Case("3003-not-gzip", headers=AUTHORIZED | {"Content-Encoding": "gzip"}),
+        Case("3003-not-gzip", b"\x1f\x8b not gzip", headers=AUTHORIZED | {"Content-Encoding": "gzip"}),
         Case("3006", b"x" * 101, settings={"max_body_bytes": 100}),
         Case("3007", settings={"request_timeout_s": 0.2}, prepare=_hang),
         Case(

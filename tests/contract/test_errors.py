@@ -217,7 +217,7 @@ MISSING = "Request is missing headers or body: the body is "
         (b'{"text":"\xff"}', "not valid JSON"),
         (b'{"text":"\xed\xa0\x80"}', "not valid JSON"),
         ('{"text":"a"}'.encode("utf-16"), "not valid JSON"),
-        (b"\x1f\x8b\x08\x00", "not valid JSON"),
+        (b"\x1f\x8b\x08\x00", "not valid gzip"),
         (b'{"text":' + b"[" * 200_000 + b"]" * 200_000 + b"}", "nested too deep"),
         (b'{"a":' * 100_000, "nested too deep"),
     ],
