@@ -32,6 +32,7 @@ class App:
     def __init__(
         self, routes: Sequence[Route], tokens: TokenTable, metrics: Metrics, lifespan: Lifespan
     ) -> None:
+        self.routes = tuple(routes)
         self._router = Router(routes)
         self._tokens = tokens
         self._metrics = metrics
