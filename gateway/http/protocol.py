@@ -21,6 +21,10 @@ _IGNORED = b"ignored:"
 # A line of a head that may become an Upgrade; the empty line that ends a head may not.
 _PERHAPS_UPGRADE = re.compile(rb"(?<!\r\n)\r(?:\n(?:u(?:p(?:g(?:r(?:a(?:de?)?)?)?)?)?)?)?\Z", re.IGNORECASE)
 
+_LONGEST_HELD = len(b"\r\nupgrade")
+_HOSTS = {"1.0": (0, 1), "1.1": (1,)}
+"""Versions that are spoken, and how many Host headers each may have."""
+
 
 class HttpProtocol(HttpToolsProtocol):
     """Bounds the head in size and time, ignores upgrades, and refuses with the API's envelope."""
@@ -28,6 +32,10 @@ class HttpProtocol(HttpToolsProtocol):
     _in_head = False
     """Between the first byte of a request and the end of its head."""
     _head_bytes = 0
+    _fed_bytes = 0
+    """Length of what the parser is looking at."""
+    _begun = 0
+    """Requests that began in it."""
     _held = b""
     """End of what came, kept until it is clear whether it begins an Upgrade."""
     _refused = False
@@ -53,22 +61,26 @@ class HttpProtocol(HttpToolsProtocol):
             return
         data = _UPGRADE.sub(_IGNORED, self._held + data)
         self._held = b""
-        perhaps = _PERHAPS_UPGRADE.search(data)
+        perhaps = _PERHAPS_UPGRADE.search(data, max(0, len(data) - _LONGEST_HELD))
         if perhaps is None:
             self._feed(data)
+            return
+        self._feed(data[: perhaps.start()])
+        if self._in_head:
+            self._held = perhaps[0]
         else:
-            self._feed(data[: perhaps.start()])
-            if self._in_head:
-                self._held = perhaps[0]
-            else:
-                self._feed(perhaps[0])
+            self._feed(perhaps[0])
 
     def _feed(self, data: bytes) -> None:
         if self._refused:
             return
+        between = not self._in_head and self._idle()
+        self._fed_bytes, self._begun = len(data), 0
         super().data_received(data)
         if self._in_head:
-            self._head_bytes += len(data)
+            # Where other requests stand before it in the same data, that much of the head is not counted.
+            whole = self._begun == 0 or (between and self._begun == 1)
+            self._head_bytes += len(data) if whole else 0
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(MalformedRequest())
         if (self._in_head or self._idle()) and self._timer is None:
@@ -80,11 +92,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._in_head = True
         self._head_bytes = 0
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; trailers are dropped, or they could bring credentials (RFC 9110, section 6.5.1)."""
-        if self._in_head:
-            super().on_header(name, value)
+        self._begun += 1
 
     def on_headers_complete(self) -> None:
         """End the head.
@@ -95,12 +103,17 @@ class HttpProtocol(HttpToolsProtocol):
         """
         self._in_head = False
         self._stop_timer()
-        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-        hosts = sum(name == b"host" for name, _ in self.headers)
-        allowed = {"1.0": (0, 1), "1.1": (1,)}.get(self.parser.get_http_version(), ())
-        if size > MAX_HEAD_BYTES or hosts not in allowed:
+        hosts = [name for name, _ in self.headers].count(b"host")
+        if hosts not in _HOSTS.get(self.parser.get_http_version(), ()) or self._is_too_large():
             raise ValueError("head")
         super().on_headers_complete()
+        # Trailers go where nobody looks: they could bring credentials (RFC 9110, section 6.5.1).
+        self.headers = []
+
+    def _is_too_large(self) -> bool:
+        if self._head_bytes + self._fed_bytes <= MAX_HEAD_BYTES:
+            return False  # so much for almost every request
+        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES
 
     def send_400_response(self, msg: str) -> None:
         """Refuse bytes that are no HTTP request."""

@@ -117,3 +117,17 @@ async def test_a_head_that_does_not_end_is_3007(triton: FakeTriton) -> None:
         assert await asyncio.wait_for(reader.read(), 5) == b""
         writer.close()
         await writer.wait_closed()
+
+
+async def test_a_head_behind_a_large_body_is_not_taken_for_a_large_head(client: Client) -> None:
+    large = post().replace(b"Content-Length: 16", b"Content-Length: 200000")[: -len(BODY)]
+    sent = large + BODY.ljust(200_000) + post()
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    writer.write(sent[:-40])
+    await asyncio.sleep(0.1)
+    writer.write(sent[-40:])
+    for _ in range(2):
+        head, _ = await answer(reader)
+        assert head.startswith(b"HTTP/1.1 200 ")
+    writer.close()
+    await writer.wait_closed()
