@@ -24,6 +24,7 @@ from gateway.http.limits import Admission
 from gateway.http.metrics import Metrics
 from gateway.http.models import ModelQueries
 from gateway.http.ops import Operations
+from gateway.http.pages import DESCRIPTION, PLAYGROUND, serve_description, serve_playground
 from gateway.http.protocol import HttpProtocol
 from gateway.http.rate import RateLimit
 from gateway.http.router import Route
@@ -92,6 +93,7 @@ def _compose(settings: Settings) -> _Gateway:
         *_run_routes(run_model, rate),
         *_query_routes(queries, VerifyToken(tokens)),
         *_operations_routes(Operations(monitor, metrics)),
+        *_page_routes(settings.playground),
     )
 
     @asynccontextmanager
@@ -139,6 +141,12 @@ def _operations_routes(operations: Operations) -> tuple[Route, ...]:
         Route(_GET, "/readyz", operations.readyz, api=False),
         Route(_GET, "/metrics", operations.metrics, api=False),
     )
+
+
+def _page_routes(playground: bool) -> tuple[Route, ...]:
+    described = Route(_GET, DESCRIPTION, serve_description(playground=playground), api=False)
+    shown = PLAYGROUND if playground else {}
+    return (described, *(Route(_GET, path, serve_playground(path), api=False) for path in shown))
 
 
 def check_tokens(settings: Settings) -> TokenTable:

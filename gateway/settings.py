@@ -87,10 +87,15 @@ class Settings(BaseSettings):
         10.0, description="Time from admission to answer, body included; above it 408, code 3007."
     )
 
+    playground: bool = Field(
+        True, description="Serve the page at / on which people try the models out in a browser."
+    )
+
     keep_alive_timeout_s: int = Field(
         75,
         gt=0,
-        description="Time an idle connection stays open; keep it above that of a load balancer in front.",
+        description="Time an idle connection stays open, and the head of a request may take; "
+        "keep it above that of a load balancer in front.",
     )
 
     refresh_interval_s: Seconds = Field(

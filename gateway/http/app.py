@@ -40,6 +40,7 @@ class App:
         *,
         binding_without_token: bool = False,
     ) -> None:
+        self.routes = tuple(routes)
         self._router = Router(routes)
         self._tokens = tokens
         self._binding_without_token = binding_without_token

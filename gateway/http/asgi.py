@@ -112,6 +112,9 @@ async def send_response(request: Request, response: Response, send: Send) -> Non
         (b"cf-ray", request.ray_id.encode()),
         *response.headers,
     ]
+    if not request.body_read and request.headers(b"expect"):
+        # Who asked before sending the body may take this for a no and never send it.
+        headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": response.body, "more_body": not request.body_read})
     if not request.body_read:

@@ -45,6 +45,7 @@ NO_ROUTE = (
 @pytest.mark.parametrize(
     "path",
     [
+        "/index.html",
         "/client/v4",
         f"/client/v4/accounts/{ACCOUNT}/ai/runs",
         f"/client/v4/accounts/{ACCOUNT}/ai/run/",
@@ -59,6 +60,12 @@ NO_ROUTE = (
 async def test_an_unknown_route_is_7000_whoever_asks(client: Client, path: str) -> None:
     check_front(await client.send("POST", path, GOOD), 400, NO_ROUTE)
     check_front(await client.send("POST", path, GOOD, {}), 400, NO_ROUTE)
+
+
+async def test_without_the_playground_its_paths_are_unknown(triton: FakeTriton) -> None:
+    async with running_gateway(settings_for(triton, playground=False)) as running:
+        for path in ("/", "/playground.css", "/playground.js"):
+            check_front(await running.client.get(path), 400, NO_ROUTE)
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "OPTIONS"])

@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from .harness import RUN, TOKEN, Client
+from .fake_triton import FakeTriton
+from .harness import RUN, TOKEN, Client, running_gateway, settings_for
 
 BODY = b'{"text": "good"}'
 
@@ -60,5 +61,73 @@ async def test_what_is_no_http_gets_the_envelope_and_the_end_of_the_connection(
         "messages": [],
     }
     assert await asyncio.wait_for(reader.read(), 5) == b""
+    writer.close()
+    await writer.wait_closed()
+
+
+CHUNKED = post().replace(b"Content-Length: 16", b"Transfer-Encoding: chunked")[: -len(BODY)]
+
+
+@pytest.mark.parametrize(
+    ("sent", "statuses"),
+    [
+        (post() * 50, [200] * 50),
+        (post() * 3 + b"\x00garbage\r\n\r\n", [200, 200, 200]),
+        (post() + CHUNKED + b"zz\r\n", [200, 400]),
+        (CHUNKED + b"10\r\n" + BODY + b"\r\nzz\r\n" + post(), [400]),
+        (CHUNKED.replace(b"Bearer", b"Basic") + b"zz\r\n", [400]),
+        (post() + post(b"Connection: close\r\n") + post(), [200, 200]),
+    ],
+)
+async def test_answers_come_in_the_order_of_the_requests_also_before_a_refusal(
+    client: Client, sent: bytes, statuses: list[int]
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    writer.write(sent)
+    for status in statuses:
+        head, _ = await answer(reader)
+        assert int(head.split()[1]) == status
+    if sent != post() * 50:
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+    writer.close()
+    await writer.wait_closed()
+
+
+@pytest.mark.parametrize("sent", [b"", b"\r\n", post(), post() + b"\r\n"])
+async def test_a_connection_on_which_nothing_comes_is_closed(triton: FakeTriton, sent: bytes) -> None:
+    async with running_gateway(settings_for(triton, keep_alive_timeout_s=1)) as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.client.port)
+        writer.write(sent)
+        if len(sent) > 2:
+            await answer(reader)
+        assert await asyncio.wait_for(reader.read(), 3) == b""
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_a_head_that_does_not_end_is_3007(triton: FakeTriton) -> None:
+    async with running_gateway(settings_for(triton, keep_alive_timeout_s=1)) as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.client.port)
+        for letter in b"POST /":
+            writer.write(bytes([letter]))
+            await asyncio.sleep(0.08)
+        head, body = await answer(reader)
+        assert head.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+        assert json.loads(body)["errors"][0]["code"] == 3007
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_a_head_behind_a_large_body_is_not_taken_for_a_large_head(client: Client) -> None:
+    large = post().replace(b"Content-Length: 16", b"Content-Length: 200000")[: -len(BODY)]
+    sent = large + BODY.ljust(200_000) + post()
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    writer.write(sent[:-40])
+    await asyncio.sleep(0.1)
+    writer.write(sent[-40:])
+    for _ in range(2):
+        head, _ = await answer(reader)
+        assert head.startswith(b"HTTP/1.1 200 ")
     writer.close()
     await writer.wait_closed()

@@ -1,0 +1,120 @@
+"""Methods and paths."""
+
+from __future__ import annotations
+
+from ..fake_triton import SST2
+from ..harness import ACCOUNT, RUN
+from .case import (
+    BAD_HEADERS,
+    FINE,
+    NO_MODEL,
+    NO_ROUTE,
+    OTHER_ACCOUNT,
+    WRONG_METHOD,
+    Expected,
+    Hostile,
+    get,
+    post,
+    request,
+)
+
+V4 = "/client/v4/accounts"
+AI = f"{V4}/{ACCOUNT}/ai"
+
+PATHS: dict[str, tuple[str, Expected]] = {
+    "no such": ("/nowhere", NO_ROUTE),
+    "admin": ("/admin", NO_ROUTE),
+    "dotfile": ("/.env", NO_ROUTE),
+    "git": ("/.git/config", NO_ROUTE),
+    "file": ("/../../../etc/passwd", NO_ROUTE),
+    "file encoded": ("/%2e%2e/%2e%2e/etc/passwd", NO_ROUTE),
+    "file with backslashes": ("/..\\..\\windows\\win.ini", NO_ROUTE),
+    "static file": ("/static/openapi.json", NO_ROUTE),
+    "static file by a detour": ("/playground.js/../openapi.json", NO_ROUTE),
+    "prefix": ("/client/v4", NO_ROUTE),
+    "prefix with a slash": ("/client/v4/", NO_ROUTE),
+    "two slashes before": (f"//{RUN[1:]}", NO_ROUTE),
+    "two slashes inside": (RUN.replace("/ai/run", "/ai//run"), NO_ROUTE),
+    "dot segment": (RUN.replace("/ai/run", "/ai/./run"), NO_ROUTE),
+    "up and down": (RUN.replace("/ai/run", "/ai/x/../run"), NO_ROUTE),
+    "capitals": (RUN.replace("client", "CLIENT"), NO_ROUTE),
+    "encoded letter": (RUN.replace("client", "%63lient"), NO_ROUTE),
+    "encoded slash": (RUN.replace("/ai/run", "%2Fai%2Frun"), NO_ROUTE),
+    "matrix parameter": (RUN.replace("/ai/run", ";a=b/ai/run;c"), NO_ROUTE),
+    "no account": (f"{V4}//ai/run/{SST2}", NO_ROUTE),
+    "no model": (f"{AI}/run/", NO_ROUTE),
+    "other version": (RUN.replace("v4", "v5"), NO_ROUTE),
+    "newline in the template's end": ("/livez%0A", NO_ROUTE),
+    "gateway form without a model": ("/v1/a/b/workers-ai/", NO_ROUTE),
+    "gateway form of another provider": ("/v1/a/b/openai/gpt", NO_ROUTE),
+    "other account": (RUN.replace(ACCOUNT, "f" * 32), OTHER_ACCOUNT),
+    "account in capitals": (RUN.replace(ACCOUNT, ACCOUNT.upper()), OTHER_ACCOUNT),
+    "account with nul": (RUN.replace(ACCOUNT, ACCOUNT + "%00"), OTHER_ACCOUNT),
+    "account with a space": (RUN.replace(ACCOUNT, ACCOUNT + "%20"), OTHER_ACCOUNT),
+    "account star": (RUN.replace(ACCOUNT, "*"), OTHER_ACCOUNT),
+    "account with a slash": (RUN.replace(ACCOUNT, ACCOUNT + "%2Fx"), OTHER_ACCOUNT),
+    "account of dots": (RUN.replace(ACCOUNT, ".."), OTHER_ACCOUNT),
+    "account of broken utf-8": (RUN.replace(ACCOUNT, "%FF%FE"), OTHER_ACCOUNT),
+    "account of 30 000 letters": (RUN.replace(ACCOUNT, "a" * 30_000), OTHER_ACCOUNT),
+    "account encoded": (RUN.replace(ACCOUNT, "%30" + ACCOUNT[1:]), FINE),
+    "unknown model": (f"{AI}/run/@cf/no/such", NO_MODEL),
+    "model with a slash after": (f"{RUN}/", NO_MODEL),
+    "model with two slashes": (RUN.replace("/distilbert", "//distilbert"), NO_MODEL),
+    "model by a detour": (f"{AI}/run/@cf/x/../huggingface/distilbert-sst-2-int8", NO_MODEL),
+    "model in capitals": (f"{AI}/run/{SST2.upper()}", NO_MODEL),
+    "model with nul": (f"{RUN}%00", NO_MODEL),
+    "model with a line break": (f"{RUN}%0D%0ASet-Cookie:%20a=b", NO_MODEL),
+    "model encoded twice": (f"{AI}/run/@cf%252Fhuggingface%252Fdistilbert-sst-2-int8", NO_MODEL),
+    "model of percent signs": (f"{AI}/run/%%%", NO_MODEL),
+    "model of half an escape": (f"{RUN}%2", NO_MODEL),
+    "model of broken utf-8": (f"{AI}/run/%C3%28", NO_MODEL),
+    "model of a surrogate": (f"{AI}/run/%ED%A0%80", NO_MODEL),
+    "model of an overlong slash": (f"{AI}/run/@cf%C0%AFhuggingface", NO_MODEL),
+    "model of 30 000 letters": (f"{AI}/run/" + "m" * 30_000, NO_MODEL),
+    "model of a template": (f"{AI}/run/{{{{7*7}}}}${{jndi:ldap://x}}", NO_MODEL),
+    "model of a file": (f"{AI}/run/../../../../etc/passwd", NO_MODEL),
+    "model encoded all through": (f"{AI}/run/" + "".join(f"%{ord(c):02x}" for c in SST2), FINE),
+    "path of 70 000 letters": ("/" + "a" * 70_000, BAD_HEADERS),
+    "fragment": (f"{RUN}#x", FINE),
+    "bytes above ASCII": ("/caf\xe9", BAD_HEADERS),
+    "space inside": (f"{RUN} x", BAD_HEADERS),
+    "nul inside": (f"{RUN}\x00", BAD_HEADERS),
+    "tab inside": (f"{RUN}\tx", BAD_HEADERS),
+}
+
+METHODS: dict[str, Expected] = {
+    **dict.fromkeys(("GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"), WRONG_METHOD),
+    **dict.fromkeys(("PROPFIND", "PURGE", "MKCOL", "LINK", "SEARCH", "SUBSCRIBE"), WRONG_METHOD),
+    **dict.fromkeys(("post", "Post", "POSTED", "P\xd6ST", "FROB", "123", "PRI"), BAD_HEADERS),
+}
+
+LINES: dict[str, tuple[bytes, Expected]] = {
+    "absolute": (f"POST http://elsewhere{RUN} HTTP/1.1".encode(), FINE),
+    "absolute without a path": (b"POST http://elsewhere HTTP/1.1", BAD_HEADERS),
+    "authority": (b"CONNECT elsewhere:443 HTTP/1.1", BAD_HEADERS),
+    "connect to a path": (f"CONNECT {RUN} HTTP/1.1".encode(), WRONG_METHOD),
+    "asterisk": (b"OPTIONS * HTTP/1.1", NO_ROUTE),
+    "no path": (b"POST  HTTP/1.1", BAD_HEADERS),
+    "relative": (b"POST client/v4 HTTP/1.1", BAD_HEADERS),
+    "no version": (f"POST {RUN}".encode(), BAD_HEADERS),
+    "version 0.9": (f"POST {RUN} HTTP/0.9".encode(), BAD_HEADERS),
+    "version 1.0": (f"POST {RUN} HTTP/1.0".encode(), FINE),
+    "version 1.2": (f"POST {RUN} HTTP/1.2".encode(), BAD_HEADERS),
+    "version 2.0": (f"POST {RUN} HTTP/2.0".encode(), BAD_HEADERS),
+    "version 11": (f"POST {RUN} HTTP/11".encode(), BAD_HEADERS),
+    "version in small letters": (f"POST {RUN} http/1.1".encode(), BAD_HEADERS),
+    "another protocol": (f"POST {RUN} GOPHER/1.0".encode(), BAD_HEADERS),
+    "rtsp, whose parser is the same": (f"POST {RUN} RTSP/1.0".encode(), FINE),
+    "icy": (f"POST {RUN} ICE/1.0".encode(), BAD_HEADERS),
+    "two versions": (f"POST {RUN} HTTP/1.1 HTTP/1.1".encode(), BAD_HEADERS),
+    "spaces before": (b"  " + f"POST {RUN} HTTP/1.1".encode(), BAD_HEADERS),
+    "line breaks before": (b"\r\n\r\n" + f"POST {RUN} HTTP/1.1".encode(), FINE),
+}
+
+CASES = [
+    *(Hostile(f"path: {name}", (post(path),), code) for name, (path, code) in PATHS.items()),
+    *(Hostile(f"method: {name}", (get(RUN, method=name),), code) for name, code in METHODS.items()),
+    *(Hostile(f"line: {name}", (request(line=line),), code) for name, (line, code) in LINES.items()),
+    Hostile("method: POST to a page", (post("/"),), WRONG_METHOD),
+    Hostile("method: DELETE of the metrics", (get("/metrics", method="DELETE"),), WRONG_METHOD),
+]

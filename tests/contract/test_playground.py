@@ -1,0 +1,267 @@
+"""The page at /: in a real browser, before the real gateway."""
+
+from __future__ import annotations
+
+import re
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from .browser import headless_chromium
+from .fake_triton import SST2
+from .harness import ACCOUNT, TOKEN
+from .live import gateway_process
+
+PHONE = (360, 740)
+DESKTOP = (1200, 900)
+
+CONTRAST = """() => {
+  const channel = (part) => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+  const light = (color) => {
+    const [r, g, b] = color.match(/[\\d.]+/g).map(Number).map((part) => channel(part / 255));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (node) => {
+    const color = getComputedStyle(node).backgroundColor;
+    return color === "rgba(0, 0, 0, 0)" && node.parentElement ? behind(node.parentElement) : color;
+  };
+  const shown = [...document.body.querySelectorAll("*")].filter((node) =>
+    node.checkVisibility() && (node.matches("input, select, textarea") ||
+    [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim())));
+  return shown.map((node) => {
+    const pair = [light(getComputedStyle(node).color), light(behind(node))].sort((a, b) => b - a);
+    return [node.outerHTML.slice(0, 60), (pair[0] + 0.05) / (pair[1] + 0.05)];
+  });
+}"""
+"""The contrast of every text on the page, as WCAG 2 computes it."""
+
+
+@dataclass
+class Visit:
+    """An open page, and what went wrong on it without being seen."""
+
+    page: Page
+    origin: str
+    complaints: list[str] = field(default_factory=list)
+    requested: list[str] = field(default_factory=list)
+
+    def enter_token(self, token: str = TOKEN) -> None:
+        self.page.get_by_label("API token").fill(token)
+        self.page.get_by_label("API token").press("Tab")
+
+    def write(self, *texts: str) -> None:
+        self.page.get_by_label("Texts, one on each line").fill("\n".join(texts))
+
+    def classify(self) -> None:
+        self.page.get_by_role("button", name="Classify").click()
+
+    def answer(self, place: int) -> str:
+        return self.page.locator("#answers > li").nth(place).inner_text()
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    log = tmp_path_factory.mktemp("playground") / "log"
+    with gateway_process(log, GATEWAY_MAX_BATCH_TEXTS="3") as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with headless_chromium() as started:
+        yield started
+
+
+@pytest.fixture(params=[DESKTOP, PHONE], ids=["desktop", "phone"])
+def visit(browser: Browser, origin: str, request: pytest.FixtureRequest) -> Iterator[Visit]:
+    width, height = request.param
+    with browser.new_context(viewport={"width": width, "height": height}) as context:
+        page = context.new_page()
+        visit = Visit(page, origin)
+        page.on("console", lambda message: visit.complaints.append(message.text))
+        page.on("pageerror", lambda error: visit.complaints.append(str(error)))
+        page.on("request", lambda sent: visit.requested.append(sent.url))
+        page.goto(origin + "/")
+        yield visit
+        # The browser reports what the policy forbids, and every answer that is an error, on the console.
+        unexpected = [
+            text for text in visit.complaints if "the server responded with a status of 4" not in text
+        ]
+        assert unexpected == []
+        assert [url for url in visit.requested if not url.startswith((origin, "data:"))] == []
+
+
+def test_lines_become_bars(visit: Visit) -> None:
+    visit.page.emulate_media(reduced_motion="reduce")  # a growing bar cannot be measured
+    visit.enter_token()
+    expect(visit.page.get_by_label("Model")).to_have_value(SST2)
+    visit.write("This pizza is great!", "", "  ", "It is <b>not</b>.")
+    visit.classify()
+    expect(visit.page.locator("#answers > li")).to_have_count(2)
+    assert re.fullmatch(
+        r"This pizza is great!\s+NEGATIVE\s+0\.02 %\s+POSITIVE\s+99\.98 %\s*", visit.answer(0)
+    )
+    assert visit.answer(1).startswith("It is <b>not</b>.")
+    widths = "(nodes) => nodes.map((node) => node.getBoundingClientRect().width)"
+    tracks = visit.page.locator("#answers .track").evaluate_all(widths)
+    bars = visit.page.locator("#answers .bar").evaluate_all(widths)
+    assert bars[0] <= 3
+    assert bars[1] == pytest.approx(0.9998 * tracks[1], abs=1)
+    expect(visit.page.get_by_role("status")).to_have_text(
+        re.compile(r"^2 texts in [\d.]+ ms · 0\.03 neurons$")
+    )
+
+
+def test_the_keyboard_is_enough(visit: Visit) -> None:
+    keyboard = visit.page.keyboard
+
+    def tab_to(locator: str) -> None:
+        for _ in range(12):
+            keyboard.press("Tab")
+            if visit.page.locator(locator).evaluate("(node) => node === document.activeElement"):
+                outline = visit.page.locator(locator).evaluate(
+                    "(node) => getComputedStyle(node).outlineStyle"
+                )
+                assert outline == "solid"
+                return
+        raise AssertionError(f"no way to {locator}")
+
+    tab_to("#token")
+    keyboard.type(TOKEN)
+    tab_to("#model")
+    expect(visit.page.get_by_label("Model")).to_have_value(SST2)
+    tab_to("#texts")
+    keyboard.press("Control+a")
+    keyboard.type("One text")
+    keyboard.press("Control+Enter")
+    expect(visit.page.locator("#answers > li")).to_have_count(1)
+    tab_to("#classify")
+    keyboard.press("Enter")
+    expect(visit.page.get_by_role("status")).to_have_text(re.compile("^1 text in "))
+    tab_to("#tab-curl")
+    for name in ("Python", "JavaScript", "Worker", "curl"):
+        keyboard.press("ArrowRight")
+        expect(visit.page.get_by_role("tab", name=name, exact=True)).to_be_focused()
+        expect(visit.page.get_by_role("tab", selected=True)).to_have_text(name)
+
+
+def test_nothing_is_wider_than_the_window(visit: Visit) -> None:
+    visit.enter_token()
+    visit.write("word" * 100)
+    visit.classify()
+    expect(visit.page.locator("#answers > li")).to_have_count(1)
+    assert visit.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_has_the_contrast_of_wcag_aa(visit: Visit, scheme: str) -> None:
+    visit.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
+    visit.enter_token()
+    visit.write("good", "bad")
+    visit.classify()
+    expect(visit.page.locator("#answers > li")).to_have_count(2)
+    visit.write("a", "b", "c", "d")
+    ratios = dict(visit.page.evaluate(CONTRAST))
+    visit.classify()
+    expect(visit.page.get_by_role("alert")).to_be_visible()
+    ratios |= dict(visit.page.evaluate(CONTRAST))
+    assert len(ratios) > 20
+    assert {text: ratio for text, ratio in ratios.items() if ratio < 4.5} == {}
+    assert visit.page.locator("body").evaluate("(node) => getComputedStyle(node).backgroundColor") == (
+        "rgb(246, 247, 249)" if scheme == "light" else "rgb(20, 22, 26)"
+    )
+
+
+def test_reduced_motion_stops_the_animation(visit: Visit) -> None:
+    visit.enter_token()
+    visit.classify()
+    bar = visit.page.locator("#answers .bar").first
+    assert bar.evaluate("(node) => getComputedStyle(node).animationName") == "grow"
+    visit.page.emulate_media(reduced_motion="reduce")
+    assert bar.evaluate("(node) => getComputedStyle(node).animationName") == "none"
+
+
+def test_errors_are_said_in_the_words_of_the_api(visit: Visit) -> None:
+    alert = visit.page.get_by_role("alert")
+    visit.classify()
+    expect(alert).to_have_text("Enter an API token first.")
+    expect(visit.page.get_by_label("API token")).to_be_focused()
+    visit.enter_token("wrong")
+    expect(alert).to_have_text("HTTP 401: Authentication error (code 10000)")
+    visit.enter_token()
+    expect(alert).to_be_hidden()
+    visit.write("")
+    visit.classify()
+    expect(alert).to_have_text("Write at least one line of text.")
+    visit.write("1", "2", "3", "4")
+    visit.classify()
+    expect(alert).to_contain_text("Length of '/requests' must be <= 3")
+    visit.page.route("**/ai/run/**", lambda route: route.abort())
+    visit.write("1")
+    visit.classify()
+    expect(alert).to_contain_text("The gateway did not answer.")
+    visit.complaints = [text for text in visit.complaints if "net::ERR_FAILED" not in text]
+
+
+def test_enter_in_the_field_of_the_token_classifies(visit: Visit) -> None:
+    visit.page.get_by_label("API token").fill(TOKEN)
+    visit.page.get_by_label("API token").press("Enter")
+    expect(visit.page.locator("#answers > li")).to_have_count(2)
+
+
+def test_the_token_lives_as_long_as_the_tab_and_is_in_no_snippet(visit: Visit) -> None:
+    visit.enter_token()
+    expect(visit.page.get_by_label("Model")).to_have_value(SST2)
+    for name in ("curl", "Python", "JavaScript", "Worker"):
+        visit.page.get_by_role("tab", name=name, exact=True).click()
+        snippet = visit.page.locator("#snippet").inner_text()
+        assert TOKEN not in snippet
+        assert SST2 in snippet
+    visit.page.reload()
+    expect(visit.page.get_by_label("API token")).to_have_value(TOKEN)
+    assert TOKEN not in "".join(visit.requested)
+    assert visit.page.evaluate("localStorage.length + document.cookie.length") == 0
+    other = visit.page.context.new_page()
+    other.goto(visit.origin)
+    expect(other.get_by_label("API token")).to_have_value("")
+
+
+@pytest.mark.parametrize("text", ["It's good", 'a "b" \\ $c `d`', "naïve – 😀"])
+def test_the_python_snippet_sends_what_the_page_sends(visit: Visit, text: str) -> None:
+    sent: list[tuple[str, object]] = []
+    visit.enter_token()
+    visit.write(text, "good")
+    visit.page.get_by_role("tab", name="Python").click()
+
+    class Requests:
+        def post(self, url: str, headers: object, json: object) -> Requests:
+            sent.append((url, json))
+            return self
+
+        def json(self) -> dict[str, str]:
+            return {"result": ""}
+
+    program = visit.page.locator("#snippet").inner_text().replace("import requests", "")
+    exec(program, {"requests": Requests(), "print": lambda _: None})
+    assert sent == [
+        (
+            f"{visit.origin}/client/v4/accounts/{ACCOUNT}/ai/run/{SST2}",
+            {"requests": [{"text": text}, {"text": "good"}]},
+        )
+    ]
+
+
+def test_the_page_may_do_only_what_it_needs(origin: str) -> None:
+    for path in ("/", "/playground.css", "/playground.js"):
+        with urllib.request.urlopen(origin + path) as answer:
+            policy = answer.headers["content-security-policy"]
+            assert policy.startswith(
+                "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'"
+            )
+            assert "unsafe" not in policy
+            assert "frame-ancestors 'none'" in policy
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert answer.headers["referrer-policy"] == "no-referrer"
