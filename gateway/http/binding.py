@@ -25,7 +25,6 @@ from gateway.http import binding_form, tensor
 from gateway.http.asgi import Request, Response, read_body
 from gateway.http.limits import Admission, Interrupt
 from gateway.http.metrics import Metrics
-from gateway.http.miniflare import probe
 from gateway.http.router import Handler, Route
 from gateway.http.run import RunLimits
 
@@ -64,7 +63,6 @@ class Binding:
             Route(_METHODS, api_prefix + "/accounts/{account_id}/ai/run/proxy", guard(self.proxy)),
             *(Route(_METHODS, path, guard(self.run), tokenless=True) for path in RUN_PATHS),
             Route(("GET",), MODELS_PATH, self._search_models, tokenless=True),
-            Route(("GET",), "/", probe, api=False),
         )
 
     async def run(self, request: Request) -> Response:

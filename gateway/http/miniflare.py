@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from gateway.domain.errors import NoRoute
-from gateway.http.asgi import Request, Response
+from gateway.http.asgi import Request
 
 BINDING_HOST = "workers-binding.ai"
 """The host that the AI binding calls; it names the binding and is never looked up."""
@@ -39,14 +39,3 @@ def unwrap_miniflare(request: Request) -> None:
         (name[len(_PREFIX) :], value) for name, value in request.scope["headers"] if name.startswith(_PREFIX)
     ]
     request.retarget(url.path, url.query, inner)
-
-
-async def probe(request: Request) -> Response:
-    """Answer ``GET /?MF-Binding=AI``: a websocket for RPC, which the AI binding does without.
-
-    Raises:
-        NoRoute: a GET of ``/`` by anyone else.
-    """
-    if request.query("MF-Binding") is None:
-        raise NoRoute
-    return Response(200, b"{}")

@@ -43,12 +43,12 @@ def openapi_path(template: str) -> str:
 
 
 def routed(app: App) -> set[tuple[str, str]]:
-    """Path and method of every route; HEAD is left out, it is GET without the body."""
+    """Path and method of every route but the binding's; HEAD is left out, it is GET without the body."""
     return {
         (openapi_path(route.template), method)
         for route in app.routes
         for method in route.methods
-        if method != "HEAD"
+        if method != "HEAD" and not (route.tokenless or route.template.endswith("/ai/run/proxy"))
     }
 
 
