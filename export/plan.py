@@ -55,6 +55,11 @@ class ExportPlan:
     compare_openvino: bool = False
 
     def __post_init__(self) -> None:
+        repository, artefacts = self.repository.resolve(), self.artefacts.resolve()
+        if repository.is_relative_to(artefacts) or artefacts.is_relative_to(repository):
+            raise ExportError(
+                "--repository and --artefacts must not lie in one another; Triton reads the former."
+            )
         if self.target not in TARGETS:
             raise ExportError(f"{self.target!r} is no target; known are {', '.join(TARGETS)}.")
         if self.target == "onnxruntime" and self.served == "int8":

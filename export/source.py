@@ -70,7 +70,7 @@ def read_source(plan: ExportPlan, work: Path) -> Source:
         tokenizer=tokenizer,
         examples=examples,
         rows=[encoding.ids for encoding in tokenizer.encode_batch_fast(list(own_texts()))],
-        name=plan.name or card["name"],
+        name=card["name"] if plan.name is None else plan.name,
         description=card["description"],
         created_at=card["created_at"],
     )

@@ -63,7 +63,11 @@ def _path(exists: bool = False) -> click.Path:
     help="CSV, TSV or JSONL with text and label [default: heldout.tsv beside the checkpoint].",
 )
 @click.option("--max-drop", type=click.FloatRange(0), help="Gate: accuracy that may be lost, in points.")
-@click.option("--min-agreement", type=click.FloatRange(0, 100), help="Gate: labels as in FP32, in per cent.")
+@click.option(
+    "--min-agreement",
+    type=click.FloatRange(50, 100),
+    help="Gate: labels as in FP32, in per cent, e.g. 98.5.",
+)
 @click.option("--max-neighbours", type=click.FloatRange(0), help="Gate: |Δp| that neighbours may cause.")
 @click.option("--quick", is_flag=True, help="Only what is published, without timing; the gate is the same.")
 @click.option("--compare-openvino", is_flag=True, help="Put OpenVINO into the report (extra openvino).")
@@ -99,15 +103,17 @@ def export(
       tritonflare export --list
 
     Exit codes: 0 published; 2 the checkpoint or the repository will not do; 3 the gate or a
-    comparison failed. After 2 and 3 the repository is as it was.
+    comparison failed, or --verify found something. After 2 and 3 the repository is as it was.
     """  # noqa: D301 (\b keeps click from joining the lines)
     from export.errors import ExportError
 
+    if listing + verifying + (remove is not None) > 1:
+        raise click.UsageError("--list, --verify and --remove are asked one at a time.")
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s")
     try:
         if listing:
             _list(repository)
-        elif remove:
+        elif remove is not None:
             _remove(repository, remove)
         elif verifying:
             _verify(repository)
@@ -176,6 +182,8 @@ def _show(result: ExportResult) -> None:
         if found.speed:
             line += f"  {found.speed.grouped_per_second:.0f} texts/s ({found.speed.grouped_ratio:.2f} ×)"
         click.echo(line)
+    if not evaluation.measurements[evaluation.reference].answers.chosen.any(axis=0).sum() > 1:
+        click.echo("Warning: FP32 gives every text the same label.", err=True)
     if evaluation.host.warning and result.model.precision == "int8":
         click.echo(f"Warning: {evaluation.host.warning}", err=True)
 
@@ -186,10 +194,20 @@ def _list(repository: Path) -> None:
 
     from export.repository.inventory import read_inventory
 
-    table = Table("name", "precision", "target", "version", "labels", "MB", "created", "weights", "tokenizer")
-    for model in read_inventory(repository):
-        table.add_row(*_row(model))
-    Console().print(table)
+    console = Console()
+    columns = ("name", "precision", "target", "version", "labels", "MB", "created", "weights", "tokenizer")
+    rows = [_row(model) for model in read_inventory(repository)]
+    if not console.is_terminal:
+        # For scripts, and whole: a table would be cut to a width that nobody looks at.
+        for line in (columns, *rows):
+            click.echo("\t".join(line))
+        return
+    table = Table()
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=column == "name")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
 
 
 def _row(model: Published) -> tuple[str, ...]:
@@ -221,4 +239,5 @@ def _verify(repository: Path) -> None:
         click.echo(finding, err=True)
     if findings:
         sys.exit(3)
-    click.echo(f"{len(read_inventory(repository))} published models, every file as it was written.")
+    models = len(read_inventory(repository))
+    click.echo(f"{models} published {'model' if models == 1 else 'models'}, every file as it was written.")

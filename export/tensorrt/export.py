@@ -6,12 +6,11 @@ A plan loads only with the TensorRT and the GPU that built it, so it is built wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnx
 
 from export.artefact import Artefact
 from export.evaluation.runner import run_grouped
@@ -28,27 +27,46 @@ KIT = "tensorrt"
 SAMPLES = 1024
 
 
-def write_plan_kit(plan: ExportPlan, source: Source, published: ServedModel, folder: Path) -> Path:
-    """Write the kit of a model that was just published for ONNX Runtime.
+def write_plan_graphs(plan: ExportPlan, source: Source, folder: Path) -> dict[str, Path]:
+    """Write what plans are built from, before anything is published.
 
     Args:
-        plan: the export; INT8 is tried if it is the precision that was asked for.
+        plan: the export; INT8 is written if it is the precision that was asked for.
         source: what is exported.
-        published: the fallback, with its version.
-        folder: the artefacts' folder, which holds the FP32 graph that plans are judged by.
+        folder: the artefacts' folder.
 
     Returns:
-        The kit's folder.
+        Precision → ONNX file, FP16 first.
 
     Raises:
         ExportError: the graph is not one that TensorRT can read, or the extra ``tensorrt`` is missing.
     """
     labels = len(source.checkpoint.labels)
-    half = source.route.fp16_graph("plain")
-    check_graph(half, labels)
-    graphs = {"fp16": half}
+    graphs = {"fp16": source.route.fp16_graph("plain")}
+    check_graph(graphs["fp16"], labels)
     if plan.served == "int8":
         graphs["int8"] = quantise(source.route.fp32_graph("plain"), source.rows, labels)
+    files = {precision: folder / f"{precision}-plain" / "model.onnx" for precision in graphs}
+    for precision, file in files.items():
+        write_atomically(file, graphs[precision].SerializeToString(deterministic=True))
+    return files
+
+
+def write_plan_kit(
+    plan: ExportPlan, source: Source, published: ServedModel, files: Mapping[str, Path], folder: Path
+) -> Path:
+    """Write the kit of a model that was just published for ONNX Runtime.
+
+    Args:
+        plan: the export.
+        source: what is exported.
+        published: the fallback, with its version.
+        files: what `write_plan_graphs` wrote.
+        folder: the artefacts' folder, which holds the FP32 graph that plans are judged by.
+
+    Returns:
+        The kit's folder.
+    """
     kit = KitModel(
         name=published.name,
         ensemble=published.ensemble,
@@ -59,14 +77,12 @@ def write_plan_kit(plan: ExportPlan, source: Source, published: ServedModel, fol
         pad_id=published.pad_id,
         limits=plan.limits,
     )
-    candidates = [_candidate(published, precision, graph, folder) for precision, graph in graphs.items()]
+    candidates = [_candidate(published, precision, file) for precision, file in files.items()]
     write_kit(folder / KIT, kit, candidates, _samples(source, folder))
     return folder / KIT
 
 
-def _candidate(published: ServedModel, precision: str, graph: onnx.ModelProto, folder: Path) -> Candidate:
-    file = folder / f"{precision}-plain" / "model.onnx"
-    write_atomically(file, graph.SerializeToString(deterministic=True))
+def _candidate(published: ServedModel, precision: str, file: Path) -> Candidate:
     served = replace(published, target="tensorrt", precision=precision)
     return Candidate(precision, file, served.encoder, lambda target: write_plan_configs(served, target))
 

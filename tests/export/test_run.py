@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner, Result
 from onnx import numpy_helper
 from plans.kit import read_kit
 from safetensors.numpy import load_file, save_file
@@ -147,3 +148,58 @@ def test_a_multi_label_model_keeps_its_problem_type(tmp_path: Path) -> None:
     assert run_export(plan).model.problem_type == "multi_label_classification"
     config = (tmp_path / "models" / "local-topics" / "config.pbtxt").read_text()
     assert "multi_label_classification" in config
+
+
+def test_a_plan_that_cannot_be_made_leaves_the_published_model_alone(
+    plan: ExportPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_export(plan)
+    before = {p: p.read_bytes() for p in plan.repository.rglob("*") if p.is_file()}
+
+    def missing(*_: object) -> None:
+        raise ExportError("INT8 for TensorRT needs nvidia-modelopt")
+
+    monkeypatch.setattr("export.tensorrt.export.quantise", missing)
+    with pytest.raises(ExportError, match="modelopt"):
+        run_export(dataclasses.replace(plan, target="tensorrt", precision="int8"))
+    assert {p: p.read_bytes() for p in plan.repository.rglob("*") if p.is_file()} == before
+
+
+def test_a_handful_of_texts_does_not_switch_the_gate_off(plan: ExportPlan, tmp_path: Path) -> None:
+    few = tmp_path / "few.csv"
+    few.write_text("text,label\nThis pizza is great!,LABEL_0\n", encoding="utf-8")
+    impossible = dataclasses.replace(LENIENT["int8"], accuracy_drop=100, p99_shift=-1)
+    with pytest.raises(VerificationError, match="on the exporter's own sentences"):
+        run_export(dataclasses.replace(plan, examples=few, limits={**LENIENT, "int8": impossible}))
+    assert report(plan)["passed"] is False
+    assert not plan.repository.exists()
+
+
+@pytest.mark.parametrize(("repository", "artefacts"), [("x", "x"), ("x", "x/cache"), ("x/models", "x")])
+def test_what_triton_reads_and_what_is_kept_must_not_mix(
+    tmp_path: Path, repository: str, artefacts: str
+) -> None:
+    with pytest.raises(ExportError, match="must not lie in one another"):
+        ExportPlan("anything", tmp_path / repository, tmp_path / artefacts)
+
+
+def ask(*arguments: str) -> Result:
+    return CliRunner().invoke(cli.export, list(arguments))
+
+
+def test_the_command_does_not_mistake_one_wish_for_another(tmp_path: Path) -> None:
+    nowhere = str(tmp_path / "none")
+    assert ask("--remove", "", "--repository", nowhere).exit_code == 2
+    assert not Path(nowhere).exists()
+    assert "one at a time" in ask("--list", "--verify").output
+    assert "not in the range" in ask("--min-agreement", "0.985").output
+
+
+def test_the_list_is_whole_where_nobody_looks_at_a_table(plan: ExportPlan) -> None:
+    long = "@cf/somebody/with-a-name-that-would-never-fit-into-a-narrow-table"
+    run_export(dataclasses.replace(plan, name=long))
+    found = ask("--list", "--repository", str(plan.repository))
+    head, line = (row.split("\t") for row in found.output.splitlines())
+    assert dict(zip(head, line, strict=True))["name"] == long
+    assert ask("--verify", "--repository", str(plan.repository)).output.startswith("1 published model,")
+    assert ask("--remove", long, "--repository", str(plan.repository)).exit_code == 0
