@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from export.errors import PublishError
+
+_POLL_S = 0.1
 
 
 def write_atomically(file: Path, content: bytes) -> None:
@@ -29,12 +33,18 @@ def write_atomically(file: Path, content: bytes) -> None:
 
 
 @contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
+def only_writer(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
     """Hold the lock of a folder, which lies beside it and ends with the process.
 
+    Args:
+        folder: need not be there yet.
+        wait_s: how long another export may go on holding it, in seconds.
+
     Raises:
-        PublishError: another export holds it, or it cannot be made here.
+        PublishError: another export holds it, it cannot be made here, or the folder is a file.
     """
+    if folder.exists() and not folder.is_dir():
+        raise PublishError(f"{folder.name} cannot be written here: it is not a folder.")
     lock = folder.with_name(f".{folder.name}.lock")
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
@@ -42,8 +52,18 @@ def only_writer(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise PublishError(f"{folder.name} cannot be written here: {error.strerror}.") from error
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise PublishError(f"another export is writing {folder.name}; wait for it to end.") from error
+        deadline = time.monotonic() + wait_s
+        while not _locked(file):
+            if time.monotonic() >= deadline:
+                waited = f" and did not end within {wait_s:.0f} s" if wait_s else ""
+                raise PublishError(f"another export is writing {folder.name}{waited}; wait for it to end.")
+            time.sleep(_POLL_S)
         yield
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -16,6 +16,8 @@ TARGETS = ("cpu", "onnxruntime", "tensorrt")
 PREFIX = "tritonflare."
 TASK = "Text Classification"
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification")
+# What ServedModel.tokenizer may give.
+TOKENIZER = re.compile(r"tokenizer_[0-9a-f]{12}_\d+(_pad\d+)?(_padded)?")
 _NAME = re.compile(r"@?[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 
 
@@ -23,14 +25,20 @@ def ensemble_name(name: str) -> str:
     """The folder and Triton name that belong to a public model name.
 
     Raises:
-        ExportError: the name could leave the repository, or cannot be part of a URL as it is.
+        ExportError: the name could leave the repository, cannot be part of a URL as it is, or is
+            a tokenizer's.
     """
     if not _NAME.fullmatch(name):
         raise ExportError(
             f"{name!r} cannot be a model name; use letters, digits, '.', '_', '-' and '/', "
             "for example @cf/huggingface/distilbert-sst-2-int8."
         )
-    return name.lstrip("@").replace("/", "-")
+    ensemble = name.lstrip("@").replace("/", "-")
+    if TOKENIZER.fullmatch(ensemble):
+        raise ExportError(
+            f"{name!r} cannot be a model name: tokenizers are called so; choose another --name."
+        )
+    return ensemble
 
 
 def length_buckets(max_tokens: int) -> tuple[int, ...]:

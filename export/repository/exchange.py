@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import logging
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -21,7 +23,10 @@ from export.files import only_writer
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+# Publishing takes seconds; another export's turn is worth waiting for after minutes of work.
+WAIT_S = 60.0
 Result = TypeVar("Result")
+_log = logging.getLogger("tritonflare.export")
 
 
 def replace_repository(repository: Path, change: Callable[[Path], Result]) -> Result:
@@ -36,12 +41,12 @@ def replace_repository(repository: Path, change: Callable[[Path], Result]) -> Re
         What ``change`` returned.
 
     Raises:
-        PublishError: another export is running, or the file system cannot do it; the
+        PublishError: another export was writing for ``WAIT_S``, or the file system cannot do it; the
             repository is as it was.
     """
     repository = repository.resolve()
     staging = repository.with_name(f".{repository.name}.staging")
-    with only_writer(repository):
+    with only_writer(repository, WAIT_S):
         # Whatever a killed export left behind was never visible to a reader, or is not any more.
         shutil.rmtree(staging, ignore_errors=True)
         try:
@@ -52,17 +57,29 @@ def replace_repository(repository: Path, change: Callable[[Path], Result]) -> Re
                 _exchange(staging, repository)
             else:
                 staging.rename(repository)
-            _sync_one(repository.parent)
         except OSError as error:
             raise PublishError(f"{repository.name} was not changed: {error.strerror or error}.") from error
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+        _sync_exchange(repository)
     return result
+
+
+def _sync_exchange(repository: Path) -> None:
+    """Bring the exchange itself to disk; readers see it already, so failing is no reason to say otherwise."""
+    try:
+        _sync_one(repository.parent)
+    except OSError as error:
+        _log.warning(
+            "%s was replaced, but a power cut may undo that: %s.",
+            repository.name,
+            error.strerror or error,
+        )
 
 
 def _copy(repository: Path, staging: Path) -> None:
     if repository.exists():
-        shutil.copytree(repository, staging, copy_function=_link_or_copy)
+        shutil.copytree(repository, staging, symlinks=True, copy_function=_link_or_copy)
     else:
         staging.mkdir()
 
@@ -78,7 +95,10 @@ def _link_or_copy(source: str, target: str) -> str:
 def _sync(folder: Path) -> None:
     """Bring the new files to disk before the exchange makes them the only ones."""
     for path in (folder, *folder.rglob("*")):
-        _sync_one(path)
+        mode = path.lstat().st_mode
+        # Opening a pipe would wait for its writer; a link's target is not ours, or not even there.
+        if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+            _sync_one(path)
 
 
 def _sync_one(path: Path) -> None:

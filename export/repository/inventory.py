@@ -85,7 +85,8 @@ def refuse_conflict(repository: Path, name: str) -> None:
     """Two public names may give one folder; the later must not silently replace the earlier.
 
     Raises:
-        ExportError: a published model has a folder that a model called ``name`` would take.
+        ExportError: a published model has a folder that a model called ``name`` would take, or
+            somebody else's model has it.
     """
     if not repository.is_dir():
         return
@@ -100,6 +101,22 @@ def refuse_conflict(repository: Path, name: str) -> None:
             raise ExportError(
                 f"{name} and the published {other.name} would share folders; choose another --name."
             )
+    if _is_foreign(repository / ensemble):
+        raise ExportError(
+            f"{ensemble} in the repository is not this exporter's; move it away or choose another --name."
+        )
+
+
+def _is_foreign(ensemble: Path) -> bool:
+    """Whether an ensemble's folder is there and somebody else's; a link would lead out of the copy."""
+    if ensemble.is_symlink() or (ensemble.exists() and not ensemble.is_dir()):
+        return True
+    config = read_config(ensemble)
+    if config is not None:
+        return f"{PREFIX}name" not in config.parameters
+    # Damaged or not there: an ensemble of ours holds nothing else.
+    files = (path for path in ensemble.rglob("*") if path.is_symlink() or not path.is_dir())
+    return any(path.name not in {CONFIG, ".gitkeep"} for path in files)
 
 
 def verify_repository(repository: Path) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import filecmp
-import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import replace
@@ -19,10 +18,10 @@ from export.repository.inventory import (
     read_inventory,
     refuse_conflict,
 )
+from export.repository.owned import owned_folders, refuse_foreign, wrote_tokenizer
 from export.repository.write import keep_versions, versions, write_encoder, write_ensemble, write_tokenizer
-from export.spec import PREFIX, ServedModel
+from export.spec import PREFIX, TOKENIZER, ServedModel
 
-_TOKENIZER = re.compile(r"tokenizer_[0-9a-f]{12}_\d+(_pad\d+)?(_padded)?")
 _TRIAL = ".trial"
 
 
@@ -44,13 +43,14 @@ def publish_model(repository: Path, model: ServedModel, onnx_file: Path, tokeniz
         The model with the version that it was given.
 
     Raises:
-        ExportError: another model has its folders, or the repository could not be replaced and
-            is as it was.
+        ExportError: another model or somebody else has its folders, or the repository could not
+            be replaced; it is as it was.
     """
 
     def change(root: Path) -> ServedModel:
         refuse_conflict(root, model.name)
         models = read_inventory(root)
+        refuse_foreign(root, model, models)
         present = next((other for other in models if other.name == model.name), None)
         tokenizer_version, version = _next_versions(root, model, present, onnx_file, tokenizer_file)
         new = replace(model, version=version)
@@ -61,7 +61,8 @@ def publish_model(repository: Path, model: ServedModel, onnx_file: Path, tokeniz
             last = tokenizer_version if folder == new.tokenizer else version
             keep_versions(root / folder, [v for v in versions(root / folder) if v <= last][-2:])
         old = present.folders if present else ()
-        _drop(root, {*old, *_owned(root, new.ensemble)} - {new.ensemble, new.encoder})
+        _drop(root, {*old, *owned_folders(root, new.ensemble)} - {new.ensemble, new.encoder})
+        _require_whole(root, new)
         return new
 
     return replace_repository(repository, change)
@@ -82,7 +83,7 @@ def remove_model(repository: Path, name: str) -> None:
             known = ", ".join(models) or "none"
             raise PublishError(f"no model is called {name}; published: {known}.")
         model = models[name]
-        _drop(root, {*model.folders, *_owned(root, model.ensemble)})
+        _drop(root, {*model.folders, *owned_folders(root, model.ensemble)})
 
     replace_repository(repository, change)
 
@@ -111,6 +112,14 @@ def _next_versions(
     return tokenizer_version + (other_tokens and whole_tokens), version + (other_model and whole)
 
 
+def _require_whole(root: Path, model: ServedModel) -> None:
+    """What is about to be published must be what was asked for, however it came about."""
+    found = next((other for other in read_inventory(root) if other.name == model.name), None)
+    damage = [f"{model.ensemble} is not there."] if found is None else list(content_damage(root, found))
+    if damage:
+        raise PublishError(f"the repository was not changed, as {model.name} would be damaged: {damage[0]}")
+
+
 def _same(new: Path, old: Path) -> bool:
     """Whether the old folder holds the new one's files, byte for byte."""
     return all(
@@ -130,18 +139,15 @@ def _same_entry(new: Path, old: Path) -> bool:
     return configs[0] == configs[1]
 
 
-def _owned(root: Path, ensemble: str) -> set[str]:
-    """Encoders of any precision, with or without plan, and the tokenizer that was not yet shared."""
-    return {path.name for path in root.glob(f"{ensemble}_encoder_*")} | {f"{ensemble}_tokenizer"}
-
-
 def _drop(root: Path, folders: Iterable[str]) -> None:
     """Remove folders, then the tokenizers that no model uses; what a model uses always stays."""
-    removed = {folder for folder in folders if not _TOKENIZER.fullmatch(folder)}
+    removed = {folder for folder in folders if not TOKENIZER.fullmatch(folder)}
     used = {step for model in read_inventory(root) if model.ensemble not in removed for step in model.folders}
     rest = (path.parent for path in root.glob("*/config.pbtxt") if path.parent.name not in removed)
     # Where a configuration cannot be read, nobody knows what it uses.
     if all(read_config(folder) is not None for folder in rest):
-        removed |= {path.name for path in root.iterdir() if _TOKENIZER.fullmatch(path.name)}
+        removed |= {
+            path.name for path in root.iterdir() if TOKENIZER.fullmatch(path.name) and wrote_tokenizer(path)
+        }
     for name in removed - used - {""}:
         shutil.rmtree(root / name, ignore_errors=True)

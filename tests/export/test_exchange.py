@@ -4,15 +4,20 @@ import ctypes
 import errno
 import fcntl
 import multiprocessing
+import os
 import shutil
+import time
 from collections.abc import Callable
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from threading import Timer
 from types import SimpleNamespace
 
 import pytest
 
 from export.errors import PublishError
+from export.files import only_writer
+from export.repository import exchange
 from export.repository.exchange import replace_repository
 
 
@@ -78,13 +83,74 @@ def test_what_a_killed_export_left_behind_is_not_published(tmp_path: Path) -> No
     assert sorted(p.name for p in repository.iterdir()) == ["one", "two"]
 
 
-def test_two_exports_at_once_are_refused(tmp_path: Path) -> None:
+def test_a_lock_that_is_held_too_long_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "WAIT_S", 0.3)
     repository = tmp_path / "repository"
     with (tmp_path / ".repository.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(PublishError, match="another export"):
+        with pytest.raises(PublishError, match="another export is writing repository and did not end within"):
             replace_repository(repository, write("one", "1"))
     assert not repository.exists()
+
+
+def test_an_export_waits_for_the_turn_of_another(tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    with (tmp_path / ".repository.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        release = Timer(0.3, fcntl.flock, (lock, fcntl.LOCK_UN))
+        release.start()
+        replace_repository(repository, write("one", "1"))
+        release.join()
+    assert (repository / "one" / "config.pbtxt").read_text() == "1"
+
+
+def test_a_lock_that_nobody_waits_for_is_refused_at_once(tmp_path: Path) -> None:
+    began = time.monotonic()
+    folder = tmp_path / "folder"
+    refused = pytest.raises(PublishError, match="another export is writing folder; wait")
+    with only_writer(folder), refused, only_writer(folder):
+        pass
+    assert time.monotonic() < began + 5
+
+
+def test_a_file_in_the_repositorys_place_stays_and_gets_no_lock(tmp_path: Path) -> None:
+    (tmp_path / "repository").write_text("mine")
+    with pytest.raises(PublishError, match="repository cannot be written here: it is not a folder"):
+        replace_repository(tmp_path / "repository", write("one", "1"))
+    assert [path.name for path in tmp_path.iterdir()] == ["repository"]
+
+
+def test_links_stay_links_wherever_they_lead_and_pipes_are_not_opened(tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    replace_repository(repository, write("one", "1"))
+    (tmp_path / "elsewhere").mkdir()
+    targets = {"outside": "../elsewhere", "inside": "one/config.pbtxt", "dangling": "nowhere"}
+    for name, target in targets.items():
+        (repository / name).symlink_to(target)
+    os.mkfifo(repository / "pipe")
+    replace_repository(repository, write("one", "2"))
+    assert {name: os.readlink(repository / name) for name in targets} == targets
+    assert (repository / "outside").is_dir()
+    assert (repository / "inside").read_text() == "2"
+    assert (repository / "pipe").is_fifo()
+
+
+def test_a_replaced_repository_is_not_said_to_be_unchanged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    repository = tmp_path / "repository"
+    sync = exchange._sync_one
+
+    def fails(path: Path) -> None:
+        if path == tmp_path:
+            raise OSError(errno.EIO, "Input/output error")
+        sync(path)
+
+    monkeypatch.setattr(exchange, "_sync_one", fails)
+    for content in "12":
+        replace_repository(repository, write("one", content))
+        assert (repository / "one" / "config.pbtxt").read_text() == content
+    assert "repository was replaced, but a power cut may undo that: Input/output error." in caplog.text
 
 
 def _read_until(repository: str, stop: Event, bad: Event) -> None:

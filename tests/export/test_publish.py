@@ -185,11 +185,71 @@ def test_what_is_not_ours_stays(shop: Shop) -> None:
     assert shop.entries() == {"somebody_elses", "README.md"}
 
 
+def foreign(shop: Shop, folder: str, config: str | None = None) -> None:
+    for version in "135":
+        (shop.repository / folder / version).mkdir(parents=True)
+        (shop.repository / folder / version / "model.onnx").write_text("theirs")
+    if config is not None:
+        (shop.repository / folder / "config.pbtxt").write_text(config)
+
+
+@pytest.mark.parametrize("config", [None, "{", 'backend: "onnxruntime"', 'input { name: "input_ids" }'])
+@pytest.mark.parametrize("folder", ["cf-acme-mood", "cf-acme-mood_encoder_int8", "TOKENIZER"])
+def test_a_model_of_somebody_else_under_our_name_is_refused_and_kept(
+    shop: Shop, folder: str, config: str | None
+) -> None:
+    model = shop.publish()
+    remove_model(shop.repository, model.name)
+    foreign(shop, folder.replace("TOKENIZER", model.tokenizer), config)
+    before = shop.files()
+    with pytest.raises(ExportError, match="in the repository is not this exporter's; move it away"):
+        shop.publish()
+    assert shop.files() == before
+
+
+def test_a_folder_that_is_a_link_is_not_written_through(shop: Shop) -> None:
+    model = shop.publish()
+    elsewhere = shop.folder / "elsewhere"
+    for name in (model.ensemble, model.encoder, model.tokenizer):
+        folder = shop.repository / name
+        folder.rename(elsewhere)
+        folder.symlink_to(elsewhere)
+        with pytest.raises(ExportError, match=f"{name} in the repository is not this exporter's"):
+            shop.publish("other")
+        folder.unlink()
+        elsewhere.rename(folder)
+    assert shop.publish().version == 1
+
+
+@pytest.mark.parametrize(
+    "folder", ["encoder_v2", "encoder_experiment", "encoder_fp32", "encoder_int8_plan", "tokenizer"]
+)
+def test_what_only_begins_like_our_name_stays(shop: Shop, folder: str) -> None:
+    folder = f"cf-acme-mood_{folder}"
+    shop.publish()
+    foreign(shop, folder, 'backend: "onnxruntime"')
+    theirs = {path: text for path, text in shop.files().items() if folder in path.parts}
+    shop.publish("b")
+    remove_model(shop.repository, MOOD.name)
+    assert shop.files() == theirs
+
+
+def test_the_fallback_behind_a_plan_goes_with_its_model(shop: Shop) -> None:
+    model = shop.publish(target="onnxruntime", precision="fp16")
+    config = shop.repository / model.ensemble / "config.pbtxt"
+    served = config.read_text()
+    config.unlink()
+    config.write_text(served.replace(model.encoder, "cf-acme-mood_encoder_int8_plan"))
+    remove_model(shop.repository, model.name)
+    assert shop.entries() == set()
+
+
 def test_a_plan_beside_the_fallback_goes_with_its_model(shop: Shop) -> None:
     model = shop.publish(target="onnxruntime", precision="fp16")
     plan = shop.repository / f"{model.encoder}_plan" / "1"
     plan.mkdir(parents=True)
     (plan / "model.plan").touch()
+    (plan.parent / "plan.json").write_text("{}")
     shop.publish("b", target="onnxruntime", precision="fp16")
     assert not plan.exists()
 
@@ -211,6 +271,18 @@ def test_names_that_would_share_folders_are_refused_in_either_order(
             shop.publish(name=second)
         assert shop.files() == before
         remove_model(shop.repository, first)
+
+
+def test_a_model_that_is_not_what_it_says_is_not_published(shop: Shop, tmp_path: Path) -> None:
+    shop.publish()
+    before = shop.files()
+    (tmp_path / "other").write_text("other")
+    wrong = dataclasses.replace(MOOD, model_sha256="1" * 64, tokenizer_sha256="2" * 64)
+    with pytest.raises(
+        ExportError, match=r"was not changed, as @cf/acme/mood would be damaged: .*model\.onnx"
+    ):
+        publish_model(shop.repository, wrong, tmp_path / "other", tmp_path / "other")
+    assert shop.files() == before
 
 
 def test_removing_an_unknown_model_names_the_known_ones(shop: Shop) -> None:

@@ -133,6 +133,12 @@ def test_a_name_that_could_leave_the_repository_is_refused(name: str) -> None:
         dataclasses.replace(MODEL, name=name)
 
 
+@pytest.mark.parametrize("name", [TOKENIZER, f"@{TOKENIZER}_padded", f"{TOKENIZER}_pad1_padded"])
+def test_a_name_that_only_a_tokenizer_may_have_is_refused(name: str) -> None:
+    with pytest.raises(ExportError, match="tokenizers are called so; choose another --name"):
+        dataclasses.replace(MODEL, name=name)
+
+
 @pytest.fixture
 def plan(tmp_path: Path) -> ExportPlan:
     source = write_checkpoint(tmp_path / "mood", labels=3)

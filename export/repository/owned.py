@@ -1,0 +1,76 @@
+"""Which folders of a model repository this exporter wrote: it replaces and removes no others."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from export.errors import PublishError
+from export.repository.configs import ENCODER_INPUTS
+from export.repository.inventory import Published, read_config
+from export.repository.write import MODEL_SOURCES
+from export.spec import ServedModel
+
+_ENCODER = re.compile(r"_encoder_(fp32|fp16|int8)(_plan)?")
+# docker/triton/plans/install.py leaves it in the folder of every plan.
+_PLAN_MARKER = "plan.json"
+
+
+def refuse_foreign(root: Path, model: ServedModel, models: Iterable[Published]) -> None:
+    """Somebody else's model must not be overwritten because it has the name of one of our steps.
+
+    Raises:
+        PublishError: the encoder's or the tokenizer's folder is there, but is not this exporter's.
+    """
+    known = {folder for other in models for folder in other.folders}
+    for name, ours in ((model.encoder, wrote_encoder), (model.tokenizer, wrote_tokenizer)):
+        folder = root / name
+        # What is written through a link would be changed at once, outside of the copy.
+        if folder.is_symlink() or (folder.exists() and name not in known and not ours(folder)):
+            raise PublishError(
+                f"{name} in the repository is not this exporter's; move it away or choose another --name."
+            )
+
+
+def owned_folders(root: Path, ensemble: str) -> set[str]:
+    """Encoders of any precision, with or without plan, and the tokenizer that was not yet shared."""
+    owned = {
+        path.name
+        for path in root.glob(f"{ensemble}_encoder_*")
+        if _ENCODER.fullmatch(path.name.removeprefix(ensemble)) and wrote_encoder(path)
+    }
+    tokenizer = root / f"{ensemble}_tokenizer"
+    if wrote_tokenizer(tokenizer) or not any(path.is_file() for path in tokenizer.rglob("*")):
+        owned.add(tokenizer.name)
+    return owned
+
+
+def wrote_encoder(folder: Path) -> bool:
+    """Whether this exporter, or the script that builds its plans, wrote an encoder's folder."""
+    if (folder / _PLAN_MARKER).is_file():
+        return True
+    config = read_config(folder)
+    if config is None:
+        return _runs(folder, "encoder.py")
+    warmup = [sample.name for sample in config.model_warmup]
+    return (
+        tuple(each.name for each in config.input) == ENCODER_INPUTS
+        and bool(warmup)
+        and all(name.startswith("tokens_") for name in warmup)
+    )
+
+
+def wrote_tokenizer(folder: Path) -> bool:
+    """Whether this exporter wrote a tokenizer's folder."""
+    config = read_config(folder)
+    if config is None:
+        return _runs(folder, "tokenizer.py")
+    outputs = tuple(each.name for each in config.output)
+    return outputs == (*ENCODER_INPUTS, "token_count") and "max_tokens" in config.parameters
+
+
+def _runs(folder: Path, source: str) -> bool:
+    """Whether a version holds our program; where the configuration is damaged, it is all there is to tell."""
+    wanted = (MODEL_SOURCES / source).read_bytes()
+    return any(file.is_file() and file.read_bytes() == wanted for file in folder.glob("*/model.py"))
