@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -10,7 +9,8 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from export.checkpoint import Checkpoint, load_checkpoint, resolve_source
-from export.checkpoint.tokenizer import load_tokenizer
+from export.checkpoint.files import read_object
+from export.checkpoint.tokenizer import load_tokenizer, token_rows
 from export.compatibility import WRITTEN
 from export.errors import CheckpointError, ExportError
 from export.evaluation.data import Examples, load_examples
@@ -63,13 +63,16 @@ def read_source(plan: ExportPlan, work: Path) -> Source:
         examples = load_examples(plan.examples, labels, problem_type)
     else:
         examples = default_examples(folder, labels, problem_type)
+    # The rows are read for their check alone: every text must be one that the model can take.
+    token_rows(tokenizer, examples.texts, checkpoint)
+    token_rows(tokenizer, [" "], checkpoint)
     card = _card(folder, checkpoint)
     return Source(
         checkpoint=checkpoint,
         route=route_of(checkpoint),
         tokenizer=tokenizer,
         examples=examples,
-        rows=[encoding.ids for encoding in tokenizer.encode_batch_fast(list(own_texts()))],
+        rows=token_rows(tokenizer, own_texts(), checkpoint),
         name=card["name"] if plan.name is None else plan.name,
         description=card["description"],
         created_at=card["created_at"],
@@ -83,14 +86,10 @@ def _card(folder: Path, checkpoint: Checkpoint) -> dict[str, str]:
         "description": f"Text classifier with {len(checkpoint.labels)} labels",
         "created_at": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3],
     }
-    file = folder / CARD
-    if not file.is_file():
+    if not (folder / CARD).is_file():
         return card
-    try:
-        given = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{checkpoint.name}/{CARD} is not JSON: {error}.") from error
-    if not isinstance(given, dict) or not all(isinstance(given.get(key, ""), str) for key in card):
+    given = read_object(folder, CARD)
+    if not all(isinstance(given.get(key, ""), str) for key in card):
         raise CheckpointError(
             f"{checkpoint.name}/{CARD} must be an object with text values for {', '.join(card)}."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,12 @@ from typing import Any
 from export.checkpoint.files import display_name, read_object
 from export.errors import CheckpointError
 
+_log = logging.getLogger("tritonflare.export")
+
 _PROBLEM_TYPES = ("single_label_classification", "multi_label_classification")
 _HEAD = "ForSequenceClassification"
+# Far more than any classifier has; a mistyped count must not fill the memory.
+_MOST_LABELS = 10_000
 # Below this a tokenizer's own limit is a mistake rather than a choice.
 _FEWEST_TOKENS = 8
 
@@ -54,7 +59,11 @@ class Config:
     def refuse_what_is_no_text_classifier(self) -> None:
         """Another head, a decoder, or relative positions, which transformers 5 itself gets wrong."""
         names = self.values.get("architectures") or []
-        if names and not any(str(name).endswith(_HEAD) for name in names):
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise CheckpointError(
+                f"{self.name}: config.json says architectures is {names!r}; it must be a list of names."
+            )
+        if names and not any(name.endswith(_HEAD) for name in names):
             raise CheckpointError(
                 f"{self.name} is a {names[0]}, not a text classifier; fine-tune it with a "
                 f"…{_HEAD} class first."
@@ -83,19 +92,31 @@ class Config:
     def _label_names(self) -> tuple[str, ...]:
         names = self.values.get("id2label")
         if names is None and self.values.get("num_labels") is not None:
-            return tuple(f"LABEL_{i}" for i in range(self.count("num_labels")))
+            count = self.count("num_labels")
+            if count > _MOST_LABELS:
+                raise CheckpointError(
+                    f"{self.name}: config.json says num_labels is {count}; at most {_MOST_LABELS} can be served."
+                )
+            return tuple(f"LABEL_{i}" for i in range(count))
         if not isinstance(names, dict) or not names:
             raise CheckpointError(
                 f"{self.name}/config.json names no labels; add id2label to it, for example "
                 '"id2label": {"0": "negative", "1": "positive"}.'
             )
         try:
-            return tuple(str(names[str(i)]) for i in range(len(names)))
+            return tuple(self._label_name(names[str(i)]) for i in range(len(names)))
         except KeyError as error:
             raise CheckpointError(
                 f"{self.name}/config.json has gaps in id2label: no label {error}; "
                 'number the labels "0", "1", "2" and so on.'
             ) from error
+
+    def _label_name(self, value: object) -> str:
+        if not isinstance(value, str | int | float) or isinstance(value, bool):
+            raise CheckpointError(
+                f"{self.name}/config.json names a label {value!r} in id2label; give it a name in quotes."
+            )
+        return str(value)
 
     def problem_type(self) -> str:
         """Softmax or one sigmoid per label; transformers' default is the first."""
@@ -127,6 +148,12 @@ def tokens_limit(folder: Path, positions: int) -> int:
         return positions
     limit = read_object(folder, "tokenizer_config.json").get("model_max_length")
     # "No limit" is written as 1e30 there.
-    if isinstance(limit, int | float) and _FEWEST_TOKENS <= limit < positions:
-        return int(limit)
-    return positions
+    if not isinstance(limit, int | float) or not limit < positions:
+        return positions
+    if limit < _FEWEST_TOKENS:
+        _log.warning(
+            "%s: tokenizer_config.json says model_max_length is %s, too few for a text; using %d",
+            display_name(folder), limit, positions,
+        )  # fmt: skip
+        return positions
+    return int(limit)

@@ -31,10 +31,31 @@ def require(folder: Path, name: str) -> Path:
     return path
 
 
+def check_readable(path: Path) -> None:
+    """Raises CheckpointError if the file cannot be opened, as one of another user's."""
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise _cannot_be_read(path, error) from error
+
+
+def _cannot_be_read(path: Path, error: OSError) -> CheckpointError:
+    return CheckpointError(f"{display_name(path.parent)}/{path.name} cannot be read: {error.strerror}.")
+
+
 def read_object(folder: Path, name: str) -> dict[str, Any]:
     """A JSON object; raises CheckpointError if the file is missing or holds anything else."""
+    path = require(folder, name)
     try:
-        content = json.loads(require(folder, name).read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        # JSON can spell half a character, which no configuration and no terminal can hold.
+        json.dumps(content, ensure_ascii=False).encode()
+    except OSError as error:
+        raise _cannot_be_read(path, error) from error
+    except UnicodeEncodeError as error:
+        raise CheckpointError(
+            f"{display_name(folder)}/{name} holds half a character (a lone surrogate); take it out."
+        ) from error
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{display_name(folder)}/{name} is not JSON ({error}).") from error
     if not isinstance(content, dict):

@@ -10,7 +10,7 @@ from export.checkpoint.families import Family, why_not_written, written_family
 from export.checkpoint.files import sha256
 from export.checkpoint.model import Checkpoint, Encoder
 from export.checkpoint.tensors import Tensors, weight_files, weights_digest
-from export.checkpoint.tokenizer import check_ids, load_tokenizer, tokenizer_file
+from export.checkpoint.tokenizer import check_ids, check_limit, load_tokenizer, tokenizer_file
 from export.errors import CheckpointError
 
 # Of the architectures that torch exports, those that number positions from pad_token_id + 1.
@@ -46,7 +46,9 @@ def load_checkpoint(folder: Path, work: Path | None = None) -> Checkpoint:
         _require_torch(config)
         vocabulary, positions = config.count("vocab_size"), _positions(config, pad_id)
     tokens = tokenizer_file(folder, work)
-    check_ids(load_tokenizer(tokens), config.name, vocabulary, pad_id)
+    tokenizer, max_tokens = load_tokenizer(tokens), tokens_limit(folder, positions)
+    check_ids(tokenizer, config.name, vocabulary, pad_id)
+    check_limit(tokenizer, config.name, max_tokens)
     return Checkpoint(
         name=config.name,
         folder=folder,
@@ -54,7 +56,7 @@ def load_checkpoint(folder: Path, work: Path | None = None) -> Checkpoint:
         weights=weights,
         labels=labels,
         problem_type=problem_type,
-        max_tokens=tokens_limit(folder, positions),
+        max_tokens=max_tokens,
         vocabulary=vocabulary,
         pad_id=pad_id,
         tokenizer_file=tokens,

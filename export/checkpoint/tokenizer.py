@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
 from export.checkpoint.files import display_name, require
+from export.checkpoint.model import Checkpoint
 from export.errors import CheckpointError
 
 FILE = "tokenizer.json"
@@ -71,8 +73,11 @@ def _convert(folder: Path, work: Path) -> Path:
 
 
 def _unreadable(folder: Path, error: Exception) -> CheckpointError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return CheckpointError(f"the tokenizer of {display_name(folder)} cannot be read ({reason}).")
+    return CheckpointError(f"the tokenizer of {display_name(folder)} cannot be read ({_first_line(error)}).")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def load_tokenizer(file: Path) -> Tokenizer:
@@ -102,3 +107,52 @@ def check_ids(tokenizer: Tokenizer, name: str, vocabulary: int, pad_id: int) -> 
         raise CheckpointError(
             f"{name}: config.json says pad_token_id is {pad_id}, which is no token of its tokenizer."
         )
+
+
+def check_limit(tokenizer: Tokenizer, name: str, max_tokens: int) -> None:
+    """Raises CheckpointError if the special tokens alone fill ``max_tokens``."""
+    special = tokenizer.num_special_tokens_to_add(is_pair=False)
+    if max_tokens <= special:
+        raise CheckpointError(
+            f"{name} takes {max(max_tokens, 0)} tokens, and its tokenizer adds {special} to every text; "
+            "none are left for the text itself."
+        )
+
+
+def token_rows(tokenizer: Tokenizer, texts: Sequence[str], checkpoint: Checkpoint) -> list[list[int]]:
+    """Token ids of each text, none of them empty, too long or beyond the model's vocabulary.
+
+    The vocabulary alone does not say it (``check_ids``): special tokens have ids of their own in
+    the post-processor, and some models fail on words they do not know.
+
+    Args:
+        tokenizer: truncates to the checkpoint's ``max_tokens``.
+        texts: of any length.
+        checkpoint: whose tokenizer it is.
+
+    Raises:
+        CheckpointError: the tokenizer fails, or gives a row that the model cannot take.
+    """
+    try:
+        rows = [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))]
+    except Exception as error:  # tokenizers raises bare Exception
+        raise CheckpointError(
+            f"the tokenizer of {checkpoint.name} cannot encode every text ({_first_line(error)})."
+        ) from error
+    for text, row in zip(texts, rows, strict=True):
+        if not row:
+            raise CheckpointError(
+                f"{checkpoint.name}: the tokenizer makes no tokens of {text[:40]!r}; its {FILE} needs a "
+                "post_processor that adds the special tokens."
+            )
+        if len(row) > checkpoint.max_tokens:
+            raise CheckpointError(
+                f"{checkpoint.name}: the tokenizer makes {len(row)} tokens of {text[:40]!r} where "
+                f"{checkpoint.max_tokens} are allowed."
+            )
+        if max(row) >= checkpoint.vocabulary:
+            raise CheckpointError(
+                f"{checkpoint.name}: the tokenizer gives token id {max(row)}, the model knows "
+                f"{checkpoint.vocabulary}; they do not belong together."
+            )
+    return rows

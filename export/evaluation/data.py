@@ -118,7 +118,7 @@ def _jsonl(name: str, content: str) -> Iterator[Row]:
             continue
         try:
             row = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ExamplesError(f"{name}, line {line}: not JSON ({error}).") from error
         for key in ("text", "label"):
             if not isinstance(row, dict) or key not in row:

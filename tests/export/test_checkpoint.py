@@ -248,6 +248,13 @@ def test_tensors_that_do_not_fit_their_config_are_named(
         ({"is_decoder": True}, "decoder"),
         ({"add_cross_attention": True}, "decoder"),
         ({"position_embedding_type": "relative_key"}, "relative_key"),
+        ({"architectures": 5}, "architectures is 5; it must be a list of names"),
+        ({"architectures": "BertForMaskedLM"}, "architectures is 'BertForMaskedLM'; it must be a list"),
+        ({"architectures": [None]}, "architectures is [None]; it must be a list"),
+        ({"id2label": {"0": "a", "1": "\ud800", "2": "b"}}, "half a character"),
+        ({"id2label": {"0": "a", "1": None, "2": "b"}}, "names a label None in id2label"),
+        ({"id2label": {"0": "a", "1": {"x": 1}, "2": "b"}}, "names a label {'x': 1} in id2label"),
+        ({"id2label": None, "num_labels": 30_000_000}, "num_labels is 30000000; at most 10000"),
         ({"n_heads": 5}, "5 attention heads"),
         ({"n_heads": None}, "n_heads is None"),
         ({"n_layers": 0}, "n_layers is 0"),
@@ -267,6 +274,24 @@ def test_a_config_that_will_not_do_gets_one_clear_sentence(
 def test_labels_that_are_only_counted_are_named_as_transformers_does(folder: Path) -> None:
     change_config(folder, id2label=None, num_labels=3)
     assert load_checkpoint(folder).labels == ("LABEL_0", "LABEL_1", "LABEL_2")
+
+
+def test_labels_may_be_numbers(folder: Path) -> None:
+    change_config(folder, id2label={"0": 1, "1": 2.5, "2": "three"})
+    assert load_checkpoint(folder).labels == ("1", "2.5", "three")
+
+
+@pytest.mark.parametrize("positions", [1, 2])
+def test_a_model_that_the_special_tokens_alone_fill_is_refused(folder: Path, positions: int) -> None:
+    table = np.zeros((positions, DIM), np.float32)
+    change_weights(folder, distilbert__embeddings__position_embeddings__weight=table)
+    assert f"takes {positions} tokens, and its tokenizer adds 2 to every text" in refusal(folder)
+
+
+def test_one_token_beside_the_special_ones_is_enough(folder: Path) -> None:
+    table = np.zeros((3, DIM), np.float32)
+    change_weights(folder, distilbert__embeddings__position_embeddings__weight=table)
+    assert load_checkpoint(folder).max_tokens == 3
 
 
 @pytest.mark.parametrize("change", [{"model_type": "gpt2"}, {"activation": "relu"}])

@@ -134,7 +134,7 @@ def test_what_cannot_be_served_is_refused_before_anything_is_read(
         ExportPlan("nowhere", tmp_path, tmp_path, target=target, precision=precision)
 
 
-@pytest.mark.parametrize("card", ["[]", '{"name": 3}', "{"])
+@pytest.mark.parametrize("card", ["[]", '{"name": 3}', "{", "[" * 100_000, '{"description": "x\\ud800"}'])
 def test_a_card_of_another_shape_is_one_sentence(plan: ExportPlan, card: str) -> None:
     (Path(plan.source) / "tritonflare.json").write_text(card)
     with pytest.raises(ExportError, match=r"tritonflare\.json"):

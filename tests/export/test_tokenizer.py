@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, models, processors
 
 from export.checkpoint import load_checkpoint
 from export.checkpoint.tokenizer import load_tokenizer, tokenizer_file
 from export.errors import CheckpointError
+from export.plan import ExportPlan
+from export.source import read_source
 from tests.export.small import ROBERTA_WORDS, WORDS, write_checkpoint
 
 TEXTS = ["a b c", "Abc, ABC!", "", "  ab  ba\n", "[SEP] <pad> x", "日本 é"]
@@ -85,3 +89,43 @@ def test_a_vocabulary_that_cannot_be_read_gets_one_sentence(tmp_path: Path) -> N
 def test_without_a_work_folder_nothing_is_converted(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"has no tokenizer\.json"):
         load_checkpoint(old_format(tmp_path / "model", "bert"))
+
+
+def id_beyond_the_table(tokenizer: Tokenizer) -> None:
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 9999)]
+    )
+
+
+def no_special_tokens(tokenizer: Tokenizer) -> None:
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A")
+
+
+def no_tokens(tokenizer: Tokenizer) -> None:
+    no_special_tokens(tokenizer)
+    tokenizer.model = models.BPE({"[PAD]": 0}, [])
+
+
+def no_unknown_token(tokenizer: Tokenizer) -> None:
+    tokenizer.model = models.WordLevel({"[PAD]": 0}, unk_token="[UNK]")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (id_beyond_the_table, "gives token id 9999, the model knows 56"),
+        (no_special_tokens, "makes no tokens of ' '; its tokenizer.json needs a post_processor"),
+        (no_tokens, "makes no tokens of 'This pizza is great!'"),
+        (no_unknown_token, r"the tokenizer of model cannot encode every text \(.*\)"),
+    ],
+)
+def test_a_tokenizer_that_fails_on_ordinary_texts_is_refused(
+    tmp_path: Path, change: Callable[[Tokenizer], None], message: str
+) -> None:
+    folder = write_checkpoint(tmp_path / "model")
+    tokenizer = load_tokenizer(folder / "tokenizer.json")
+    change(tokenizer)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    with pytest.raises(CheckpointError, match=message) as caught:
+        read_source(ExportPlan(folder, tmp_path / "models", tmp_path / "artefacts"), tmp_path / "work")
+    assert "\n" not in str(caught.value)
