@@ -17,6 +17,7 @@ from export.evaluation.data import Examples, load_examples
 from export.plan import ExportPlan
 from export.route import Route, route_of
 from export.samples import default_examples, own_texts
+from export.spec import ensemble_name
 
 CARD = "tritonflare.json"
 
@@ -67,16 +68,25 @@ def read_source(plan: ExportPlan, work: Path) -> Source:
     token_rows(tokenizer, examples.texts, checkpoint)
     token_rows(tokenizer, [" "], checkpoint)
     card = _card(folder, checkpoint)
+    name = card["name"] if plan.name is None else plan.name
+    _check_name(name)
     return Source(
         checkpoint=checkpoint,
         route=route_of(checkpoint),
         tokenizer=tokenizer,
         examples=examples,
         rows=token_rows(tokenizer, own_texts(), checkpoint),
-        name=card["name"] if plan.name is None else plan.name,
+        name=name,
         description=card["description"],
         created_at=card["created_at"],
     )
+
+
+def _check_name(name: str) -> None:
+    try:
+        ensemble_name(name)
+    except ExportError as error:
+        raise ExportError(f"{str(error).removesuffix('.')}; --name sets it.") from error
 
 
 def _card(folder: Path, checkpoint: Checkpoint) -> dict[str, str]:

@@ -95,7 +95,8 @@ class Config:
             count = self.count("num_labels")
             if count > _MOST_LABELS:
                 raise CheckpointError(
-                    f"{self.name}: config.json says num_labels is {count}; at most {_MOST_LABELS} can be served."
+                    f"{self.name}: config.json says num_labels is {count}; "
+                    f"at most {_MOST_LABELS} can be served."
                 )
             return tuple(f"LABEL_{i}" for i in range(count))
         if not isinstance(names, dict) or not names:

@@ -68,7 +68,9 @@ def load_checkpoint(folder: Path, work: Path | None = None) -> Checkpoint:
 def _weights(
     family: Family, config: Config, files: list[Path], pad_id: int, labels: tuple[str, ...]
 ) -> Encoder:
-    encoder = family.build(config, Tensors(files, family.prefix), pad_id)
+    tensors = Tensors(files, family.prefix)
+    encoder = family.build(config, tensors, pad_id)
+    tensors.refuse_unread_layers()
     scored = encoder.classifier.weight.shape[1]
     if scored != len(labels):
         raise CheckpointError(f"{config.name} scores {scored} labels but its config names {len(labels)}.")

@@ -11,12 +11,14 @@ import ml_dtypes  # noqa: F401 (teaches numpy bfloat16, which safetensors then f
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from export.checkpoint.files import display_name, read_object, require, sha256
+from export.checkpoint.files import check_readable, display_name, read_object, require, sha256
 from export.checkpoint.model import Array
 from export.errors import CheckpointError
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
+# Where the layers are, in any family.
+_STACKS = ("encoder.layer.", "transformer.layer.")
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _DAMAGE = (SafetensorError, OSError, ValueError, TypeError, KeyError, OverflowError)
 
@@ -75,14 +77,27 @@ class Tensors:
         )
         self._prefix = prefix
         self._found: dict[str, tuple[Any, str]] = {}
+        self._read: set[str] = set()
         for file in files:
+            check_readable(file)
             try:
                 opened: Any = safe_open(file, framework="numpy")
-                self._found.update({self._plain(name): (opened, name) for name in opened.keys()})  # noqa: SIM118
+                names = list(opened.keys())
             except _DAMAGE as error:
                 raise CheckpointError(
                     f"{display_name(file.parent)}/{file.name} is damaged or cut short ({error})."
                 ) from error
+            for name in names:
+                self._add(name, opened)
+
+    def _add(self, name: str, opened: Any) -> None:
+        plain = self._plain(name)
+        if plain in self._found:
+            raise CheckpointError(
+                f"{self._where} holds both {self._found[plain][1]!r} and {name!r}, which are the same tensor; "
+                "take out the one that is not meant."
+            )
+        self._found[plain] = opened, name
 
     def _plain(self, name: str) -> str:
         name = name.removeprefix("module.").removeprefix(self._prefix)
@@ -108,6 +123,7 @@ class Tensors:
             CheckpointError: it is missing, has another shape, is not a float, or is not finite.
         """
         opened, stored = self._require(name)
+        self._read.add(name)
         kind, found = opened.get_slice(stored).get_dtype(), self._shape(name)
         if found != shape:
             raise CheckpointError(
@@ -131,6 +147,15 @@ class Tensors:
                 f"{self._where}: tensor {stored!r} holds numbers that are not finite (NaN or infinity)."
             )
         return value
+
+    def refuse_unread_layers(self) -> None:
+        """Raises CheckpointError if a layer, or a part of one, was not read: the config is another model's."""
+        unread = sorted(name for name in self._found.keys() - self._read if name.startswith(_STACKS))
+        if unread:
+            raise CheckpointError(
+                f"{self._where} holds {self._found[unread[0]][1]!r}, which its config.json knows nothing of; "
+                "correct the number of layers there."
+            )
 
     def _require(self, name: str) -> tuple[Any, str]:
         if name not in self._found:

@@ -105,8 +105,14 @@ def _table(name: str, content: str, delimiter: str) -> Iterator[Row]:
             yield rows.line_num, row["text"], row["label"]
     except csv.Error as error:
         # The row that could not be read begins after the last one that could.
+        where = f"{name}, line {rows.line_num + 1}"
+        if "field limit" in str(error):
+            raise ExamplesError(
+                f"{where}: a text of more than {csv.field_size_limit()} characters; shorten it, or close the "
+                "quotation mark before it."
+            ) from error
         raise ExamplesError(
-            f"{name}, line {rows.line_num + 1}: {error}; put texts that hold quotation marks "
+            f"{where}: {error}; put texts that hold quotation marks "
             "in double quotes, with every mark inside doubled."
         ) from error
 

@@ -45,7 +45,7 @@ class GraphBuilder:
         self._bytes += array.nbytes
         if self._bytes > _LARGEST:
             raise ExportError(
-                "the weights are too large for one ONNX file (2 GiB); serve a smaller checkpoint, or FP16."
+                "the weights are too large for one ONNX file (2 GiB); export a smaller checkpoint."
             )
         self._constants.add(name)
         self._graph.initializer.add(

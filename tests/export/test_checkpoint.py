@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -81,6 +83,16 @@ def test_a_smaller_limit_of_the_tokenizer_is_kept_and_a_senseless_one_is_not(fol
         assert load_checkpoint(folder).max_tokens == wanted
 
 
+@pytest.mark.parametrize(("limit", "logged"), [(4, 1), (32, 0), (int(1e30), 0)])
+def test_a_limit_that_is_not_obeyed_is_logged(
+    folder: Path, caplog: pytest.LogCaptureFixture, limit: int, logged: int
+) -> None:
+    (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": limit}))
+    load_checkpoint(folder)
+    assert len(caplog.messages) == logged
+    assert all(f"model_max_length is {limit}" in message for message in caplog.messages)
+
+
 @pytest.mark.parametrize("kind", [np.float16, ml_dtypes.bfloat16, np.float64])
 def test_weights_of_any_float_become_fp32(folder: Path, kind: Any) -> None:
     tensors = {name: value.astype(kind) for name, value in load_file(folder / WEIGHTS).items()}
@@ -108,6 +120,43 @@ def test_prefixes_and_old_names_do_not_matter(tmp_path: Path, family: str) -> No
     np.testing.assert_array_equal(found.words, wanted.words)
     np.testing.assert_array_equal(found.embedding_norm.gamma, wanted.embedding_norm.gamma)
     np.testing.assert_array_equal(found.layers[1].output_norm.beta, wanted.layers[1].output_norm.beta)
+
+
+def test_a_name_that_is_there_twice_is_refused(folder: Path) -> None:
+    again = load_file(folder / WEIGHTS)["distilbert.embeddings.LayerNorm.bias"] + 1
+    change_weights(folder, embeddings__LayerNorm__beta=again)
+    message = refusal(folder)
+    assert "'distilbert.embeddings.LayerNorm.bias'" in message
+    assert "'embeddings.LayerNorm.beta'" in message
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_layers_that_the_config_does_not_count_are_refused(tmp_path: Path, family: str) -> None:
+    folder = write_checkpoint(tmp_path / "m", family=family)
+    change_config(folder, **{"n_layers" if family == "distilbert" else "num_hidden_layers": LAYERS - 1})
+    message = refusal(folder)
+    assert f".layer.{LAYERS - 1}." in message
+    assert "correct the number of layers" in message
+
+
+def test_tensors_beside_the_layers_may_be_left_over(folder: Path) -> None:
+    change_weights(folder, vocab_transform__weight=np.zeros((DIM, DIM), np.float32))
+    assert len(load_checkpoint(folder).encoder.layers) == LAYERS
+
+
+@pytest.mark.parametrize("name", ["config.json", WEIGHTS])
+def test_a_file_that_may_not_be_read_is_no_damage(
+    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Path.open
+
+    def forbidden(path: Path, *args: Any, **kwargs: Any) -> Any:
+        if path.name == name:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opened(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", forbidden)
+    assert refusal(folder) == f"model/{name} cannot be read: Permission denied."
 
 
 def split(folder: Path) -> None:

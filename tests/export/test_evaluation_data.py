@@ -82,6 +82,7 @@ def test_a_name_goes_before_an_index_and_its_own_case_before_the_other(tmp_path:
         ("a.tsv", 'text\tlabel\nfine\t1\n"It was\t1\nfine\t1\n', "line 3: unexpected end of data"),
         ("a.csv", b"text,label\nx,1\n\xe9t\xe9,1\n", "line 3: not UTF-8"),
         ("a.jsonl", '{"text":"x","label":0}\n{"text":', "line 2: not JSON"),
+        ("a.csv", f"text,label\nx,1\n{'x' * 140_000},1\n", "line 3: a text of more than 131072 characters"),
         ("a.jsonl", "[" * 100_000, "line 1: not JSON"),
         ("a.jsonl", '["x", 1]', "line 1: no 'text'"),
         ("a.jsonl", '{"text":"x"}', "line 1: no 'label'"),

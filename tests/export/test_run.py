@@ -19,6 +19,7 @@ from export.plan import INT8_CHOICES, PRECISIONS, ExportPlan
 from export.quantise.candidates import SCHEMES
 from export.repository.inventory import read_inventory
 from export.run import run_export
+from export.source import read_source
 from export.spec import TARGETS
 from tests.export.small import LENIENT, write_checkpoint
 from tritonflare import export as cli
@@ -139,6 +140,15 @@ def test_a_card_of_another_shape_is_one_sentence(plan: ExportPlan, card: str) ->
     (Path(plan.source) / "tritonflare.json").write_text(card)
     with pytest.raises(ExportError, match=r"tritonflare\.json"):
         run_export(plan)
+
+
+@pytest.mark.parametrize("folder", ["Mood Größe", "_mood"])
+def test_a_folder_that_makes_no_name_asks_for_one(plan: ExportPlan, folder: str) -> None:
+    source = Path(plan.source).rename(Path(plan.source).with_name(folder))
+    nameless = dataclasses.replace(plan, source=source)
+    with pytest.raises(ExportError, match=f"'@local/{folder}' cannot be a model name; .* --name sets it"):
+        run_export(nameless)
+    assert read_source(dataclasses.replace(nameless, name="mood"), plan.artefacts).name == "mood"
 
 
 def test_a_multi_label_model_keeps_its_problem_type(tmp_path: Path) -> None:
