@@ -1,7 +1,8 @@
 """The same encoder in plain numpy, one text at a time: what every artefact is compared with.
 
 Written from the formulas, not from the graph, so that a mistake in one does not hide in the
-other. Float64 throughout; slow and simple on purpose.
+other. Float64 throughout; slow and simple on purpose. A number that FP32 cannot hold becomes
+NaN, as no artefact can follow there.
 """
 
 from __future__ import annotations
@@ -14,16 +15,17 @@ import numpy.typing as npt
 from export.checkpoint.model import Encoder, Linear, Norm
 
 Array = npt.NDArray[np.float64]
+_LARGEST = float(np.finfo(np.float32).max)
 _erf = np.frompyfunc(math.erf, 1, 1)
 
 
 def logits(encoder: Encoder, ids: list[int]) -> Array:
-    """Logits [labels] of one text given its token ids, special tokens included."""
-    x = encoder.words[ids].astype(np.float64) + encoder.positions[: len(ids)]
+    """Logits [labels] of one text given its token ids, special tokens included; NaN past FP32's range."""
+    x = _within_fp32(encoder.words[ids].astype(np.float64) + encoder.positions[: len(ids)])
     x = _normalise(x, encoder.embedding_norm, encoder.epsilon)
     for layer in encoder.layers:
         q, k, v = (_heads(_apply(x, part), encoder.heads) for part in (layer.query, layer.key, layer.value))
-        weights = _softmax(q @ k.swapaxes(1, 2) / math.sqrt(q.shape[-1]))
+        weights = _softmax(_within_fp32(q @ k.swapaxes(1, 2)) / math.sqrt(q.shape[-1]))
         context = (weights @ v).swapaxes(0, 1).reshape(x.shape)
         x = _normalise(x + _apply(context, layer.output), layer.attention_norm, encoder.epsilon)
         wide = _apply(x, layer.expand)
@@ -35,7 +37,11 @@ def logits(encoder: Encoder, ids: list[int]) -> Array:
 
 
 def _apply(x: Array, linear: Linear) -> Array:
-    return x @ linear.weight.astype(np.float64) + linear.bias
+    return _within_fp32(x @ linear.weight.astype(np.float64) + linear.bias)
+
+
+def _within_fp32(x: Array) -> Array:
+    return np.where(np.abs(x) <= _LARGEST, x, np.nan)
 
 
 def _heads(x: Array, heads: int) -> Array:
@@ -50,6 +56,6 @@ def _softmax(x: Array) -> Array:
 
 def _normalise(x: Array, norm: Norm, epsilon: float) -> Array:
     centred = x - x.mean(axis=-1, keepdims=True)
-    deviation = np.sqrt((centred**2).mean(axis=-1, keepdims=True) + epsilon)
-    scaled: Array = centred / deviation * norm.gamma + norm.beta
-    return scaled
+    squares = _within_fp32((centred**2).sum(axis=-1, keepdims=True))
+    deviation = np.sqrt(squares / x.shape[-1] + epsilon)
+    return _within_fp32(centred / deviation * norm.gamma + norm.beta)

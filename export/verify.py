@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from export.artefact import Artefact
-from export.errors import VerificationError
+from export.errors import CheckpointError, VerificationError
 from export.evaluation.invariance import pick_evenly
 from export.evaluation.metrics import answers, shifts
 from export.route import Route
@@ -30,10 +30,16 @@ def verify_fp32(artefact: Artefact, rows: Sequence[Sequence[int]], route: Route,
         problem_type: how logits become scores.
 
     Raises:
+        CheckpointError: the reference itself is not finite, so no graph can be.
         VerificationError: they differ by more than arithmetic explains, or are not finite.
     """
     picked = [list(rows[index]) for index in pick_evenly([len(row) for row in rows], TEXTS)]
     wanted = route.reference(picked).astype(np.float32)
+    if not np.isfinite(wanted).all():
+        raise CheckpointError(
+            "what the checkpoint computes is too large for FP32 (its scores are not finite); "
+            "train it again, or take a checkpoint from before its weights grew. Nothing was published."
+        )
     found = answers(artefact.alone(picked), problem_type)
     shift = float(shifts(found.scores, answers(wanted, problem_type).scores).max())
     if not found.finite.all() or shift > LARGEST_SHIFT:

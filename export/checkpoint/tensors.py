@@ -94,7 +94,7 @@ class Tensors:
         plain = self._plain(name)
         if plain in self._found:
             raise CheckpointError(
-                f"{self._where} holds both {self._found[plain][1]!r} and {name!r}, which are the same tensor; "
+                f"{self._where} holds both {self._found[plain][1]!r} and {name!r}, which are one tensor; "
                 "take out the one that is not meant."
             )
         self._found[plain] = opened, name
@@ -149,7 +149,7 @@ class Tensors:
         return value
 
     def refuse_unread_layers(self) -> None:
-        """Raises CheckpointError if a layer, or a part of one, was not read: the config is another model's."""
+        """Raises CheckpointError if any part of a layer was not read: the config is another model's."""
         unread = sorted(name for name in self._found.keys() - self._read if name.startswith(_STACKS))
         if unread:
             raise CheckpointError(
