@@ -54,4 +54,6 @@ class Parameters:
 
     def __call__(self, name: str, value: Array) -> str:
         """An initializer of that name."""
-        return self.graph.constant(name, value.astype(self.dtype, copy=False))
+        with np.errstate(over="ignore"):  # FP16 that overflows fails the comparison with FP32
+            narrow = value.astype(self.dtype, copy=False)
+        return self.graph.constant(name, narrow)

@@ -68,5 +68,5 @@ def test_weights_too_large_for_fp32_stop_the_export_as_the_checkpoints_fault(
     save_file({k: v * 1e20 if part in k else v for k, v in tensors.items()}, source / "model.safetensors")
     places = tmp_path / "models", tmp_path / "artefacts"
     with pytest.raises(CheckpointError, match="too large for FP32"):
-        run_export(ExportPlan(source, *places, limits=LENIENT, timing=None, all_precisions=False))
+        run_export(ExportPlan(source, *places, limits=LENIENT, timing=None))
     assert not places[0].exists()
