@@ -113,7 +113,10 @@ def test_a_killed_export_leaves_the_old_repository_or_the_whole_new_one(tmp_path
     seconds = home.seconds(0)
     rng = random.Random(7)
     kills = finished = kept = replaced = 0
-    while time.monotonic() < began + BUDGET_S:
+    # On a machine that has other things to do, five kills take longer.
+    while (spent := time.monotonic() - began) < BUDGET_S or (
+        min(kills, kept + 2) < 5 and spent < 3 * BUDGET_S
+    ):
         before, old = snapshot(home.repository), home.published()
         turn = 1 - home.weights.index(old.weights_sha256)
         step = rng.choice(["begins", "publishing", "publishing"])
