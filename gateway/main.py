@@ -86,10 +86,10 @@ def _compose(settings: Settings) -> _Gateway:
     batches = BatchRunner(classifier, admission, rate, metrics)
     run_model = RunModel(catalogue, classifier, batches, admission, metrics, limits)
     queries = ModelQueries(catalogue)
-    binding = Binding(catalogue, classifier, admission, metrics, limits, queries.search)
+    binding = Binding(catalogue, classifier, admission, metrics, limits, rate, queries.search)
     routes = (
         # First: ai/run/{model} would take the proxy's path for a model.
-        *binding.routes(API_PREFIX, rate.guard),
+        *binding.routes(API_PREFIX),
         *_run_routes(run_model, rate),
         *_query_routes(queries, VerifyToken(tokens)),
         *_operations_routes(Operations(monitor, metrics)),

@@ -128,6 +128,14 @@ async def _discard_body(receive: Receive) -> None:
         pass
 
 
+def _exceeds(length: str, limit_bytes: int) -> bool:
+    """Whether an announced length is one and too large; the server has checked the real one already."""
+    if not (length.isascii() and length.isdigit()):
+        return False
+    digits = length.lstrip("0") or "0"
+    return len(digits) > len(str(limit_bytes)) or int(digits) > limit_bytes
+
+
 async def read_body(request: Request, limit_bytes: int) -> bytes:
     """Read the whole body; one in gzip is decompressed.
 
@@ -137,7 +145,7 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
         ClientDisconnected: the caller left before the end.
     """
     announced = request.headers(b"content-length")
-    if announced and announced[0].isdigit() and int(announced[0]) > limit_bytes:
+    if announced and _exceeds(announced[0], limit_bytes):
         raise BodyTooLarge(limit_bytes)
     parts: list[bytes] = []
     size = 0

@@ -12,7 +12,6 @@ The model stands in the header ``cf-consn-model-id``. With ``gateway`` among the
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
@@ -25,6 +24,7 @@ from gateway.http import binding_form, tensor
 from gateway.http.asgi import Request, Response, read_body
 from gateway.http.limits import Admission, Interrupt
 from gateway.http.metrics import Metrics
+from gateway.http.rate import RateLimit
 from gateway.http.router import Handler, Route
 from gateway.http.run import RunLimits
 
@@ -45,6 +45,7 @@ class Binding:
         admission: Admission,
         metrics: Metrics,
         limits: RunLimits,
+        rate: RateLimit,
         search_models: Handler,
     ) -> None:
         self._catalogue = catalogue
@@ -52,21 +53,19 @@ class Binding:
         self._admission = admission
         self._metrics = metrics
         self._limits = limits
+        self._rate = rate
         self._search_models = search_models
 
-    def routes(self, api_prefix: str, guard: Callable[[Handler], Handler]) -> tuple[Route, ...]:
-        """Return the routes; they must stand before ``ai/run/{model}``, which would match the proxy's.
-
-        ``guard`` bounds the rate of what runs a model.
-        """
+    def routes(self, api_prefix: str) -> tuple[Route, ...]:
+        """Return the routes; they must stand before ``ai/run/{model}``, which would match the proxy's."""
         return (
-            Route(_METHODS, api_prefix + "/accounts/{account_id}/ai/run/proxy", guard(self.proxy)),
-            *(Route(_METHODS, path, guard(self.run), tokenless=True) for path in RUN_PATHS),
+            Route(_METHODS, api_prefix + "/accounts/{account_id}/ai/run/proxy", self.proxy),
+            *(Route(_METHODS, path, self.run, tokenless=True) for path in RUN_PATHS),
             Route(("GET",), MODELS_PATH, self._search_models, tokenless=True),
         )
 
     async def run(self, request: Request) -> Response:
-        """Answer ``/run``: version → model → admission → body → parse → validate → infer.
+        """Answer ``/run``: rate → version → model → admission → body → parse → validate → infer.
 
         Raises:
             AiError: rendered in the binding's form. A GET is what ``websocket: true`` among the options
@@ -76,6 +75,7 @@ class Binding:
         ai_request_id = request.ai_request_id = _ai_request_id(request)
         if request.method == "GET":
             raise BadInput("Error: option 'websocket' is not supported by this server")
+        await self._rate.spend(request)
         version = _version(request)
         model = self._model(request)
         with self._admission, Interrupt(self._limits.request_timeout_s) as interrupt:

@@ -11,6 +11,8 @@ BINDING_HOST = "workers-binding.ai"
 """The host that the AI binding calls; it names the binding and is never looked up."""
 
 _PREFIX = b"mf-header-"
+# What these say is true of the Worker's own connection, not of this one.
+_FRAMING = {b"connection", b"content-length", b"expect", b"host", b"transfer-encoding"}
 
 
 def unwrap_miniflare(request: Request) -> None:
@@ -36,6 +38,8 @@ def unwrap_miniflare(request: Request) -> None:
     if host != BINDING_HOST:
         raise NoRoute
     inner = [
-        (name[len(_PREFIX) :], value) for name, value in request.scope["headers"] if name.startswith(_PREFIX)
+        (name[len(_PREFIX) :], value)
+        for name, value in request.scope["headers"]
+        if name.startswith(_PREFIX) and name[len(_PREFIX) :] not in _FRAMING
     ]
     request.retarget(url.path, url.query, inner)

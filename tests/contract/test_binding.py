@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import gzip
 import json
@@ -335,3 +336,33 @@ async def test_binding_calls_are_counted_like_others(client: Client) -> None:
     for code, status in ((0, 200), (5006, 400)):
         sample = f'tritonflare_requests_total{{code="{code}",model="{SST2}",status="{status}"}}'
         assert await client.metric(sample) == 1
+
+
+@pytest.mark.parametrize("length", [b"\xb2", b"9" * 5000, b"9999999"])
+async def test_what_a_worker_says_of_its_own_framing_is_not_believed(client: Client, length: bytes) -> None:
+    sent = AUTH | wrapped("https://workers-binding.ai/run?version=3")
+    head = "".join(f"{name}: {value}\r\n" for name, value in sent.items()).encode()
+    body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(GOOD), GOOD)
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    writer.write(
+        b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n"
+        + head
+        + b"MF-Header-Content-Length: "
+        + length
+        + b"\r\n\r\n"
+        + body
+    )
+    answer = await reader.read()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 200 "), answer
+
+
+async def test_over_the_rate_the_binding_hears_it_in_its_own_form(triton: FakeTriton) -> None:
+    settings = settings_for(triton, requests_per_minute=1, max_batch_texts=1)
+    async with running_gateway(settings) as running:
+        client = running.client
+        check_scores(await client.send("POST", V3, GOOD, AUTH | SENT))
+        refused = await client.send("POST", V3, GOOD, AUTH | SENT)
+        assert (refused.status, refused.json["internalCode"], refused.json["name"]) == (429, 3021, "AiError")
+        models = {"X-Forwarded": "https://workers-binding.ai/ai-api/models/search"}
+        assert (await client.send("GET", PROXY, None, AUTH | models)).status == 200
