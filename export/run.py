@@ -189,9 +189,9 @@ def _passes_quickly(builder: Builder, evaluation: Evaluation, name: str) -> bool
     """Agreement, and accuracy where there are labels: what FP32 weights can mend."""
     checkpoint, examples = builder.source.checkpoint, evaluation.examples
     limits = builder.plan.limits["int8"]
-    rows = [e.ids for e in builder.source.tokenizer.encode_batch_fast(list(examples.texts))]
     artefact = Artefact(builder.files[name], len(checkpoint.labels))
-    given = answers(run_grouped(artefact, rows, builder.progress.advance), checkpoint.problem_type)
+    logits = run_grouped(artefact, builder.source.example_rows, builder.progress.advance)
+    given = answers(logits, checkpoint.problem_type)
     fp32 = evaluation.measurements["fp32"]
     same = agreement(given, fp32.answers)
     if examples.targets is None or fp32.accuracy is None:

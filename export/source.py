@@ -27,13 +27,15 @@ class Source:
     """A checkpoint, ready to be exported.
 
     tokenizer: truncates to the model's limit and does not pad. rows: token ids of the
-    exporter's own texts, for verification and calibration; not those that accuracy is taken on.
+    exporter's own texts, for verification and calibration; not those that accuracy is taken on,
+    which are example_rows.
     """
 
     checkpoint: Checkpoint
     route: Route
     tokenizer: Tokenizer
     examples: Examples
+    example_rows: list[list[int]]
     rows: list[list[int]]
     name: str
     description: str
@@ -64,8 +66,8 @@ def read_source(plan: ExportPlan, work: Path) -> Source:
         examples = load_examples(plan.examples, labels, problem_type)
     else:
         examples = default_examples(folder, labels, problem_type)
-    # The rows are read for their check alone: every text must be one that the model can take.
-    token_rows(tokenizer, examples.texts, checkpoint)
+    example_rows = token_rows(tokenizer, examples.texts, checkpoint)
+    # For its check alone: a blank text must be one that the model can take.
     token_rows(tokenizer, [" "], checkpoint)
     card = _card(folder, checkpoint)
     name = card["name"] if plan.name is None else plan.name
@@ -75,6 +77,7 @@ def read_source(plan: ExportPlan, work: Path) -> Source:
         route=route_of(checkpoint),
         tokenizer=tokenizer,
         examples=examples,
+        example_rows=example_rows,
         rows=token_rows(tokenizer, own_texts(), checkpoint),
         name=name,
         description=card["description"],

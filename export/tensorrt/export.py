@@ -6,7 +6,7 @@ A plan loads only with the TensorRT and the GPU that built it, so it is built wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,9 +88,8 @@ def _candidate(published: ServedModel, precision: str, file: Path) -> Candidate:
 
 
 def _samples(source: Source, folder: Path) -> Samples:
-    texts = list(source.examples.texts)
-    step = -(-len(texts) // SAMPLES)
-    rows: Sequence[Sequence[int]] = [e.ids for e in source.tokenizer.encode_batch_fast(texts[::step])]
+    step = -(-len(source.example_rows) // SAMPLES)
+    rows = source.example_rows[::step]
     targets = source.examples.targets
     labels = [] if targets is None else [np.flatnonzero(line).tolist() for line in targets[::step]]
     fp32 = Artefact(folder / "fp32" / "model.onnx", len(source.checkpoint.labels))

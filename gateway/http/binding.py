@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 from gateway.domain.catalogue import Catalogue, Model
-from gateway.domain.errors import BadInput, MalformedBody, NoRoute, NoSuchModel
+from gateway.domain.errors import BadInput, MalformedBody, NoRoute
 from gateway.domain.service import Classification, Classifier
 from gateway.domain.validate import parse_json, text_of
 from gateway.http import binding_form, tensor
@@ -26,7 +26,7 @@ from gateway.http.limits import Admission, Interrupt
 from gateway.http.metrics import Metrics
 from gateway.http.rate import RateLimit
 from gateway.http.router import Handler, Route
-from gateway.http.run import RunLimits
+from gateway.http.run import RunLimits, find_model
 
 RUN_PATHS = ("/run", "/ai-gateway/run")
 MODELS_PATH = "/ai-api/models/search"
@@ -115,13 +115,7 @@ class Binding:
         if not name.startswith("@"):
             # new Ai(binding, {prefix}) writes prefix:@cf/…
             name = name.partition(":")[2] or name
-        try:
-            model = self._catalogue.find(name)
-        except NoSuchModel:
-            request.model_label = "unknown"
-            raise
-        request.model_label = model.name
-        return model
+        return find_model(self._catalogue, request, name)
 
 
 def _ai_request_id(request: Request) -> str:

@@ -34,6 +34,21 @@ class RunLimits:
     max_batch_texts: int
 
 
+def find_model(catalogue: Catalogue, request: Request, name: str) -> Model:
+    """Find a model, and label the request with it for the metrics.
+
+    Raises:
+        NoSuchModel: nothing ready is called so; the label is then bounded.
+    """
+    try:
+        model = catalogue.find(name)
+    except NoSuchModel:
+        request.model_label = "unknown"
+        raise
+    request.model_label = model.name
+    return model
+
+
 class RunModel:
     """Classifies the text or texts of one request."""
 
@@ -59,7 +74,7 @@ class RunModel:
         The model comes first because its name costs nothing to look up and decides the schema.
         """
         request.ai_request_id = str(uuid4())
-        model = self._find(request, request.params["model"])
+        model = find_model(self._catalogue, request, request.params["model"])
         with self._admission, Interrupt(self._limits.request_timeout_s) as interrupt:
             payload = parse_json(await read_body(request, self._limits.max_body_bytes))
             return await self._run(request, model, payload, wants_queue(payload), interrupt)
@@ -70,16 +85,8 @@ class RunModel:
         with self._admission, Interrupt(self._limits.request_timeout_s) as interrupt:
             payload = parse_json(await read_body(request, self._limits.max_body_bytes))
             name, given, queued = call_of(payload)
-            return await self._run(request, self._find(request, name), given, queued, interrupt)
-
-    def _find(self, request: Request, name: str) -> Model:
-        try:
-            model = self._catalogue.find(name)
-        except NoSuchModel:
-            request.model_label = "unknown"
-            raise
-        request.model_label = model.name
-        return model
+            model = find_model(self._catalogue, request, name)
+            return await self._run(request, model, given, queued, interrupt)
 
     async def _run(
         self, request: Request, model: Model, payload: object, queued: bool, interrupt: Interrupt
