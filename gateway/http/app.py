@@ -8,12 +8,13 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from uuid import uuid4
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
-from gateway.domain.errors import BackendUnavailable, TritonflareError, UnknownError
+from gateway.domain.errors import AiError, BackendUnavailable, TritonflareError, UnknownError
 from gateway.http import binding_form, envelope
-from gateway.http.asgi import Request, Response, send_response
+from gateway.http.asgi import Header, Request, Response, headers_of, send_response
 from gateway.http.auth import authenticate
 from gateway.http.local import is_local_binding
 from gateway.http.metrics import Metrics
@@ -26,6 +27,9 @@ _log = logging.getLogger("tritonflare.http")
 _access = logging.getLogger(ACCESS_LOGGER)
 
 Lifespan = Callable[[], AbstractAsyncContextManager[None]]
+
+_NO_SCOPE: Scope = {"type": "http", "method": "-"}
+"""What is known of bytes that are no request."""
 
 
 class App:
@@ -65,11 +69,18 @@ class App:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        request = Request(scope, receive, ray_id=f"{secrets.token_hex(8)}-TFL")
+        request = Request(scope, receive, _new_ray_id())
         response = await self._answer(request)
         seconds = time.perf_counter() - started
         self._record(request, response, seconds)
         await send_response(request, response, send)
+
+    def refuse(self, error: TritonflareError) -> tuple[Response, list[Header]]:
+        """Render, log and count the refusal of what never became a request; return it with its headers."""
+        request = Request(_NO_SCOPE, _receive_nothing, _new_ray_id())
+        response = _failure(error, request)
+        self._record(request, response, 0.0)
+        return response, headers_of(request, response)
 
     async def _answer(self, request: Request) -> Response:
         """Run the handler; the one place where an exception becomes an answer."""
@@ -109,6 +120,16 @@ class App:
         )
 
 
+def _new_ray_id() -> str:
+    return f"{secrets.token_hex(8)}-TFL"
+
+
+async def _receive_nothing() -> Message:
+    return {"type": "http.disconnect"}
+
+
 def _failure(error: TritonflareError, request: Request) -> Response:
+    if isinstance(error, AiError) and request.ai_request_id is None:
+        request.ai_request_id = str(uuid4())  # it was refused before it had one; log and answer share it
     render = binding_form.failure if request.binding_form else envelope.failure
     return render(error, request.ai_request_id)

@@ -99,19 +99,24 @@ class Response:
     """The API's error code, 0 for success."""
 
 
-async def send_response(request: Request, response: Response, send: Send) -> None:
-    """Send ``response``; every one carries the ray id.
-
-    A request refused before its body was read is answered at once, and the body is thrown away before
-    the exchange ends: closing a connection on unread bytes resets it, and the caller would see that
-    instead of the answer.
-    """
-    headers = [
+def headers_of(request: Request, response: Response) -> list[Header]:
+    """Return the headers that every answer carries, the ray id among them, and then its own."""
+    return [
         (b"content-type", response.content_type),
         (b"content-length", b"%d" % len(response.body)),
         (b"cf-ray", request.ray_id.encode()),
         *response.headers,
     ]
+
+
+async def send_response(request: Request, response: Response, send: Send) -> None:
+    """Send ``response``.
+
+    A request refused before its body was read is answered at once, and the body is thrown away before
+    the exchange ends: closing a connection on unread bytes resets it, and the caller would see that
+    instead of the answer.
+    """
+    headers = headers_of(request, response)
     if not request.body_read and request.headers(b"expect"):
         # Who asked before sending the body may take this for a no and never send it.
         headers.append((b"connection", b"close"))

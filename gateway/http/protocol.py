@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 from http import HTTPStatus
+from typing import cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.domain.errors import DeadlineExceeded, MalformedRequest, TritonflareError
-from gateway.http.envelope import failure
+from gateway.http.app import App
 
 MAX_HEAD_BYTES = 64 * 1024
 """Longest request line and headers, together."""
@@ -136,10 +137,17 @@ class HttpProtocol(HttpToolsProtocol):
             answered, cycle.disconnected = cycle.response_started, True
             cycle.message_event.set()
         if not answered:
-            self.transport.write(_message(error))
+            self.transport.write(self._message(error))
         # Closing on bytes that were not read would reset the connection, and the answer with it.
         self.transport.write_eof()
         self.loop.call_later(_LINGER_S, self.transport.close)
+
+    def _message(self, error: TritonflareError) -> bytes:
+        response, headers = cast(App, self.config.app).refuse(error)
+        status = HTTPStatus(response.status)
+        lines = [b"HTTP/1.1 %d %s" % (status, status.phrase.encode())]
+        lines += map(b": ".join, (*self.server_state.default_headers, *headers, (b"connection", b"close")))
+        return b"\r\n".join(lines) + b"\r\n\r\n" + response.body
 
     def _idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
@@ -161,16 +169,3 @@ class HttpProtocol(HttpToolsProtocol):
             self._refuse(DeadlineExceeded())
         else:
             self.transport.close()
-
-
-def _message(error: TritonflareError) -> bytes:
-    response = failure(error, None)
-    status = HTTPStatus(response.status)
-    headers = (
-        (b"content-type", response.content_type),
-        (b"content-length", b"%d" % len(response.body)),
-        *response.headers,
-        (b"connection", b"close"),
-    )
-    lines = [b"HTTP/1.1 %d %s" % (status, status.phrase.encode()), *map(b": ".join, headers)]
-    return b"\r\n".join(lines) + b"\r\n\r\n" + response.body

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import re
 
 import pytest
 
@@ -54,6 +56,7 @@ async def test_what_is_no_http_gets_the_envelope_and_the_end_of_the_connection(
     head, body = await answer(reader)
     assert head.startswith(b"HTTP/1.1 400 ")
     assert b"content-type: application/json\r\n" in head
+    assert re.search(rb"\r\ndate: .*\r\n(?s:.*)\r\ncf-ray: [0-9a-f]{16}-TFL\r\n", head)
     assert json.loads(body) == {
         "result": None,
         "success": False,
@@ -105,7 +108,30 @@ async def test_a_connection_on_which_nothing_comes_is_closed(triton: FakeTriton,
         await writer.wait_closed()
 
 
-async def test_a_head_that_does_not_end_is_3007(triton: FakeTriton) -> None:
+async def test_what_is_refused_before_it_is_a_request_is_logged_and_counted_like_one(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "tritonflare.access")
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    writer.write(post() + b"private\r\n\r\n")
+    await answer(reader)
+    # The good request in front of it is answered, and ends the connection.
+    assert await asyncio.wait_for(reader.read(), 5) == b""
+    writer.close()
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    writer.write(b"private\r\n\r\n")
+    head, _ = await answer(reader)
+    writer.close()
+    found = re.search(rb"cf-ray: (\S+)", head)
+    assert found
+    lines = [record.getMessage() for record in caplog.records if record.name == "tritonflare.access"]
+    assert lines[1:] == [f"- none status=400 code=6003 ms=0.0 ray={found[1].decode()} id=-"]
+    assert "private" not in caplog.text
+    assert await client.metric('tritonflare_requests_total{code="6003",model="none",status="400"}') == 1
+
+
+async def test_a_head_that_does_not_end_is_3007(triton: FakeTriton, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "tritonflare.access")
     async with running_gateway(settings_for(triton, keep_alive_timeout_s=1)) as running:
         reader, writer = await asyncio.open_connection("127.0.0.1", running.client.port)
         for letter in b"POST /":
@@ -114,6 +140,10 @@ async def test_a_head_that_does_not_end_is_3007(triton: FakeTriton) -> None:
         head, body = await answer(reader)
         assert head.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
         assert json.loads(body)["errors"][0]["code"] == 3007
+        ids = [re.search(name + rb": (\S+)", head) for name in (b"cf-ray", b"cf-ai-req-id")]
+        ray, ai_request_id = (found[1].decode() for found in ids if found)
+        lines = [record.getMessage() for record in caplog.records if record.name == "tritonflare.access"]
+        assert lines == [f"- none status=408 code=3007 ms=0.0 ray={ray} id={ai_request_id}"]
         assert await asyncio.wait_for(reader.read(), 5) == b""
         writer.close()
         await writer.wait_closed()
