@@ -3,8 +3,7 @@
 * TritonflareError
     * FrontError: refused before the AI service (route, method, authentication)
         * NoRoute, MethodNotSupported, MalformedRequest, MissingCredentials,
-          MalformedAuthorization,
-          UnknownToken, InvalidToken, ForeignAccount, UnknownError
+          MalformedCredentials, UnknownToken, InvalidToken, ForeignAccount, UnknownError
     * AiError: refused or failed inside the AI service
         * BadInput, NoSuchModel, MalformedBody, BodyTooLarge
         * DeadlineExceeded, Overloaded, RateLimited, BackendFailed
@@ -22,6 +21,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 _SHOWN_MODEL_CHARS = 200
+_FORMAT_CODES = {"Authorization": 6111, "X-Auth-Email": 6102, "X-Auth-Key": 6103}
 
 
 class TritonflareError(Exception):
@@ -40,7 +40,8 @@ class TritonflareError(Exception):
 class FrontError(TritonflareError):
     """Refused by the API front; such answers carry no AI request id."""
 
-    chain: ClassVar[tuple[tuple[int, str], ...]] = ()
+    chain: tuple[tuple[int, str], ...] = ()
+    """Codes and messages that say more."""
 
 
 class NoRoute(FrontError):
@@ -71,14 +72,14 @@ class MissingCredentials(FrontError):
         super().__init__("Missing X-Auth-Key, X-Auth-Email or Authorization headers")
 
 
-class MalformedAuthorization(FrontError):
-    """An Authorization header that is not ``Bearer <token68>``."""
+class MalformedCredentials(FrontError):
+    """Headers that are not what they should be: no ``Bearer <token68>``, or one of them twice."""
 
     status, code = 400, 6003
-    chain = ((6111, "Invalid format for Authorization header"),)
 
-    def __init__(self) -> None:
+    def __init__(self, *headers: str) -> None:
         super().__init__("Invalid request headers")
+        self.chain = tuple((_FORMAT_CODES[name], f"Invalid format for {name} header") for name in headers)
 
 
 class MalformedRequest(FrontError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.domain.errors import ForeignAccount, MalformedAuthorization, MissingCredentials, UnknownToken
+from gateway.domain.errors import ForeignAccount, MalformedCredentials, MissingCredentials, UnknownToken
 from gateway.http.asgi import Request
 from gateway.tokens import Access, TokenTable, is_token68
 
@@ -12,7 +12,8 @@ def authenticate(request: Request, tokens: TokenTable) -> None:
 
     Raises:
         MissingCredentials: no Authorization header, and not both X-Auth-Email and X-Auth-Key.
-        MalformedAuthorization: an Authorization header that is not ``Bearer <token68>``.
+        MalformedCredentials: an Authorization header that is not ``Bearer <token68>``, or one of the
+            headers twice.
         UnknownToken: nobody issued this token.
         ForeignAccount: the token belongs to another account.
     """
@@ -30,16 +31,20 @@ def token_of(request: Request) -> str:
 
     Raises:
         MissingCredentials: no Authorization header, and not both X-Auth-Email and X-Auth-Key.
-        MalformedAuthorization: an Authorization header that is not ``Bearer <token68>``.
+        MalformedCredentials: an Authorization header that is not ``Bearer <token68>``, or one of the
+            headers twice.
     """
     authorization = request.headers(b"authorization")
     if authorization:
         scheme, _, token = authorization[0].strip().partition(" ")
         token = token.strip()
         if len(authorization) > 1 or scheme.lower() != "bearer" or not is_token68(token):
-            raise MalformedAuthorization
+            raise MalformedCredentials("Authorization")
         return token
-    key = request.headers(b"x-auth-key")
-    if not key or not request.headers(b"x-auth-email"):
+    pair = {"X-Auth-Email": request.headers(b"x-auth-email"), "X-Auth-Key": request.headers(b"x-auth-key")}
+    if not all(pair.values()):
         raise MissingCredentials
-    return key[0].strip()
+    repeated = [name for name, values in pair.items() if len(values) > 1]
+    if repeated:
+        raise MalformedCredentials(*repeated)
+    return pair["X-Auth-Key"][0].strip()

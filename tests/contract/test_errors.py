@@ -102,6 +102,31 @@ async def test_a_malformed_authorization_header_is_6003(client: Client, value: s
     )
 
 
+@pytest.mark.parametrize(
+    ("repeated", "chain"),
+    [
+        (("X-Auth-Email",), b'{"code":6102,"message":"Invalid format for X-Auth-Email header"}'),
+        (("X-Auth-Key",), b'{"code":6103,"message":"Invalid format for X-Auth-Key header"}'),
+        (
+            ("X-Auth-Email", "X-Auth-Key"),
+            b'{"code":6102,"message":"Invalid format for X-Auth-Email header"},'
+            b'{"code":6103,"message":"Invalid format for X-Auth-Key header"}',
+        ),
+    ],
+)
+async def test_a_repeated_header_of_the_legacy_pair_is_6003(
+    client: Client, repeated: tuple[str, ...], chain: bytes
+) -> None:
+    pair = {"X-Auth-Email": "me@example.com", "X-Auth-Key": ANY_TOKEN}
+    again = {name.lower(): pair[name] for name in repeated}
+    check_front(
+        await client.send("POST", RUN, GOOD, pair | again),
+        400,
+        b'{"result":null,"success":false,"errors":[{"code":6003,"message":"Invalid request headers",'
+        b'"error_chain":[' + chain + b']}],"messages":[]}',
+    )
+
+
 AUTHENTICATION_ERROR = (
     b'{"result":null,"success":false,'
     b'"errors":[{"code":10000,"message":"Authentication error"}],"messages":[]}'

@@ -44,6 +44,8 @@ CREDENTIALS: dict[str, tuple[tuple[bytes, ...], Expected]] = {
     "the star": ((b"X-Auth-Email: a@b.c", b"X-Auth-Key: *"), UNKNOWN_TOKEN),
     "key of nothing": ((b"X-Auth-Email: a@b.c", b"X-Auth-Key:"), UNKNOWN_TOKEN),
     "key above ASCII": ((b"X-Auth-Email: a@b.c", b"X-Auth-Key: \xff\xfe"), UNKNOWN_TOKEN),
+    "two emails": ((b"X-Auth-Email: a@b.c",) * 2 + (b"X-Auth-Key: " + _TOKEN,), BAD_HEADERS),
+    "two keys": ((b"X-Auth-Email: a@b.c", b"X-Auth-Key: " + _TOKEN, b"X-Auth-Key: x"), BAD_HEADERS),
     "bad bearer, good key": (
         (b"Authorization: Bearer x", b"X-Auth-Email: a@b.c", b"X-Auth-Key: " + _TOKEN),
         UNKNOWN_TOKEN,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gateway.domain.errors import (
     BackendFailed,
     BadInput,
-    MalformedAuthorization,
+    MalformedCredentials,
     NoSuchModel,
     Overloaded,
     UnknownToken,
@@ -79,7 +79,7 @@ def test_the_bytes_of_a_front_error_are_those_of_the_live_capture() -> None:
 
 
 def test_a_front_error_may_carry_a_chain() -> None:
-    assert json.loads(failure(MalformedAuthorization(), None).body)["errors"] == [
+    assert json.loads(failure(MalformedCredentials("Authorization"), None).body)["errors"] == [
         {
             "code": 6003,
             "message": "Invalid request headers",

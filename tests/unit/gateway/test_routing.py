@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.domain.errors import (
     ForeignAccount,
-    MalformedAuthorization,
+    MalformedCredentials,
     MethodNotSupported,
     MissingCredentials,
     NoRoute,
@@ -118,13 +118,13 @@ def test_the_legacy_pair_counts_only_as_a_pair_and_only_without_authorization() 
     check(x_auth_email="me@example.com", x_auth_key="token-1")
     with pytest.raises(MissingCredentials):
         check(x_auth_key="token-1")
-    with pytest.raises(MalformedAuthorization):
+    with pytest.raises(MalformedCredentials):
         check(authorization="Basic x", x_auth_email="me@example.com", x_auth_key="token-1")
 
 
 @given(st.text(st.characters(max_codepoint=255)))
 def test_any_authorization_header_is_refused_in_a_known_way(value: str) -> None:
-    with pytest.raises((MalformedAuthorization, UnknownToken)):
+    with pytest.raises((MalformedCredentials, UnknownToken)):
         check(authorization=value)
 
 
@@ -132,7 +132,7 @@ def test_two_authorization_headers_are_malformed() -> None:
     asked = request("/accounts/mine/ai/run/m")
     asked.scope["headers"] = [(b"authorization", b"Bearer token-1")] * 2
     ROUTER.match(asked)
-    with pytest.raises(MalformedAuthorization):
+    with pytest.raises(MalformedCredentials):
         authenticate(asked, TABLE)
 
 
