@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import threading
@@ -31,7 +32,7 @@ from gateway.http.router import Route
 from gateway.http.run import RunLimits, RunModel
 from gateway.http.verify import VerifyToken
 from gateway.logs import configure_logging
-from gateway.settings import ConfigurationError, Settings
+from gateway.settings import ConfigurationError, Settings, unknown_variables
 from gateway.tokens import TokenTable, load_tokens
 from gateway.triton.client import TritonClient, TritonOptions
 
@@ -84,13 +85,13 @@ def _compose(settings: Settings) -> _Gateway:
     )
     classifier = Classifier(backend)
     batches = BatchRunner(classifier, admission, rate, metrics)
-    run_model = RunModel(catalogue, classifier, batches, admission, metrics, limits)
+    run_model = RunModel(catalogue, classifier, batches, admission, metrics, limits, rate)
     queries = ModelQueries(catalogue)
-    binding = Binding(catalogue, classifier, admission, metrics, limits, rate, queries.search)
+    binding = Binding(catalogue, classifier, batches, admission, metrics, limits, rate, queries.search)
     routes = (
         # First: ai/run/{model} would take the proxy's path for a model.
         *binding.routes(API_PREFIX),
-        *_run_routes(run_model, rate),
+        *_run_routes(run_model),
         *_query_routes(queries, VerifyToken(tokens)),
         *_operations_routes(Operations(monitor, metrics)),
         *_page_routes(settings.playground),
@@ -112,14 +113,13 @@ def _compose(settings: Settings) -> _Gateway:
     return _Gateway(app, monitor)
 
 
-def _run_routes(run_model: RunModel, rate: RateLimit) -> tuple[Route, ...]:
+def _run_routes(run_model: RunModel) -> tuple[Route, ...]:
     """Routes in the order in which they are tried: the busiest first."""
-    by_path, by_body = rate.guard(run_model), rate.guard(run_model.by_body)
     return (
-        Route(("POST",), _ACCOUNT + "/ai/run/{model:path}", by_path),
-        Route(("POST",), _ACCOUNT + "/ai/run", by_body),
+        Route(("POST",), _ACCOUNT + "/ai/run/{model:path}", run_model),
+        Route(("POST",), _ACCOUNT + "/ai/run", run_model.by_body),
         # How the same call is written for Cloudflare's AI Gateway.
-        Route(("POST",), "/v1/{account_id}/{gateway_id}/workers-ai/{model:path}", by_path),
+        Route(("POST",), "/v1/{account_id}/{gateway_id}/workers-ai/{model:path}", run_model),
     )
 
 
@@ -206,6 +206,9 @@ async def serve(
     gateway = _compose(settings)
     if settings.binding_without_token:
         _log.warning("Workers bindings on this machine need no token (GATEWAY_BINDING_WITHOUT_TOKEN)")
+    unknown = unknown_variables(os.environ)
+    if unknown:
+        _log.warning("these environment variables are no settings: %s", ", ".join(unknown))
     listening = list(sockets) if sockets is not None else [bind(settings.host, settings.port)]
     server = _Server(_uvicorn_config(gateway.app, settings))
     stopping = stop if stop is not None else asyncio.Event()

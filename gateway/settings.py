@@ -5,6 +5,8 @@ The environment variable is the field's name in upper case behind ``GATEWAY_``.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -169,6 +171,20 @@ def load_settings(**overrides: Any) -> Settings:
             for error in exc.errors(include_input=False, include_url=False, include_context=False)
         )
         raise ConfigurationError("; ".join(lines)) from None
+
+
+def unknown_variables(names: Iterable[str]) -> list[str]:
+    """Describe each of the environment variables ``names`` that looks like a setting and is none.
+
+    They are no reason not to start: for a Service called gateway, Kubernetes itself sets a few.
+    """
+    known = [_variable((field,)) for field in Settings.model_fields]
+    unknown = sorted({name.upper() for name in names if name.upper().startswith("GATEWAY_")} - {*known})
+    return [_with_hint(name, get_close_matches(name, known, n=1, cutoff=0.85)) for name in unknown]
+
+
+def _with_hint(name: str, close: list[str]) -> str:
+    return f"{name} (did you mean {close[0]}?)" if close else name
 
 
 def _variable(place: tuple[int | str, ...]) -> str:

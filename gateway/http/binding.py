@@ -7,7 +7,8 @@
 | ``@cloudflare/ai`` 1.0 | ``/run`` | tensors, gzip | tensors |
 
 The model stands in the header ``cf-consn-model-id``. With ``gateway`` among the options the path is
-``/ai-gateway/run``; there is no gateway here, so it is the same call.
+``/ai-gateway/run``; there is no gateway here, so it is the same call. ``version=3`` takes batches too:
+``requests`` among the inputs.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from uuid import UUID, uuid4
 from gateway.domain.catalogue import Catalogue, Model
 from gateway.domain.errors import BadInput, MalformedBody, NoRoute
 from gateway.domain.service import Classification, Classifier
-from gateway.domain.validate import parse_json, text_of
+from gateway.domain.validate import parse_json, requests_of, text_of, wants_queue
 from gateway.http import binding_form, tensor
 from gateway.http.asgi import Request, Response, read_body
+from gateway.http.batch import BatchRunner
 from gateway.http.limits import Admission, Interrupt
 from gateway.http.metrics import Metrics
 from gateway.http.rate import RateLimit
@@ -42,6 +44,7 @@ class Binding:
         self,
         catalogue: Catalogue,
         classifier: Classifier,
+        batches: BatchRunner,
         admission: Admission,
         metrics: Metrics,
         limits: RunLimits,
@@ -50,6 +53,7 @@ class Binding:
     ) -> None:
         self._catalogue = catalogue
         self._classifier = classifier
+        self._batches = batches
         self._admission = admission
         self._metrics = metrics
         self._limits = limits
@@ -80,7 +84,12 @@ class Binding:
         model = self._model(request)
         with self._admission, Interrupt(self._limits.request_timeout_s) as interrupt:
             payload = parse_json(await read_body(request, self._limits.max_body_bytes))
-            text = text_of(_inputs(payload, version))
+            inputs = _inputs(payload, version)
+            requests = self._requests(inputs, payload) if version == "3" else None
+            if requests is not None:
+                items = await self._batches.run(request, model, requests, interrupt)
+                return binding_form.batch(items, ai_request_id)
+            text = text_of(inputs)
             interrupt.watch_for_disconnect(request.receive)
             answer = await self._classifier.classify(model, text, interrupt.remaining_s())
         self._metrics.text_classified(model.name, answer)
@@ -106,6 +115,9 @@ class Binding:
         if url.path == MODELS_PATH and request.method == "GET":
             return await self._search_models(request)
         raise NoRoute
+
+    def _requests(self, inputs: object, payload: object) -> list[object] | None:
+        return requests_of(inputs, wants_queue(payload), self._limits.max_batch_texts)
 
     def _model(self, request: Request) -> Model:
         names = request.headers(b"cf-consn-model-id")

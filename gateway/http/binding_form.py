@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import base64
 import gzip
+from collections.abc import Sequence
 from uuid import uuid4
 
 import msgspec
 
 from gateway.domain.errors import AiError, BadInput, TritonflareError
-from gateway.domain.service import Classification
+from gateway.domain.service import BatchItem, Classification
 from gateway.http import envelope
 from gateway.http.asgi import Header, Response
 
@@ -25,6 +26,15 @@ _NAME = "AiError"
 def classification(answer: Classification, ai_request_id: str) -> Response:
     """Render the array that ``env.AI.run`` resolves to (``version=3``)."""
     return Response(200, _entries(answer), headers=envelope.answer_headers(answer, ai_request_id))
+
+
+def batch(items: Sequence[BatchItem], ai_request_id: str) -> Response:
+    """Render a finished batch, as polling for one with ``env.AI.run`` resolves (``version=3``)."""
+    return Response(
+        200,
+        _encode(envelope.batch_result(items, "array", ai_request_id)),
+        headers=envelope.batch_headers(items, ai_request_id),
+    )
 
 
 def gzipped(answer: Classification, ai_request_id: str, *, debug: bool) -> Response:

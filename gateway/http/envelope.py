@@ -41,14 +41,15 @@ def answer_headers(answer: Classification, ai_request_id: str) -> list[Header]:
 
 
 def batch(items: Sequence[BatchItem], shape: ResultShape, ai_request_id: str) -> Response:
-    """Render a batch as a finished one; the headers are about all of its texts together."""
+    """Render a batch as a finished one."""
+    return success(batch_result(items, shape, ai_request_id), batch_headers(items, ai_request_id))
+
+
+def batch_headers(items: Sequence[BatchItem], ai_request_id: str) -> list[Header]:
+    """Name the request, the price of all of its texts, and whether any of them was cut."""
     answers = [item.outcome for item in items if isinstance(item.outcome, Classification)]
-    headers = _usage_headers(
-        ai_request_id,
-        sum(answer.neurons for answer in answers),
-        any(answer.truncated for answer in answers),
-    )
-    return success(batch_result(items, shape, ai_request_id), headers)
+    neurons = sum(answer.neurons for answer in answers)
+    return _usage_headers(ai_request_id, neurons, any(answer.truncated for answer in answers))
 
 
 def batch_result(items: Sequence[BatchItem], shape: ResultShape, ai_request_id: str) -> dict[str, object]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
-from uuid import uuid4
 
 from limits import RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
 from gateway.domain.errors import RateLimited
-from gateway.http.asgi import Request, Response
-from gateway.http.router import Handler
+from gateway.http.asgi import Request
 from gateway.tokens import ANY_ACCOUNT
 
 _LEAST_RETRY_AFTER_S = 0.1
@@ -35,7 +33,7 @@ class RateLimit:
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
 
     async def spend(self, request: Request, texts: int = 1) -> None:
-        """Count ``texts`` for the account in the request's path.
+        """Count ``texts`` for the account in the request's path; without a limit, do nothing.
 
         Raises:
             RateLimited: they would exceed the rate; nothing is counted then.
@@ -48,15 +46,3 @@ class RateLimit:
             return
         stats = await self._limiter.get_window_stats(self._item, bucket)
         raise RateLimited(max(_LEAST_RETRY_AFTER_S, stats.reset_time - time.time()))
-
-    def guard(self, handler: Handler) -> Handler:
-        """Return ``handler`` behind the limit; without one it is the handler itself and costs nothing."""
-        if self._item is None:
-            return handler
-
-        async def guarded(request: Request) -> Response:
-            request.ai_request_id = str(uuid4())
-            await self.spend(request)
-            return await handler(request)
-
-        return guarded

@@ -22,6 +22,7 @@ from gateway.http.asgi import Request, Response, read_body
 from gateway.http.batch import BatchRunner
 from gateway.http.limits import Admission, Interrupt
 from gateway.http.metrics import Metrics
+from gateway.http.rate import RateLimit
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class RunModel:
         admission: Admission,
         metrics: Metrics,
         limits: RunLimits,
+        rate: RateLimit,
     ) -> None:
         self._catalogue = catalogue
         self._classifier = classifier
@@ -67,13 +69,15 @@ class RunModel:
         self._admission = admission
         self._metrics = metrics
         self._limits = limits
+        self._rate = rate
 
     async def __call__(self, request: Request) -> Response:
-        """Answer the request: model → admission → body → parse → validate → infer.
+        """Answer the request: rate → model → admission → body → parse → validate → infer.
 
-        The model comes first because its name costs nothing to look up and decides the schema.
+        The model comes before the body because its name costs nothing to look up and decides the schema.
         """
         request.ai_request_id = str(uuid4())
+        await self._rate.spend(request)
         model = find_model(self._catalogue, request, request.params["model"])
         with self._admission, Interrupt(self._limits.request_timeout_s) as interrupt:
             payload = parse_json(await read_body(request, self._limits.max_body_bytes))
@@ -82,6 +86,7 @@ class RunModel:
     async def by_body(self, request: Request) -> Response:
         """Answer a request whose body names the model: ``{"model":…,"input":…,"options":…}``."""
         request.ai_request_id = str(uuid4())
+        await self._rate.spend(request)
         with self._admission, Interrupt(self._limits.request_timeout_s) as interrupt:
             payload = parse_json(await read_body(request, self._limits.max_body_bytes))
             name, given, queued = call_of(payload)

@@ -64,6 +64,23 @@ def test_the_native_binding_lists_models_and_hands_out_raw_responses(tmp_path: P
     assert refused["description"] == "Error: option 'websocket' is not supported by this server"
 
 
+def test_the_native_binding_gets_a_batch_answered_at_once(tmp_path: Path, way: Way) -> None:
+    requests = [{"text": TEXT, "external_reference": "first"}, {"text": ""}, {"text": TEXT}]
+    calls: list[dict[str, Any]] = [
+        {"run": [MODEL, {"requests": requests}, {"queueRequest": True}]},
+        {"run": [MODEL, {"request_id": "0"}]},
+    ]
+    finished, poll = drive(tmp_path, [call | {"native": True} for call in calls], **way)
+    first, failed, second = finished["result"]["responses"]
+    assert (first["id"], first["external_reference"], first["success"]) == (0, "first", True)
+    for answered in (first, second):
+        check_scores(answered["result"])
+    assert (failed["success"], failed["errors"][0]["code"]) == (False, 5006)
+    assert finished["result"]["usage"]["total_tokens"] > 0
+    words = "5006: Error: '/request_id' is not known, a batch is answered at once"
+    assert poll["error"] == {"name": "AiError", "message": words}
+
+
 @pytest.mark.parametrize("version", ["1.1.0", "1.0.53"])
 def test_older_packages_work(tmp_path: Path, way: Way, version: str) -> None:
     good, bad = drive(tmp_path, [GOOD, {"run": [MODEL, {"text": ""}]}], ai=f"ai-{version}", **way)

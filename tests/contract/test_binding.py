@@ -92,6 +92,90 @@ async def test_version_2_is_gzip_that_no_header_announces(client: Client) -> Non
     assert quiet.header("cf-ai-logs") is None
 
 
+@pytest.mark.parametrize("options", [{"queueRequest": True}, {}])
+async def test_a_batch_is_answered_at_once_as_a_finished_one(
+    client: Client, triton: FakeTriton, options: dict[str, bool]
+) -> None:
+    inputs = {"requests": [{"text": "a", "external_reference": "first"}, {"text": ""}, {"text": "b c"}]}
+    body = json.dumps({"inputs": inputs, "options": options}).encode()
+    answer = await client.send("POST", V3, body, AUTH | SENT)
+    request_id = answer.header("cf-ai-req-id") or ""
+    message = f"AiError: Bad input: Error: Length of '/text' must be >= 1 not met ({request_id})"
+    assert UUID.fullmatch(request_id)
+    assert (answer.status, answer.json) == (
+        200,
+        {
+            "responses": [
+                {"id": 0, "result": SCORES, "success": True, "external_reference": "first"},
+                {
+                    "id": 1,
+                    "result": {},
+                    "success": False,
+                    "errors": [{"message": message, "code": 5006}],
+                    "external_reference": None,
+                },
+                {"id": 2, "result": SCORES, "success": True, "external_reference": None},
+            ],
+            "usage": {"prompt_tokens": 7, "completion_tokens": 0, "total_tokens": 7},
+        },
+    )
+    assert answer.header("content-type") == "application/json"
+    assert answer.header("cf-ai-neurons") == "0.02"
+    assert sorted(triton.texts) == [b"a", b"b c"]
+
+
+async def test_one_text_that_is_to_be_queued_is_a_batch_of_one(client: Client) -> None:
+    body = b'{"inputs":{"text":"a"},"options":{"queueRequest":true}}'
+    answer = await client.send("POST", V3, body, AUTH | SENT)
+    assert [item["result"] for item in answer.json["responses"]] == [SCORES]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "description"),
+    [
+        ({"requests": []}, "Error: Length of '/requests' must be >= 1 not met"),
+        ({"requests": [{"text": "a"}] * 101}, "Error: Length of '/requests' must be <= 100"),
+        ({"request_id": "0"}, "Error: '/request_id' is not known, a batch is answered at once"),
+        ({}, "Error: required properties at '/' are 'requests'"),
+    ],
+)
+async def test_what_is_no_batch_is_5006_in_the_bindings_form(
+    client: Client, inputs: object, description: str
+) -> None:
+    body = json.dumps({"inputs": inputs, "options": {"queueRequest": True}}).encode()
+    answer = await client.send("POST", V3, body, AUTH | SENT)
+    check_error(answer, 400, 5006, description, "Bad input: ")
+
+
+async def test_a_batch_counts_as_many_texts_for_rate_and_room(triton: FakeTriton) -> None:
+    limits = {"requests_per_minute": 3, "max_batch_texts": 3, "max_requests_in_flight": 3}
+    async with running_gateway(settings_for(triton, **limits)) as running:
+        client = running.client
+        two, three = (
+            json.dumps({"inputs": {"requests": [{"text": "a"}] * count}, "options": {}}).encode()
+            for count in (2, 3)
+        )
+        assert (await client.send("POST", V3, two, AUTH | SENT)).status == 200
+        refused = await client.send("POST", V3, three, AUTH | SENT)
+        assert (refused.status, refused.json["internalCode"]) == (429, 3021)
+        assert len(triton.texts) == 2
+
+
+async def test_a_batch_of_which_nothing_was_answered_fails_as_one_text_would(
+    client: Client, triton: FakeTriton
+) -> None:
+    await triton.disappear()
+    body = b'{"inputs":{"requests":[{"text":"a"},{"text":"b"}]},"options":{"queueRequest":true}}'
+    answer = await client.send("POST", V3, body, AUTH | SENT)
+    check_error(answer, 503, 3050, "The model server is not available, please try again.")
+
+
+async def test_older_generations_take_no_batches(client: Client) -> None:
+    body = b'{"inputs":{"requests":[{"text":"a"}]},"options":{"queueRequest":true}}'
+    answer = await client.send("POST", "/run?version=2", body, AUTH | SENT)
+    check_error(answer, 400, 5006, MISSING, "Bad input: ")
+
+
 @pytest.mark.parametrize("body", [TENSORS, gzip.compress(TENSORS)], ids=["plain", "gzip"])
 async def test_the_tensor_form_keeps_the_id_that_the_client_made(client: Client, body: bytes) -> None:
     made = "0b8e4d5c-0a51-4f0e-8c53-0a4a2b7c9d11"

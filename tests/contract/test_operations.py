@@ -127,6 +127,25 @@ async def test_the_access_log_has_one_line_a_request_and_no_text_or_token(
     assert TOKEN not in caplog.text
 
 
+async def test_a_variable_that_is_no_setting_is_named_once_at_start_and_its_value_is_not(
+    triton: FakeTriton, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def warnings() -> list[str]:
+        caplog.clear()
+        async with running_gateway(settings_for(triton)):
+            found = [record.getMessage() for record in caplog.records if record.name == "tritonflare.gateway"]
+        return [line for line in found if "no settings" in line]
+
+    assert await warnings() == []
+    monkeypatch.setenv("GATEWAY_API_TOKEN", "private")
+    monkeypatch.setenv("GATEWAY_SERVICE_HOST", "private")
+    assert await warnings() == [
+        "these environment variables are no settings: "
+        "GATEWAY_API_TOKEN (did you mean GATEWAY_API_TOKENS?), GATEWAY_SERVICE_HOST"
+    ]
+    assert "private" not in caplog.text
+
+
 async def test_a_defect_of_the_gateway_is_a_plain_500_and_its_traceback_is_only_logged(
     client: Client, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

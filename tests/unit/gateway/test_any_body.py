@@ -64,8 +64,11 @@ def _app() -> tuple[App, Admission]:
     catalogue.replace(asyncio.run(Constant().discover()))
     metrics = Metrics(lambda: 0, lambda: 1)
     classifier = Classifier(Constant())
-    batches = BatchRunner(classifier, admission, RateLimit(0, ()), metrics)
-    run = RunModel(catalogue, classifier, batches, admission, metrics, RunLimits(1 << 20, 60, "array", 3))
+    rate = RateLimit(0, ())
+    batches = BatchRunner(classifier, admission, rate, metrics)
+    run = RunModel(
+        catalogue, classifier, batches, admission, metrics, RunLimits(1 << 20, 60, "array", 3), rate
+    )
     routes = [
         Route(("POST",), "/{account_id}/run/{model:path}", run),
         Route(("POST",), "/{account_id}/run", run.by_body),

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from gateway.settings import ConfigurationError, Settings, load_settings
+from gateway.settings import ConfigurationError, Settings, load_settings, unknown_variables
 
 
 @pytest.fixture(autouse=True)
@@ -80,3 +80,12 @@ def test_bindings_without_token_are_refused_where_others_could_connect(host: str
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_bindings_without_token_are_possible_on_loopback(host: str) -> None:
     assert load_settings(host=host, binding_without_token=True).binding_without_token
+
+
+def test_a_variable_that_is_no_setting_is_found_and_the_nearest_one_named() -> None:
+    names = ["PATH", "GATEWAY_PORT", "gateway_host", "GATEWAY_MAX_BODY_BYTE", "GATEWAY_SERVICE_HOST"]
+    assert unknown_variables(names) == [
+        "GATEWAY_MAX_BODY_BYTE (did you mean GATEWAY_MAX_BODY_BYTES?)",
+        "GATEWAY_SERVICE_HOST",
+    ]
+    assert unknown_variables(f"GATEWAY_{name}".upper() for name in Settings.model_fields) == []
