@@ -136,10 +136,12 @@ def _unix_time(created_at: str) -> int:
 
 _INPUT = {
     "type": "object",
+    "description": "The text to classify",
     "properties": {
         "text": {"type": "string", "minLength": 1, "description": "The text that you want to classify"}
     },
     "required": ["text"],
+    "additionalProperties": True,
 }
 _OUTPUT = {
     "type": "array",
@@ -160,6 +162,11 @@ _OUTPUT = {
             },
         },
     },
+    "additionalProperties": True,
 }
 SCHEMAS = {"input": _INPUT, "output": _OUTPUT}
-"""JSON Schemas of what every text classifier takes and gives, as Workers AI documents them."""
+"""JSON Schemas of what every text classifier takes and gives, as Workers AI documents them.
+
+Its SDKs type ``description``, ``type`` and ``additionalProperties`` of both as always there; the last means
+nothing for an array, and true forbids nothing.
+"""

@@ -26,7 +26,7 @@ class ModelQueries:
         """List the models that fit the query, one page of them; empty past the end.
 
         Nothing here is experimental or deprecated, so ``hide_experimental`` and ``include_deprecated``
-        change nothing.
+        change nothing; neither does ``format=openrouter``, whose form no public document shows.
         """
         request.ai_request_id = str(uuid4())
         page = search.Page(

@@ -128,7 +128,10 @@ def test_the_schema_says_what_the_model_takes(gateway: Program) -> None:
     with sdk(gateway) as client:
         schema: Any = client.ai.models.schema.get(account_id=ACCOUNT, model=MODEL)
     assert schema.input.to_dict()["required"] == ["text"]
-    assert schema.output.type == "array"
+    assert (schema.input.type, schema.output.type) == ("object", "array")
+    for half in (schema.input, schema.output):
+        assert half.description
+        assert half.additional_properties is True
 
 
 def test_tasks_and_authors_are_listed(gateway: Program) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ _DOCUMENTED = (
     "eaf31752-a074-441f-8b70-d593255d2811",
     "19606750-23ed-4371-aab2-c20349b53a60",
 )
+LENGTH = ((re.compile(r"(?m)^(content-length): \d+$"), r"\1: <length>"),)
+"""How much gzip saves depends on its version."""
 RETRY = ((re.compile(r"(?m)^(retry-after(?:-ms)?): \d+$"), r"\1: <time>"),)
 
 
@@ -48,6 +51,8 @@ class Case:
     wait_for_before: bool = True
     named: tuple[tuple[re.Pattern[str], str], ...] = ()
     """More random parts."""
+    gzipped: bool = False
+    """The body of the answer is gzip; the golden file has what is in it."""
 
     def request(self) -> bytes:
         """The bytes to send."""
@@ -61,6 +66,9 @@ class Case:
         """The content of the golden file: the request, quoted, and the answer with random parts named."""
         asked = self.request().decode("utf-8", "backslashreplace").replace("\r\n", "\n").split("\n")
         quoted = "\n".join(f"> {line[:300]}".rstrip() for line in asked)
+        if self.gzipped:
+            head, _, body = answer.partition(b"\r\n\r\n")
+            answer = head + b"\r\n\r\n<gzip> " + gzip.decompress(body)
         return f"{quoted}\n\n{name_random_parts(answer, self.named)}\n"
 
 
@@ -86,6 +94,17 @@ def _fail(code: grpc.StatusCode) -> Callable[[FakeTriton], None]:
     async def fault(request: Any, context: Any) -> None:
         if read_texts(request) != [b"A canary sings."]:
             await context.abort(code, "words of Triton")
+
+    def prepare(triton: FakeTriton) -> None:
+        triton.infer_fault = fault
+
+    return prepare
+
+
+def _fail_at(text: bytes) -> Callable[[FakeTriton], None]:
+    async def fault(request: Any, context: Any) -> None:
+        if text in read_texts(request):
+            await context.abort(grpc.StatusCode.INTERNAL, "words of Triton")
 
     def prepare(triton: FakeTriton) -> None:
         triton.infer_fault = fault
@@ -137,6 +156,7 @@ def _refusals() -> list[Case]:
         Case("7001", None, method="GET"),
         Case("9106", headers={}),
         Case("6003", headers={"Authorization": "Basic x"}),
+        Case("6003-repeated", headers={name: "a" for name in ("X-Auth-Email", "X-Auth-Key", "X-AUTH-KEY")}),
         Case("10000-unknown-token", headers={"Authorization": "Bearer unknown"}),
         Case("10000-foreign-account", path=RUN.replace(ACCOUNT, "another")),
         Case(
@@ -184,6 +204,8 @@ def _successes() -> list[Case]:
         Case("run-truncated", b'{"text":"' + b"a " * 600 + b'"}'),
         Case("run-body", b'{"model":"' + SST2.encode() + b'","input":' + GOOD + b"}", f"{AI}/run"),
         Case("run-batch", batch),
+        Case("run-batch-failed", batch, prepare=_fail_at(b"It is not.")),
+        Case("run-gateway", path=f"/v1/{ACCOUNT}/mine/workers-ai/{SST2}"),
         Case("run-queued", path=f"{RUN}?queueRequest=true"),
         Case("models-search", None, f"{AI}/models/search", "GET"),
         Case("models-search-past-the-end", None, f"{AI}/models/search?page=2", "GET"),
@@ -192,7 +214,33 @@ def _successes() -> list[Case]:
         Case("authors-search", None, f"{AI}/authors/search", "GET"),
         Case("v1-models", None, f"{AI}/v1/models", "GET"),
         Case("tokens-verify", None, "/client/v4/user/tokens/verify", "GET"),
+        Case("tokens-verify-account", None, f"/client/v4/accounts/{ACCOUNT}/tokens/verify", "GET"),
     ]
 
 
-CASES = [*_successes(), *_bad_input(), *_refusals()]
+def _binding() -> list[Case]:
+    native = AUTHORIZED | {"cf-consn-model-id": SST2}
+    third = native | {"cf-consn-sdk-version": "2.0.0"}
+    debug = b'{"inputs":{"text":"This pizza is great!"},"options":{"debug":true}}'
+    tensors = b'{"input":[{"type":"str","shape":[1],"name":"input_text","value":["This pizza is great!"]}]}'
+    batch = (
+        b'{"inputs":{"requests":[{"text":"This pizza is great!","external_reference":"first"},{"text":""}]},'
+        b'"options":{"queueRequest":true}}'
+    )
+    inputs = b'{"inputs":{"text":"This pizza is great!"},"options":{}}'
+    run = "/run?version=3"
+    return [
+        Case("binding-3", inputs, run, headers=third),
+        Case("binding-3-batch", batch, run, headers=third),
+        Case("binding-2", debug, "/run?version=2", headers=native, named=LENGTH, gzipped=True),
+        Case("binding-tensor", tensors, "/run", headers=native),
+        Case("binding-proxy", inputs, f"{AI}/run/proxy", headers=third),
+        Case("binding-5006", b'{"inputs":{}}', run, headers=third),
+        Case("binding-9106", inputs, run, headers={}),
+        Case("binding-3050", inputs, run, headers=third, prepare=_fail(grpc.StatusCode.UNAVAILABLE)),
+    ]
+
+
+DESCRIBED = [*_successes(), *_bad_input(), *_refusals()]
+"""The REST API, which openapi.json describes."""
+CASES = [*DESCRIBED, *_binding()]

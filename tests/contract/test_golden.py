@@ -17,6 +17,7 @@ from .golden import CASES, FOLDER, Case, name_random_parts
 from .harness import Running, away_from_the_end_of_a_minute, running_gateway, settings_for, until
 
 NOT_HTTP = "6003-not-http"
+SLOW_HEAD = "3007-slow-head"
 DEFECT = "10013"
 REWRITE = os.environ.get("REWRITE_GOLDEN") == "1"
 
@@ -74,6 +75,12 @@ async def test_what_is_no_http_gets_the_golden_bytes(triton: FakeTriton) -> None
     _compare(NOT_HTTP, f"> GET\n>\n>\n\n{name_random_parts(answer)}\n")
 
 
+async def test_a_head_that_does_not_end_gets_the_golden_bytes(triton: FakeTriton) -> None:
+    async with running_gateway(settings_for(triton, keep_alive_timeout_s=1)) as running:
+        answer = await _exchange(running, b"GET")
+    _compare(SLOW_HEAD, f"> GET\n\n{name_random_parts(answer)}\n")
+
+
 async def test_a_defect_of_the_gateway_gets_the_golden_bytes(
     triton: FakeTriton, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,7 +94,7 @@ async def test_a_defect_of_the_gateway_gets_the_golden_bytes(
 
 
 def test_no_golden_file_is_left_over() -> None:
-    expected = {case.name for case in CASES} | {NOT_HTTP, DEFECT}
+    expected = {case.name for case in CASES} | {NOT_HTTP, SLOW_HEAD, DEFECT}
     assert {file.stem for file in FOLDER.iterdir()} == expected
 
 

@@ -68,6 +68,7 @@ async def test_every_filter_of_the_sdks_is_understood(client: Client, triton: Fa
         ("source=1", 3),
         ("source=2", 0),
         ("hide_experimental=true&include_deprecated=true", 3),
+        ("format=openrouter", 3),
         ("author=acme&search=spam&per_page=10", 1),
     ):
         answer = await client.get(f"{AI}/models/search?{query}")
@@ -93,6 +94,9 @@ async def test_the_schema_of_a_model(client: Client) -> None:
         assert answer.json["result"]["input"]["required"] == ["text"]
         assert answer.json["result"]["input"]["properties"]["text"]["minLength"] == 1
         assert set(answer.json["result"]["output"]["items"]["properties"]) == {"score", "label"}
+        for schema in answer.json["result"].values():
+            assert schema["description"]
+            assert schema["additionalProperties"] is True
     unknown = await client.get(f"{AI}/models/schema?model=@cf/no/such")
     check_ai(unknown, 400, 5007, "No such model @cf/no/such or task")
     for query in ("", "?model="):

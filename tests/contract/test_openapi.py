@@ -22,7 +22,7 @@ from gateway.http.pages import description
 from gateway.main import build_app
 
 from .fake_triton import FakeTriton
-from .golden import CASES, FOLDER, Case
+from .golden import DESCRIBED, FOLDER, Case
 from .harness import ACCOUNT, ANY_TOKEN, Client, settings_for
 from .live import gateway_process
 
@@ -94,7 +94,7 @@ OUTSIDE = {"7000", "7001"}
 
 
 @pytest.mark.parametrize(
-    "case", [case for case in CASES if case.name not in OUTSIDE], ids=lambda case: case.name
+    "case", [case for case in DESCRIBED if case.name not in OUTSIDE], ids=lambda case: case.name
 )
 def test_every_golden_answer_is_as_described(case: Case, triton: FakeTriton) -> None:
     path = case.path.partition("?")[0]
@@ -112,7 +112,7 @@ def test_every_golden_answer_is_as_described(case: Case, triton: FakeTriton) -> 
 def test_a_wrong_answer_is_not_as_described() -> None:
     operation = schemathesis.openapi.from_dict(document())["/livez"]["GET"]
     with pytest.raises(FailureGroup):
-        operation.validate_response(golden_answer(replace(CASES[0], path="/livez", method="GET")))
+        operation.validate_response(golden_answer(replace(DESCRIBED[0], path="/livez", method="GET")))
 
 
 CONFIGURATION = f"""

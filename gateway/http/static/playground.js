@@ -37,9 +37,9 @@ async function loadModels() {
     return showModels([], "Enter a token to see the models");
   }
   try {
-    const { body } = await call("/ai/models/search?task=Text%20Classification");
+    const names = await classifiers();
     if (mine === newest) {
-      showModels(body.result.map((model) => model.name));
+      showModels(names);
       showError("");
     }
   } catch (error) {
@@ -47,6 +47,18 @@ async function loadModels() {
       showModels([], "No models: see the message");
       showError(error.message);
     }
+  }
+}
+
+/** Asks for page after page until one is empty. */
+async function classifiers() {
+  const names = [];
+  for (let page = 1; ; page++) {
+    const { body } = await call(`/ai/models/search?task=Text%20Classification&page=${page}`);
+    if (body.result.length === 0) {
+      return names;
+    }
+    names.push(...body.result.map((model) => model.name));
   }
 }
 
