@@ -1,24 +1,21 @@
-"""The real tritonserver with the exported model, and gateways before it.
+"""Gateways before the real tritonserver with the exported model.
 
 One wants tokens always, one is open to bindings on this machine, the others refuse for one reason each.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 
 import httpx
-import psutil
 import pytest
 
 from embedded.server import RESTRICTED_KEY, TritonServer
 from tests.clients.checks import MODEL, TEXT
 from tests.clients.node import require_node
 from tests.clients.trouble import gateway_without_triton, occupied
-from tests.triton.server import ACCOUNT, TOKEN, Program, assert_nothing_left, running
-from tritonflare.paths import REPOSITORY
+from tests.triton.server import ACCOUNT, TOKEN, Program, running
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -28,51 +25,45 @@ def _node(request: pytest.FixtureRequest) -> None:
         require_node()
 
 
-@pytest.fixture(scope="session")
-def triton() -> Iterator[TritonServer]:
-    with TritonServer(REPOSITORY) as server:
-        children = psutil.Process(server.pid).children(recursive=True)
-        yield server
-    assert_nothing_left(os.getpid(), children, "")
-
-
-def _settings(triton: TritonServer) -> dict[str, str]:
+def _settings(real_triton: TritonServer) -> dict[str, str]:
     return {
         "GATEWAY_API_TOKENS": f"{ACCOUNT}:{TOKEN}",
-        "GATEWAY_TRITON_METADATA_KEY": f"{RESTRICTED_KEY}={triton.secret}",
+        "GATEWAY_TRITON_METADATA_KEY": f"{RESTRICTED_KEY}={real_triton.secret}",
     }
 
 
 @pytest.fixture(scope="session")
-def gateway(triton: TritonServer) -> Iterator[Program]:
-    with running("gateway", "--port", "0", "--triton-url", triton.address, **_settings(triton)) as program:
+def gateway(real_triton: TritonServer) -> Iterator[Program]:
+    with running(
+        "gateway", "--port", "0", "--triton-url", real_triton.address, **_settings(real_triton)
+    ) as program:
         yield program
 
 
 @pytest.fixture(scope="session")
-def open_gateway(triton: TritonServer) -> Iterator[Program]:
-    settings = _settings(triton) | {"GATEWAY_BINDING_WITHOUT_TOKEN": "true"}
-    with running("gateway", "--port", "0", "--triton-url", triton.address, **settings) as program:
+def open_gateway(real_triton: TritonServer) -> Iterator[Program]:
+    settings = _settings(real_triton) | {"GATEWAY_BINDING_WITHOUT_TOKEN": "true"}
+    with running("gateway", "--port", "0", "--triton-url", real_triton.address, **settings) as program:
         yield program
 
 
 @pytest.fixture(scope="session")
-def hasty_gateway(triton: TritonServer) -> Iterator[Program]:
+def hasty_gateway(real_triton: TritonServer) -> Iterator[Program]:
     """A gateway that gives a text less time than a long one takes."""
-    settings = _settings(triton) | {"GATEWAY_REQUEST_TIMEOUT_S": "0.01"}
-    with running("gateway", "--port", "0", "--triton-url", triton.address, **settings) as program:
+    settings = _settings(real_triton) | {"GATEWAY_REQUEST_TIMEOUT_S": "0.01"}
+    with running("gateway", "--port", "0", "--triton-url", real_triton.address, **settings) as program:
         yield program
 
 
 @pytest.fixture(scope="session")
-def small_gateway(triton: TritonServer) -> Iterator[Program]:
+def small_gateway(real_triton: TritonServer) -> Iterator[Program]:
     """A gateway that works on one text at a time."""
-    settings = _settings(triton) | {
+    settings = _settings(real_triton) | {
         "GATEWAY_MAX_REQUESTS_IN_FLIGHT": "1",
         "GATEWAY_MAX_BATCH_TEXTS": "1",
         "GATEWAY_REQUEST_TIMEOUT_S": "60",
     }
-    with running("gateway", "--port", "0", "--triton-url", triton.address, **settings) as program:
+    with running("gateway", "--port", "0", "--triton-url", real_triton.address, **settings) as program:
         yield program
 
 
@@ -84,10 +75,10 @@ def busy_gateway(small_gateway: Program) -> Iterator[Program]:
 
 
 @pytest.fixture(scope="session")
-def rated_gateway(triton: TritonServer) -> Iterator[Program]:
+def rated_gateway(real_triton: TritonServer) -> Iterator[Program]:
     """A gateway that takes one text a minute."""
-    settings = _settings(triton) | {"GATEWAY_REQUESTS_PER_MINUTE": "1", "GATEWAY_MAX_BATCH_TEXTS": "1"}
-    with running("gateway", "--port", "0", "--triton-url", triton.address, **settings) as program:
+    settings = _settings(real_triton) | {"GATEWAY_REQUESTS_PER_MINUTE": "1", "GATEWAY_MAX_BATCH_TEXTS": "1"}
+    with running("gateway", "--port", "0", "--triton-url", real_triton.address, **settings) as program:
         yield program
 
 

@@ -1,4 +1,4 @@
-"""The real gateway as a process of its own, before a fake Triton in a thread of the test's process.
+"""The real gateway as a process of its own, before the real Triton or a fake one.
 
 For programs that drive the gateway from outside: their work must not share its event loop.
 """
@@ -15,6 +15,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from embedded.server import RESTRICTED_KEY, TritonServer
 
 from .fake_triton import FakeTriton
 from .harness import ACCOUNT, ANY_TOKEN, TOKEN
@@ -45,15 +47,35 @@ def triton_in_a_thread(fake: FakeTriton) -> Iterator[FakeTriton]:
 
 
 @contextmanager
+def gateway_before_fake(log: Path, **settings: str) -> Iterator[int]:
+    """Run the gateway before a fake Triton, as ``gateway_process`` does."""
+    with (
+        triton_in_a_thread(FakeTriton()) as triton,
+        gateway_process(log, GATEWAY_TRITON_URL=triton.url, **settings) as port,
+    ):
+        yield port
+
+
+@contextmanager
+def gateway_before_real(log: Path, triton: TritonServer, **settings: str) -> Iterator[int]:
+    """Run the gateway before the real Triton, as ``gateway_process`` does."""
+    reached = {
+        "GATEWAY_TRITON_URL": triton.address,
+        "GATEWAY_TRITON_METADATA_KEY": f"{RESTRICTED_KEY}={triton.secret}",
+    }
+    try:
+        with gateway_process(log, **reached, **settings) as port:
+            yield port
+    finally:
+        assert triton.poll() is None, "Triton has ended"
+
+
+@contextmanager
 def gateway_process(log: Path, **settings: str) -> Iterator[int]:
-    """Run the gateway before a fake Triton; give its port. Its log must not show a defect at the end."""
+    """Run the gateway; give its port. Its log must not show a defect at the end."""
     given = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
-    with triton_in_a_thread(FakeTriton()) as triton, log.open("wb") as stderr:
-        given |= {
-            "GATEWAY_PORT": "0",
-            "GATEWAY_TRITON_URL": triton.url,
-            "GATEWAY_API_TOKENS": f"{ACCOUNT}:{TOKEN},*:{ANY_TOKEN}",
-        }
+    given |= {"GATEWAY_PORT": "0", "GATEWAY_API_TOKENS": f"{ACCOUNT}:{TOKEN},*:{ANY_TOKEN}"}
+    with log.open("wb") as stderr:
         process = subprocess.Popen(
             [sys.executable, "-W", "error", "-c", _PROGRAM], env=given | settings, stderr=stderr, cwd=_ROOT
         )

@@ -6,14 +6,15 @@ import re
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from .browser import headless_chromium
 from .fake_triton import SST2
 from .harness import ACCOUNT, TOKEN
-from .live import gateway_process
+from .live import gateway_before_fake
 
 PHONE = (360, 740)
 DESKTOP = (1200, 900)
@@ -65,7 +66,7 @@ class Visit:
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     log = tmp_path_factory.mktemp("playground") / "log"
-    with gateway_process(log, GATEWAY_MAX_BATCH_TEXTS="3") as port:
+    with gateway_before_fake(log, GATEWAY_MAX_BATCH_TEXTS="3") as port:
         yield f"http://127.0.0.1:{port}"
 
 
@@ -204,6 +205,17 @@ def test_errors_are_said_in_the_words_of_the_api(visit: Visit) -> None:
     visit.classify()
     expect(alert).to_contain_text("The gateway did not answer.")
     visit.complaints = [text for text in visit.complaints if "net::ERR_FAILED" not in text]
+
+
+def test_the_list_of_models_has_those_of_every_page(visit: Visit) -> None:
+    def two_a_page(route: Route) -> None:
+        (page,) = parse_qs(urlsplit(route.request.url).query)["page"]
+        names = {"1": ["@a/1", "@a/2"], "2": ["@a/3"]}.get(page, [])
+        route.fulfill(json={"success": True, "result": [{"name": name} for name in names]})
+
+    visit.page.route("**/ai/models/search**", two_a_page)
+    visit.enter_token()
+    expect(visit.page.get_by_label("Model").locator("option")).to_have_text(["@a/1", "@a/2", "@a/3"])
 
 
 def test_enter_in_the_field_of_the_token_classifies(visit: Visit) -> None:
