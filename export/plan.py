@@ -35,7 +35,7 @@ class ExportPlan:
         limits: of the gate, by precision.
         timing: how time is taken; None takes none.
         all_precisions: build and report FP32, FP16 and INT8, not only what is published.
-        instances: copies of the encoder that run at once.
+        instances: copies of the encoder that run at once; None is the target's usual number.
         compare_openvino: put OpenVINO into the report as well.
     """
 
@@ -51,7 +51,7 @@ class ExportPlan:
     limits: Mapping[str, Limits] = field(default_factory=lambda: DEFAULT_LIMITS)
     timing: TimingSettings | None = field(default_factory=TimingSettings)
     all_precisions: bool = True
-    instances: int = 2
+    instances: int | None = None
     compare_openvino: bool = False
 
     def __post_init__(self) -> None:

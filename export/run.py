@@ -28,7 +28,7 @@ from export.repository.inventory import refuse_conflict
 from export.repository.publish import publish_model
 from export.samples import own_texts
 from export.source import Source, read_source
-from export.spec import ServedModel, ensemble_name
+from export.spec import INSTANCES, ServedModel, ensemble_name
 from export.tensorrt.export import write_plan_graphs, write_plan_kit
 from export.verify import verify_fp32
 
@@ -224,5 +224,5 @@ def _served(plan: ExportPlan, source: Source, file: Path) -> ServedModel:
         tokenizer_sha256=checkpoint.tokenizer_sha256,
         model_sha256=sha256(file),
         pad_id=checkpoint.pad_id,
-        instances=plan.instances,
+        instances=plan.instances or INSTANCES[plan.target],
     )

@@ -13,6 +13,8 @@ LENGTH_BUCKETS = (16, 32, 64, 128, 256, 512)
 MAX_BATCH_SIZE = 64
 # Who runs the encoder: python with ONNX Runtime inside, Triton's ONNX Runtime backend, a TensorRT plan.
 TARGETS = ("cpu", "onnxruntime", "tensorrt")
+# One process has a thread for each core; on a GPU, one copy computes while another's batch is gathered.
+INSTANCES = {"cpu": 1, "onnxruntime": 2, "tensorrt": 2}
 PREFIX = "tritonflare."
 TASK = "Text Classification"
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification")
@@ -65,8 +67,8 @@ class ServedModel:
     """Of the ONNX file: the one that is served, or the one that a plan is built from."""
     pad_id: int = 0
     """The token that fills a row up; RoBERTa's is 1."""
-    instances: int = 2
-    """How many copies of the encoder run at once, on a GPU: for each GPU."""
+    instances: int = 1
+    """How many copies of the encoder run at once: on a GPU, for each GPU; on a CPU they share the cores."""
     version: int = 1
     """The folder that Triton serves; publishing sets it."""
 

@@ -7,7 +7,6 @@ import logging.config
 import traceback
 from types import TracebackType
 
-ACCESS_LOGGER = "tritonflare.access"
 _FORMAT = "%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s"
 
 
@@ -32,6 +31,9 @@ def configure_logging(level: str) -> None:
 
     uvicorn's own access log stays off (it would write query strings); grpc and asyncio only warn.
     """
+    # Nothing of this is in the format, and each record would pay for it ("Optimization" in its manual).
+    logging._srcfile = None
+    logging.logThreads = logging.logMultiprocessing = logging.logProcesses = False
     logging.config.dictConfig(
         {
             "version": 1,

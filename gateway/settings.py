@@ -82,6 +82,22 @@ class Settings(BaseSettings):
         description="Texts an account may send in a minute; above it 429, code 3021. 0 is no limit; "
         "Cloudflare's own is 2000.",
     )
+    call_slots: int = Field(
+        4,
+        gt=0,
+        description="Calls to Triton under way at once for each model; texts that find no free one leave "
+        "together in the next.",
+    )
+    max_call_texts: int = Field(
+        32, gt=0, description="Most texts in one call to Triton; 1 sends each by itself."
+    )
+    call_length_ratio: float = Field(
+        4.0,
+        ge=1,
+        allow_inf_nan=False,
+        description="Texts in one call are at most this many times as long, in bytes, as the oldest of them, "
+        "and as much shorter: a short text does not wait for a long one.",
+    )
     max_batch_texts: int = Field(
         100, gt=0, description="Texts in one request (`requests`); above it 400, code 5006."
     )
@@ -117,6 +133,12 @@ class Settings(BaseSettings):
     )
     drain_timeout_s: int = Field(
         15, gt=0, description="Time that requests in flight get to finish at shutdown."
+    )
+    access_log_share: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Share of the successful requests that get a line in the log; all others always do.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe log line written to stderr."

@@ -54,7 +54,7 @@ def _path(exists: bool = False) -> click.Path:
     help="How INT8 multiplies; auto measures all of them here and takes the fastest that passes the gate.",
 )
 @click.option(
-    "--instances", type=click.IntRange(1), default=2, show_default=True, help="Copies of the encoder."
+    "--instances", type=click.IntRange(1), help="Copies of the encoder [1 on a CPU, 2 for each GPU]."
 )
 @click.option(
     "--eval",

@@ -159,6 +159,8 @@ class Catalogue:
             except MalformedEntry as exc:
                 complaints.add(f"ensemble {ensemble.name} is not served: {exc}")
                 continue
+            if model == self._models.get(model.name):
+                model = self._models[model.name]  # what is unchanged stays the very same object
             kept = models.setdefault(model.name, model)
             if kept is not model:
                 complaints.add(

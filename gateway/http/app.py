@@ -1,4 +1,4 @@
-"""The ASGI application: lifespan, routing, the one renderer of errors, access log, metrics."""
+"""The application: routing, the one renderer of errors, access log, metrics."""
 
 from __future__ import annotations
 
@@ -6,41 +6,32 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Sequence
 from uuid import uuid4
 
-from starlette.types import Message, Receive, Scope, Send
-
+from gateway.access_log import AccessLog
 from gateway.domain.errors import AiError, BackendUnavailable, TritonflareError, UnknownError
 from gateway.http import binding_form, envelope
-from gateway.http.asgi import Header, Request, Response, headers_of, send_response
 from gateway.http.auth import authenticate
 from gateway.http.local import is_local_binding
+from gateway.http.message import Header, Request, Response
 from gateway.http.metrics import Metrics
 from gateway.http.miniflare import unwrap_miniflare
 from gateway.http.router import Route, Router
-from gateway.logs import ACCESS_LOGGER
 from gateway.tokens import TokenTable
 
 _log = logging.getLogger("tritonflare.http")
-_access = logging.getLogger(ACCESS_LOGGER)
-
-Lifespan = Callable[[], AbstractAsyncContextManager[None]]
-
-_NO_SCOPE: Scope = {"type": "http", "method": "-"}
-"""What is known of bytes that are no request."""
 
 
 class App:
-    """The gateway as an ASGI application."""
+    """The gateway as a function from request to response."""
 
     def __init__(
         self,
         routes: Sequence[Route],
         tokens: TokenTable,
         metrics: Metrics,
-        lifespan: Lifespan,
+        access_log: AccessLog,
         *,
         binding_without_token: bool = False,
     ) -> None:
@@ -49,38 +40,23 @@ class App:
         self._tokens = tokens
         self._binding_without_token = binding_without_token
         self._metrics = metrics
-        self._lifespan = lifespan
+        self._access_log = access_log
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one ASGI scope: ``http`` or ``lifespan``."""
-        if scope["type"] == "lifespan":
-            await self._run_lifespan(receive, send)
-        elif scope["type"] == "http":
-            await self._serve(scope, receive, send)
-        else:
-            raise NotImplementedError(f"ASGI scope {scope['type']}")
-
-    async def _run_lifespan(self, receive: Receive, send: Send) -> None:
-        await receive()
-        async with self._lifespan():
-            await send({"type": "lifespan.startup.complete"})
-            await receive()
-        await send({"type": "lifespan.shutdown.complete"})
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, request: Request) -> tuple[Response, list[Header]]:
+        """Answer a request, log and count it; return the answer with its headers."""
         started = time.perf_counter()
-        request = Request(scope, receive, _new_ray_id())
+        request.ray_id = _new_ray_id()
         response = await self._answer(request)
-        seconds = time.perf_counter() - started
-        self._record(request, response, seconds)
-        await send_response(request, response, send)
+        self._record(request, response, time.perf_counter() - started)
+        return response, _headers_of(request, response)
 
     def refuse(self, error: TritonflareError) -> tuple[Response, list[Header]]:
         """Render, log and count the refusal of what never became a request; return it with its headers."""
-        request = Request(_NO_SCOPE, _receive_nothing, _new_ray_id())
+        request = Request("-", "")
+        request.ray_id = _new_ray_id()
         response = _failure(error, request)
         self._record(request, response, 0.0)
-        return response, headers_of(request, response)
+        return response, _headers_of(request, response)
 
     async def _answer(self, request: Request) -> Response:
         """Run the handler; the one place where an exception becomes an answer."""
@@ -107,16 +83,11 @@ class App:
     def _record(self, request: Request, response: Response, seconds: float) -> None:
         if request.api:
             self._metrics.request_done(request.model_label, response.code, response.status, seconds)
-        _access.log(
-            logging.INFO if request.api else logging.DEBUG,
-            "%s %s status=%d code=%d ms=%.1f ray=%s id=%s",
-            request.method,
-            request.route,
-            response.status,
-            response.code,
-            1000 * seconds,
-            request.ray_id,
-            request.ai_request_id or "-",
+        self._access_log.add(
+            api=request.api,
+            ok=response.status < 400,
+            line=f"{request.method} {request.route} status={response.status} code={response.code} "
+            f"ms={1000 * seconds:.1f} ray={request.ray_id} id={request.ai_request_id or '-'}",
         )
 
 
@@ -124,8 +95,14 @@ def _new_ray_id() -> str:
     return f"{secrets.token_hex(8)}-TFL"
 
 
-async def _receive_nothing() -> Message:
-    return {"type": "http.disconnect"}
+def _headers_of(request: Request, response: Response) -> list[Header]:
+    """The headers that every answer carries, the ray id among them, and then its own."""
+    return [
+        (b"content-type", response.content_type),
+        (b"content-length", b"%d" % len(response.body)),
+        (b"cf-ray", request.ray_id.encode()),
+        *response.headers,
+    ]
 
 
 def _failure(error: TritonflareError, request: Request) -> Response:

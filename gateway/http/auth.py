@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.domain.errors import ForeignAccount, MalformedCredentials, MissingCredentials, UnknownToken
-from gateway.http.asgi import Request
+from gateway.http.message import Request
 from gateway.tokens import Access, TokenTable, is_token68
 
 

@@ -8,8 +8,8 @@ from gateway.domain.catalogue import Model
 from gateway.domain.errors import AiError, BadInput
 from gateway.domain.service import BatchItem, Classification, Classifier
 from gateway.domain.validate import reference_of, text_of
-from gateway.http.asgi import Request
 from gateway.http.limits import Admission, Interrupt
+from gateway.http.message import Request
 from gateway.http.metrics import Metrics
 from gateway.http.rate import RateLimit
 
@@ -40,7 +40,7 @@ class BatchRunner:
         with self._admission.places(len(inputs) - 1):
             read = [_read(item) for item in inputs]
             texts = [text for _, text in read if isinstance(text, str)]
-            interrupt.watch_for_disconnect(request.receive)
+            interrupt.watch_for_disconnect(request)
             answers = iter(await self._classifier.classify_all(model, texts, interrupt.remaining_s()))
             items = [
                 BatchItem(reference, next(answers) if isinstance(text, str) else text)

@@ -22,9 +22,10 @@ from gateway.domain.errors import BadInput, MalformedBody, NoRoute
 from gateway.domain.service import Classification, Classifier
 from gateway.domain.validate import parse_json, requests_of, text_of, wants_queue
 from gateway.http import binding_form, tensor
-from gateway.http.asgi import Request, Response, read_body
 from gateway.http.batch import BatchRunner
+from gateway.http.body import read_body
 from gateway.http.limits import Admission, Interrupt
+from gateway.http.message import Request, Response
 from gateway.http.metrics import Metrics
 from gateway.http.rate import RateLimit
 from gateway.http.router import Handler, Route
@@ -90,7 +91,7 @@ class Binding:
                 items = await self._batches.run(request, model, requests, interrupt)
                 return binding_form.batch(items, ai_request_id)
             text = text_of(inputs)
-            interrupt.watch_for_disconnect(request.receive)
+            interrupt.watch_for_disconnect(request)
             answer = await self._classifier.classify(model, text, interrupt.remaining_s())
         self._metrics.text_classified(model.name, answer)
         return _render(answer, version, ai_request_id, debug=_wants_debug(payload))

@@ -17,7 +17,7 @@ import msgspec
 from gateway.domain.errors import AiError, BadInput, TritonflareError
 from gateway.domain.service import BatchItem, Classification
 from gateway.http import envelope
-from gateway.http.asgi import Header, Response
+from gateway.http.message import Header, Response
 
 _encode = msgspec.json.Encoder().encode
 _NAME = "AiError"

@@ -13,7 +13,7 @@ from gateway.domain.errors import AiError, FrontError, MethodNotSupported, Trito
 from gateway.domain.scores import Score, best_first
 from gateway.domain.service import BatchItem, Classification
 from gateway.domain.validate import ResultShape
-from gateway.http.asgi import Header, Response
+from gateway.http.message import Header, Response
 
 _encode = msgspec.json.Encoder().encode
 

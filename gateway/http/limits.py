@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-
-from starlette.types import Receive
+from typing import Protocol
 
 from gateway.domain.errors import ClientDisconnected, DeadlineExceeded, Overloaded, TritonflareError
 
@@ -48,6 +47,14 @@ class Admission:
             self.in_flight -= count
 
 
+class Connection(Protocol):
+    """Where a request came from."""
+
+    def when_lost(self, callback: Callable[[], None] | None) -> None:
+        """Have ``callback`` called once the caller has hung up, at once if that is so already."""
+        ...
+
+
 class Interrupt:
     """Ends the block it guards when time is up or when the caller hangs up.
 
@@ -59,7 +66,7 @@ class Interrupt:
         self._loop = asyncio.get_running_loop()
         self._timeout_s = timeout_s
         self._reason: TritonflareError | None = None
-        self._watch: asyncio.Task[None] | None = None
+        self._connection: Connection | None = None
 
     def __enter__(self) -> Interrupt:
         self._task = asyncio.current_task()
@@ -71,13 +78,12 @@ class Interrupt:
         """Seconds left."""
         return self._ends - time.monotonic()
 
-    def watch_for_disconnect(self, receive: Receive) -> None:
-        """From now on, end the block when the caller hangs up. The body must have been read."""
-        self._watch = self._loop.create_task(self._wait_for_disconnect(receive))
+    def watch_for_disconnect(self, connection: Connection) -> None:
+        """From now on, end the block when the caller hangs up; reading the body notices by itself."""
+        self._connection = connection
+        connection.when_lost(self._hung_up)
 
-    async def _wait_for_disconnect(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
+    def _hung_up(self) -> None:
         self._end(ClientDisconnected())
 
     def _end(self, reason: TritonflareError) -> None:
@@ -89,8 +95,8 @@ class Interrupt:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._timer.cancel()
-        if self._watch is not None:
-            self._watch.cancel()
+        if self._connection is not None:
+            self._connection.when_lost(None)
         if self._reason is not None and isinstance(error, asyncio.CancelledError):
             if sys.version_info >= (3, 11) and self._task is not None:
                 self._task.uncancel()

@@ -7,7 +7,7 @@ developer's browser, by a cross-site request or by DNS rebinding.
 
 from __future__ import annotations
 
-from gateway.http.asgi import Request
+from gateway.http.message import Address, Request
 from gateway.http.miniflare import BINDING_HOST
 from gateway.loopback import is_loopback
 
@@ -26,9 +26,9 @@ def is_local_binding(request: Request) -> bool:
     that are sent must be right); no header of a browser or a proxy; Host is a loopback name or the
     binding's own; and a header, or the Host, that only a binding sends.
     """
-    if not (_loopback_end(request, "client") and _loopback_end(request, "server")):
+    if not (_loopback_end(request.client) and _loopback_end(request.server)):
         return False
-    sent = {name for name, _ in request.scope["headers"]}
+    sent = {name for name, _ in request.all_headers}
     if not sent.isdisjoint((*_CREDENTIALS, *_BROWSER, *_PROXY)):
         return False
     hosts = [_host_name(value) for value in request.headers(b"host")]
@@ -37,9 +37,8 @@ def is_local_binding(request: Request) -> bool:
     return BINDING_HOST in hosts or not sent.isdisjoint(_BINDING)
 
 
-def _loopback_end(request: Request, end: str) -> bool:
-    address = request.scope.get(end)
-    return address is not None and is_loopback(address[0])
+def _loopback_end(end: Address | None) -> bool:
+    return end is not None and is_loopback(end[0])
 
 
 def _host_name(value: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -50,6 +51,26 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
+        self._call_texts = Histogram(
+            "tritonflare_call_texts",
+            "Texts in one inference call to Triton.",
+            buckets=(1, 2, 4, 8, 16, 32, 64),
+            registry=self._registry,
+        )
+        self._queue = Histogram(
+            "tritonflare_queue_duration_seconds",
+            "Time that the oldest text of a call has waited for a call slot.",
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        # Looking a child up by its labels costs more than counting: the labels are few, so all are kept.
+        self._of_outcome = cache(
+            lambda model, code, status: (
+                self._requests.labels(model, str(code), str(status)).inc,
+                self._duration.labels(model).observe,
+            )
+        )
+        self._tokens_of = cache(lambda model: self._tokens.labels(model).inc)
         Gauge(
             "tritonflare_requests_in_flight",
             "Requests between admission and answer; each text of a batch counts as one.",
@@ -61,14 +82,20 @@ class Metrics:
 
     def request_done(self, model: str, code: int, status: int, seconds: float) -> None:
         """Count one finished API request."""
-        self._requests.labels(model, str(code), str(status)).inc()
-        self._duration.labels(model).observe(seconds)
+        count, observe = self._of_outcome(model, code, status)
+        count()
+        observe(seconds)
 
     def text_classified(self, model: str, answer: Classification) -> None:
         """Count the tokens of one answer."""
-        self._tokens.labels(model).inc(answer.tokens)
+        self._tokens_of(model)(answer.tokens)
         if answer.truncated:
             self._truncated.labels(model).inc()
+
+    def call_sent(self, texts: int, waited_s: float) -> None:
+        """Count one call of several texts."""
+        self._call_texts.observe(texts)
+        self._queue.observe(waited_s)
 
     def triton_called(self, outcome: str, seconds: float) -> None:
         """Count one inference call."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from gateway.domain.errors import NoRoute
-from gateway.http.asgi import Request
+from gateway.http.message import Request
 
 BINDING_HOST = "workers-binding.ai"
 """The host that the AI binding calls; it names the binding and is never looked up."""
@@ -39,7 +39,7 @@ def unwrap_miniflare(request: Request) -> None:
         raise NoRoute
     inner = [
         (name[len(_PREFIX) :], value)
-        for name, value in request.scope["headers"]
+        for name, value in request.all_headers
         if name.startswith(_PREFIX) and name[len(_PREFIX) :] not in _FRAMING
     ]
     request.retarget(url.path, url.query, inner)

@@ -11,7 +11,7 @@ from gateway.domain import search
 from gateway.domain.catalogue import Catalogue, Model
 from gateway.domain.errors import BackendUnavailable, BadInput
 from gateway.http import envelope
-from gateway.http.asgi import Request, Response
+from gateway.http.message import Request, Response
 
 _PER_PAGE = 100
 

@@ -6,7 +6,7 @@ import msgspec
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from gateway.domain.monitor import Monitor
-from gateway.http.asgi import Request, Response
+from gateway.http.message import Request, Response
 from gateway.http.metrics import Metrics
 
 

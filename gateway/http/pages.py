@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.http.asgi import Header, Request, Response
+from gateway.http.message import Header, Request, Response
 from gateway.http.router import Handler
 
 _FOLDER = Path(__file__).parent / "static"

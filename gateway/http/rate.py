@@ -10,7 +10,7 @@ from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
 from gateway.domain.errors import RateLimited
-from gateway.http.asgi import Request
+from gateway.http.message import Request
 from gateway.tokens import ANY_ACCOUNT
 
 _LEAST_RETRY_AFTER_S = 0.1

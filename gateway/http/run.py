@@ -18,9 +18,10 @@ from gateway.domain.validate import (
     wants_queue,
 )
 from gateway.http import envelope
-from gateway.http.asgi import Request, Response, read_body
 from gateway.http.batch import BatchRunner
+from gateway.http.body import read_body
 from gateway.http.limits import Admission, Interrupt
+from gateway.http.message import Request, Response
 from gateway.http.metrics import Metrics
 from gateway.http.rate import RateLimit
 
@@ -104,7 +105,7 @@ class RunModel:
             items = await self._batches.run(request, model, inputs, interrupt)
             return envelope.batch(items, shape, ai_request_id)
         text = text_of(payload)
-        interrupt.watch_for_disconnect(request.receive)
+        interrupt.watch_for_disconnect(request)
         answer = await self._classifier.classify(model, text, interrupt.remaining_s())
         self._metrics.text_classified(model.name, answer)
         return envelope.classification(answer, shape, ai_request_id)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from gateway.domain.errors import InvalidToken
 from gateway.http import envelope
-from gateway.http.asgi import Request, Response
 from gateway.http.auth import token_of
+from gateway.http.message import Request, Response
 from gateway.tokens import Access, TokenTable, token_id
 
 _ACTIVE = {"code": 10000, "message": "This API Token is valid and active", "type": None}

@@ -17,9 +17,9 @@ from gateway.domain.errors import (
     NoRoute,
     UnknownToken,
 )
-from gateway.http.asgi import Request, Response
 from gateway.http.auth import authenticate
 from gateway.http.local import is_local_binding
+from gateway.http.message import Request, Response
 from gateway.http.router import Route, Router
 from gateway.tokens import Access, load_tokens
 

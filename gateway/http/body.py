@@ -1,13 +1,40 @@
-"""Compressed request bodies."""
+"""Reading a bounded request body, compressed or not."""
 
 from __future__ import annotations
 
 import zlib
 
 from gateway.domain.errors import BodyTooLarge, MalformedBody
+from gateway.http.message import Request
 
 _GZIP = 16 + zlib.MAX_WBITS
 """The gzip format alone, with zlib's largest window."""
+
+
+async def read_body(request: Request, limit_bytes: int) -> bytes:
+    """Read the whole body; one in gzip is decompressed.
+
+    Raises:
+        BodyTooLarge: announced, real or decompressed size above ``limit_bytes``.
+        MalformedBody: the body begins as gzip and is not.
+        ClientDisconnected: the caller left before the end.
+    """
+    if not request.complete:
+        announced = request.headers(b"content-length")
+        if announced and _exceeds(announced[0], limit_bytes):
+            raise BodyTooLarge(limit_bytes)
+    while request.size <= limit_bytes and not request.complete:
+        await request.more()
+    if request.size > limit_bytes:
+        raise BodyTooLarge(limit_bytes)
+    body = b"".join(request.parts)
+    return gunzip(body, limit_bytes) if is_gzip(body) else body
+
+
+def _exceeds(length: str, limit_bytes: int) -> bool:
+    """Whether an announced length is one and too large; the parser has checked that it is a number."""
+    digits = length.lstrip("0") or "0"
+    return len(digits) > len(str(limit_bytes)) or int(digits) > limit_bytes
 
 
 def is_gzip(body: bytes) -> bool:

@@ -1,0 +1,223 @@
+"""Coalescing: texts that arrive while the model server is busy leave together in the next call.
+
+A text that finds a free call slot leaves in the same turn of the event loop; all others wait, and each
+slot that becomes free takes its share of them, the oldest first. A call costs the gateway and Triton
+about as much for many texts as for one, and a lone request waits for nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from gateway.domain.backend import Backend, RawScores
+from gateway.domain.catalogue import Model
+from gateway.domain.errors import AiError, BackendFailed, DeadlineExceeded
+
+_log = logging.getLogger("tritonflare.coalesce")
+
+Answer = RawScores | AiError
+ObserveCall = Callable[[int, float], None]
+"""Told of each call how many texts it takes and how many seconds the oldest of them has waited."""
+
+CALL_BYTES = 256 * 1024
+"""Most text in one call, unless a single one is longer: tokenizing it holds the others up for 0.1 s."""
+SHORT_BYTES = 64
+"""Texts up to here are as good as equally long."""
+_LEAST_DEAD = 64
+
+
+@dataclass(frozen=True, slots=True)
+class CoalescingLimits:
+    """See the settings of the same names."""
+
+    call_slots: int
+    max_call_texts: int
+    call_length_ratio: float
+
+
+class _Text:
+    """A text on its way; its answer is set once, an error too, and cancelled if nobody waits for it."""
+
+    __slots__ = ("answer", "arrived", "call", "data", "ends")
+
+    def __init__(self, data: bytes, arrived: float, ends: float, answer: asyncio.Future[Answer]) -> None:
+        self.data = data
+        self.arrived = arrived
+        self.ends = ends
+        self.answer = answer
+        self.call: _Call | None = None
+
+
+class _Call:
+    """Texts that were sent together; when nobody waits for any of them, the call is cancelled."""
+
+    __slots__ = ("live", "task", "texts")
+
+    def __init__(self, texts: list[_Text]) -> None:
+        self.texts = texts
+        self.live = len(texts)
+        self.task: asyncio.Task[None] | None = None
+
+
+class _Queue:
+    """The texts of one model that wait, the oldest first."""
+
+    __slots__ = ("dead", "free", "model", "scheduled", "waiting")
+
+    def __init__(self, model: Model, slots: int) -> None:
+        self.model = model
+        self.free = slots
+        self.waiting: deque[_Text] = deque()
+        self.scheduled = False
+        self.dead = 0
+        """How many of them nobody waits for any more."""
+
+    def abandon(self, text: _Text) -> None:
+        """Forget what a text holds, and every so often all that are dead, so that they cannot pile up."""
+        text.data = b""
+        self.dead += 1
+        if self.dead >= _LEAST_DEAD and 2 * self.dead > len(self.waiting):
+            self.waiting = deque(text for text in self.waiting if not text.answer.done())
+            self.dead = 0
+
+    def take(self, limits: CoalescingLimits, now: float) -> list[_Text]:
+        """Remove the oldest text and those that fit it, up to this slot's share; the dead are dropped."""
+        share = min(-(-len(self.waiting) // self.free), limits.max_call_texts, self.model.max_batch_size)
+        taken: list[_Text] = []
+        passed: list[_Text] = []
+        least = most = room = 0.0
+        while self.waiting and len(taken) < share:
+            text = self.waiting.popleft()
+            size = len(text.data)
+            if text.answer.done():
+                self.dead = max(0, self.dead - 1)
+            elif text.ends <= now:
+                text.answer.set_result(DeadlineExceeded())
+            elif not taken:
+                least = size / limits.call_length_ratio
+                most = max(size, SHORT_BYTES) * limits.call_length_ratio
+                room = CALL_BYTES - size
+                taken.append(text)
+            elif size <= room and least <= max(size, SHORT_BYTES) and size <= most:
+                room -= size
+                taken.append(text)
+            else:
+                passed.append(text)
+        self.waiting.extendleft(reversed(passed))
+        return taken
+
+
+class Coalescer:
+    """One text in, one answer out, over a Backend that takes many; for the event loop that runs it."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        limits: CoalescingLimits,
+        observe: ObserveCall = lambda texts, waited_s: None,
+    ) -> None:
+        self._backend = backend
+        self._limits = limits
+        self._observe = observe
+        self._queues: dict[str, _Queue] = {}
+        self._calls: set[asyncio.Task[None]] = set()
+
+    async def classify(self, model: Model, texts: Sequence[bytes], deadline_s: float) -> list[Answer]:
+        """Run the model on ``texts`` (UTF-8); return for each, in order, its scores or its own error.
+
+        The texts may leave in different calls, and meet those of other requests. When this coroutine is
+        cancelled, texts that were not sent yet never are.
+        """
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        queue = self._queue(model)
+        waiting = [_Text(data, now, now + deadline_s, loop.create_future()) for data in texts]
+        queue.waiting.extend(waiting)
+        self._schedule(queue, loop)
+        try:
+            return [await text.answer for text in waiting]
+        except asyncio.CancelledError:
+            for text in waiting:
+                self._abandon(queue, text)
+            raise
+
+    async def close(self) -> None:
+        """Cancel the calls under way; whoever waits for them gets BackendFailed."""
+        for call in self._calls:
+            call.cancel()
+        await asyncio.gather(*self._calls, return_exceptions=True)
+
+    def _queue(self, model: Model) -> _Queue:
+        queue = self._queues.get(model.ensemble)
+        if queue is None or (queue.model is not model and queue.model != model):
+            # Texts that were meant for the model as it was keep their queue until it is empty.
+            queue = self._queues[model.ensemble] = _Queue(model, self._limits.call_slots)
+        return queue
+
+    def _schedule(self, queue: _Queue, loop: asyncio.AbstractEventLoop) -> None:
+        """Send at the end of this turn of the loop: what else arrives in it goes along."""
+        if queue.free and queue.waiting and not queue.scheduled:
+            queue.scheduled = True
+            loop.call_soon(self._send, queue, loop)
+
+    def _send(self, queue: _Queue, loop: asyncio.AbstractEventLoop) -> None:
+        queue.scheduled = False
+        now = loop.time()
+        while queue.free and queue.waiting:
+            texts = queue.take(self._limits, now)
+            if not texts:
+                break
+            queue.free -= 1
+            self._observe(len(texts), now - texts[0].arrived)
+            call = _Call(texts)
+            for text in texts:
+                text.call = call
+            call.task = loop.create_task(self._run(queue, call))
+            self._calls.add(call.task)
+
+    async def _run(self, queue: _Queue, call: _Call) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await self._answer(queue.model, call.texts, loop)
+        except Exception:
+            _log.exception("a call for %s failed", queue.model.name)
+        finally:
+            for text in call.texts:
+                if not text.answer.done():
+                    text.answer.set_result(BackendFailed())
+            queue.free += 1
+            self._calls.discard(call.task)  # set right after it was made
+            self._schedule(queue, loop)
+
+    async def _answer(self, model: Model, texts: list[_Text], loop: asyncio.AbstractEventLoop) -> None:
+        """Set the answers of ``texts``; a call that fails is repeated for each of them alone."""
+        deadline_s = max(text.ends for text in texts) - loop.time()
+        answers: Sequence[Answer]
+        try:
+            answers = await self._backend.classify(model, [text.data for text in texts], deadline_s)
+        except BackendFailed as exc:
+            if len(texts) > 1:
+                await asyncio.gather(*(self._answer(model, [text], loop) for text in texts))
+                return
+            answers = [exc]
+        except AiError as exc:
+            answers = [exc] * len(texts)
+        for text, answer in zip(texts, answers, strict=True):
+            if not text.answer.done():
+                text.answer.set_result(answer)
+
+    def _abandon(self, queue: _Queue, text: _Text) -> None:
+        # The one that was being waited for has been cancelled together with whoever waited.
+        if not (text.answer.cancel() or text.answer.cancelled()):
+            return
+        call = text.call
+        if call is None:
+            queue.abandon(text)
+            return
+        call.live -= 1
+        if call.live == 0 and call.task is not None:
+            call.task.cancel()

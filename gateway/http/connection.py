@@ -1,0 +1,373 @@
+"""One HTTP/1.1 connection: requests in, one answer each, in their order.
+
+httptools (llhttp) parses; this is the little that a gateway needs around it: bounds on the head in size
+and time, pipelining, back-pressure, our own refusals, an answer in one write. ARCHITECTURE.md has what
+an ASGI server between would cost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections import deque
+from collections.abc import Sequence
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Protocol, cast
+
+import httptools
+
+from gateway.domain.errors import DeadlineExceeded, MalformedRequest, TritonflareError
+from gateway.http.message import Address, Header, Request, Response
+
+MAX_HEAD_BYTES = 64 * 1024
+"""Longest request line and headers, together."""
+LINGER_S = 1.0
+"""How long what comes after an answer is read and thrown away: closing on it would reset the connection,
+and the caller would see that instead of the answer."""
+
+_HIGH_WATER_BYTES = 64 * 1024
+"""Body that is kept before somebody asks for more."""
+_STATUS_LINES = {status: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
+_UPGRADE = re.compile(rb"(?<=\r\n)upgrade:", re.IGNORECASE)
+# As long as what it replaces, so that nothing moves.
+_IGNORED = b"ignored:"
+# A line of a head that may become an Upgrade; the empty line that ends a head may not.
+_PERHAPS_UPGRADE = re.compile(rb"(?<!\r\n)\r(?:\n(?:u(?:p(?:g(?:r(?:a(?:de?)?)?)?)?)?)?)?\Z", re.IGNORECASE)
+_LONGEST_HELD = len(b"\r\nupgrade")
+_HOSTS = {"1.0": (0, 1), "1.1": (1,)}
+"""Versions that are spoken, and how many Host headers each may have."""
+
+
+class App(Protocol):
+    """What answers the requests; neither method raises."""
+
+    async def __call__(self, request: Request) -> tuple[Response, Sequence[Header]]:
+        """Answer a request, with all headers but those that belong to the connection."""
+        ...
+
+    def refuse(self, error: TritonflareError) -> tuple[Response, Sequence[Header]]:
+        """Answer what never became a request."""
+        ...
+
+
+class Connection(asyncio.Protocol):
+    """One connection; it puts itself into ``connections`` while it is open."""
+
+    def __init__(self, app: App, connections: set[Connection], keep_alive_s: float) -> None:
+        self._app = app
+        self._connections = connections
+        self._keep_alive_s = keep_alive_s
+        self._loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpRequestParser(self)
+        # What follows a request with `Connection: close` is nobody's, and no reason not to answer that one.
+        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._transport: asyncio.Transport
+        self._client: Address | None = None
+        self._server: Address | None = None
+        # What is being parsed.
+        self._url = b""
+        self._headers: list[Header] = []
+        self._incoming: Request | None = None
+        """The request whose body is being received."""
+        self._in_head = False
+        """Between the first byte of a request and the end of its head."""
+        self._head_bytes = 0
+        self._fed_bytes = 0
+        """Length of what the parser is looking at."""
+        self._begun = 0
+        """Requests that began in it."""
+        self._held = b""
+        """End of what came, kept until it is clear whether it begins an Upgrade."""
+        # What is being answered.
+        self._current: Request | None = None
+        self._waiting: deque[Request] = deque()
+        self._answered = False
+        """The answer to the current request has been written."""
+        self.task: asyncio.Task[None] | None = None
+        self._refused = False
+        self._finishing = False
+        self._writable: asyncio.Future[None] | None = None
+        self._since = 0.0
+        """When the connection became idle, or the head that is arriving began."""
+        self._timer: asyncio.TimerHandle
+
+    # --- the transport's side ---------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start the time in which the first head must come."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        self._client = transport.get_extra_info("peername")
+        self._server = transport.get_extra_info("sockname")
+        self._connections.add(self)
+        self._since = self._loop.time()
+        self._timer = self._loop.call_later(self._keep_alive_s, self._look)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell whoever works on its requests."""
+        self._connections.discard(self)
+        self._timer.cancel()
+        self._waiting.clear()
+        if self._current is not None:
+            self._current.lose()
+        self.resume_writing()
+
+    def pause_writing(self) -> None:
+        """Hold the next answer back: the caller does not read."""
+        self._writable = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+        self._writable = None
+
+    def data_received(self, data: bytes) -> None:
+        """Hide an ``Upgrade`` header from the parser, which would stop before the body.
+
+        Java's client offers h2c on every clear-text request, and a server may ignore that (RFC 9110,
+        section 7.8). A JSON body cannot be hit: a raw line break inside a string is not JSON.
+        """
+        if self._refused:
+            return
+        if self._held:
+            data, self._held = self._held + data, b""
+        if b"upgrade" in data.lower():
+            data = _UPGRADE.sub(_IGNORED, data)
+        perhaps = _PERHAPS_UPGRADE.search(data, max(0, len(data) - _LONGEST_HELD))
+        if perhaps is None:
+            self._feed(data)
+        else:
+            self._feed(data[: perhaps.start()])
+            if self._in_head:
+                self._held = perhaps[0]
+            else:
+                self._feed(perhaps[0])
+        if self._current is None and self._waiting:
+            self._next()
+
+    # --- the parser's side ------------------------------------------------------------------------
+
+    def _feed(self, data: bytes) -> None:
+        if self._refused:
+            return
+        was_in_head = self._in_head
+        self._fed_bytes, self._begun = len(data), 0
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._refuse(MalformedRequest())
+            return
+        if self._in_head:
+            if not was_in_head:
+                self._since = self._loop.time()
+            # Where other requests stand before it in the same data, that much of the head is not counted.
+            if self._begun == 0 or (not was_in_head and self._begun == 1 and self._incoming is None):
+                self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._refuse(MalformedRequest())
+
+    def on_message_begin(self) -> None:
+        """Begin a head."""
+        self._url = b""
+        self._headers = []
+        self._in_head = True
+        self._head_bytes = 0
+        self._begun += 1
+
+    def on_url(self, url: bytes) -> None:
+        """Take a part of the target."""
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header."""
+        self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """End the head and make the request.
+
+        Raises:
+            ValueError: it is too large, of another version than 1.0 and 1.1, or names no host or several
+                (RFC 9112, section 3.2); the parser turns this into one of its own errors.
+        """
+        self._in_head = False
+        version = self._parser.get_http_version()
+        headers = self._headers
+        hosts = [name for name, _ in headers].count(b"host")
+        if hosts not in _HOSTS.get(version, ()) or self._is_too_large():
+            raise ValueError("head")
+        path, query = _target(self._url)
+        request = Request(
+            self._parser.get_method().decode("ascii"),
+            path,
+            query,
+            headers,
+            client=self._client,
+            server=self._server,
+        )
+        request.keep_alive = version != "1.0" and self._parser.should_keep_alive()
+        self._incoming = request
+        self._waiting.append(request)
+        # Trailers go where nobody looks: they could bring credentials (RFC 9110, section 6.5.1).
+        self._headers = []
+
+    def _is_too_large(self) -> bool:
+        if self._head_bytes + self._fed_bytes <= MAX_HEAD_BYTES:
+            return False  # so much for almost every request
+        return len(self._url) + sum(len(name) + len(value) for name, value in self._headers) > MAX_HEAD_BYTES
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body, unless it has been answered without."""
+        request = self._incoming
+        if request is None or (request is self._current and self._answered):
+            return
+        request.add(body)
+        if request.size > _HIGH_WATER_BYTES:
+            self._transport.pause_reading()
+
+    def on_message_complete(self) -> None:
+        """End the request."""
+        if self._incoming is not None:
+            self._incoming.end()
+            self._incoming = None
+
+    # --- answering --------------------------------------------------------------------------------
+
+    def _next(self) -> None:
+        self._current = self._waiting.popleft()
+        self._answered = False
+        if self._waiting:
+            self._transport.pause_reading()  # who sends many at once waits for the answers
+        self.task = self._loop.create_task(self._serve(self._current))
+
+    async def _serve(self, request: Request) -> None:
+        request.on_wait = self._wait_for_body
+        response, headers = await self._app(request)
+        if self._writable is not None:
+            await self._writable
+        if not request.lost:
+            self._write(request, response, headers)
+            if not request.complete:
+                await self._discard(request)
+        self._current = None
+        self._since = self._loop.time()
+        if request.lost or self._transport.is_closing():
+            return
+        if self._waiting:
+            self._next()
+        elif not request.keep_alive or self._finishing:
+            self._transport.close()
+        else:
+            self._transport.resume_reading()
+
+    def _wait_for_body(self) -> None:
+        """Ask for the body, or for the rest of it."""
+        request = self._current
+        if request is not None and not request.parts and _expects_go_ahead(request):
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._transport.resume_reading()
+
+    def _write(self, request: Request, response: Response, headers: Sequence[Header]) -> None:
+        if not request.complete and request.headers(b"expect"):
+            # Who asked before sending the body may take this for a no and never send it.
+            request.keep_alive = False
+        self._answered = True
+        last = not self._waiting and (not request.keep_alive or self._finishing)
+        self._transport.write(_rendered(response, headers, close=last, with_body=request.method != "HEAD"))
+
+    async def _discard(self, request: Request) -> None:
+        """Throw away the body of a request that was answered without."""
+        self._transport.resume_reading()
+        ends = self._loop.time() + LINGER_S
+        while not (request.complete or request.lost) and self._loop.time() < ends:
+            await asyncio.sleep(0.01)
+
+    def _refuse(self, error: TritonflareError) -> None:
+        """Answer and end the connection, after the answers to requests that came in full."""
+        self._refused = True
+        self._transport.resume_reading()
+        half, self._incoming = self._incoming, None
+        there = [*filter(None, (self._current,)), *self._waiting]
+        if there and there[0] is not half:
+            if half is not None:
+                half.parts.clear()  # behind others: in its turn it gets the refusal of an empty body
+                half.size = 0
+                half.end()
+            there[-1].keep_alive = False
+            return
+        self._waiting.clear()
+        if self._current is not None:
+            self._current.lose()
+        if self._current is None or not self._answered:
+            response, headers = self._app.refuse(error)
+            self._transport.write(_rendered(response, headers, close=True, with_body=True))
+        # Closing on bytes that were not read would reset the connection, and the answer with it.
+        self._transport.write_eof()
+        self._loop.call_later(LINGER_S, self._transport.close)
+
+    # --- time and the end -------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Once in a while: end what has been idle, or in one head, for too long."""
+        if self._refused:
+            return
+        left = self._since + self._keep_alive_s - self._loop.time()
+        if self._current is not None or left > 0:
+            self._timer = self._loop.call_later(max(left, 0.01), self._look)
+        elif self._in_head:
+            self._refuse(DeadlineExceeded())
+        else:
+            self._transport.close()
+
+    def finish(self) -> None:
+        """Close after the answers to the requests that are there."""
+        self._finishing = True
+        if self._current is None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close now, whatever is under way."""
+        self._transport.abort()
+
+
+def _expects_go_ahead(request: Request) -> bool:
+    return [value.lower() for value in request.headers(b"expect")] == ["100-continue"]
+
+
+def _target(url: bytes) -> tuple[str, str]:
+    """Split a request target into path and query; in the absolute form the host is left out.
+
+    Raises:
+        httptools.HttpParserInvalidURLError: it is neither a path nor a URL.
+    """
+    if url.startswith(b"/"):
+        path, _, query = url.partition(b"#")[0].partition(b"?")
+        return path.decode("ascii"), query.decode("ascii")
+    parsed = httptools.parse_url(url)
+    return (parsed.path or b"").decode("ascii"), (parsed.query or b"").decode("ascii")
+
+
+def _rendered(response: Response, headers: Sequence[Header], *, close: bool, with_body: bool) -> bytes:
+    lines = [b"%b: %b\r\n" % header for header in headers]
+    return b"".join(
+        (
+            _STATUS_LINES[HTTPStatus(response.status)],
+            _date(int(time.time())),
+            *lines,
+            b"connection: close\r\n\r\n" if close else b"\r\n",
+            response.body if with_body else b"",
+        )
+    )
+
+
+_dates: dict[int, bytes] = {}
+
+
+def _date(second: int) -> bytes:
+    """The Date header; spelling it out takes longer than the rest of the head."""
+    line = _dates.get(second)
+    if line is None:
+        _dates.clear()
+        line = _dates[second] = b"date: %b\r\n" % formatdate(second, usegmt=True).encode()
+    return line

@@ -1,0 +1,160 @@
+"""A request and a response, as the handlers see them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl
+
+from gateway.domain.errors import ClientDisconnected
+
+Header = tuple[bytes, bytes]
+Address = tuple[str, int]
+
+JSON = b"application/json"
+"""Without a charset: the Workers binding takes only this exact value for JSON."""
+
+
+class Request:
+    """One HTTP request: what came, and what the layers learn on the way (for log and metrics).
+
+    The connection fills in the body while it arrives, and tells when the caller is gone.
+    """
+
+    __slots__ = (
+        "_changed",
+        "_hung_up",
+        "ai_request_id",
+        "all_headers",
+        "api",
+        "binding_form",
+        "client",
+        "complete",
+        "keep_alive",
+        "lost",
+        "method",
+        "model_label",
+        "on_wait",
+        "params",
+        "parts",
+        "query_string",
+        "raw_path",
+        "ray_id",
+        "route",
+        "server",
+        "size",
+    )
+
+    def __init__(
+        self,
+        method: str,
+        raw_path: str,
+        query_string: str = "",
+        headers: Sequence[Header] = (),
+        *,
+        client: Address | None = None,
+        server: Address | None = None,
+    ) -> None:
+        self.method = method
+        self.raw_path = raw_path
+        """The path as it came, still percent-encoded, without the query."""
+        self.query_string = query_string
+        self.all_headers = headers
+        self.client = client
+        self.server = server
+        self.parts: list[bytes] = []
+        self.size = 0
+        """Bytes of the body so far."""
+        self.complete = False
+        """The whole body is there."""
+        self.lost = False
+        """The caller is gone, or what he sent turned out to be no request."""
+        self.keep_alive = True
+        self.on_wait: Callable[[], None] | None = None
+        """Called when somebody waits for more of the body."""
+        self._changed: asyncio.Future[None] | None = None
+        self._hung_up: Callable[[], None] | None = None
+
+        self.ray_id = ""
+        self.route = "none"
+        self.api = True
+        """Part of the API, as opposed to the operators' endpoints."""
+        self.binding_form = False
+        """Errors are rendered as a Workers binding reads them."""
+        self.params: dict[str, str] = {}
+        self.ai_request_id: str | None = None
+        """Set once the request has reached the AI service."""
+        self.model_label = "none"
+        """The model as a metrics label: bounded, whatever callers send."""
+
+    def headers(self, name: bytes) -> list[str]:
+        """Return all values of the header ``name`` (lower case)."""
+        return [value.decode("latin-1") for key, value in self.all_headers if key == name]
+
+    def query(self, name: str) -> str | None:
+        """Return the last value of a query parameter, or None."""
+        if not self.query_string:
+            return None
+        return dict(parse_qsl(self.query_string, keep_blank_values=True)).get(name)
+
+    def retarget(self, path: str, query: str, headers: Sequence[Header] = ()) -> None:
+        """Take the request for one to another path; ``headers`` come behind those that it has."""
+        self.raw_path, self.query_string = path, query
+        self.all_headers = [*self.all_headers, *headers]
+
+    async def more(self) -> None:
+        """Wait until more of the body is there.
+
+        Raises:
+            ClientDisconnected: the caller has left before its end.
+        """
+        if not self.lost:
+            if self.on_wait is not None:
+                self.on_wait()
+            self._changed = asyncio.get_running_loop().create_future()
+            await self._changed
+        if self.lost:
+            raise ClientDisconnected
+
+    def when_lost(self, callback: Callable[[], None] | None) -> None:
+        """Have ``callback`` called once the caller has hung up, soon if that is so already."""
+        self._hung_up = callback
+        if callback is not None and self.lost:
+            asyncio.get_running_loop().call_soon(callback)
+
+    def add(self, part: bytes) -> None:
+        """Take a part of the body."""
+        self.parts.append(part)
+        self.size += len(part)
+        self._wake()
+
+    def end(self) -> None:
+        """Take the body for complete."""
+        self.complete = True
+        self._wake()
+
+    def lose(self) -> None:
+        """Tell whoever works on the request that nobody is left to answer."""
+        self.lost = True
+        self._wake()
+        if self._hung_up is not None:
+            self._hung_up()
+
+    def _wake(self) -> None:
+        if self._changed is not None:
+            if not self._changed.done():
+                self._changed.set_result(None)
+            self._changed = None
+
+
+@dataclass(slots=True)
+class Response:
+    """One complete HTTP response."""
+
+    status: int
+    body: bytes
+    content_type: bytes = JSON
+    headers: list[Header] = field(default_factory=list)
+    code: int = 0
+    """The API's error code, 0 for success."""

@@ -1,0 +1,58 @@
+"""Listening, and stopping without losing a request."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Sequence
+
+from gateway.http.connection import App, Connection
+
+BACKLOG = 2048
+_LAST_WORDS_S = 1.0
+"""What requests get to say that they were cancelled."""
+
+
+class Server:
+    """Serves an app on sockets that are bound already."""
+
+    def __init__(self, app: App, keep_alive_s: float) -> None:
+        self._app = app
+        self._keep_alive_s = keep_alive_s
+        self._connections: set[Connection] = set()
+        self._listeners: list[asyncio.Server] = []
+
+    async def start(self, sockets: Sequence[socket.socket]) -> None:
+        """Accept connections from now on."""
+        loop = asyncio.get_running_loop()
+        for sock in sockets:
+            self._listeners.append(await loop.create_server(self._connect, sock=sock, backlog=BACKLOG))
+
+    def _connect(self) -> Connection:
+        return Connection(self._app, self._connections, self._keep_alive_s)
+
+    async def stop(self, drain_s: float, at_once: asyncio.Event) -> None:
+        """Accept no more, answer what is there for up to ``drain_s``, then cancel the rest.
+
+        Args:
+            drain_s: seconds.
+            at_once: set it to wait no longer.
+        """
+        for listener in self._listeners:
+            listener.close()
+        for connection in tuple(self._connections):
+            connection.finish()
+        await self._wait_for_connections(drain_s, at_once)
+        tasks = [connection.task for connection in self._connections if connection.task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_LAST_WORDS_S)
+        for connection in tuple(self._connections):
+            connection.abort()
+
+    async def _wait_for_connections(self, drain_s: float, at_once: asyncio.Event) -> None:
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + drain_s
+        while self._connections and loop.time() < ends and not at_once.is_set():
+            await asyncio.sleep(0.01)
