@@ -3,49 +3,276 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import signal
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
-from rich.table import Table
 
-from tritonflare.paths import CHECKPOINT, REPOSITORY
+from tritonflare.paths import BENCH, CHECKPOINT, REPOSITORY
 from tritonflare.progress import progress
 
+if TYPE_CHECKING:
+    from export.repository.inventory import Published
+    from loadtest.bench.report import Table
+    from loadtest.bench.run import Files, Plan, Stack
+    from loadtest.bench.target import Load
+
 _MODEL = "@cf/huggingface/distilbert-sst-2-int8"
-_TOKEN = "bench"  # noqa: S105 (opens a loopback server that lives as long as the bench)
+# Spelt out here, because `tritonflare --help` must not wait for ONNX Runtime; a test holds them together.
+SECTIONS = ("ceiling", "grpc", "http", "null", "precision", "length")
+_SOAK_CONNECTIONS = 32
+_QUICK = {"rounds": 2, "seconds": 1.0}
+
+
+class _Numbers(click.ParamType[tuple[int, ...]]):
+    """Comma-separated whole numbers above 0."""
+
+    name = "N,N,…"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        parts = [part.strip() for part in value.split(",")]
+        if not all(part.isdecimal() and int(part) for part in parts):
+            self.fail(f"{value!r} is no list of whole numbers such as 1,8,32", param, ctx)
+        return tuple(map(int, parts))
+
+
+class _Sections(click.ParamType[tuple[str, ...]]):
+    """Comma-separated names of sections."""
+
+    name = "NAME,NAME,…"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        chosen = [part.strip() for part in value.split(",")]
+        if unknown := [name for name in chosen if name not in SECTIONS]:
+            self.fail(f"{', '.join(unknown)}: known are {', '.join(SECTIONS)}", param, ctx)
+        return tuple(name for name in SECTIONS if name in chosen)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """How the results are judged and where they go."""
+
+    output: Path
+    against: Path | None
+    fail_below: float | None
 
 
 @click.command()
 @click.option("--repository", type=click.Path(path_type=Path), default=REPOSITORY, show_default=True)
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--sections", type=_Sections(), default=",".join(SECTIONS), show_default=True)
+@click.option("--rounds", type=click.IntRange(1), help="How often each way is measured [default: 5].")
+@click.option("--seconds", type=click.FloatRange(0.1), help="Length of one measurement [default: 3].")
+@click.option("--connections", type=_Numbers(), default="1,8,32,128", show_default=True)
 @click.option(
-    "--seconds",
-    type=click.FloatRange(0.1),
-    default=5.0,
-    show_default=True,
-    help="Length of each measurement.",
+    "--null-connections", type=_Numbers(), default="32,128,256", show_default=True, help="The null model's."
 )
-@click.option("--connections", default="1,8,32", show_default=True, help="Comma-separated.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the figures here.")
-def bench(repository: Path, rounds: int, seconds: float, connections: str, json_file: Path | None) -> None:
-    """Measure the served bundled model in-process, then over HTTP, in alternating rounds.
+@click.option(
+    "--workers", type=_Numbers(), default="1", show_default=True, help="Gateway processes; each is measured."
+)
+@click.option("--quick", is_flag=True, help="2 rounds of 1 s: about a minute, for a first look.")
+@click.option(
+    "--load",
+    type=click.Choice(("auto", "wrk", "own")),
+    default="auto",
+    show_default=True,
+    help="Load generator: wrk where it is installed, or our own.",
+)
+@click.option("--soak", type=click.FloatRange(0.05), metavar="MINUTES", help="Instead: does memory grow?")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=BENCH,
+    show_default=True,
+    help="Folder for bench.json, bench.md and plots.",
+)
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="An earlier bench.json to compare with.",
+)
+@click.option(
+    "--fail-below", type=float, metavar="SHARE", help="Exit 1 if HTTP stays below SHARE of the ceiling."
+)
+def bench(
+    repository: Path,
+    sections: tuple[str, ...],
+    rounds: int | None,
+    seconds: float | None,
+    connections: tuple[int, ...],
+    null_connections: tuple[int, ...],
+    workers: tuple[int, ...],
+    quick: bool,
+    load: str,
+    soak: float | None,
+    output: Path,
+    against: Path | None,
+    fail_below: float | None,
+) -> None:
+    """Measure the bundled model in-process, and through Triton and the gateway, in alternating rounds.
 
-    Starts its own Triton and gateway on free loopback ports. Quote medians and shares of the
+    Starts its own Triton and gateways on free loopback ports. Quote medians and shares of the
     ceiling, and only from a machine that is doing nothing else.
-    """
-    from export.errors import ExportError
-    from export.repository.inventory import read_inventory
-    from loadtest.bench import InProcess, Target, as_table, read_sentences, run_bench
+
+    \b
+    ceiling     ONNX Runtime in-process on the served file: what the machine can do
+    grpc        direct calls to Triton
+    http        the gateway; answers are compared with those of the same texts alone
+    null        the same with an encoder that answers a constant: the cost of serving
+    precision   FP32 in-process, to compare with the ceiling
+    length      the gateway, texts of 8 to 512 tokens
+
+    Exits 1 if an answer depended on its neighbours, or on what --fail-below says.
+    """  # noqa: D301 (click wants the control character)
+    from loadtest.bench.run import Plan
+    from loadtest.bench.target import LoadError
+
+    preset = _QUICK if quick else {"rounds": 5, "seconds": 3.0}
+    plan = Plan(
+        sections if soak is None else ("http",),
+        int(rounds or preset["rounds"]),
+        seconds or preset["seconds"],
+        connections,
+        null_connections,
+    )
+    outcome = _Outcome(output, against, fail_below)
+    model = _served_model(repository)
+    try:
+        with tempfile.TemporaryDirectory(prefix="tritonflare_bench_") as work:
+            if soak is None:
+                passed = _measure(plan, repository, model, workers, load, Path(work), outcome)
+            else:
+                _soak(plan, repository, model, workers, load, Path(work), outcome, soak)
+                passed = True
+    except LoadError as error:
+        raise click.ClickException(f"{error}.") from error
+    sys.exit(0 if passed else 1)
+
+
+def _measure(
+    plan: Plan,
+    repository: Path,
+    model: Published,
+    workers: Sequence[int],
+    load: str,
+    work: Path,
+    outcome: _Outcome,
+) -> bool:
+    """Run the sections, write and show what was found; tell whether it will do."""
+    from loadtest.bench.compare import as_table, changes, read_document
+    from loadtest.bench.document import as_document
+    from loadtest.bench.plots import write_plots
+    from loadtest.bench.report import as_markdown, tables
+    from loadtest.bench.run import describe, measure
+    from loadtest.bench.sentences import read_sentences
+
+    earlier = None
+    if outcome.against is not None:
+        try:
+            earlier = read_document(outcome.against)
+        except ValueError as error:
+            raise click.ClickException(f"{error}.") from error
+    texts = read_sentences(CHECKPOINT / "heldout.tsv")
+    files, left_out = _files(plan, repository, model, work)
+    generator, name = _load(load)
+    with progress("starting") as steps, _stack(plan, repository, model, workers, work) as stack:
+        if stack is not None and "null" in plan.sections and stack.one_call_each is None:
+            left_out.append("the gateway with one gRPC call a text, which has no setting for it")
+        results, invariance, memory = measure(plan, texts, generator, files, stack, steps)
+    settings = describe(
+        plan, texts, files, name, model=model.name, precision=model.precision.upper(), workers=list(workers)
+    )
+    document = as_document(results, _environment(), settings, invariance, memory, left_out)
+    extra = [as_table(list(changes(earlier, document)))] if earlier is not None else []
+    outcome.output.mkdir(parents=True, exist_ok=True)
+    _write_json(outcome.output / "bench.json", document)
+    (outcome.output / "bench.md").write_text(as_markdown(document, extra), encoding="utf-8")
+    write_plots(document, outcome.output)
+    _show(document, [*tables(document), *extra])
+    click.echo(f"Written: {outcome.output}/bench.json, bench.md and plots.")
+    return _judge(document, invariance.holds, outcome.fail_below)
+
+
+def _judge(document: Mapping[str, Any], invariant: bool, fail_below: float | None) -> bool:
+    """Say what is wrong, if anything is."""
+    if not invariant:
+        click.echo("An answer depended on what else was asked.", err=True)
+    rows = [row for row in document["ways"] if row["section"] == "http"]
+    shares = [
+        row["medians"]["of_ceiling"]
+        for row in rows
+        if row["facts"]["connections"] >= _SOAK_CONNECTIONS and "of_ceiling" in row["medians"]
+    ]
+    low = fail_below is not None and (not shares or min(shares) < fail_below)
+    if low:
+        found = f"{min(shares):.2f}" if shares else "unknown"
+        click.echo(f"HTTP under load is {found} of the ceiling, wanted {fail_below}.", err=True)
+    return invariant and not low
+
+
+def _soak(
+    plan: Plan,
+    repository: Path,
+    model: Published,
+    workers: Sequence[int],
+    load: str,
+    work: Path,
+    outcome: _Outcome,
+    minutes: float,
+) -> None:
+    """Full load for that long; say how memory grew."""
+    from loadtest.bench.processes import ProcessTree
+    from loadtest.bench.report import Table
+    from loadtest.bench.sentences import read_sentences
+    from loadtest.bench.soak import soak
 
     texts = read_sentences(CHECKPOINT / "heldout.tsv")
+    generator, name = _load(load)
+    with progress("starting") as steps, _stack(plan, repository, model, workers[:1], work) as stack:
+        if stack is None:  # the plan serves
+            return
+        gateway = stack.gateways[0]
+        trees = {"gateway": ProcessTree(gateway.pid), "triton": stack.triton_tree}
+        steps.step(f"{_SOAK_CONNECTIONS} connections for {minutes:g} minutes ({name})")
+        sample, memory = soak(
+            lambda: generator(gateway.real, texts, _SOAK_CONNECTIONS, 60 * minutes),
+            trees,
+            lambda at: steps.advance(int(at), int(60 * minutes)),
+        )
+    growth = {program: memory.growth_percent(program) for program in trees}
+    outcome.output.mkdir(parents=True, exist_ok=True)
+    found = {"environment": _environment(), "load": sample, "growth_percent": growth}
+    _write_json(outcome.output / "soak.json", found | vars(memory))
+    rows = [
+        (
+            program,
+            f"{memory.mb[program][0]:.0f}",
+            f"{memory.mb[program][-1]:.0f}",
+            f"{growth[program]:+.1f} %",
+        )
+        for program in trees
+    ]
+    title = f"{sample['texts']:.0f} texts, {sample['rate']:.0f}/s, p99 {sample['p99_ms']:.0f} ms"
+    _print([Table(title, ("resident memory", "first MB", "last MB", "after the first minute"), rows)])
+
+
+def _served_model(repository: Path) -> Published:
+    from export.errors import ExportError
+    from export.repository.inventory import read_inventory
+
     try:
         models = {model.name: model for model in read_inventory(repository)}
     except ExportError:
@@ -53,45 +280,118 @@ def bench(repository: Path, rounds: int, seconds: float, connections: str, json_
     model = models.get(_MODEL)
     if model is None or not model.served_file(repository, model.encoder).is_file():
         raise click.ClickException(f"{repository} holds no bundled model; run `make export`.")
-    encoder, tokenizer = (model.served_file(repository, step) for step in (model.encoder, model.tokenizer))
-    local = InProcess(encoder, tokenizer, texts)
-    path = f"/client/v4/accounts/bench/ai/run/{_MODEL}"
-    with _server(repository) as port, progress("measuring") as step:
-        counts = [int(count) for count in connections.split(",")]
-        target = Target("127.0.0.1", port, path, _TOKEN)
-        rows = run_bench(local, target, texts, counts, rounds=rounds, seconds=seconds, step=step)
-    table = Table(
-        "", "texts/s", "of ceiling", "p50 ms", "p99 ms", title=f"medians of {rounds} rounds of {seconds:g} s"
-    )
-    for row in as_table(rows):
-        cells = (
-            f"{row['rate']:.0f}",
-            f"{row['of_ceiling']:.2f}",
-            f"{row['p50_ms']:.1f}",
-            f"{row['p99_ms']:.1f}",
-        )
-        table.add_row(row["name"], *(cell.replace("nan", "–") for cell in cells))
-    Console().print(table)
-    if json_file is not None:
-        json_file.write_text(json.dumps(as_table(rows), indent=2) + "\n", encoding="utf-8")
+    return model
+
+
+def _files(plan: Plan, repository: Path, model: Published, work: Path) -> tuple[Files, list[str]]:
+    """The served files; FP32 is written anew from the bundled checkpoint, which takes a second."""
+    from export.checkpoint import load_checkpoint
+    from export.route import route_of
+    from loadtest.bench.run import Files
+
+    served, tokenizer = (model.served_file(repository, step) for step in (model.encoder, model.tokenizer))
+    if "precision" not in plan.sections:
+        return Files(served, tokenizer, None), []
+    checkpoint = load_checkpoint(CHECKPOINT, work)
+    if checkpoint.weights_sha256 != model.weights_sha256 or model.precision == "fp32":
+        return Files(served, tokenizer, None), ["FP32: what is served is not the bundled checkpoint in INT8"]
+    fp32 = work / "fp32.onnx"
+    fp32.write_bytes(route_of(checkpoint).fp32_graph("cpu").SerializeToString())
+    return Files(served, tokenizer, fp32), []
+
+
+def _load(choice: str) -> tuple[Load, str]:
+    """The load generator and what it is called."""
+    from loadtest.bench.raw_client import over_http
+    from loadtest.bench.wrk import Wrk, find_wrk, wrk_version
+
+    program = None if choice == "own" else find_wrk()
+    if program is not None:
+        return Wrk(program), f"wrk {wrk_version(program)}"
+    if choice == "wrk":
+        raise click.ClickException("wrk is not installed (Debian: apt-get install wrk).")
+    return over_http, "our own asyncio client"
 
 
 @contextmanager
-def _server(repository: Path) -> Iterator[int]:
-    """``tritonflare serve`` in a process of its own, as it runs for its users; gives its port."""
-    command = [sys.executable, "-m", "tritonflare", "serve", "--port", "0", "--repository", str(repository)]
-    settings = {
-        "GATEWAY_HOST": "127.0.0.1",
-        "GATEWAY_API_TOKENS": f"bench:{_TOKEN}",
-        "GATEWAY_LOG_LEVEL": "warning",
+def _stack(
+    plan: Plan, repository: Path, model: Published, workers: Sequence[int], work: Path
+) -> Iterator[Stack | None]:
+    """Triton with the real and the null model, and a gateway for each number of workers."""
+    from embedded.errors import EmbeddedError
+    from embedded.server import RESTRICTED_KEY, TritonServer
+    from export.triton_models.encoder import length_groups
+    from loadtest.bench.grpc_client import Triton
+    from loadtest.bench.null_repository import NULL_NAME, ModelFolders, copy_with_null
+    from loadtest.bench.run import Stack
+    from tritonflare.bench_stack import one_call_a_text, running_gateway
+
+    if not plan.serves:
+        yield None
+        return
+    real = ModelFolders(model.ensemble, model.tokenizer, model.encoder)
+    null = copy_with_null(repository, real, work / "models")
+    names = (model.name, NULL_NAME)
+    try:
+        with TritonServer(work / "models") as server, ExitStack() as programs:
+
+            def gateway(name: str, count: int, settings: Mapping[str, str] | None = None) -> Any:
+                log = work / f"{name}.log"
+                return programs.enter_context(running_gateway(server, names, log, count, settings))
+
+            single = one_call_a_text() if "null" in plan.sections else {}
+            yield Stack(
+                triton=Triton(server.address, ((f"triton-grpc-protocol-{RESTRICTED_KEY}", server.secret),)),
+                triton_pid=server.pid,
+                real=real,
+                null=null,
+                gateways=[gateway(f"gateway_{count}", count) for count in workers],
+                one_call_each=gateway("single", 1, single) if single else None,
+                grouping=length_groups,
+            )
+    except EmbeddedError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _environment() -> dict[str, Any]:
+    """The machine and the versions; neither names nor paths."""
+    import os
+    import platform
+    from importlib.metadata import version
+
+    from export.evaluation.host import describe_host
+
+    packages = ("tritonflare", "nvidia-pytriton", "onnxruntime", "tokenizers", "grpcio", "uvicorn", "uvloop")
+    return vars(describe_host()) | {
+        "python": platform.python_version(),
+        "load_average": [round(load, 2) for load in os.getloadavg()],
+        "packages": {package: version(package) for package in packages},
     }
-    with subprocess.Popen(command, env=os.environ | settings, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            for line in process.stdout or ():
-                if found := re.match(r"Ready: http://127\.0\.0\.1:(\d+)/", line):
-                    yield int(found[1])
-                    break
-            else:
-                raise click.ClickException("the server did not start; see the message above.")
-        finally:
-            process.send_signal(signal.SIGTERM)
+
+
+def _write_json(file: Path, document: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def _show(document: Mapping[str, Any], shown: Sequence[Table]) -> None:
+    from loadtest.bench.report import about
+
+    for line in about(document):
+        click.echo(line)
+    _print(shown)
+
+
+def _print(shown: Sequence[Table]) -> None:
+    from rich import box
+    from rich.table import Table as RichTable
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200  # a file has no edge to wrap at
+    for one in shown:
+        table = RichTable(*one.heads, title=one.title, title_justify="left", box=box.SIMPLE_HEAD)
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for row in one.rows:
+            table.add_row(*row)
+        console.print(table)

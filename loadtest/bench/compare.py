@@ -1,0 +1,71 @@
+"""Two runs side by side, by their shares of their own ceilings, because machines differ and are noisy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loadtest.bench.document import FORMAT
+from loadtest.bench.report import TITLES, Table
+
+WORSE = 0.10
+
+
+@dataclass(frozen=True)
+class Change:
+    """A way that both runs measured; ``before`` and ``now`` are texts/s as shares of each run's ceiling."""
+
+    section: str
+    name: str
+    before: float
+    now: float
+
+    @property
+    def ratio(self) -> float:
+        """Above 1 it became better."""
+        return self.now / self.before
+
+    @property
+    def worse(self) -> bool:
+        """Whether it lost more than WORSE."""
+        return self.ratio < 1 - WORSE
+
+
+def read_document(file: Path) -> dict[str, Any]:
+    """An earlier ``bench.json``.
+
+    Raises:
+        ValueError: it is not one, or of another format.
+        OSError: it cannot be read.
+    """
+    document = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise ValueError(f"{file.name} is not a bench.json of format {FORMAT}")
+    return document
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Change]:
+    """What both runs measured, in the order of ``now``; without a ceiling in both there is nothing."""
+    old = {(row["section"], row["name"]): row["medians"].get("of_ceiling") for row in before["ways"]}
+    for row in now["ways"]:
+        earlier, share = old.get((row["section"], row["name"])), row["medians"].get("of_ceiling")
+        if earlier and share and row["section"] != "ceiling":
+            yield Change(row["section"], row["name"], earlier, share)
+
+
+def as_table(found: list[Change]) -> Table:
+    """Both shares, their ratio, and a word where it became worse."""
+    rows = [
+        [
+            f"{TITLES[change.section]}: {change.name}",
+            f"{change.before:.3f}",
+            f"{change.now:.3f}",
+            f"{change.ratio:.2f}",
+            "worse" if change.worse else "",
+        ]
+        for change in found
+    ]
+    return Table("Shares of the ceiling, before and now", ("", "before", "now", "ratio", ""), rows)

@@ -1,0 +1,112 @@
+"""The document as tables, for a terminal and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+TITLES = {
+    "ceiling": "In-process: what the machine can do",
+    "precision": "The same in FP32",
+    "grpc": "Triton over gRPC",
+    "http": "Gateway over HTTP",
+    "null": "Null model: the cost of serving alone",
+    "length": "Gateway over HTTP, by length",
+}
+_COLUMNS = (
+    ("texts/s", "rate", ".0f"),
+    ("of ceiling", "of_ceiling", ".2f"),
+    ("p50 ms", "p50_ms", ".1f"),
+    ("p99 ms", "p99_ms", ".1f"),
+    ("gateway CPU s", "gateway_cpu_s", ".2f"),
+    ("Triton CPU s", "triton_cpu_s", ".2f"),
+    ("load CPU s", "load_cpu_s", ".2f"),
+    ("texts/call", "call_texts", ".1f"),
+    ("tokenizer batch", "tokenizer_batch", ".1f"),
+    ("encoder batch", "encoder_batch", ".1f"),
+    ("padding eff.", "padding_efficiency", ".3f"),
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A title, the heads of the columns, and rows of as many cells; the first column is text."""
+
+    title: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def tables(document: Mapping[str, Any]) -> Iterator[Table]:
+    """One table a section that was measured, then the summary."""
+    for section, title in TITLES.items():
+        rows = [row for row in document["ways"] if row["section"] == section]
+        if rows:
+            yield _section(title, rows)
+    facts = [(what, f"{value:.4g}") for what, value in document["summary"]]
+    if invariance := document["invariance"]:
+        facts.append(
+            (
+                f"largest |difference| of a score, under load and alone ({invariance['answers']} answers)",
+                f"{invariance['largest']:.1e}",
+            )
+        )
+    facts += [
+        (f"resident memory at the end, {name}", f"{mb:.0f} MB") for name, mb in document["memory_mb"].items()
+    ]
+    if facts:
+        yield Table("Summary", ("", "found"), facts)
+
+
+def _section(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    columns = [column for column in _COLUMNS if any(column[1] in row["medians"] for row in rows)]
+    if rows[0]["section"] == "null":  # the model's ceiling is none for it
+        columns = [column for column in columns if column[1] != "of_ceiling"]
+    cells = [
+        [
+            row["name"],
+            *(
+                format(row["medians"][key], form) if key in row["medians"] else "–"
+                for _, key, form in columns
+            ),
+        ]
+        for row in rows
+    ]
+    return Table(title, ("", *(head for head, _, _ in columns)), cells)
+
+
+def about(document: Mapping[str, Any]) -> list[str]:
+    """Sentences on how it was measured."""
+    settings, environment = document["settings"], document["environment"]
+    lines = [
+        f"{environment['cpu']}, {environment['cores']} cores; load generator on the same cores: "
+        f"{settings['load_generator']}.",
+        f"Medians of {settings['rounds']} alternating rounds of {settings['seconds']:g} s; "
+        f"{settings['texts']} sentences of {settings['tokens_mean']:.1f} tokens on average; "
+        f"{settings['model']} in {settings['precision']}.",
+    ]
+    if any("gateway_cpu_s" in row["medians"] for row in document["ways"]):
+        lines.append(
+            "CPU: seconds per 1,000 texts, user and system, children included. Batches: mean texts, as "
+            "Triton counts them. Padding efficiency: real tokens as a share of computed ones."
+        )
+    return lines + [f"Left out: {sentence}" for sentence in document["left_out"]]
+
+
+def as_markdown(document: Mapping[str, Any], extra: Sequence[Table] = ()) -> str:
+    """The whole report; ``extra`` tables come last."""
+    parts = ["# Bench\n", "  \n".join(about(document)) + "\n"]
+    for table in (*tables(document), *extra):
+        parts += [f"## {table.title}\n", markdown_table(table)]
+    return "\n".join(parts)
+
+
+def markdown_table(table: Table) -> str:
+    """One table; all columns but the first are aligned to the right."""
+    lines = [_line(table.heads), "|---|" + "---:|" * (len(table.heads) - 1), *map(_line, table.rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

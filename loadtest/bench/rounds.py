@@ -1,0 +1,57 @@
+"""Ways of asking, measured in turn, round after round."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from loadtest.bench.figures import Sample, medians
+
+
+class Progress(Protocol):
+    """Told what is going on; see tritonflare.progress.Steps."""
+
+    def step(self, name: str) -> None:
+        """A new piece of work begins."""
+
+    def advance(self, done: int, total: int) -> None:
+        """So much of it is done."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way of asking; ``facts`` are its numbers, such as connections, for plots and comparisons."""
+
+    section: str
+    name: str
+    measure: Callable[[], Sample]
+    facts: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a way gave in each round."""
+
+    section: str
+    name: str
+    facts: Mapping[str, int]
+    rounds: Sequence[Sample]
+
+    @property
+    def medians(self) -> Sample:
+        """Of each figure over the rounds."""
+        return medians(self.rounds)
+
+
+def alternate(ways: Sequence[Way], rounds: int, progress: Progress) -> list[Result]:
+    """All ways in turn, ``rounds`` times over, so that a slow minute of the machine hits them alike."""
+    found: list[list[Sample]] = [[] for _ in ways]
+    for turn in range(rounds):
+        progress.step(f"round {turn + 1} of {rounds}")
+        for number, way in enumerate(ways):
+            progress.advance(number, len(ways))
+            found[number].append(way.measure())
+    return [
+        Result(way.section, way.name, way.facts, samples) for way, samples in zip(ways, found, strict=True)
+    ]

@@ -1,0 +1,176 @@
+"""One run of the bench before a running Triton and its gateways."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loadtest.bench import sections
+from loadtest.bench.document import as_document
+from loadtest.bench.grpc_client import Statistics, Triton
+from loadtest.bench.in_process import InProcess
+from loadtest.bench.invariance import Invariance
+from loadtest.bench.meter import Meter
+from loadtest.bench.null_repository import ModelFolders
+from loadtest.bench.padding import Grouping
+from loadtest.bench.processes import ProcessTree
+from loadtest.bench.rounds import Progress, Way, alternate
+from loadtest.bench.sections import Served, Setting
+from loadtest.bench.sentences import ExactTexts, token_lengths
+from loadtest.bench.target import Load, Target
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured: sections of `sections.SECTIONS`, rounds, seconds a way, connections."""
+
+    sections: Sequence[str]
+    rounds: int
+    seconds: float
+    connections: Sequence[int]
+    null_connections: Sequence[int]
+
+    @property
+    def serves(self) -> bool:
+        """Whether anything needs a running server."""
+        return bool({"grpc", "http", "null", "length"} & set(self.sections))
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files behind the served model; ``fp32`` is the same model unquantised, if there is one."""
+
+    model: Path
+    tokenizer: Path
+    fp32: Path | None
+    max_tokens: int = 512
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """A running gateway: its process, and where its two models answer."""
+
+    workers: int
+    pid: int
+    real: Target
+    null: Target
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Everything that runs; ``one_call_each`` is a gateway that sends every text in a call of its own."""
+
+    triton: Triton
+    triton_pid: int
+    real: ModelFolders
+    null: ModelFolders
+    gateways: Sequence[Gateway]
+    one_call_each: Gateway | None
+    grouping: Grouping | None
+
+    @property
+    def triton_tree(self) -> ProcessTree:
+        """Triton and its stubs, but for the null encoder's, which nobody has in production."""
+        return ProcessTree(self.triton_pid, without=f"/{self.null.encoder}/")
+
+
+def measure(
+    plan: Plan,
+    texts: Sequence[str],
+    load: Load,
+    files: Files,
+    stack: Stack | None,
+    progress: Progress,
+) -> tuple[list[Any], Invariance, dict[str, float]]:
+    """All rounds; the results in order, what was compared, and memory at the end in megabytes.
+
+    Raises:
+        LoadError: a server refused a request.
+    """
+    invariance = Invariance(texts)
+    ways = list(_local_ways(plan, texts, files))
+    if stack is None:
+        return alternate(ways, plan.rounds, progress), invariance, {}
+    with Statistics(stack.triton) as counted:
+        ways += _served_ways(plan, Setting(texts, plan.seconds, load), files, stack, counted, invariance)
+        if "http" in plan.sections:
+            progress.step("asking every sentence alone")
+            invariance.ask_alone(stack.gateways[0].real)
+        results = alternate(ways, plan.rounds, progress)
+    memory = {"triton": stack.triton_tree.rss_bytes() / 1e6}
+    for gateway in stack.gateways:
+        name = "gateway" if gateway.workers == 1 else f"gateway, {gateway.workers} processes"
+        memory[name] = ProcessTree(gateway.pid).rss_bytes() / 1e6
+    return results, invariance, memory
+
+
+def _local_ways(plan: Plan, texts: Sequence[str], files: Files) -> Iterator[Way]:
+    if {"ceiling", "precision"} & set(plan.sections):
+        yield from sections.ceiling_ways(
+            InProcess(files.model, files.tokenizer, texts, files.max_tokens), plan.seconds
+        )
+    if "precision" in plan.sections and files.fp32 is not None:
+        yield from sections.precision_ways(
+            InProcess(files.fp32, files.tokenizer, texts, files.max_tokens), plan.seconds
+        )
+
+
+def _served_ways(
+    plan: Plan,
+    setting: Setting,
+    files: Files,
+    stack: Stack,
+    counted: Statistics,
+    invariance: Invariance,
+) -> Iterator[Way]:
+    lengths = token_lengths(files.tokenizer, setting.texts, files.max_tokens)
+    served = [_served(gateway, stack, counted, lengths) for gateway in stack.gateways]
+    if "grpc" in plan.sections:
+        trees = {"triton": stack.triton_tree}
+        meter = Meter(trees, counted, stack.real, lengths, stack.grouping)
+        yield from sections.grpc_ways(setting, stack.triton, meter)
+    if "http" in plan.sections:
+        yield from sections.http_ways(setting, served, plan.connections, invariance)
+    if "null" in plan.sections:
+        single = stack.one_call_each
+        yield from sections.null_ways(
+            setting,
+            served,
+            plan.null_connections,
+            stack.triton,
+            None if single is None else _served(single, stack, counted, lengths),
+        )
+    if "length" in plan.sections:
+        yield from sections.length_ways(setting, served[0].real, ExactTexts(files.tokenizer, setting.texts))
+
+
+def _served(gateway: Gateway, stack: Stack, counted: Statistics, lengths: Sequence[int]) -> Served:
+    whole = ProcessTree(stack.triton_pid)
+    trees = {"gateway": ProcessTree(gateway.pid)}
+    real = Meter(trees | {"triton": stack.triton_tree}, counted, stack.real, lengths, stack.grouping)
+    null = Meter(trees | {"triton": whole}, counted, stack.null, lengths, None)
+    return Served(gateway.workers, gateway.real, gateway.null, real, null)
+
+
+def describe(
+    plan: Plan, texts: Sequence[str], files: Files, load_generator: str, **settings: Any
+) -> Mapping[str, Any]:
+    """The settings of a run for its document; ``settings`` are added as they are."""
+    lengths = token_lengths(files.tokenizer, texts, files.max_tokens)
+    return {
+        "sections": list(plan.sections),
+        "rounds": plan.rounds,
+        "seconds": plan.seconds,
+        "connections": list(plan.connections),
+        "null_connections": list(plan.null_connections),
+        "load_generator": load_generator,
+        "texts": len(texts),
+        "tokens_mean": round(statistics.mean(lengths), 2),
+        **settings,
+    }
+
+
+__all__ = ["Files", "Gateway", "Plan", "Stack", "as_document", "describe", "measure"]

@@ -1,0 +1,93 @@
+"""The programs that the bench measures: Triton inside this program, gateways as processes beside it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from embedded.server import TritonServer
+    from loadtest.bench.run import Gateway
+
+TOKEN = "bench"  # noqa: S105 (opens a loopback server that lives as long as the bench)
+_READY_WITHIN_S = 60.0
+_STOPS_WITHIN_S = 30.0
+_SERVING = re.compile(r"serving on http://127\.0\.0\.1:(\d+)/")
+
+
+@contextmanager
+def running_gateway(
+    triton: TritonServer,
+    models: tuple[str, str],
+    log: Path,
+    workers: int = 1,
+    settings: Mapping[str, str] | None = None,
+) -> Iterator[Gateway]:
+    """``tritonflare gateway`` on a free loopback port, with its log in a file, as it runs for its users.
+
+    Args:
+        triton: the running Triton.
+        models: public names of the real and of the null model.
+        log: the file for its log.
+        workers: how many processes share the port.
+        settings: more of the gateway's environment.
+    """
+    from embedded.server import RESTRICTED_KEY
+    from loadtest.bench.run import Gateway
+    from loadtest.bench.target import Target
+
+    command = [sys.executable, "-m", "tritonflare", "gateway", "--host", "127.0.0.1", "--port", "0"]
+    command += ["--triton-url", triton.address]
+    if workers > 1:
+        command += ["--workers", str(workers)]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("GATEWAY_")}
+    environment |= {
+        "GATEWAY_API_TOKENS": f"bench:{TOKEN}",
+        "GATEWAY_TRITON_METADATA_KEY": f"{RESTRICTED_KEY}={triton.secret}",
+    }
+    with (
+        log.open("wb") as out,
+        subprocess.Popen(command, env=environment | dict(settings or {}), stdout=out, stderr=out) as process,
+    ):
+        try:
+            port = _wait_for_port(process, log)
+            real, null = (
+                Target("127.0.0.1", port, f"/client/v4/accounts/bench/ai/run/{name}", TOKEN)
+                for name in models
+            )
+            yield Gateway(workers, process.pid, real, null)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(_STOPS_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def one_call_a_text() -> dict[str, str]:
+    """The environment that switches coalescing off; empty if this gateway has no such setting."""
+    from gateway.settings import Settings
+
+    name, value = "coalesce", "false"
+    return {f"GATEWAY_{name}".upper(): value} if name in Settings.model_fields else {}
+
+
+def _wait_for_port(process: subprocess.Popen[bytes], log: Path) -> int:
+    """The port, once both models can be asked."""
+    end = time.monotonic() + _READY_WITHIN_S
+    while process.poll() is None and time.monotonic() < end:
+        if found := _SERVING.search(log.read_text(encoding="utf-8", errors="replace")):
+            return int(found[1])
+        time.sleep(0.05)
+    words = log.read_text(encoding="utf-8", errors="replace")[-500:]
+    raise click.ClickException(f"the gateway did not start; its last words:\n{words}")
