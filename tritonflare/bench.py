@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
+from tritonflare.bench_stack import numbers_set, running_stack
 from tritonflare.paths import BENCH, CHECKPOINT, REPOSITORY
 from tritonflare.progress import progress
 
 if TYPE_CHECKING:
     from export.repository.inventory import Published
     from loadtest.bench.report import Table
-    from loadtest.bench.run import Files, Plan, Stack
+    from loadtest.bench.run import Files, Plan
     from loadtest.bench.target import Load
 
 _MODEL = "@cf/huggingface/distilbert-sst-2-int8"
@@ -149,6 +150,8 @@ def bench(
         null_connections,
     )
     outcome = _Outcome(output, against, fail_below)
+    # Python's default would end the process on the spot and leave the gateways behind.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     model = _served_model(repository)
     try:
         with tempfile.TemporaryDirectory(prefix="tritonflare_bench_") as work:
@@ -188,12 +191,19 @@ def _measure(
     texts = read_sentences(CHECKPOINT / "heldout.tsv")
     files, left_out = _files(plan, repository, model, work)
     generator, name = _load(load)
-    with progress("starting") as steps, _stack(plan, repository, model, workers, work) as stack:
+    with progress("starting") as steps, running_stack(plan, repository, model, workers, work) as stack:
         if stack is not None and "null" in plan.sections and stack.one_call_each is None:
             left_out.append("the gateway with one gRPC call a text, which has no setting for it")
         results, invariance, memory = measure(plan, texts, generator, files, stack, steps)
     settings = describe(
-        plan, texts, files, name, model=model.name, precision=model.precision.upper(), workers=list(workers)
+        plan,
+        texts,
+        files,
+        name,
+        model=model.name,
+        precision=model.precision.upper(),
+        workers=list(workers),
+        environment=numbers_set(),
     )
     document = as_document(results, _environment(), settings, invariance, memory, left_out)
     extra = [as_table(list(changes(earlier, document)))] if earlier is not None else []
@@ -241,7 +251,7 @@ def _soak(
 
     texts = read_sentences(CHECKPOINT / "heldout.tsv")
     generator, name = _load(load)
-    with progress("starting") as steps, _stack(plan, repository, model, workers[:1], work) as stack:
+    with progress("starting") as steps, running_stack(plan, repository, model, workers[:1], work) as stack:
         if stack is None:  # the plan serves
             return
         gateway = stack.gateways[0]
@@ -311,46 +321,6 @@ def _load(choice: str) -> tuple[Load, str]:
     if choice == "wrk":
         raise click.ClickException("wrk is not installed (Debian: apt-get install wrk).")
     return over_http, "our own asyncio client"
-
-
-@contextmanager
-def _stack(
-    plan: Plan, repository: Path, model: Published, workers: Sequence[int], work: Path
-) -> Iterator[Stack | None]:
-    """Triton with the real and the null model, and a gateway for each number of workers."""
-    from embedded.errors import EmbeddedError
-    from embedded.server import RESTRICTED_KEY, TritonServer
-    from export.triton_models.encoder import length_groups
-    from loadtest.bench.grpc_client import Triton
-    from loadtest.bench.null_repository import NULL_NAME, ModelFolders, copy_with_null
-    from loadtest.bench.run import Stack
-    from tritonflare.bench_stack import one_call_a_text, running_gateway
-
-    if not plan.serves:
-        yield None
-        return
-    real = ModelFolders(model.ensemble, model.tokenizer, model.encoder)
-    null = copy_with_null(repository, real, work / "models")
-    names = (model.name, NULL_NAME)
-    try:
-        with TritonServer(work / "models") as server, ExitStack() as programs:
-
-            def gateway(name: str, count: int, settings: Mapping[str, str] | None = None) -> Any:
-                log = work / f"{name}.log"
-                return programs.enter_context(running_gateway(server, names, log, count, settings))
-
-            single = one_call_a_text() if "null" in plan.sections else {}
-            yield Stack(
-                triton=Triton(server.address, ((f"triton-grpc-protocol-{RESTRICTED_KEY}", server.secret),)),
-                triton_pid=server.pid,
-                real=real,
-                null=null,
-                gateways=[gateway(f"gateway_{count}", count) for count in workers],
-                one_call_each=gateway("single", 1, single) if single else None,
-                grouping=length_groups,
-            )
-    except EmbeddedError as error:
-        raise click.ClickException(str(error)) from error
 
 
 def _environment() -> dict[str, Any]:

@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,8 @@ import click
 
 if TYPE_CHECKING:
     from embedded.server import TritonServer
-    from loadtest.bench.run import Gateway
+    from export.repository.inventory import Published
+    from loadtest.bench.run import Gateway, Plan, Stack
 
 TOKEN = "bench"  # noqa: S105 (opens a loopback server that lives as long as the bench)
 _READY_WITHIN_S = 60.0
@@ -26,7 +27,46 @@ _SERVING = re.compile(r"serving on http://127\.0\.0\.1:(\d+)/")
 
 
 @contextmanager
-def running_gateway(
+def running_stack(
+    plan: Plan, repository: Path, model: Published, workers: Sequence[int], work: Path
+) -> Iterator[Stack | None]:
+    """Triton with the real and the null model, and a gateway for each number of workers."""
+    from embedded.errors import EmbeddedError
+    from embedded.server import RESTRICTED_KEY, TritonServer
+    from export.triton_models.encoder import length_groups
+    from loadtest.bench.grpc_client import Triton
+    from loadtest.bench.null_repository import NULL_NAME, ModelFolders, copy_with_null
+    from loadtest.bench.run import Stack
+
+    if not plan.serves:
+        yield None
+        return
+    real = ModelFolders(model.ensemble, model.tokenizer, model.encoder)
+    null = copy_with_null(repository, real, work / "models")
+    names = (model.name, NULL_NAME)
+    try:
+        with TritonServer(work / "models") as server, ExitStack() as programs:
+
+            def gateway(name: str, count: int, settings: Mapping[str, str] | None = None) -> Gateway:
+                log = work / f"{name}.log"
+                return programs.enter_context(_running_gateway(server, names, log, count, settings))
+
+            single = _one_call_a_text() if "null" in plan.sections else {}
+            yield Stack(
+                triton=Triton(server.address, ((f"triton-grpc-protocol-{RESTRICTED_KEY}", server.secret),)),
+                triton_pid=server.pid,
+                real=real,
+                null=null,
+                gateways=[gateway(f"gateway_{count}", count) for count in workers],
+                one_call_each=gateway("single", 1, single) if single else None,
+                grouping=length_groups,
+            )
+    except EmbeddedError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@contextmanager
+def _running_gateway(
     triton: TritonServer,
     models: tuple[str, str],
     log: Path,
@@ -50,8 +90,8 @@ def running_gateway(
     command += ["--triton-url", triton.address]
     if workers > 1:
         command += ["--workers", str(workers)]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("GATEWAY_")}
-    environment |= {
+    # What else the environment sets is kept: it is what somebody wants to try.
+    environment = os.environ | {
         "GATEWAY_API_TOKENS": f"bench:{TOKEN}",
         "GATEWAY_TRITON_METADATA_KEY": f"{RESTRICTED_KEY}={triton.secret}",
     }
@@ -74,7 +114,21 @@ def running_gateway(
                 process.kill()
 
 
-def one_call_a_text() -> dict[str, str]:
+def numbers_set() -> dict[str, str]:
+    """The gateway's numbers and switches that the environment sets, for the record; no texts or secrets."""
+    from gateway.settings import Settings
+
+    variables = {
+        f"GATEWAY_{name}".upper(): field.annotation for name, field in Settings.model_fields.items()
+    }
+    return {
+        name: os.environ[name]
+        for name, kind in variables.items()
+        if kind in (bool, int, float) and name != "GATEWAY_PORT" and name in os.environ
+    }
+
+
+def _one_call_a_text() -> dict[str, str]:
     """The environment that switches coalescing off; empty if this gateway has no such setting."""
     from gateway.settings import Settings
 

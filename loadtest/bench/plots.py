@@ -63,7 +63,7 @@ def _by_length(rows: Rows, fit: Mapping[str, float] | None) -> Figure:
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     alone = [row for row in rows if row["facts"]["connections"] == 1]
     loaded = [row for row in rows if row["facts"]["connections"] != 1]
-    time = _axes(figure, 1, "One connection", "tokens", "ms a text, p50")
+    time = _axes(figure, 1, "One connection", "tokens", "ms, p50")
     x = [row["facts"]["tokens"] for row in alone]
     time.plot(x, _column(alone, "p50_ms"), color=_BLUE, marker="o", linestyle="", label="measured")
     if fit is not None:
@@ -71,7 +71,7 @@ def _by_length(rows: Rows, fit: Mapping[str, float] | None) -> Figure:
         label = f"{fit['ms_per_token']:.3g} ms per token, R² {fit['r2']:.4f}"
         time.plot(x, line, color=_ORANGE, label=label)
     time.legend(frameon=False)
-    speed = _axes(figure, 2, "Many connections", "tokens", "texts/s")
+    speed = _axes(figure, 2, f"{loaded[0]['facts']['connections']} connections", "tokens", "texts/s")
     lengths = [row["facts"]["tokens"] for row in loaded]
     speed.plot(lengths, _column(loaded, "rate"), color=_BLUE, marker="o")
     speed.set_yscale("log")

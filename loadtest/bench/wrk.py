@@ -108,7 +108,7 @@ def read_summary(output: str) -> Sample:
     if status or socket:
         raise LoadError(f"{status} of {requests} answers were errors, and {socket} connections failed")
     if not requests:
-        raise LoadError("no request was answered in time")
+        raise LoadError("no request was answered in time; give --seconds more")
     return {
         "rate": requests / duration_us * 1e6,
         "texts": requests,
