@@ -104,8 +104,8 @@ format: $(VENV)/.dev ## format the code and sort imports
 	$(BIN)/ruff format $(CODE)
 
 .PHONY: bench
-bench: $(MODEL) ## measure the model in-process, then the same through Triton and the gateway
-	$(BIN)/tritonflare bench
+bench: $(MODEL) ## measure the model in-process, through Triton and through the gateway: make bench ARGS=--quick
+	$(BIN)/tritonflare bench $(ARGS)
 
 .PHONY: loadtest
 loadtest: $(LOAD_VENV)/.loadtest ## locust against a running server: make loadtest HOST=… TOKEN=… ACCOUNT=…

@@ -106,7 +106,10 @@ class _Outcome:
     help="An earlier bench.json to compare with.",
 )
 @click.option(
-    "--fail-below", type=float, metavar="SHARE", help="Exit 1 if HTTP stays below SHARE of the ceiling."
+    "--fail-below",
+    type=float,
+    metavar="SHARE",
+    help="Exit 1 if HTTP at 32 connections or more stays below SHARE of the ceiling.",
 )
 def bench(
     repository: Path,
@@ -175,7 +178,7 @@ def _measure(
     outcome: _Outcome,
 ) -> bool:
     """Run the sections, write and show what was found; tell whether it will do."""
-    from loadtest.bench.compare import as_table, changes, read_document
+    from loadtest.bench.compare import as_table, read_document
     from loadtest.bench.document import as_document
     from loadtest.bench.plots import write_plots
     from loadtest.bench.report import as_markdown, tables
@@ -206,7 +209,7 @@ def _measure(
         environment=numbers_set(),
     )
     document = as_document(results, _environment(), settings, invariance, memory, left_out)
-    extra = [as_table(list(changes(earlier, document)))] if earlier is not None else []
+    extra = [as_table(earlier, document)] if earlier is not None else []
     outcome.output.mkdir(parents=True, exist_ok=True)
     _write_json(outcome.output / "bench.json", document)
     (outcome.output / "bench.md").write_text(as_markdown(document, extra), encoding="utf-8")

@@ -118,9 +118,7 @@ def numbers_set() -> dict[str, str]:
     """The gateway's numbers and switches that the environment sets, for the record; no texts or secrets."""
     from gateway.settings import Settings
 
-    variables = {
-        f"GATEWAY_{name}".upper(): field.annotation for name, field in Settings.model_fields.items()
-    }
+    variables = {f"GATEWAY_{name}".upper(): field.annotation for name, field in Settings.model_fields.items()}
     return {
         name: os.environ[name]
         for name, kind in variables.items()

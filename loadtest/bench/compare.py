@@ -12,6 +12,16 @@ from loadtest.bench.document import FORMAT
 from loadtest.bench.report import TITLES, Table
 
 WORSE = 0.10
+_CONDITIONS = (
+    ("environment", "cpu"),
+    ("environment", "cores"),
+    ("environment", "onnxruntime"),
+    ("settings", "load_generator"),
+    ("settings", "precision"),
+    ("settings", "rounds"),
+    ("settings", "seconds"),
+    ("settings", "environment"),
+)
 
 
 @dataclass(frozen=True)
@@ -56,8 +66,8 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Chang
             yield Change(row["section"], row["name"], earlier, share)
 
 
-def as_table(found: list[Change]) -> Table:
-    """Both shares, their ratio, and a word where it became worse."""
+def as_table(before: Mapping[str, Any], now: Mapping[str, Any]) -> Table:
+    """Both shares, their ratio, and a word where it became worse; then what was not the same."""
     rows = [
         [
             f"{TITLES[change.section]}: {change.name}",
@@ -66,6 +76,10 @@ def as_table(found: list[Change]) -> Table:
             f"{change.ratio:.2f}",
             "worse" if change.worse else "",
         ]
-        for change in found
+        for change in changes(before, now)
     ]
+    for part, key in _CONDITIONS:
+        old, new = (str(document[part].get(key)) for document in (before, now))
+        if old != new:
+            rows.append([f"measured with: {key}", old, new, "", ""])
     return Table("Shares of the ceiling, before and now", ("", "before", "now", "ratio", ""), rows)

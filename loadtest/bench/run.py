@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from loadtest.bench import sections
-from loadtest.bench.document import as_document
 from loadtest.bench.grpc_client import Statistics, Triton
 from loadtest.bench.in_process import InProcess
 from loadtest.bench.invariance import Invariance
@@ -171,6 +170,3 @@ def describe(
         "tokens_mean": round(statistics.mean(lengths), 2),
         **settings,
     }
-
-
-__all__ = ["Files", "Gateway", "Plan", "Stack", "as_document", "describe", "measure"]

@@ -146,9 +146,22 @@ def test_a_slower_machine_is_no_change_and_a_smaller_share_is() -> None:
         "32 connections",
         "128 connections",
     }
-    rows = {row[0]: row[1:] for row in as_table(found).rows}
+    rows = {row[0]: row[1:] for row in as_table(before, _document(0.85)).rows}
     assert rows["Gateway over HTTP: 32 connections"] == ["0.900", "0.765", "0.85", "worse"]
+    assert not any(name.startswith("measured with") for name in rows)
     assert rows["Null model: the cost of serving alone: no gateway"][-1] == ""
+
+
+def test_a_comparison_says_what_was_measured_differently() -> None:
+    now = _document()
+    now["settings"] = SETTINGS | {"load_generator": "our own asyncio client"}
+    assert as_table(_document(), now).rows[-1] == [
+        "measured with: load_generator",
+        "wrk 4.1.0",
+        "our own asyncio client",
+        "",
+        "",
+    ]
 
 
 def test_a_loss_of_ten_per_cent_is_not_yet_worse() -> None:
