@@ -65,7 +65,7 @@ class Wrk:
 
     def __call__(self, target: Target, texts: Sequence[str], connections: int, seconds: float) -> Sample:
         """Run wrk to its end; it walks through the texts on all of its connections together."""
-        threads = min(connections, len(os.sched_getaffinity(0)))
+        threads = threads_for(connections, len(os.sched_getaffinity(0)))
         duration = max(1, math.ceil(seconds))
         with tempfile.TemporaryDirectory(prefix="tritonflare_bench_") as folder:
             script = Path(folder) / "walk.lua"
@@ -82,6 +82,11 @@ class Wrk:
         if finished.returncode != 0:
             raise LoadError(f"wrk failed: {(finished.stderr or finished.stdout).strip()[:200]}")
         return read_summary(finished.stdout)
+
+
+def threads_for(connections: int, cores: int) -> int:
+    """As many as there are cores, if that shares the connections out evenly: wrk drops those left over."""
+    return next(count for count in range(min(connections, cores), 0, -1) if connections % count == 0)
 
 
 def lua_script(requests: Sequence[bytes], threads: int) -> bytes:

@@ -14,7 +14,7 @@ from loadtest.bench.figures import Sample
 from loadtest.bench.invariance import Invariance, difference
 from loadtest.bench.raw_client import ask, over_http, starts
 from loadtest.bench.target import Load, LoadError, Target
-from loadtest.bench.wrk import Wrk, find_wrk, read_summary
+from loadtest.bench.wrk import Wrk, find_wrk, read_summary, threads_for
 
 TEXTS = ['He said "no\\way\\".', "Naïve – 100 % 🍕\n", "]] --[[ %d\t'", "plain"]
 
@@ -55,6 +55,15 @@ def test_wrk_is_read_from_our_own_line() -> None:
 def test_a_run_of_wrk_that_measured_nothing_is_an_error(output: str, message: str) -> None:
     with pytest.raises(LoadError, match=message):
         read_summary(output)
+
+
+@pytest.mark.parametrize(
+    ("connections", "cores", "threads"), [(1, 2, 1), (32, 2, 2), (9, 2, 1), (9, 4, 3), (128, 96, 64)]
+)
+def test_wrk_gets_as_many_threads_as_divide_the_connections(
+    connections: int, cores: int, threads: int
+) -> None:
+    assert threads_for(connections, cores) == threads
 
 
 class _Server(socketserver.ThreadingTCPServer):
