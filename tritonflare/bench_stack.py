@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 TOKEN = "bench"  # noqa: S105 (opens a loopback server that lives as long as the bench)
 _READY_WITHIN_S = 60.0
 _STOPS_WITHIN_S = 30.0
+_ONE_CALL_A_TEXT = {"GATEWAY_MAX_CALL_TEXTS": "1", "GATEWAY_CALL_SLOTS": "512"}
+"""No coalescing: as many calls at once as texts."""
 _SERVING = re.compile(r"serving on http://127\.0\.0\.1:(\d+)/")
 
 
@@ -51,14 +53,13 @@ def running_stack(
                 log = work / f"{name}.log"
                 return programs.enter_context(_running_gateway(server, names, log, count, settings))
 
-            single = _one_call_a_text() if "null" in plan.sections else {}
             yield Stack(
                 triton=Triton(server.address, ((f"triton-grpc-protocol-{RESTRICTED_KEY}", server.secret),)),
                 triton_pid=server.pid,
                 real=real,
                 null=null,
                 gateways=[gateway(f"gateway_{count}", count) for count in workers],
-                one_call_each=gateway("single", 1, single) if single else None,
+                one_call_each=gateway("single", 1, _ONE_CALL_A_TEXT) if "null" in plan.sections else None,
                 grouping=length_groups,
             )
     except EmbeddedError as error:
@@ -124,14 +125,6 @@ def numbers_set() -> dict[str, str]:
         for name, kind in variables.items()
         if kind in (bool, int, float) and name != "GATEWAY_PORT" and name in os.environ
     }
-
-
-def _one_call_a_text() -> dict[str, str]:
-    """The environment that switches coalescing off; empty if this gateway has no such setting."""
-    from gateway.settings import Settings
-
-    name, value = "coalesce", "false"
-    return {f"GATEWAY_{name}".upper(): value} if name in Settings.model_fields else {}
 
 
 def _wait_for_port(process: subprocess.Popen[bytes], log: Path) -> int:
