@@ -12,6 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from gateway.domain.backend import Backend, RawScores
 from gateway.domain.catalogue import Model
@@ -176,22 +177,23 @@ class Coalescer:
             call = _Call(texts)
             for text in texts:
                 text.call = call
-            call.task = loop.create_task(self._run(queue, call))
+            call.task = loop.create_task(self._answer(queue.model, texts, loop))
             self._calls.add(call.task)
+            # Not a finally inside: a task that is cancelled before its first step never gets there.
+            call.task.add_done_callback(partial(self._done, queue, call, loop))
 
-    async def _run(self, queue: _Queue, call: _Call) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            await self._answer(queue.model, call.texts, loop)
-        except Exception:
-            _log.exception("a call for %s failed", queue.model.name)
-        finally:
-            for text in call.texts:
-                if not text.answer.done():
-                    text.answer.set_result(BackendFailed())
-            queue.free += 1
-            self._calls.discard(call.task)  # set right after it was made
-            self._schedule(queue, loop)
+    def _done(
+        self, queue: _Queue, call: _Call, loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]
+    ) -> None:
+        """Free the slot; whatever happened, everybody has an answer now."""
+        self._calls.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("a call for %s failed", queue.model.name, exc_info=task.exception())
+        for text in call.texts:
+            if not text.answer.done():
+                text.answer.set_result(BackendFailed())
+        queue.free += 1
+        self._schedule(queue, loop)
 
     async def _answer(self, model: Model, texts: list[_Text], loop: asyncio.AbstractEventLoop) -> None:
         """Set the answers of ``texts``; a call that fails is repeated for each of them alone."""

@@ -152,7 +152,7 @@ class Connection(asyncio.Protocol):
     def _feed(self, data: bytes) -> None:
         if self._refused:
             return
-        was_in_head = self._in_head
+        was_in_head, between = self._in_head, not self._in_head and self._incoming is None
         self._fed_bytes, self._begun = len(data), 0
         try:
             self._parser.feed_data(data)
@@ -163,7 +163,7 @@ class Connection(asyncio.Protocol):
             if not was_in_head:
                 self._since = self._loop.time()
             # Where other requests stand before it in the same data, that much of the head is not counted.
-            if self._begun == 0 or (not was_in_head and self._begun == 1 and self._incoming is None):
+            if self._begun == 0 or (between and self._begun == 1):
                 self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(MalformedRequest())

@@ -11,6 +11,9 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
+from gateway.access_log import FLUSH_S
 from gateway.main import serve
 from gateway.settings import Settings
 
@@ -21,6 +24,13 @@ TOKEN = "test-token-of-the-account"
 ANY_TOKEN = "test-token-of-any-account"
 RUN = f"/client/v4/accounts/{ACCOUNT}/ai/run/{SST2}"
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+
+
+async def access_lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """What the access log says of the requests so far; nothing else may be in it."""
+    await asyncio.sleep(2 * FLUSH_S)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "tritonflare.access" in line]
+    return [re.sub(r"^[\d-]+T[\d:.]+ INFO tritonflare\.access: ", "", line) for line in lines]
 
 
 @dataclass

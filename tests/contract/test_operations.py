@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import re
 import signal
@@ -21,7 +20,7 @@ from gateway.main import build_app, serve
 from gateway.settings import ConfigurationError
 
 from .fake_triton import SST2, FakeTriton, fail, hold
-from .harness import ACCOUNT, RUN, TOKEN, Client, running_gateway, settings_for, until
+from .harness import ACCOUNT, RUN, TOKEN, Client, access_lines, running_gateway, settings_for, until
 from .test_errors import check_ai
 
 GOOD = {"text": "one two three"}
@@ -109,13 +108,12 @@ async def test_metrics_never_hold_what_callers_send(client: Client) -> None:
 
 
 async def test_the_access_log_has_one_line_a_request_and_no_text_or_token(
-    client: Client, caplog: pytest.LogCaptureFixture
+    client: Client, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    caplog.set_level(logging.INFO, "tritonflare.access")
     answer = await client.run({"text": "a private text"}, query="?result_shape=items&private=query")
     await client.send("POST", RUN, b"{}", {"Authorization": "Bearer private-token"})
     await client.get("/livez")
-    lines = [record.getMessage() for record in caplog.records if record.name == "tritonflare.access"]
+    lines = await access_lines(capsys)
     assert len(lines) == 2
     assert re.fullmatch(
         r"POST /client/v4/accounts/\{account_id\}/ai/run/\{model\} status=200 code=0 ms=\d+\.\d "
@@ -123,8 +121,9 @@ async def test_the_access_log_has_one_line_a_request_and_no_text_or_token(
         lines[0],
     )
     assert "status=401 code=10000" in lines[1]
-    assert "private" not in caplog.text
-    assert TOKEN not in caplog.text
+    logged = caplog.text + "".join(lines)
+    assert "private" not in logged
+    assert TOKEN not in logged
 
 
 async def test_a_variable_that_is_no_setting_is_named_once_at_start_and_its_value_is_not(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import re
 
 import pytest
 
 from .fake_triton import FakeTriton
-from .harness import RUN, TOKEN, Client, running_gateway, settings_for
+from .harness import RUN, TOKEN, Client, access_lines, running_gateway, settings_for
 
 BODY = b'{"text": "good"}'
 
@@ -109,9 +108,8 @@ async def test_a_connection_on_which_nothing_comes_is_closed(triton: FakeTriton,
 
 
 async def test_what_is_refused_before_it_is_a_request_is_logged_and_counted_like_one(
-    client: Client, caplog: pytest.LogCaptureFixture
+    client: Client, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    caplog.set_level(logging.INFO, "tritonflare.access")
     reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
     writer.write(post() + b"private\r\n\r\n")
     await answer(reader)
@@ -124,14 +122,15 @@ async def test_what_is_refused_before_it_is_a_request_is_logged_and_counted_like
     writer.close()
     found = re.search(rb"cf-ray: (\S+)", head)
     assert found
-    lines = [record.getMessage() for record in caplog.records if record.name == "tritonflare.access"]
+    lines = await access_lines(capsys)
     assert lines[1:] == [f"- none status=400 code=6003 ms=0.0 ray={found[1].decode()} id=-"]
-    assert "private" not in caplog.text
+    assert "private" not in caplog.text + "".join(lines)
     assert await client.metric('tritonflare_requests_total{code="6003",model="none",status="400"}') == 1
 
 
-async def test_a_head_that_does_not_end_is_3007(triton: FakeTriton, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "tritonflare.access")
+async def test_a_head_that_does_not_end_is_3007(
+    triton: FakeTriton, capsys: pytest.CaptureFixture[str]
+) -> None:
     async with running_gateway(settings_for(triton, keep_alive_timeout_s=1)) as running:
         reader, writer = await asyncio.open_connection("127.0.0.1", running.client.port)
         for letter in b"POST /":
@@ -142,8 +141,9 @@ async def test_a_head_that_does_not_end_is_3007(triton: FakeTriton, caplog: pyte
         assert json.loads(body)["errors"][0]["code"] == 3007
         ids = [re.search(name + rb": (\S+)", head) for name in (b"cf-ray", b"cf-ai-req-id")]
         ray, ai_request_id = (found[1].decode() for found in ids if found)
-        lines = [record.getMessage() for record in caplog.records if record.name == "tritonflare.access"]
-        assert lines == [f"- none status=408 code=3007 ms=0.0 ray={ray} id={ai_request_id}"]
+        assert await access_lines(capsys) == [
+            f"- none status=408 code=3007 ms=0.0 ray={ray} id={ai_request_id}"
+        ]
         assert await asyncio.wait_for(reader.read(), 5) == b""
         writer.close()
         await writer.wait_closed()

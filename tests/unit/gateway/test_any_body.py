@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gateway.access_log import AccessLog
 from gateway.domain.backend import RawScores
 from gateway.domain.catalogue import Catalogue, Ensemble, Model
+from gateway.domain.coalesce import Coalescer, CoalescingLimits
 from gateway.domain.service import Classifier
 from gateway.http.app import App
 from gateway.http.batch import BatchRunner
 from gateway.http.limits import Admission
+from gateway.http.message import Header, Request, Response
 from gateway.http.metrics import Metrics
 from gateway.http.rate import RateLimit
 from gateway.http.router import Route
@@ -54,16 +56,11 @@ class Constant:
         return [RawScores((0.0, 1.0), 3)] * len(texts)
 
 
-@asynccontextmanager
-async def _no_lifespan() -> Any:
-    yield
-
-
 def _app() -> tuple[App, Admission]:
     catalogue, admission = Catalogue(), Admission(10)
     catalogue.replace(asyncio.run(Constant().discover()))
     metrics = Metrics(lambda: 0, lambda: 1)
-    classifier = Classifier(Constant())
+    classifier = Classifier(Coalescer(Constant(), CoalescingLimits(2, 8, 4.0)))
     rate = RateLimit(0, ())
     batches = BatchRunner(classifier, admission, rate, metrics)
     run = RunModel(
@@ -73,7 +70,7 @@ def _app() -> tuple[App, Admission]:
         Route(("POST",), "/{account_id}/run/{model:path}", run),
         Route(("POST",), "/{account_id}/run", run.by_body),
     ]
-    return App(routes, load_tokens("*:token", None), metrics, _no_lifespan), admission
+    return App(routes, load_tokens("*:token", None), metrics, AccessLog("error", 1)), admission
 
 
 APP, ADMISSION = _app()
@@ -81,26 +78,15 @@ APP, ADMISSION = _app()
 
 def post(path: str, query: str, body: bytes) -> tuple[int, dict[bytes, bytes], Any]:
     """Return status, headers and decoded body."""
-    sent: list[Any] = []
-    messages = [{"type": "http.request", "body": body, "more_body": False}]
 
-    async def receive() -> Any:
-        if messages:
-            return messages.pop()
-        return await asyncio.Event().wait()
+    async def answer() -> tuple[Response, Sequence[Header]]:
+        request = Request("POST", path, query, [(b"authorization", b"Bearer token")])
+        request.add(body)
+        request.end()
+        return await APP(request)
 
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "raw_path": path.encode(),
-        "query_string": query.encode(),
-        "headers": [(b"authorization", b"Bearer token")],
-    }
-    asyncio.run(APP(scope, receive, send))
-    return sent[0]["status"], dict(sent[0]["headers"]), json.loads(b"".join(m["body"] for m in sent[1:]))
+    response, headers = asyncio.run(answer())
+    return response.status, dict(headers), json.loads(response.body)
 
 
 def check(status: int, headers: dict[bytes, bytes], body: Any) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import MutableMapping
-from typing import Any
 
 import pytest
 
 from gateway.domain.errors import ClientDisconnected, DeadlineExceeded, Overloaded
 from gateway.http.limits import Admission, Interrupt
+from gateway.http.message import Request
 
 
 def test_admission_counts_down_whatever_happens() -> None:
@@ -52,13 +51,12 @@ async def test_a_block_that_ends_in_time_is_left_alone() -> None:
 
 
 async def test_a_caller_who_hangs_up_ends_the_block() -> None:
-    async def receive() -> MutableMapping[str, Any]:
-        await asyncio.sleep(0.01)
-        return {"type": "http.disconnect"}
+    request = Request("POST", "/")
 
     async def work() -> None:
         with Interrupt(5) as interrupt:
-            interrupt.watch_for_disconnect(receive)
+            interrupt.watch_for_disconnect(request)
+            asyncio.get_running_loop().call_later(0.01, request.lose)
             await asyncio.sleep(5)
 
     with pytest.raises(ClientDisconnected):
@@ -77,17 +75,25 @@ async def test_a_cancellation_from_outside_stays_one() -> None:
         await task
 
 
-async def test_the_watch_ends_with_the_block() -> None:
-    async def receive() -> MutableMapping[str, Any]:
-        await asyncio.sleep(60)
-        return {}
+async def test_a_caller_who_hung_up_before_anybody_watched_ends_the_block_too() -> None:
+    request = Request("POST", "/")
+    request.lose()
 
-    before = asyncio.all_tasks()
+    async def work() -> None:
+        with Interrupt(5) as interrupt:
+            interrupt.watch_for_disconnect(request)
+            await asyncio.sleep(5)
+
+    with pytest.raises(ClientDisconnected):
+        await work()
+
+
+async def test_the_watch_ends_with_the_block() -> None:
+    request = Request("POST", "/")
     with Interrupt(5) as interrupt:
-        interrupt.watch_for_disconnect(receive)
-        await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    assert asyncio.all_tasks() == before
+        interrupt.watch_for_disconnect(request)
+    request.lose()
+    await asyncio.sleep(0)  # where a cancellation would strike
 
 
 async def test_an_error_of_the_block_is_not_hidden_by_the_interrupt() -> None:

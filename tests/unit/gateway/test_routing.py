@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -28,10 +27,6 @@ async def _handler(request: Request) -> Response:
     raise NotImplementedError
 
 
-async def _receive() -> dict[str, Any]:
-    raise NotImplementedError
-
-
 RUN = Route(("POST",), "/accounts/{account_id}/ai/run/{model:path}", _handler)
 LIVE = Route(("GET", "HEAD"), "/live.z", _handler, api=False)
 ROUTER = Router([RUN, LIVE])
@@ -39,8 +34,7 @@ ROUTER = Router([RUN, LIVE])
 
 def request(path: str, method: str = "POST", query: str = "", **headers: str) -> Request:
     raw = [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in headers.items()]
-    scope = {"method": method, "raw_path": path.encode(), "query_string": query.encode(), "headers": raw}
-    return Request(scope, _receive, "ray")
+    return Request(method, path, query, raw)
 
 
 # A lone surrogate has no percent-encoding.
@@ -130,7 +124,7 @@ def test_any_authorization_header_is_refused_in_a_known_way(value: str) -> None:
 
 def test_two_authorization_headers_are_malformed() -> None:
     asked = request("/accounts/mine/ai/run/m")
-    asked.scope["headers"] = [(b"authorization", b"Bearer token-1")] * 2
+    asked.all_headers = [(b"authorization", b"Bearer token-1")] * 2
     ROUTER.match(asked)
     with pytest.raises(MalformedCredentials):
         authenticate(asked, TABLE)
@@ -140,9 +134,9 @@ def test_two_authorization_headers_are_malformed() -> None:
 @pytest.mark.parametrize("address", [("192.0.2.1", 5), ("::ffff:192.0.2.1", 5), None])
 def test_only_a_connection_from_loopback_to_loopback_is_local(end: str, address: object) -> None:
     asked = request("/run", host="127.0.0.1", mf_url="x")
-    asked.scope.update(client=("127.0.0.1", 5), server=("127.0.0.1", 8787))
+    asked.client, asked.server = ("127.0.0.1", 5), ("127.0.0.1", 8787)
     assert is_local_binding(asked)
-    asked.scope[end] = address
+    setattr(asked, end, address)
     assert not is_local_binding(asked)
 
 

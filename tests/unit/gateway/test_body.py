@@ -9,11 +9,11 @@ import zlib
 from contextlib import suppress
 
 import pytest
-from gateway.http.encoding import gunzip, is_gzip
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.domain.errors import BodyTooLarge, MalformedBody
+from gateway.http.body import gunzip, is_gzip
 
 LIMIT = 1 << 20
 
