@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import uvloop
 
 from gateway.access_log import AccessLog
-from gateway.domain.catalogue import Catalogue
+from gateway.domain.catalogue import Catalogue, Model
 from gateway.domain.coalesce import Coalescer, CoalescingLimits
 from gateway.domain.monitor import Monitor, MonitorTimes
 from gateway.domain.service import Classifier
@@ -74,7 +74,13 @@ def _compose(settings: Settings) -> _Gateway:
         in_flight=lambda: admission.in_flight,
         ready=lambda: float(monitor.why_not_ready() is None),
     )
-    backend = TritonClient(_triton_options(settings), metrics.triton_called)
+
+    def triton_called(model: Model, outcome: str, seconds: float) -> None:
+        metrics.triton_called(outcome, seconds)
+        if outcome == "ok":
+            monitor.answered(model)
+
+    backend = TritonClient(_triton_options(settings), triton_called)
     catalogue = Catalogue()
     times = MonitorTimes(
         refresh_interval_s=settings.refresh_interval_s,
@@ -89,7 +95,9 @@ def _compose(settings: Settings) -> _Gateway:
     )
     coalescer = Coalescer(
         backend,
-        CoalescingLimits(settings.call_slots, settings.max_call_texts, settings.call_length_ratio),
+        CoalescingLimits(
+            settings.call_slots, settings.max_call_texts, settings.call_length_ratio, settings.max_queue_s
+        ),
         metrics.call_sent,
     )
     classifier = Classifier(coalescer)

@@ -98,6 +98,11 @@ class Settings(BaseSettings):
         description="Texts in one call are at most this many times as long, in bytes, as the oldest of them, "
         "and as much shorter: a short text does not wait for a long one.",
     )
+    max_queue_s: Seconds = Field(
+        2.0,
+        description="When texts have waited this long for a call, more are refused with 429, code 3040: "
+        "better at once than after the deadline.",
+    )
     max_batch_texts: int = Field(
         100, gt=0, description="Texts in one request (`requests`); above it 400, code 5006."
     )

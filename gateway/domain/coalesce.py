@@ -16,7 +16,7 @@ from functools import partial
 
 from gateway.domain.backend import Backend, RawScores
 from gateway.domain.catalogue import Model
-from gateway.domain.errors import AiError, BackendFailed, DeadlineExceeded
+from gateway.domain.errors import AiError, BackendFailed, DeadlineExceeded, Overloaded
 
 _log = logging.getLogger("tritonflare.coalesce")
 
@@ -24,8 +24,8 @@ Answer = RawScores | AiError
 ObserveCall = Callable[[int, float], None]
 """Told of each call how many texts it takes and how many seconds the oldest of them has waited."""
 
-CALL_BYTES = 256 * 1024
-"""Most text in one call, unless a single one is longer: tokenizing it holds the others up for 0.1 s."""
+CALL_BYTES = 16 * 1024
+"""Most text in one call, unless a single one is longer: half a dozen of the longest that are read whole."""
 SHORT_BYTES = 64
 """Texts up to here are as good as equally long."""
 _LEAST_DEAD = 64
@@ -38,6 +38,7 @@ class CoalescingLimits:
     call_slots: int
     max_call_texts: int
     call_length_ratio: float
+    max_queue_s: float
 
 
 class _Text:
@@ -130,21 +131,37 @@ class Coalescer:
     async def classify(self, model: Model, texts: Sequence[bytes], deadline_s: float) -> list[Answer]:
         """Run the model on ``texts`` (UTF-8); return for each, in order, its scores or its own error.
 
-        The texts may leave in different calls, and meet those of other requests. When this coroutine is
-        cancelled, texts that were not sent yet never are.
+        The texts may leave in different calls, and meet those of other requests. A call's worth of them
+        waits at once, so that others get in between. When this coroutine is cancelled, texts that were
+        not sent yet never are.
+
+        Raises:
+            Overloaded: texts have been waiting for too long; none of these was taken.
         """
         loop = asyncio.get_running_loop()
         now = loop.time()
         queue = self._queue(model)
-        waiting = [_Text(data, now, now + deadline_s, loop.create_future()) for data in texts]
-        queue.waiting.extend(waiting)
-        self._schedule(queue, loop)
+        if queue.waiting and now - queue.waiting[0].arrived > self._limits.max_queue_s:
+            raise Overloaded
+        at_once = self._limits.max_call_texts
+        waiting = [self._enter(queue, data, now + deadline_s, loop) for data in texts[:at_once]]
+        answers: list[Answer] = []
         try:
-            return [await text.answer for text in waiting]
+            for data in texts[at_once:]:
+                answers.append(await waiting[len(answers)].answer)
+                waiting.append(self._enter(queue, data, now + deadline_s, loop))
+            answers += [await text.answer for text in waiting[len(answers) :]]
         except asyncio.CancelledError:
             for text in waiting:
                 self._abandon(queue, text)
             raise
+        return answers
+
+    def _enter(self, queue: _Queue, data: bytes, ends: float, loop: asyncio.AbstractEventLoop) -> _Text:
+        text = _Text(data, loop.time(), ends, loop.create_future())
+        queue.waiting.append(text)
+        self._schedule(queue, loop)
+        return text
 
     async def close(self) -> None:
         """Cancel the calls under way; whoever waits for them gets BackendFailed."""

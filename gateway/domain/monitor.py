@@ -56,6 +56,10 @@ class Monitor:
         silent = [model.name for model in self._catalogue if self._sung.get(model, oldest) <= oldest]
         return f"no canary answer from {', '.join(silent)}" if silent else None
 
+    def answered(self, model: Model) -> None:
+        """Take an answer to whoever asked for as good as one to a canary, which may be stuck in the crowd."""
+        self._sung[model] = self._clock()
+
     def start_draining(self) -> None:
         """Turn readiness off for good."""
         self._draining = True

@@ -14,6 +14,9 @@ from gateway.http.metrics import Metrics
 from gateway.http.rate import RateLimit
 
 
+_RENDERING_S = 0.25
+
+
 class BatchRunner:
     """Classifies the inputs of a batch, each with its own success or error."""
 
@@ -41,7 +44,10 @@ class BatchRunner:
             read = [_read(item) for item in inputs]
             texts = [text for _, text in read if isinstance(text, str)]
             interrupt.watch_for_disconnect(request)
-            answers = iter(await self._classifier.classify_all(model, texts, interrupt.remaining_s()))
+            left_s = interrupt.remaining_s()
+            # A little less than the request has: what was answered by then is not thrown away.
+            deadline_s = max(left_s - _RENDERING_S, left_s / 2)
+            answers = iter(await self._classifier.classify_all(model, texts, deadline_s))
             items = [
                 BatchItem(reference, next(answers) if isinstance(text, str) else text)
                 for reference, text in read

@@ -87,6 +87,9 @@ class Connection(asyncio.Protocol):
         """The answer to the current request has been written."""
         self.task: asyncio.Task[None] | None = None
         self._refused = False
+        """Nothing is read any more: what came is no HTTP."""
+        self._refusal: TritonflareError | None = None
+        """What is said about that after the answers to what came before."""
         self._finishing = False
         self._writable: asyncio.Future[None] | None = None
         self._since = 0.0
@@ -156,7 +159,11 @@ class Connection(asyncio.Protocol):
         self._fed_bytes, self._begun = len(data), 0
         try:
             self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+        except httptools.HttpParserUpgrade:
+            # CONNECT: what follows would be another protocol.
+            self._waiting[-1].keep_alive = False
+            self._refused = True
+        except httptools.HttpParserError:
             self._refuse(MalformedRequest())
             return
         if self._in_head:
@@ -181,8 +188,17 @@ class Connection(asyncio.Protocol):
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header."""
-        self._headers.append((name.lower(), value))
+        """Take a header; trailers are dropped: they could bring credentials (RFC 9110, section 6.5.1).
+
+        Raises:
+            ValueError: there is no end of trailers.
+        """
+        if self._in_head:
+            self._headers.append((name.lower(), value))
+            return
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            raise ValueError("trailers")
 
     def on_headers_complete(self) -> None:
         """End the head and make the request.
@@ -209,8 +225,7 @@ class Connection(asyncio.Protocol):
         request.keep_alive = version != "1.0" and self._parser.should_keep_alive()
         self._incoming = request
         self._waiting.append(request)
-        # Trailers go where nobody looks: they could bring credentials (RFC 9110, section 6.5.1).
-        self._headers = []
+        self._head_bytes = 0
 
     def _is_too_large(self) -> bool:
         if self._head_bytes + self._fed_bytes <= MAX_HEAD_BYTES:
@@ -258,6 +273,8 @@ class Connection(asyncio.Protocol):
             self._next()
         elif not request.keep_alive or self._finishing:
             self._transport.close()
+        elif self._refusal is not None:
+            self._end(self._refusal)
         else:
             self._transport.resume_reading()
 
@@ -288,15 +305,15 @@ class Connection(asyncio.Protocol):
         self._refused = True
         self._transport.resume_reading()
         half, self._incoming = self._incoming, None
-        there = [*filter(None, (self._current,)), *self._waiting]
-        if there and there[0] is not half:
-            if half is not None:
-                half.parts.clear()  # behind others: in its turn it gets the refusal of an empty body
-                half.size = 0
-                half.end()
-            there[-1].keep_alive = False
-            return
-        self._waiting.clear()
+        if half is not None and half is not self._current:
+            self._waiting.remove(half)
+        if self._current is not None and self._current is not half or self._waiting:
+            self._refusal = error
+        else:
+            self._end(error)
+
+    def _end(self, error: TritonflareError) -> None:
+        """Refuse what cannot be read any further, unless it has its answer already."""
         if self._current is not None:
             self._current.lose()
         if self._current is None or not self._answered:
@@ -340,12 +357,15 @@ def _target(url: bytes) -> tuple[str, str]:
 
     Raises:
         httptools.HttpParserInvalidURLError: it is neither a path nor a URL.
+        ValueError: it is a URL without a path.
     """
     if url.startswith(b"/"):
         path, _, query = url.partition(b"#")[0].partition(b"?")
         return path.decode("ascii"), query.decode("ascii")
     parsed = httptools.parse_url(url)
-    return (parsed.path or b"").decode("ascii"), (parsed.query or b"").decode("ascii")
+    if parsed.path is None:
+        raise ValueError("target")
+    return parsed.path.decode("ascii"), (parsed.query or b"").decode("ascii")
 
 
 def _rendered(response: Response, headers: Sequence[Header], *, close: bool, with_body: bool) -> bytes:

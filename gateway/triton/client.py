@@ -19,8 +19,8 @@ from gateway.triton.wire import MalformedResponse, infer_request, read_scores
 _log = logging.getLogger("tritonflare.backend")
 
 Metadata = tuple[tuple[str, str], ...]
-ObserveCall = Callable[[str, float], None]
-"""Told the outcome (``ok`` or the name of our error) and the seconds of each inference call."""
+ObserveCall = Callable[[Model, str, float], None]
+"""Told the model, the outcome (``ok`` or the name of our error) and the seconds of each inference call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class TritonClient:
             outcome = "cancelled"
             raise
         finally:
-            self._observe(outcome, time.perf_counter() - started)
+            self._observe(model, outcome, time.perf_counter() - started)
 
     async def _infer(self, model: Model, texts: Sequence[bytes], deadline_s: float) -> list[RawScores]:
         if deadline_s <= 0:

@@ -6,6 +6,7 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from queue import Queue
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -18,6 +19,7 @@ from export.checkpoint import load_checkpoint
 from export.graph.encoder import build_graph
 from export.quantise.rewrite import quantise
 from export.quantise.schemes import Tokenwise
+from export.triton_models import encoder as encoder_module
 from tests.export.small import write_checkpoint
 
 
@@ -34,6 +36,7 @@ def fake_pb_utils() -> Any:
     module.get_input_tensor_by_name = lambda request, name: SimpleNamespace(as_numpy=lambda: request[name])
     module.TritonError = lambda *arguments: FakeTritonError(*arguments)
     module.TritonError.INVALID_ARG = 3
+    module.TRITONSERVER_RESPONSE_COMPLETE_FINAL = "final"
     return module
 
 
@@ -112,7 +115,29 @@ def test_bytes_that_are_not_utf8_fail_their_own_request_only(folder: Path) -> No
 def encoder(folder: Path, tmp_path: Path) -> Any:
     model = quantise(build_graph(load_checkpoint(folder).encoder, "fp32"), Tokenwise())
     (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
-    return load("encoder", tmp_path, {"output": [{"dims": [3]}], "instance_group": [{"count": 2}]})
+    return load("encoder", tmp_path, {"output": [{"dims": [3]}], "instance_group": [{"count": 1}]})
+
+
+class AsyncRequest(dict[str, Any]):
+    """A request whose answer comes later, from another thread."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        super().__init__(values)
+        self.answers: Queue[Any] = Queue()
+
+    def get_response_sender(self) -> Any:
+        return SimpleNamespace(send=lambda response, flags: self.answers.put((response, flags)))
+
+
+def run(model: Any, *requests: dict[str, Any]) -> list[Any]:
+    """Execute, wait for all answers, and check that each request gets one."""
+    asked = [AsyncRequest(request) for request in requests]
+    model.execute(asked)
+    answers = [request.answers.get(timeout=30) for request in asked]
+    model.finalize()
+    assert all(request.answers.empty() for request in asked)
+    assert {flags for _, flags in answers} == {"final"}
+    return [response for response, _ in answers]
 
 
 def ids(*rows: list[int]) -> dict[str, Any]:
@@ -126,34 +151,74 @@ def ids(*rows: list[int]) -> dict[str, Any]:
 def test_requests_of_unequal_length_get_their_own_answers_in_their_own_order(
     folder: Path, tmp_path: Path
 ) -> None:
-    model = encoder(folder, tmp_path)
     rng = np.random.default_rng(1)
     rows = [[2, *rng.integers(4, 30, n).tolist(), 3] for n in (50, 1, 7, 7, 30, 2, 8, 9, 49, 3)]
-    alone = [model.execute([ids(row)])[0].tensors["logits"][0] for row in rows]
-    together = model.execute([ids(*rows[:3]), ids(rows[3]), ids(*rows[4:])])
+    alone = [run(encoder(folder, tmp_path), ids(row))[0].tensors["logits"][0] for row in rows]
+    together = run(encoder(folder, tmp_path), ids(*rows[:3]), ids(rows[3]), ids(*rows[4:]))
     assert [len(response.tensors["logits"]) for response in together] == [3, 1, 6]
     found = np.concatenate([response.tensors["logits"] for response in together])
     np.testing.assert_allclose(found, alone, atol=1e-5)
     assert len({tuple(row) for row in found.tolist()}) == len(rows)  # no two alike, so no mix-up can hide
 
 
+def check_group(widths: list[int]) -> None:
+    """One text is always a group; more are few, alike, and together no more than the budget."""
+    assert len(widths) <= encoder_module.GROUP_TEXTS
+    if len(widths) > 1:
+        assert max(widths) * len(widths) <= encoder_module.GROUP_TOKENS
+
+
 @given(st.lists(st.integers(1, 512), min_size=1, max_size=64))
 def test_every_text_is_in_one_group_and_little_is_padded(lengths: list[int]) -> None:
-    from export.triton_models.encoder import GROUP, WASTE, length_groups
-
-    groups = length_groups(lengths)
+    groups = encoder_module.length_groups(lengths)
     assert sorted(i for group in groups for i in group) == list(range(len(lengths)))
     for group in groups:
         widths = [lengths[i] for i in group]
-        assert len(group) <= GROUP
-        assert widths[0] == max(widths)
-        area = widths[0] * len(group)
-        assert area - sum(widths) <= WASTE * area
+        check_group(widths)
+        assert all(max(widths) - width <= encoder_module.PADDING for width in widths)
 
 
-def test_a_failing_run_answers_every_request_without_a_traceback(folder: Path, tmp_path: Path) -> None:
-    responses = encoder(folder, tmp_path).execute([ids([2, 10_000, 3]), ids([2, 4, 3])])
-    assert [response.error.args for response in responses] == [("inference failed: InvalidArgument",)] * 2
+def call_of(lengths: list[int]) -> Any:
+    return encoder_module.Call(None, [np.zeros(length, np.int64) for length in lengths], labels=2)
+
+
+@given(st.lists(st.lists(st.integers(1, 512), min_size=1, max_size=16), max_size=12), st.integers(1, 20))
+def test_a_queue_gives_every_text_once_and_the_oldest_first(calls: list[list[int]], limit: int) -> None:
+    queue = encoder_module.TextQueue()
+    waiting: list[tuple[int, int]] = []
+    taken = []
+    for number, lengths in enumerate(calls):
+        call = call_of(lengths)
+        call.number = number
+        queue.add(call)
+        waiting += [(number, place) for place in range(len(lengths))]
+        if number % 2:
+            taken += take(queue, limit, waiting)
+    while len(queue):
+        taken += take(queue, limit, waiting)
+    assert sorted(taken) == sorted((n, p) for n, lengths in enumerate(calls) for p in range(len(lengths)))
+
+
+def take(queue: Any, limit: int, waiting: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    group = queue.take(limit)
+    assert 1 <= len(group) <= limit
+    widths = [length for length, _, _, _ in group]
+    assert widths == sorted(widths)
+    check_group(widths)
+    names = [(call.number, place) for _, _, place, call in group]
+    assert waiting[0] in names
+    for name in names:
+        waiting.remove(name)
+    return names
+
+
+def test_a_text_that_fails_fails_its_own_request_only_and_without_a_traceback(
+    folder: Path, tmp_path: Path
+) -> None:
+    bad, good = run(encoder(folder, tmp_path), ids([2, 10_000, 3]), ids([2, 4, 3]))
+    assert bad.error.args == ("inference failed: InvalidArgument",)
+    assert good.error is None
+    assert np.isfinite(good.tensors["logits"]).all()
 
 
 def test_a_failing_tokenization_is_named_and_fails_its_own_request_only(folder: Path) -> None:

@@ -60,7 +60,7 @@ def _app() -> tuple[App, Admission]:
     catalogue, admission = Catalogue(), Admission(10)
     catalogue.replace(asyncio.run(Constant().discover()))
     metrics = Metrics(lambda: 0, lambda: 1)
-    classifier = Classifier(Coalescer(Constant(), CoalescingLimits(2, 8, 4.0)))
+    classifier = Classifier(Coalescer(Constant(), CoalescingLimits(2, 8, 4.0, 30.0)))
     rate = RateLimit(0, ())
     batches = BatchRunner(classifier, admission, rate, metrics)
     run = RunModel(

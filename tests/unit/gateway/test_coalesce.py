@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from gateway.domain.backend import RawScores
 from gateway.domain.catalogue import Ensemble, Model, parse_model
 from gateway.domain.coalesce import CALL_BYTES, Answer, Coalescer, CoalescingLimits
-from gateway.domain.errors import AiError, BackendFailed, BackendUnavailable, DeadlineExceeded
+from gateway.domain.errors import AiError, BackendFailed, BackendUnavailable, DeadlineExceeded, Overloaded
 
 from .test_catalogue import GOOD
 
 MODEL = parse_model(Ensemble("e", GOOD, max_batch_size=64))
-LIMITS = CoalescingLimits(call_slots=2, max_call_texts=4, call_length_ratio=4.0)
+LIMITS = CoalescingLimits(call_slots=2, max_call_texts=4, call_length_ratio=4.0, max_queue_s=30.0)
 
 
 def scores(text: bytes) -> RawScores:
@@ -87,14 +87,16 @@ async def test_what_arrives_while_all_slots_are_busy_leaves_together_oldest_firs
 
 async def test_what_arrives_in_one_turn_is_spread_over_the_free_slots() -> None:
     calls = Calls(wait=lambda: 0.01)
-    await ask(Coalescer(calls, LIMITS), b"a", b"b", b"c", b"d", b"e")
+    coalescer = Coalescer(calls, LIMITS)
+    await asyncio.gather(*(ask(coalescer, text) for text in (b"a", b"b", b"c", b"d", b"e")))
     assert calls.sent[:2] == [[b"a", b"b", b"c"], [b"d", b"e"]]
 
 
 async def test_neither_the_settings_nor_the_models_batch_is_exceeded() -> None:
     model = replace(MODEL, max_batch_size=3)
     calls = Calls(wait=lambda: 0.001)
-    await Coalescer(calls, LIMITS).classify(model, [b"%02d" % n for n in range(40)], 60)
+    coalescer = Coalescer(calls, LIMITS)
+    await asyncio.gather(*(coalescer.classify(model, [b"%02d" % n], 60) for n in range(40)))
     assert max(map(len, calls.sent)) == 3
     assert calls.most_open == 2
 
@@ -213,6 +215,28 @@ async def test_a_model_that_changes_never_shares_a_call_with_what_it_was() -> No
     assert sum(count for version, count in seen if version == "2") == 2
 
 
+async def test_a_batch_leaves_room_for_others_between_its_texts() -> None:
+    calls = Calls(wait=lambda: 0.005)
+    coalescer = Coalescer(calls, replace(LIMITS, call_slots=1))
+    batch = asyncio.create_task(ask(coalescer, *(b"b%02d" % n for n in range(30))))
+    await asyncio.sleep(0.002)
+    assert await ask(coalescer, b"lone") == [scores(b"lone")]
+    assert calls.texts.index(b"lone") < 10
+    assert await batch == [scores(b"b%02d" % n) for n in range(30)]
+
+
+async def test_when_texts_have_waited_for_too_long_more_are_refused_at_once() -> None:
+    coalescer = Coalescer(Calls(wait=lambda: 0.1), replace(LIMITS, call_slots=1, max_queue_s=0.02))
+    asked = [asyncio.create_task(ask(coalescer, text)) for text in (b"a",)]
+    await asyncio.sleep(0.001)
+    asked.append(asyncio.create_task(ask(coalescer, b"waits")))
+    await asyncio.sleep(0.03)
+    with pytest.raises(Overloaded):
+        await ask(coalescer, b"late")
+    assert await asyncio.gather(*asked) == [[scores(b"a")], [scores(b"waits")]]
+    assert await ask(coalescer, b"later") == [scores(b"later")]
+
+
 async def test_closing_ends_the_calls_and_answers_who_waits() -> None:
     coalescer = Coalescer(Calls(wait=lambda: 30), LIMITS)
     asked = asyncio.create_task(ask(coalescer, b"a"))
@@ -238,7 +262,7 @@ def test_whatever_comes_nothing_is_lost_sent_twice_or_mixed_up(
 ) -> None:
     calls = Calls(wait=lambda: chance.choice((0, 0, 0.0005)))
     calls.fault = lambda texts: BackendFailed() if any(text[:1] == b"!" for text in texts) else None
-    limits = CoalescingLimits(slots, most, 4.0)
+    limits = CoalescingLimits(slots, most, 4.0, 30.0)
     # Each text says which one it is, so that none can be taken for another.
     named = [
         [b"%b%d.%d" % (text, place, number) for number, text in enumerate(texts)]

@@ -125,3 +125,17 @@ async def test_the_loop_survives_a_defect_and_recovers(
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+
+
+async def test_answers_to_others_count_while_the_canary_is_stuck_in_the_crowd(stage: Stage) -> None:
+    await stage.monitor.look()
+    stage.backend.inference = {"A": DeadlineExceeded(), "B": DeadlineExceeded()}
+    for _ in range(3):
+        stage.now += 6.0
+        for model in stage.catalogue:
+            stage.monitor.answered(model)
+        await stage.monitor.look()
+    assert stage.monitor.why_not_ready() is None
+    stage.now += 11.0
+    await stage.monitor.look()
+    assert stage.monitor.why_not_ready() == "no canary answer from A, B"
