@@ -32,6 +32,7 @@ def export(tmp_path: Path, family: str, precision: str, target: str) -> ExportRe
     return run_export(plan)
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize(("family", "precision", "target"), WRITTEN)
 def test_every_cell_is_what_it_says(tmp_path: Path, family: str, precision: str, target: str) -> None:
     said = status(family, precision, target)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,22 +12,29 @@ from export.run import run_export
 from tests.export.small import LENIENT, write_checkpoint
 
 
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    source = write_checkpoint(tmp_path / "mood", labels=3)
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported")
+    source = write_checkpoint(folder / "mood", labels=3)
     for name, served in (("@x/mood", "int8"), ("@x/mood-fp32", "fp32")):
         run_export(
             ExportPlan(
                 source,
-                tmp_path / "repository",
-                tmp_path / "artefacts",
+                folder / "repository",
+                folder / "artefacts",
                 precision=served,
                 name=name,
                 timing=None,
                 limits=LENIENT,
             )
         )
-    return tmp_path / "repository"
+    return folder / "repository"
+
+
+@pytest.fixture
+def repository(exported: Path, tmp_path: Path) -> Path:
+    """A copy, to be damaged."""
+    return shutil.copytree(exported, tmp_path / "repository", symlinks=True)
 
 
 def test_the_list_says_what_is_published(repository: Path) -> None:

@@ -107,8 +107,13 @@ class Home:
         return process.returncode != 0
 
 
-def test_a_killed_export_leaves_the_old_repository_or_the_whole_new_one(tmp_path: Path) -> None:
-    home = Home(tmp_path)
+@pytest.fixture
+def home(tmp_path: Path, no_pictures: None) -> Home:
+    """Pictures are drawn by the processes alone, which are the exports that get killed."""
+    return Home(tmp_path)
+
+
+def test_a_killed_export_leaves_the_old_repository_or_the_whole_new_one(home: Home) -> None:
     began = time.monotonic()
     seconds = home.seconds(0)
     rng = random.Random(7)
@@ -140,9 +145,8 @@ def test_a_killed_export_leaves_the_old_repository_or_the_whole_new_one(tmp_path
 
 @pytest.mark.parametrize("exchanged", [False, True])
 def test_a_kill_on_either_side_of_the_exchange_is_on_either_side_of_the_publication(
-    tmp_path: Path, exchanged: bool
+    home: Home, tmp_path: Path, exchanged: bool
 ) -> None:
-    home = Home(tmp_path)
     before = snapshot(home.repository)
     with home.export(0, DYING.format(exchanged=exchanged) + EXPORT) as (_, lines):
         assert "ends" not in lines.read()
@@ -154,9 +158,8 @@ def test_a_kill_on_either_side_of_the_exchange_is_on_either_side_of_the_publicat
 
 
 def test_a_refused_export_leaves_whole_artefacts_and_the_repository_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home = Home(tmp_path)
     before = snapshot(home.repository)
 
     def refuse(*_: object) -> None:

@@ -140,7 +140,7 @@ def test_a_name_that_only_a_tokenizer_may_have_is_refused(name: str) -> None:
 
 
 @pytest.fixture
-def plan(tmp_path: Path) -> ExportPlan:
+def plan(tmp_path: Path, no_pictures: None) -> ExportPlan:
     source = write_checkpoint(tmp_path / "mood", labels=3)
     return ExportPlan(source, tmp_path / "repository", tmp_path / "artefacts", timing=None, limits=LENIENT)
 

@@ -28,7 +28,7 @@ QUICKLY = TimingSettings(rounds=2, seconds=0.02, loads=1)
 
 
 @pytest.fixture
-def plan(tmp_path: Path) -> ExportPlan:
+def plan(tmp_path: Path, no_pictures: None) -> ExportPlan:
     source = write_checkpoint(tmp_path / "mood", labels=3)
     return ExportPlan(source, tmp_path / "models", tmp_path / "artefacts", limits=LENIENT, timing=None)
 

@@ -17,7 +17,7 @@ from plans.install import InstallError, Repository
 from plans.kit import read_kit
 
 from export.errors import PublishError
-from export.repository.exchange import replace_repository
+from export.repository import exchange
 from tests.export.plain import FALLBACK, Kits, make_kits, plain_model, write_my_kit
 
 ROOT = Path(__file__).parents[2]
@@ -335,9 +335,10 @@ def test_while_an_export_writes_the_repository_nothing_is_installed(machine: Mac
     assert made.ensemble == FALLBACK
 
 
-def test_the_exporter_and_the_builder_take_the_same_lock(made: Kits) -> None:
+def test_the_exporter_and_the_builder_take_the_same_lock(made: Kits, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "WAIT_S", 0.3)
     with Repository(made.repository).changing(), pytest.raises(PublishError, match="another export"):
-        replace_repository(made.repository, lambda _: None)
+        exchange.replace_repository(made.repository, lambda _: None)
 
 
 def test_dry_run_prints_the_commands_and_changes_nothing(machine: Machine, made: Kits) -> None:
