@@ -52,3 +52,10 @@ def hostile_texts(count: int, seed: int) -> list[str]:
         size = int(rng.paretovariate(0.9) * 4)
         fixed.append("".join(rng.choice(rng.choice(alphabets)) for _ in range(min(size, 3_000))))
     return fixed[:count]
+
+
+def few_examples(folder: Path) -> Path:
+    """A file in ``folder`` with the first 39 held-out texts, for an export that need not ask about all."""
+    few = folder / "few.tsv"
+    few.write_text("".join((CHECKPOINT / "heldout.tsv").read_text(encoding="utf-8").splitlines(True)[:40]))
+    return few

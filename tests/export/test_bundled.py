@@ -17,7 +17,7 @@ from export.graph.encoder import build_graph
 from export.plan import ExportPlan
 from export.run import run_export
 from export.scores import probabilities
-from tests.texts import CHECKPOINT
+from tests.texts import CHECKPOINT, few_examples
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,10 +28,10 @@ def test_the_files_in_git_are_what_an_export_writes(tmp_path: Path, monkeypatch:
         pytest.skip("not a git checkout")
     # The gate has tests of its own; here it need not ask about hundreds of texts.
     monkeypatch.setattr("export.run.ENOUGH_TEXTS", 0)
-    few = tmp_path / "few.tsv"
-    few.write_text("".join((CHECKPOINT / "heldout.tsv").read_text(encoding="utf-8").splitlines(True)[:40]))
     places = tmp_path / "models", tmp_path / "artefacts"
-    run_export(ExportPlan(CHECKPOINT, *places, all_precisions=False, examples=few, timing=None))
+    run_export(
+        ExportPlan(CHECKPOINT, *places, all_precisions=False, examples=few_examples(tmp_path), timing=None)
+    )
     listed = subprocess.run(
         ["git", "ls-files", "model_repository"], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -37,9 +37,9 @@ def processes_with(tag: str) -> list[list[str]]:
 
 
 @pytest.fixture
-def home(tmp_path: Path, repository: Path) -> Path:
+def home(tmp_path: Path, int8_repository: Path) -> Path:
     """A working folder whose ``model_repository`` is the exported one."""
-    (tmp_path / "model_repository").symlink_to(repository)
+    (tmp_path / "model_repository").symlink_to(int8_repository)
     return tmp_path
 
 
@@ -130,9 +130,9 @@ def test_a_second_signal_does_not_interrupt_the_clean_up(home: Path) -> None:
         assert_nothing_left(p.process.pid, children, p.url)
 
 
-def test_a_path_with_a_space_and_quotes_is_served(tmp_path: Path, repository: Path) -> None:
+def test_a_path_with_a_space_and_quotes_is_served(tmp_path: Path, int8_repository: Path) -> None:
     odd = tmp_path / 'my "odd" models; $HOME'
-    shutil.copytree(repository, odd)
+    shutil.copytree(int8_repository, odd)
     with running("serve", "--port", "0", "--repository", str(odd), GATEWAY_API_TOKENS="*:x") as program:
         assert ask(program.url, "x").status_code == 200
 
@@ -173,9 +173,11 @@ def test_a_busy_triton_port_names_the_option(home: Path) -> None:
     assert "--triton-port" in output
 
 
-def test_weights_that_are_not_the_published_ones_are_not_served(tmp_path: Path, repository: Path) -> None:
+def test_weights_that_are_not_the_published_ones_are_not_served(
+    tmp_path: Path, int8_repository: Path
+) -> None:
     copy = tmp_path / "models"
-    shutil.copytree(repository, copy)
+    shutil.copytree(int8_repository, copy)
     file = next(copy.glob("*_encoder_int8/1/model.onnx"))
     with file.open("r+b") as weights:
         weights.seek(-1000, os.SEEK_END)
