@@ -18,6 +18,8 @@ SERVED := $(shell ls -v $(ENSEMBLE)_encoder_*/[1-9]*/model.onnx 2>/dev/null | ta
 MODEL := $(or $(SERVED),$(ENSEMBLE)_encoder_int8/1/model.onnx)
 PIP := -m pip install --quiet --disable-pip-version-check
 CLIENTS := tests/clients/js
+# Two, because half of the tests' time is waiting; more would disturb each other. ARGS="-n 0" takes it back.
+WORKERS := -n 2 --dist loadgroup
 CODE := gateway export embedded examples loadtest training tritonflare docker tests
 
 .PHONY: help
@@ -85,7 +87,7 @@ export: $(VENV)/.serve ## export the bundled checkpoint into model_repository/
 
 .PHONY: test
 test: $(VENV)/.dev $(MODEL) $(CLIENTS)/node_modules/.installed ## run all tests, the end-to-end ones on the real tritonserver
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 .PHONY: clients
 clients: $(VENV)/.dev $(MODEL) $(CLIENTS)/node_modules/.installed ## run the real clients, SDKs and Workers, before the real Triton

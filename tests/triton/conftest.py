@@ -22,7 +22,7 @@ FP32 = "@test/fp32"
 
 
 def _export(folder: Path, precision: str, name: str | None) -> None:
-    """Publish the bundled model in ``folder/models``; the gate has tests of its own and asks about few texts."""
+    """Publish the bundled model in ``folder/models``; the gate, tested elsewhere, asks about few texts."""
     plan = ExportPlan(
         CHECKPOINT,
         folder / "models",
