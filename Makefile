@@ -19,7 +19,7 @@ MODEL := $(or $(SERVED),$(ENSEMBLE)_encoder_int8/1/model.onnx)
 PIP := -m pip install --quiet --disable-pip-version-check
 CLIENTS := tests/clients/js
 # Two, because half of the tests' time is waiting; more would disturb each other. ARGS="-n 0" takes it back.
-WORKERS := -n 2 --dist loadgroup
+WORKERS := -n 2
 CODE := gateway export embedded examples loadtest training tritonflare docker tests
 
 .PHONY: help

@@ -1,4 +1,4 @@
-"""Marks every test with the name of its folder; one real Triton for all folders that ask for it."""
+"""Marks every test with its folder, shares the tests out to the workers of xdist, keeps one real Triton."""
 
 from __future__ import annotations
 
@@ -9,12 +9,22 @@ from pathlib import Path
 import psutil
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from embedded.server import TritonServer
 from tests.triton.server import assert_nothing_left
 from tritonflare.paths import REPOSITORY
 
 TESTS = Path(__file__).parent
+STARTS_TRITON = (
+    "tests/clients/",
+    "tests/contract/test_hostile.py",
+    "tests/contract/test_openapi.py",
+    "tests/embedded/",
+    "tests/loadtest/",
+    "tests/triton/",
+)
 
 # Shared machines stall for longer than Hypothesis allows a single example.
 settings.register_profile("shared", deadline=None)
@@ -37,3 +47,19 @@ def real_triton() -> Iterator[TritonServer]:
         children = psutil.Process(server.pid).children(recursive=True)
         yield server
     assert_nothing_left(os.getpid(), children, "")
+
+
+class ByFile(LoadScopeScheduling):  # type: ignore[misc]
+    """Gives each worker whole files, whose fixtures are made once, in the order in which they were collected.
+
+    What starts a Triton is one unit: each start sweeps away what killed ones left, which some tests look at.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "tritons" if file.startswith(STARTS_TRITON) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    config.option.loadscopereorder = False  # by the number of tests, which says nothing about their time
+    return ByFile(config, log)
