@@ -21,7 +21,7 @@ CPU = ServedModel(
     created_at="2026-01-01 00:00:00.000", weights_sha256="0" * 64, tokenizer_sha256="1" * 64,
     model_sha256="2" * 64, version=3,
 )  # fmt: skip
-ONNXRUNTIME = replace(CPU, target="onnxruntime", precision="fp16", pad_id=1)
+ONNXRUNTIME = replace(CPU, target="onnxruntime", instances=2, precision="fp16", pad_id=1)
 TENSORRT = replace(ONNXRUNTIME, target="tensorrt", instances=1)
 
 

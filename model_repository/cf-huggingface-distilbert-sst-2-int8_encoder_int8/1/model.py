@@ -1,90 +1,216 @@
 """Encoder step on the CPU: input_ids, attention_mask INT64 [n, S] → logits FP32 [n, labels].
 
-Runs ONNX Runtime in Triton's python backend. Requests of one batch may differ in length
-(``allow_ragged_batch``): all their texts are sorted by length and run in groups that waste
-little padding, because on a CPU one padded batch of mixed lengths is slower than the same
-texts one by one.
+Runs ONNX Runtime in Triton's python backend, with one session of one thread for each core. What
+Triton hands over goes into one queue, text by text, and each session takes from it, so that the
+texts of a call are spread over the cores before they are grouped, and no core waits for another's
+batch to end. A response leaves when its last text is done.
 """
 
 import json
 import os
+from bisect import bisect_left, insort
+from collections import deque
 from pathlib import Path
+from threading import Condition, Thread
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
-GROUP = 8
-WASTE = 0.15
+GROUP_TEXTS = 16
+GROUP_TOKENS = 256
+"""Most computed tokens of a group: from about there on, a larger one is no faster a token."""
+PADDING = 4
+"""Most padding, in tokens, that one more text may add: a run by itself costs as much as about seven."""
+
+
+def joins(count: int, width: int, length: int) -> bool:
+    """Whether a text of ``length`` tokens may join ``count`` texts that are padded to ``width``."""
+    grown = max(width, length)
+    padding = width - length if grown == width else count * (grown - width)
+    return count < GROUP_TEXTS and padding <= PADDING and (count + 1) * grown <= GROUP_TOKENS
 
 
 def length_groups(lengths: list[int]) -> list[list[int]]:
-    """Indices in groups of at most GROUP texts whose padding is at most WASTE of what is computed."""
+    """Indices in groups of like length; all of them are at hand, so the longest comes first."""
     groups: list[list[int]] = []
-    tokens = 0
+    width = 0
     for index in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
-        current = groups[-1] if groups else []
-        # Longest first: the first text of a group sets its width.
-        width = lengths[current[0]] if current else 0
-        area = width * (len(current) + 1)
-        if not current or len(current) == GROUP or area - tokens - lengths[index] > WASTE * area:
-            groups.append([index])
-            tokens = lengths[index]
+        if groups and joins(len(groups[-1]), width, lengths[index]):
+            groups[-1].append(index)
         else:
-            current.append(index)
-            tokens += lengths[index]
+            groups.append([index])
+            width = lengths[index]
     return groups
+
+
+class Call:
+    """A request of Triton: its texts run in any order and group, and its answer leaves as one."""
+
+    def __init__(self, sender: Any, rows: list[Any], labels: int) -> None:
+        """Take the response sender and the token ids of each text, without padding."""
+        self.sender = sender
+        self.rows = rows
+        self.logits = np.empty((len(rows), labels), np.float32)
+        self.left = len(rows)
+        self.problem: str | None = None
+
+
+Text = tuple[int, int, int, Call]
+"""Length in tokens, order of arrival, place in its call, the call."""
+
+
+class TextQueue:
+    """Texts that wait, by length and by age; not safe for threads by itself."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._by_length: list[Text] = []
+        self._by_age: deque[Text] = deque()
+        self._arrived = 0
+
+    def __len__(self) -> int:
+        return len(self._by_length)
+
+    def add(self, call: Call) -> None:
+        """Add all texts of ``call``."""
+        for place, row in enumerate(call.rows):
+            text = (len(row), self._arrived, place, call)
+            self._arrived += 1
+            insort(self._by_length, text)
+            self._by_age.append(text)
+
+    def take(self, limit: int) -> list[Text]:
+        """Remove the oldest text and up to ``limit`` - 1 others of like length; the shortest comes first."""
+        texts = self._by_length
+        first = self._oldest()
+        last = first + 1
+        while last - first < limit:
+            count, width = last - first, texts[last - 1][0]
+            # The padding that each neighbour costs: a shorter one pads itself, a longer one all others.
+            neighbours = []
+            if first:
+                neighbours.append((width - texts[first - 1][0], first - 1))
+            if last < len(texts):
+                neighbours.append((count * (texts[last][0] - width), last))
+            fitting = [near for near in neighbours if joins(count, width, texts[near[1]][0])]
+            if not fitting:
+                break
+            if min(fitting)[1] == last:
+                last += 1
+            else:
+                first -= 1
+        taken = texts[first:last]
+        del texts[first:last]
+        return taken
+
+    def _oldest(self) -> int:
+        """Where the oldest text stands; older ones that a group has taken are forgotten on the way."""
+        while True:
+            oldest = self._by_age.popleft()
+            at = bisect_left(self._by_length, oldest)
+            if at < len(self._by_length) and self._by_length[at] is oldest:
+                return at
 
 
 class TritonPythonModel:
     """Triton's python backend calls ``initialize`` once per instance and ``execute`` per batch."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load the graph; the host's cores are shared out between the instances."""
-        config = json.loads(args["model_config"])
-        self.labels = config["output"][0]["dims"][0]
-        instances = sum(group["count"] for group in config["instance_group"])
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = max(1, len(os.sched_getaffinity(0)) // instances)
-        options.inter_op_num_threads = 1
-        model = str(Path(__file__).with_name("model.onnx"))
-        self.session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-    def execute(self, requests: list[Any]) -> list[Any]:
-        """Run all texts of all requests in groups of like length; answer each request on its own."""
+        """Load the graph once for each of the cores, which the instances share out between them."""
         # Only Triton has this module, and the export imports length_groups from this file.
         import triton_python_backend_utils as pb_utils
 
-        rows: list[Any] = []
-        sizes = []
-        for request in requests:
-            ids = pb_utils.get_input_tensor_by_name(request, "input_ids").as_numpy()
-            mask = pb_utils.get_input_tensor_by_name(request, "attention_mask").as_numpy()
-            rows += [row[: kept.sum()] for row, kept in zip(ids, mask)]  # noqa: B905 (Triton's own shapes)
-            sizes.append(len(ids))
-        try:
-            logits = self._run(rows)
-        except Exception as problem:
-            # Uncaught, it would send its traceback, with the paths of this machine, to the client.
-            error = pb_utils.TritonError(f"inference failed: {type(problem).__name__}")
-            return [pb_utils.InferenceResponse(error=error) for _ in requests]
-        responses = []
-        start = 0
-        for size in sizes:
-            part = np.ascontiguousarray(logits[start : start + size])
-            responses.append(pb_utils.InferenceResponse(output_tensors=[pb_utils.Tensor("logits", part)]))
-            start += size
-        return responses
+        self.pb_utils = pb_utils
+        config = json.loads(args["model_config"])
+        self.labels = config["output"][0]["dims"][0]
+        instances = sum(group["count"] for group in config["instance_group"])
+        count = max(1, len(os.sched_getaffinity(0)) // instances)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        model = str(Path(__file__).with_name("model.onnx"))
+        self.sessions = [
+            ort.InferenceSession(model, options, providers=["CPUExecutionProvider"]) for _ in range(count)
+        ]
+        self.queue = TextQueue()
+        self.changed = Condition()
+        self.stopping = False
+        self.threads = [Thread(target=self._work, args=(session,), daemon=True) for session in self.sessions]
+        for thread in self.threads:
+            thread.start()
 
-    def _run(self, rows: list[Any]) -> Any:
-        logits = np.empty((len(rows), self.labels), np.float32)
-        for group in length_groups([len(row) for row in rows]):
-            width = len(rows[group[0]])
-            ids = np.zeros((len(group), width), np.int64)
-            mask = np.zeros((len(group), width), np.int64)
-            for line, index in enumerate(group):
-                ids[line, : len(rows[index])] = rows[index]
-                mask[line, : len(rows[index])] = 1
-            (out,) = self.session.run(["logits"], {"input_ids": ids, "attention_mask": mask})
-            logits[group] = out
-        return logits
+    def execute(self, requests: list[Any]) -> None:
+        """Queue all texts of all requests; each request is answered by the thread that ends it."""
+        tensor = self.pb_utils.get_input_tensor_by_name
+        calls = []
+        for request in requests:
+            ids = tensor(request, "input_ids").as_numpy()
+            lengths = tensor(request, "attention_mask").as_numpy().sum(axis=1).tolist()
+            # A copy: the arrays lie in memory that Triton takes back when this function returns.
+            rows = [row[:length].copy() for row, length in zip(ids, lengths)]  # noqa: B905 (one shape)
+            calls.append(Call(request.get_response_sender(), rows, self.labels))
+        with self.changed:
+            for call in calls:
+                self.queue.add(call)
+            self.changed.notify(len(self.queue))
+
+    def finalize(self) -> None:
+        """End the threads; Triton has waited for the answers before."""
+        with self.changed:
+            self.stopping = True
+            self.changed.notify_all()
+        for thread in self.threads:
+            thread.join()
+
+    def _work(self, session: Any) -> None:
+        while True:
+            with self.changed:
+                while not self.queue and not self.stopping:
+                    self.changed.wait()
+                if self.stopping:
+                    return
+                # What waits is shared out first: a core must not take what another could begin with.
+                share = -(-len(self.queue) // len(self.sessions))
+                group = self.queue.take(share)
+            logits = self._run(session, group)
+            for call in self._ended(group, logits):
+                self._answer(call)
+
+    def _run(self, session: Any, group: list[Text]) -> list[Any]:
+        """Logits of each text, or None where it failed; a group that fails is run text by text."""
+        width = group[-1][0]
+        ids = np.zeros((len(group), width), np.int64)
+        mask = np.zeros((len(group), width), np.int64)
+        for line, (length, _, place, call) in enumerate(group):
+            ids[line, :length] = call.rows[place]
+            mask[line, :length] = 1
+        try:
+            (logits,) = session.run(["logits"], {"input_ids": ids, "attention_mask": mask})
+        except Exception as problem:
+            if len(group) > 1:
+                return [self._run(session, [text])[0] for text in group]
+            # Only the name: the words may hold paths of this machine, and the caller sees them.
+            group[0][-1].problem = type(problem).__name__
+            return [None]
+        return list(logits)
+
+    def _ended(self, group: list[Text], logits: list[Any]) -> list[Call]:
+        """Hand the logits to their calls; return the calls that wait for no other text."""
+        ended = []
+        with self.changed:
+            for (_, _, place, call), row in zip(group, logits):  # noqa: B905 (one for each)
+                if row is not None:
+                    call.logits[place] = row
+                call.left -= 1
+                if call.left == 0:
+                    ended.append(call)
+        return ended
+
+    def _answer(self, call: Call) -> None:
+        if call.problem is None:
+            tensor = self.pb_utils.Tensor("logits", call.logits)
+            response = self.pb_utils.InferenceResponse(output_tensors=[tensor])
+        else:
+            error = self.pb_utils.TritonError(f"inference failed: {call.problem}")
+            response = self.pb_utils.InferenceResponse(error=error)
+        call.sender.send(response, flags=self.pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
