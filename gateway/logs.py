@@ -1,4 +1,4 @@
-"""Logging to stderr: one compact line an event, for the gateway and for uvicorn alike."""
+"""Logging to stderr: one compact line an event, and nobody's words that could quote a caller."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class QuietFormatter(logging.Formatter):
 def configure_logging(level: str) -> None:
     """Send every log line of at least ``level`` to stderr.
 
-    uvicorn's own access log stays off (it would write query strings); grpc and asyncio only warn.
+    Other libraries only warn.
     """
     # Nothing of this is in the format, and each record would pay for it ("Optimization" in its manual).
     logging._srcfile = None
@@ -47,6 +47,6 @@ def configure_logging(level: str) -> None:
             },
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
             "root": {"handlers": ["stderr"], "level": "WARNING"},
-            "loggers": {"tritonflare": {"level": level.upper()}, "uvicorn": {"level": "WARNING"}},
+            "loggers": {"tritonflare": {"level": level.upper()}},
         }
     )
