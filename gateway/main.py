@@ -16,8 +16,9 @@ from dataclasses import dataclass
 import uvloop
 
 from gateway.access_log import AccessLog
+from gateway.domain.cache import AnswerCache
 from gateway.domain.catalogue import Catalogue, Model
-from gateway.domain.coalesce import Coalescer, CoalescingLimits
+from gateway.domain.coalesce import AnswerSource, Coalescer, CoalescingLimits
 from gateway.domain.monitor import Monitor, MonitorTimes
 from gateway.domain.service import Classifier
 from gateway.http.app import App
@@ -81,7 +82,14 @@ def _compose(settings: Settings) -> _Gateway:
             monitor.answered(model)
 
     backend = TritonClient(_triton_options(settings), triton_called)
-    catalogue = Catalogue()
+    coalescer = Coalescer(
+        backend,
+        CoalescingLimits(
+            settings.call_slots, settings.max_call_texts, settings.call_length_ratio, settings.max_queue_s
+        ),
+        metrics.call_sent,
+    )
+    catalogue, classifier = _answering(coalescer, settings.cache_bytes, metrics)
     times = MonitorTimes(
         refresh_interval_s=settings.refresh_interval_s,
         retry_interval_s=settings.retry_interval_s,
@@ -93,14 +101,6 @@ def _compose(settings: Settings) -> _Gateway:
     limits = RunLimits(
         settings.max_body_bytes, settings.request_timeout_s, settings.result_shape, settings.max_batch_texts
     )
-    coalescer = Coalescer(
-        backend,
-        CoalescingLimits(
-            settings.call_slots, settings.max_call_texts, settings.call_length_ratio, settings.max_queue_s
-        ),
-        metrics.call_sent,
-    )
-    classifier = Classifier(coalescer)
     batches = BatchRunner(classifier, admission, rate, metrics)
     run_model = RunModel(catalogue, classifier, batches, admission, metrics, limits, rate)
     queries = ModelQueries(catalogue)
@@ -131,6 +131,15 @@ def _compose(settings: Settings) -> _Gateway:
     access_log = AccessLog(settings.log_level, settings.access_log_share)
     app = App(routes, tokens, metrics, access_log, binding_without_token=settings.binding_without_token)
     return _Gateway(app, monitor, running)
+
+
+def _answering(source: AnswerSource, cache_bytes: int, metrics: Metrics) -> tuple[Catalogue, Classifier]:
+    """Put the answer cache between the use case and ``source``, if there is to be one."""
+    if not cache_bytes:
+        return Catalogue(), Classifier(source)
+    counted = metrics.watch_cache(size=lambda: cache.size_bytes, entries=lambda: len(cache))
+    cache = AnswerCache(source, cache_bytes, counted.looked_up, counted.evicted)
+    return Catalogue(cache.serve), Classifier(cache)
 
 
 def _run_routes(run_model: RunModel) -> tuple[Route, ...]:

@@ -103,6 +103,12 @@ class Settings(BaseSettings):
         description="When texts have waited this long for a call, more are refused with 429, code 3040: "
         "better at once than after the deadline.",
     )
+    cache_bytes: int = Field(
+        0,
+        ge=0,
+        description="Memory for answers to keep, so that a text that comes again is not computed again; "
+        "0 keeps none. Texts themselves are never kept.",
+    )
     max_batch_texts: int = Field(
         100, gt=0, description="Texts in one request (`requests`); above it 400, code 5006."
     )

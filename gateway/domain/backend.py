@@ -17,6 +17,8 @@ class RawScores:
     """One a label, in the order of the model's labels; not checked to be finite."""
     token_count: int
     """Tokens of the text before truncation, special tokens included."""
+    cached: bool | None = None
+    """Whether it was computed earlier, for another request; None where nothing is kept."""
 
 
 class Backend(Protocol):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 
 from gateway.domain.errors import BackendUnavailable, NoSuchModel
@@ -117,7 +117,9 @@ def _problem_type(given: Mapping[str, str]) -> ProblemType:
 class Catalogue:
     """The models that are served now, by public name."""
 
-    def __init__(self) -> None:
+    def __init__(self, observe: Callable[[Iterable[Model]], None] = lambda models: None) -> None:
+        """Take whom to tell, after every look at Triton, which models are served now."""
+        self._observe = observe
         self._models: dict[str, Model] = {}
         self._complaints: frozenset[str] = frozenset()
 
@@ -172,3 +174,4 @@ class Catalogue:
         if models.keys() != self._models.keys():
             _log.info("serving %s", ", ".join(models) or "no model")
         self._models, self._complaints = models, frozenset(complaints)
+        self._observe(models.values())

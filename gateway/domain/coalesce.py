@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 from gateway.domain.backend import Backend, RawScores
 from gateway.domain.catalogue import Model
@@ -21,6 +22,16 @@ from gateway.domain.errors import AiError, BackendFailed, DeadlineExceeded, Over
 _log = logging.getLogger("tritonflare.coalesce")
 
 Answer = RawScores | AiError
+
+
+class AnswerSource(Protocol):
+    """Answers texts one by one, however they travel."""
+
+    async def classify(self, model: Model, texts: Sequence[bytes], deadline_s: float) -> list[Answer]:
+        """Run the model on ``texts`` (UTF-8); return for each, in order, its scores or its own error."""
+        ...
+
+
 ObserveCall = Callable[[int, float], None]
 """Told of each call how many texts it takes and how many seconds the oldest of them has waited."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from gateway.domain.backend import RawScores
 from gateway.domain.catalogue import Model
-from gateway.domain.coalesce import Coalescer
+from gateway.domain.coalesce import AnswerSource
 from gateway.domain.errors import AiError, BackendFailed
 from gateway.domain.scores import InvalidLogits, Score, label_scores
 from gateway.domain.validate import utf8
@@ -29,6 +29,8 @@ class Classification:
     """Tokens the model read, after truncation."""
     truncated: bool
     """Whether the text had more tokens than the model reads."""
+    cached: bool | None = None
+    """Whether it came out of the cache; None without one."""
 
     @property
     def neurons(self) -> float:
@@ -46,10 +48,10 @@ class BatchItem:
 
 
 class Classifier:
-    """Classifies texts; how they travel to the model server is the coalescer's business."""
+    """Classifies texts; where their answers come from is the source's business."""
 
-    def __init__(self, coalescer: Coalescer) -> None:
-        self._coalescer = coalescer
+    def __init__(self, source: AnswerSource) -> None:
+        self._source = source
 
     async def classify(self, model: Model, text: str, deadline_s: float) -> Classification:
         """Classify one text.
@@ -57,7 +59,7 @@ class Classifier:
         Raises:
             AiError: what ``Backend.classify`` raises; BackendFailed too when the logits are not finite.
         """
-        (answer,) = await self._coalescer.classify(model, (utf8(text),), deadline_s)
+        (answer,) = await self._source.classify(model, (utf8(text),), deadline_s)
         if isinstance(answer, AiError):
             raise answer
         return _read(answer, model)
@@ -66,7 +68,7 @@ class Classifier:
         self, model: Model, texts: Sequence[str], deadline_s: float
     ) -> list[Classification | AiError]:
         """Classify many texts; return for each, in order, its answer or its error."""
-        answers = await self._coalescer.classify(model, [utf8(text) for text in texts], deadline_s)
+        answers = await self._source.classify(model, [utf8(text) for text in texts], deadline_s)
         return [
             answer if isinstance(answer, AiError) else _read_or_error(answer, model) for answer in answers
         ]
@@ -82,6 +84,7 @@ def _read(raw: RawScores, model: Model) -> Classification:
         scores=scores,
         tokens=min(raw.token_count, model.max_tokens),
         truncated=raw.token_count > model.max_tokens,
+        cached=raw.cached,
     )
 
 

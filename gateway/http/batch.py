@@ -13,7 +13,6 @@ from gateway.http.message import Request
 from gateway.http.metrics import Metrics
 from gateway.http.rate import RateLimit
 
-
 _RENDERING_S = 0.25
 
 

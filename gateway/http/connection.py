@@ -307,7 +307,7 @@ class Connection(asyncio.Protocol):
         half, self._incoming = self._incoming, None
         if half is not None and half is not self._current:
             self._waiting.remove(half)
-        if self._current is not None and self._current is not half or self._waiting:
+        if (self._current is not None and self._current is not half) or self._waiting:
             self._refusal = error
         else:
             self._end(error)

@@ -36,8 +36,8 @@ def classification(answer: Classification, shape: ResultShape, ai_request_id: st
 
 
 def answer_headers(answer: Classification, ai_request_id: str) -> list[Header]:
-    """Name the request, its price, and whether the text was cut."""
-    return _usage_headers(ai_request_id, answer.neurons, answer.truncated)
+    """Name the request, its price, and whether the text was cut and the answer cached."""
+    return _usage_headers(ai_request_id, answer.neurons, answer.truncated, answer.cached)
 
 
 def batch(items: Sequence[BatchItem], shape: ResultShape, ai_request_id: str) -> Response:
@@ -46,10 +46,14 @@ def batch(items: Sequence[BatchItem], shape: ResultShape, ai_request_id: str) ->
 
 
 def batch_headers(items: Sequence[BatchItem], ai_request_id: str) -> list[Header]:
-    """Name the request, the price of all of its texts, and whether any of them was cut."""
+    """Name the request, the price of all of its texts, whether any was cut and all were cached."""
     answers = [item.outcome for item in items if isinstance(item.outcome, Classification)]
     neurons = sum(answer.neurons for answer in answers)
-    return _usage_headers(ai_request_id, neurons, any(answer.truncated for answer in answers))
+    truncated = any(answer.truncated for answer in answers)
+    cached = None
+    if any(answer.cached is not None for answer in answers):
+        cached = len(answers) == len(items) and all(answer.cached for answer in answers)
+    return _usage_headers(ai_request_id, neurons, truncated, cached)
 
 
 def batch_result(items: Sequence[BatchItem], shape: ResultShape, ai_request_id: str) -> dict[str, object]:
@@ -71,13 +75,15 @@ def _response(place: int, item: BatchItem, shape: ResultShape, ai_request_id: st
     return response | {"external_reference": item.reference}
 
 
-def _usage_headers(ai_request_id: str, neurons: float, truncated: bool) -> list[Header]:
+def _usage_headers(ai_request_id: str, neurons: float, truncated: bool, cached: bool | None) -> list[Header]:
     headers = [
         (b"cf-ai-req-id", ai_request_id.encode()),
         (b"cf-ai-neurons", b"%.2f" % neurons),
     ]
     if truncated:
         headers.append((b"x-truncated", b"true"))
+    if cached is not None:
+        headers.append((b"cf-aig-cache-status", b"HIT" if cached else b"MISS"))
     return headers
 
 

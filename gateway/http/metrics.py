@@ -7,6 +7,7 @@ from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from gateway.domain.cache import Lookup
 from gateway.domain.service import Classification
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -80,6 +81,10 @@ class Metrics:
             "tritonflare_ready", "1 when /readyz answers 200, else 0.", registry=self._registry
         ).set_function(ready)
 
+    def watch_cache(self, size: Callable[[], float], entries: Callable[[], float]) -> CacheMetrics:
+        """Add what is counted of the answer cache; for a gateway that has one."""
+        return CacheMetrics(self._registry, size, entries)
+
     def request_done(self, model: str, code: int, status: int, seconds: float) -> None:
         """Count one finished API request."""
         count, observe = self._of_outcome(model, code, status)
@@ -104,3 +109,33 @@ class Metrics:
     def render(self) -> bytes:
         """Return the text exposition format 0.0.4."""
         return generate_latest(self._registry)
+
+
+class CacheMetrics:
+    """What is counted of the answer cache."""
+
+    def __init__(
+        self, registry: CollectorRegistry, size: Callable[[], float], entries: Callable[[], float]
+    ) -> None:
+        lookups = Counter(
+            "tritonflare_cache_lookups",
+            "Texts looked up in the answer cache: hit (kept), shared (on its way for another request)"
+            " or miss.",
+            ("result",),
+            registry=registry,
+        )
+        self._count = {result: lookups.labels(result).inc for result in ("hit", "shared", "miss")}
+        evictions = Counter(
+            "tritonflare_cache_evictions",
+            "Entries of the answer cache that made room for others.",
+            registry=registry,
+        )
+        self.evicted: Callable[[int], None] = evictions.inc
+        Gauge(
+            "tritonflare_cache_bytes", "Memory that the answer cache takes, estimated.", registry=registry
+        ).set_function(size)
+        Gauge("tritonflare_cache_entries", "Answers in the cache.", registry=registry).set_function(entries)
+
+    def looked_up(self, result: Lookup) -> None:
+        """Count one text."""
+        self._count[result]()

@@ -30,6 +30,7 @@ _DOCUMENTED = (
     "eaf31752-a074-441f-8b70-d593255d2811",
     "19606750-23ed-4371-aab2-c20349b53a60",
 )
+CACHED = {"cache_bytes": 1_000_000}
 LENGTH = ((re.compile(r"(?m)^(content-length): \d+$"), r"\1: <length>"),)
 """How much gzip saves depends on its version."""
 RETRY = ((re.compile(r"(?m)^(retry-after(?:-ms)?): \d+$"), r"\1: <time>"),)
@@ -206,6 +207,8 @@ def _successes() -> list[Case]:
         Case("run-batch", batch),
         Case("run-batch-failed", batch, prepare=_fail_at(b"It is not.")),
         Case("run-gateway", path=f"/v1/{ACCOUNT}/mine/workers-ai/{SST2}"),
+        Case("run-cached", settings=CACHED, before=(GOOD,)),
+        Case("run-not-cached", settings=CACHED),
         Case("run-queued", path=f"{RUN}?queueRequest=true"),
         Case("models-search", None, f"{AI}/models/search", "GET"),
         Case("models-search-past-the-end", None, f"{AI}/models/search?page=2", "GET"),
@@ -234,6 +237,7 @@ def _binding() -> list[Case]:
         Case("binding-3-batch", batch, run, headers=third),
         Case("binding-2", debug, "/run?version=2", headers=native, named=LENGTH, gzipped=True),
         Case("binding-tensor", tensors, "/run", headers=native),
+        Case("binding-3-cached", inputs, run, headers=third, settings=CACHED, before=(GOOD,)),
         Case("binding-proxy", inputs, f"{AI}/run/proxy", headers=third),
         Case("binding-5006", b'{"inputs":{}}', run, headers=third),
         Case("binding-9106", inputs, run, headers={}),

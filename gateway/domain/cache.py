@@ -1,0 +1,216 @@
+"""The answer cache: a text that was answered before, by the same model, is not computed again.
+
+Texts are not kept, only hashes of them and what the model said. Texts that are alike and in flight at the
+same time are computed once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import math
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, replace
+from itertools import count
+from typing import Literal
+
+from gateway.domain.backend import RawScores
+from gateway.domain.catalogue import Model
+from gateway.domain.coalesce import Answer, AnswerSource
+from gateway.domain.errors import AiError, DeadlineExceeded
+
+Lookup = Literal["hit", "shared", "miss"]
+"""Kept; not kept, but on its way for another request; to be computed."""
+
+_ENTRY_BYTES = 198
+"""What an entry takes beside its packed scores; measured, and a test measures it again."""
+
+
+class _Served:
+    """A model whose answers may be kept."""
+
+    __slots__ = ("model", "salt", "scores", "tag")
+
+    def __init__(self, model: Model, number: int) -> None:
+        self.model = model
+        self.tag = number.to_bytes(8, "big")
+        """Stands before its keys, so that they can be found again."""
+        # All of it: whatever tells two versions of a model apart may change an answer.
+        self.salt = hashlib.sha256(json.dumps(asdict(model)).encode()).digest()
+        self.scores = struct.Struct(f"<q{len(model.labels)}d")
+
+    def key(self, text: bytes) -> bytes:
+        return self.tag + hashlib.sha256(self.salt + text).digest()
+
+    def pack(self, answer: RawScores) -> bytes | None:
+        """Return what to keep of an answer: nothing of one that makes no scores."""
+        if len(answer.logits) != len(self.model.labels) or not all(map(math.isfinite, answer.logits)):
+            return None
+        return self.scores.pack(answer.token_count, *answer.logits)
+
+    def unpack(self, packed: bytes) -> RawScores:
+        token_count, *logits = self.scores.unpack(packed)
+        return RawScores(tuple(logits), token_count, cached=True)
+
+
+class _Entries:
+    """What is kept, in two halves of the bound: what is used moves to the new one, the old one is dropped.
+
+    That is nearly least recently used. An ``OrderedDict`` that is full and turns over (``cachetools`` has
+    two dictionaries beside one) takes twice as much memory and stops the loop seven times as long when its
+    table is laid out anew.
+    """
+
+    def __init__(self, max_bytes: int, evicted: Callable[[int], None]) -> None:
+        self._half = max_bytes // 2
+        self._evicted = evicted
+        self._new: dict[bytes, bytes] = {}
+        self._old: dict[bytes, bytes] = {}
+        self._new_bytes = self._old_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._new) + len(self._old)
+
+    @property
+    def size_bytes(self) -> int:
+        return self._new_bytes + self._old_bytes
+
+    def get(self, key: bytes) -> bytes | None:
+        packed = self._new.get(key)
+        if packed is None and key in self._old:
+            packed = self._old.pop(key)
+            self._old_bytes -= _cost(packed)
+            self.put(key, packed)
+        return packed
+
+    def put(self, key: bytes, packed: bytes) -> None:
+        """Keep what is not there yet."""
+        cost = _cost(packed)
+        if cost > self._half:
+            return
+        if self._new_bytes + cost > self._half:
+            self._evicted(len(self._old))
+            self._old, self._old_bytes = self._new, self._new_bytes
+            self._new, self._new_bytes = {}, 0
+        self._new[key] = packed
+        self._new_bytes += cost
+
+    def forget(self, tag: bytes) -> None:
+        """Drop the entries whose key starts with ``tag``."""
+        self._new = {key: packed for key, packed in self._new.items() if not key.startswith(tag)}
+        self._old = {key: packed for key, packed in self._old.items() if not key.startswith(tag)}
+        self._new_bytes = sum(map(_cost, self._new.values()))
+        self._old_bytes = sum(map(_cost, self._old.values()))
+
+
+class AnswerCache:
+    """Stands before another source of answers; the event loop that runs it has it alone."""
+
+    def __init__(
+        self,
+        source: AnswerSource,
+        max_bytes: int,
+        looked_up: Callable[[Lookup], None] = lambda result: None,
+        evicted: Callable[[int], None] = lambda entries: None,
+    ) -> None:
+        """Take the bound in bytes, and whom to tell of each text and of entries that had to make room."""
+        self._source = source
+        self._looked_up = looked_up
+        # Packed, an entry is a third smaller, and nothing that the garbage collector walks through.
+        self._entries = _Entries(max_bytes, evicted)
+        self._served: dict[str, _Served] = {}
+        self._flights: dict[bytes, asyncio.Future[Answer | None]] = {}
+        self._numbers = count()
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory that the entries take, estimated."""
+        return self._entries.size_bytes
+
+    def __len__(self) -> int:
+        """How many answers are kept."""
+        return len(self._entries)
+
+    def serve(self, models: Iterable[Model]) -> None:
+        """Keep answers of these very objects only; those of all other models are forgotten."""
+        before, self._served = self._served, {}
+        for model in models:
+            known = before.get(model.name)
+            if known is None or known.model is not model:
+                known = _Served(model, next(self._numbers))
+            self._served[model.name] = known
+        for gone in before.values():
+            if self._served.get(gone.model.name) is not gone:
+                self._entries.forget(gone.tag)
+
+    async def classify(self, model: Model, texts: Sequence[bytes], deadline_s: float) -> list[Answer]:
+        """Return for each of ``texts`` (UTF-8), in order, its scores or its own error; only scores are kept.
+
+        A text that is on its way for another request is waited for, and asked for anew if that request
+        goes away or runs out of time.
+        """
+        served = self._served.get(model.name)
+        if served is None or served.model is not model:
+            # It was replaced while the request came in.
+            return [_fresh(answer) for answer in await self._source.classify(model, texts, deadline_s)]
+        ends = asyncio.get_running_loop().time() + deadline_s
+        if len(texts) == 1:
+            return [await self._answer(served, served.key(texts[0]), texts[0], ends)]
+        keys = [served.key(text) for text in texts]
+        answers: list[Answer | None] = [self._find(served, key) for key in keys]
+        missing = [place for place, answer in enumerate(answers) if answer is None]
+        for _ in range(len(texts) - len(missing)):
+            self._looked_up("hit")
+        computed = await asyncio.gather(
+            *(self._answer(served, keys[place], texts[place], ends) for place in missing)
+        )
+        found = iter(computed)
+        return [next(found) if answer is None else answer for answer in answers]
+
+    async def _answer(self, served: _Served, key: bytes, text: bytes, ends: float) -> Answer:
+        kept = self._find(served, key)
+        flight = self._flights.get(key)
+        self._looked_up("hit" if kept else "shared" if flight else "miss")
+        while kept is None and flight is not None:
+            done, _ = await asyncio.wait((flight,), timeout=ends - asyncio.get_running_loop().time())
+            if not done:
+                return DeadlineExceeded()
+            answer = flight.result()
+            if answer is not None:
+                return answer
+            # Whoever was first has gone; the next one that wakes takes its place.
+            kept, flight = self._find(served, key), self._flights.get(key)
+        return kept or await self._compute(served, key, text, ends)
+
+    async def _compute(self, served: _Served, key: bytes, text: bytes, ends: float) -> Answer:
+        """Ask the source, and tell the answer to those who wait: None if they must ask for themselves."""
+        loop = asyncio.get_running_loop()
+        flight = self._flights[key] = loop.create_future()
+        told: Answer | None = None
+        try:
+            (answer,) = await self._source.classify(served.model, (text,), ends - loop.time())
+            answer = _fresh(answer)
+            if isinstance(answer, RawScores) and self._served.get(served.model.name) is served:
+                packed = served.pack(answer)
+                if packed is not None:
+                    self._entries.put(key, packed)
+            if not isinstance(answer, DeadlineExceeded):  # theirs may be later
+                told = answer
+        finally:
+            del self._flights[key]
+            flight.set_result(told)
+        return answer
+
+    def _find(self, served: _Served, key: bytes) -> RawScores | None:
+        packed = self._entries.get(key)
+        return None if packed is None else served.unpack(packed)
+
+
+def _cost(packed: bytes) -> int:
+    return _ENTRY_BYTES + len(packed)
+
+
+def _fresh(answer: Answer) -> Answer:
+    return answer if isinstance(answer, AiError) else replace(answer, cached=False)
