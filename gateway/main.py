@@ -6,11 +6,10 @@ import asyncio
 import gc
 import logging
 import os
-import signal
 import socket
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import uvloop
@@ -33,11 +32,14 @@ from gateway.http.rate import RateLimit
 from gateway.http.router import Route
 from gateway.http.run import RunLimits, RunModel
 from gateway.http.server import Server
+from gateway.http.shared_metrics import SharedMetrics
 from gateway.http.verify import VerifyToken
 from gateway.logs import configure_logging
+from gateway.serving import base_url, bind, closing_all, signals_set
 from gateway.settings import ConfigurationError, Settings, unknown_variables
 from gateway.tokens import TokenTable, load_tokens
 from gateway.triton.client import TritonClient, TritonOptions
+from gateway.workers import Post, Supervisor, obeying, say
 
 _log = logging.getLogger("tritonflare.gateway")
 
@@ -46,7 +48,7 @@ API_PREFIX = "/client/v4"
 
 _ACCOUNT = API_PREFIX + "/accounts/{account_id}"
 _GET = ("GET", "HEAD")
-_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - looked up, not bound
+_REPLACEMENT_WAITS_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +70,13 @@ def build_app(settings: Settings) -> App:
     return _compose(settings).app
 
 
-def _compose(settings: Settings) -> _Gateway:
+def _compose(settings: Settings, shared: SharedMetrics | None = None) -> _Gateway:
     tokens = check_tokens(settings)
     admission = Admission(settings.max_requests_in_flight)
     metrics = Metrics(
         in_flight=lambda: admission.in_flight,
         ready=lambda: float(monitor.why_not_ready() is None),
+        shared=shared,
     )
 
     def triton_called(model: Model, outcome: str, seconds: float) -> None:
@@ -117,13 +120,13 @@ def _compose(settings: Settings) -> _Gateway:
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:
         await backend.open()
-        watching = asyncio.create_task(monitor.run(), name="monitor")
+        watching = [asyncio.create_task(work) for work in (monitor.run(), metrics.publish())]
         try:
             yield
         finally:
-            watching.cancel()
-            with suppress(asyncio.CancelledError):
-                await watching
+            for task in watching:
+                task.cancel()
+            await asyncio.gather(*watching, return_exceptions=True)
             await coalescer.close()
             await backend.close()
             access_log.flush()
@@ -201,6 +204,15 @@ def _triton_options(settings: Settings) -> TritonOptions:
     )
 
 
+def bind_for(settings: Settings) -> socket.socket:
+    """Bind the address of the settings; with several workers the port is reserved for all of them.
+
+    Raises:
+        ConfigurationError: the address does not exist or is in use.
+    """
+    return bind(settings.host, settings.port, shared=settings.workers > 1)
+
+
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then drain and return.
 
@@ -222,8 +234,8 @@ async def serve(
 
     Args:
         settings: the settings.
-        sockets: bound sockets to listen on instead of ``settings.host`` and ``settings.port``; closed
-            at the end.
+        sockets: sockets to listen on instead of ``settings.host`` and ``settings.port``; closed at the
+            end. With several workers it is one, of `bind_for`.
         on_started: called once with the address (``http://127.0.0.1:8787``, the real port) when the
             gateway listens and is ready for the first time.
         stop: set it to shut down gracefully, as SIGTERM and SIGINT do in any case. Cancelling this
@@ -232,105 +244,90 @@ async def serve(
     Raises:
         ConfigurationError: there is no token, or the address cannot be bound.
     """
-    gateway = _compose(settings)
+    check_tokens(settings)
     if settings.binding_without_token:
         _log.warning("Workers bindings on this machine need no token (GATEWAY_BINDING_WITHOUT_TOKEN)")
     unknown = unknown_variables(os.environ)
     if unknown:
         _log.warning("these environment variables are no settings: %s", ", ".join(unknown))
-    listening = list(sockets) if sockets is not None else [bind(settings.host, settings.port)]
-    server = Server(gateway.app, settings.keep_alive_timeout_s)
+    listening = list(sockets) if sockets is not None else [bind_for(settings)]
     stopping = stop if stop is not None else asyncio.Event()
     at_once = asyncio.Event()
+
+    def started() -> None:
+        if on_started is not None:
+            on_started(base_url(listening[0]))
+
+    with closing_all(listening), signals_set(stopping, at_once):
+        if settings.workers > 1:
+            await Supervisor(settings, _work, listening[0], stopping, at_once).run(started)
+        else:
+            await _serve_here(settings, _compose(settings), listening, started, stopping, at_once)
+
+
+async def _serve_here(
+    settings: Settings,
+    gateway: _Gateway,
+    listening: Sequence[socket.socket],
+    on_started: Callable[[], None],
+    stop: asyncio.Event,
+    at_once: asyncio.Event,
+    *,
+    wait_s: float = 0,
+) -> None:
+    """Serve in this process; listen when ready, but no later than after ``wait_s`` seconds."""
+    server = Server(gateway.app, settings.keep_alive_timeout_s)
     # What exists by now stays for ever. Collecting costs a tenth of each request at Python's own pace.
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
-    with _signals_set(stopping, at_once), closing_all(listening):
-        async with gateway.running():
-            await server.start(listening)
-            announcing = asyncio.create_task(_announce(gateway.monitor, listening[0], on_started))
-            try:
-                await stopping.wait()
-                _log.info("stopping")
-                # Readiness off, time for balancers to notice, then the port closes and requests drain.
-                gateway.monitor.start_draining()
-                await asyncio.sleep(settings.shutdown_delay_s)
-                await server.stop(settings.drain_timeout_s, at_once)
-            except asyncio.CancelledError:
-                await server.stop(0, at_once)
-                raise
-            finally:
-                announcing.cancel()
-                await asyncio.gather(announcing, return_exceptions=True)
-
-
-@contextmanager
-def closing_all(sockets: Sequence[socket.socket]) -> Iterator[None]:
-    """Close ``sockets`` at the end."""
-    try:
-        yield
-    finally:
-        for sock in sockets:
-            sock.close()
-
-
-async def _announce(monitor: Monitor, sock: socket.socket, on_started: Callable[[str], None] | None) -> None:
-    await monitor.wait_until_ready()
-    if on_started is not None:
-        on_started(_base_url(sock))
-
-
-def _base_url(sock: socket.socket) -> str:
-    host, port = sock.getsockname()[:2]
-    host = _WILDCARDS.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Bind before anything starts, so that a wrong address is one clear sentence.
-
-    Raises:
-        ConfigurationError: the address does not exist or is in use.
-    """
-    try:
-        family, kind, proto, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        sock = socket.socket(family, kind, proto)
+    async with gateway.running():
+        if wait_s:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(gateway.monitor.wait_until_ready(), wait_s)
+        await server.start(listening)
+        announcing = asyncio.create_task(_announce(gateway.monitor, on_started))
         try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(address)
-            # From here on the port is taken: two that only bind it could both believe so.
-            sock.listen(2048)
-        except OSError:
-            sock.close()
+            await stop.wait()
+            _log.info("stopping")
+            # Readiness off, time for balancers to notice, then the port closes and requests drain.
+            gateway.monitor.start_draining()
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(at_once.wait(), settings.shutdown_delay_s)
+            await server.stop(settings.drain_timeout_s, at_once)
+        except asyncio.CancelledError:
+            await server.stop(0, at_once)
             raise
-    except OSError as exc:
-        raise ConfigurationError(
-            f"Cannot listen on {host} port {port}: {exc.strerror}. "
-            "Set GATEWAY_HOST and GATEWAY_PORT to an address that is free."
-        ) from exc
-    return sock
+        finally:
+            announcing.cancel()
+            await asyncio.gather(announcing, return_exceptions=True)
 
 
-@contextmanager
-def _signals_set(stop: asyncio.Event, at_once: asyncio.Event) -> Iterator[None]:
-    """First SIGTERM or SIGINT: stop gracefully. Second: at once."""
+async def _announce(monitor: Monitor, on_started: Callable[[], None]) -> None:
+    await monitor.wait_until_ready()
+    on_started()
 
-    def on_signal() -> None:
-        if stop.is_set():
-            at_once.set()
-        stop.set()
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    watched = (signal.SIGTERM, signal.SIGINT)
-    for number in watched:
-        loop.add_signal_handler(number, on_signal)
+def _work(post: Post) -> None:
+    """Serve as one of several processes."""
+    configure_logging(post.settings.log_level)
+    post.metrics.keep_as(str(post.number))
     try:
-        yield
-    finally:
-        for number in watched:
-            loop.remove_signal_handler(number)
+        uvloop.run(_serve_at(post))
+    except ConfigurationError as error:
+        say(post, str(error))
+        sys.exit(2)
+
+
+async def _serve_at(post: Post) -> None:
+    stop, at_once = asyncio.Event(), asyncio.Event()
+    with obeying(post, stop, at_once), closing_all([post.sock]):
+        await _serve_here(
+            post.settings,
+            _compose(post.settings, post.metrics),
+            [post.sock],
+            lambda: say(post, None),
+            stop,
+            at_once,
+            # The others take the connections until it knows the models.
+            wait_s=_REPLACEMENT_WAITS_S if post.replaces else 0,
+        )

@@ -36,6 +36,13 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(8787, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
+    workers: int = Field(
+        1,
+        gt=0,
+        le=256,
+        description="Processes that share the port, for more cores; each has its own connection to Triton "
+        "and its own max_requests_in_flight and call_slots.",
+    )
 
     api_tokens: SecretStr | None = Field(
         None, description="Comma-separated account:token pairs; the account * stands for any account."
@@ -74,19 +81,19 @@ class Settings(BaseSettings):
     )
     max_body_bytes: Bytes = Field(1024 * 1024, description="Largest request body; above it 413, code 3006.")
     max_requests_in_flight: int = Field(
-        512, gt=0, description="Texts worked on at once; above it 429, code 3040."
+        512, gt=0, description="Texts worked on at once by one worker; above it 429, code 3040."
     )
     requests_per_minute: int = Field(
         0,
         ge=0,
         description="Texts an account may send in a minute; above it 429, code 3021. 0 is no limit; "
-        "Cloudflare's own is 2000.",
+        "Cloudflare's own is 2000. Only with one worker.",
     )
     call_slots: int = Field(
         4,
         gt=0,
-        description="Calls to Triton under way at once for each model; texts that find no free one leave "
-        "together in the next.",
+        description="Calls to Triton under way at once for each model and worker; texts that find no free "
+        "one leave together in the next.",
     )
     max_call_texts: int = Field(
         32, gt=0, description="Most texts in one call to Triton; 1 sends each by itself."
@@ -169,6 +176,11 @@ class Settings(BaseSettings):
         if 0 < self.requests_per_minute < self.max_batch_texts:
             raise ValueError(
                 "requests_per_minute must not be below max_batch_texts, or a permitted batch would never pass"
+            )
+        if self.requests_per_minute and self.workers > 1:
+            raise ValueError(
+                "requests_per_minute needs workers to be 1: each worker would count for itself, and an "
+                "account could send as many times as much"
             )
         if self.binding_without_token and not is_loopback(self.host):
             raise ValueError(

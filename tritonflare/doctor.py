@@ -43,7 +43,7 @@ def doctor(repository: Path) -> None:
 def _port() -> Finding:
     """Whether the gateway's address is free."""
     from embedded.host import Finding
-    from gateway.main import bind
+    from gateway.serving import bind
     from gateway.settings import ConfigurationError, load_settings
 
     try:

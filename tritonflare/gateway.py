@@ -6,12 +6,17 @@ from typing import Any
 
 import click
 
+workers_option = click.option(
+    "--workers", type=int, help="Gateway processes that share the port [GATEWAY_WORKERS, default 1]."
+)
+
 
 @click.command()
 @click.option("--host", help="Address to listen on [GATEWAY_HOST, default 127.0.0.1].")
 @click.option("--port", type=int, help="Port to listen on [GATEWAY_PORT, default 8787].")
 @click.option("--triton-url", help="gRPC address of Triton [GATEWAY_TRITON_URL, default 127.0.0.1:8001].")
-def gateway(host: str | None, port: int | None, triton_url: str | None) -> None:
+@workers_option
+def gateway(host: str | None, port: int | None, triton_url: str | None, workers: int | None) -> None:
     """Run the gateway before a Triton that runs elsewhere.
 
     Every setting is an environment variable (see .env.example); the options here win.
@@ -20,7 +25,7 @@ def gateway(host: str | None, port: int | None, triton_url: str | None) -> None:
     from gateway.main import run
     from gateway.settings import load_settings
 
-    run(load_settings(**given(host=host, port=port, triton_url=triton_url)))
+    run(load_settings(**given(host=host, port=port, triton_url=triton_url, workers=workers)))
 
 
 def given(**options: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import click
 import uvloop
 from pydantic import SecretStr
 
-from tritonflare.gateway import given
+from tritonflare.gateway import given, workers_option
 from tritonflare.paths import REPOSITORY, TOKENS
 from tritonflare.token import remember
 
@@ -41,7 +41,10 @@ _ACCOUNT = "0123456789abcdef0123456789abcdef"
     help="Model repository that `tritonflare export` wrote.",
 )
 @click.option("--triton-port", type=int, default=0, help="Loopback gRPC port of Triton; 0 takes a free one.")
-def serve(host: str | None, port: int | None, repository: Path, triton_port: int) -> None:
+@workers_option
+def serve(
+    host: str | None, port: int | None, repository: Path, triton_port: int, workers: int | None
+) -> None:
     """Run the real tritonserver and the gateway here; Ctrl-C stops both.
 
     Triton listens on loopback only, gRPC only, behind a key that is made at each start.
@@ -51,15 +54,15 @@ def serve(host: str | None, port: int | None, repository: Path, triton_port: int
     from embedded.errors import EmbeddedError
     from embedded.server import TritonServer
     from gateway.logs import configure_logging
-    from gateway.main import bind, check_tokens
+    from gateway.main import bind_for, check_tokens
     from gateway.settings import load_settings
 
-    settings = load_settings(**given(host=host, port=port))
+    settings = load_settings(**given(host=host, port=port, workers=workers))
     configure_logging(settings.log_level)
     token, settings = _with_token(settings)
     # Tokens and port first: what is wrong with them is said before Triton takes seconds to load.
     check_tokens(settings)
-    listening = bind(settings.host, settings.port)
+    listening = bind_for(settings)
     try:
         with _interruptible():
             _log.info("starting Triton")

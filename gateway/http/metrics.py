@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from functools import cache
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from gateway.domain.cache import Lookup
 from gateway.domain.service import Classification
+from gateway.http.shared_metrics import SharedMetrics, restart_counter
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_Mode = Literal["livesum", "livemin"]
+_PUBLISH_S = 0.5
+"""How old another process's gauges may be."""
 
 
 class Metrics:
     """Counters and histograms; every label has few values, whatever callers send."""
 
-    def __init__(self, in_flight: Callable[[], float], ready: Callable[[], float]) -> None:
-        """Take the two gauges as functions: they are read when scraped and cannot go stale."""
+    def __init__(
+        self, in_flight: Callable[[], float], ready: Callable[[], float], shared: SharedMetrics | None = None
+    ) -> None:
+        """Take the two gauges as functions: they are read when scraped and cannot go stale.
+
+        Args:
+            in_flight: how many texts are worked on.
+            ready: 1 or 0.
+            shared: where other processes find what this one counts, and this one what the others do.
+        """
+        self._shared = shared
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "tritonflare_requests",
@@ -72,18 +87,27 @@ class Metrics:
             )
         )
         self._tokens_of = cache(lambda model: self._tokens.labels(model).inc)
-        Gauge(
+        restart_counter(self._registry)
+        in_flight_gauge = self._gauge(
             "tritonflare_requests_in_flight",
             "Requests between admission and answer; each text of a batch counts as one.",
-            registry=self._registry,
-        ).set_function(in_flight)
-        Gauge(
-            "tritonflare_ready", "1 when /readyz answers 200, else 0.", registry=self._registry
-        ).set_function(ready)
+        )
+        ready_gauge = self._gauge("tritonflare_ready", "1 when /readyz answers 200, else 0.", "livemin")
+        self._gauges: tuple[tuple[Gauge, Callable[[], float]], ...] = (
+            (in_flight_gauge, in_flight),
+            (ready_gauge, ready),
+        )
 
     def watch_cache(self, size: Callable[[], float], entries: Callable[[], float]) -> CacheMetrics:
         """Add what is counted of the answer cache; for a gateway that has one."""
-        return CacheMetrics(self._registry, size, entries)
+        self._gauges += (
+            (self._gauge("tritonflare_cache_bytes", "Memory that the answer cache takes, estimated."), size),
+            (self._gauge("tritonflare_cache_entries", "Answers in the cache."), entries),
+        )
+        return CacheMetrics(self._registry)
+
+    def _gauge(self, name: str, help_text: str, mode: _Mode = "livesum") -> Gauge:
+        return Gauge(name, help_text, registry=self._registry, multiprocess_mode=mode)
 
     def request_done(self, model: str, code: int, status: int, seconds: float) -> None:
         """Count one finished API request."""
@@ -106,17 +130,26 @@ class Metrics:
         """Count one inference call."""
         self._triton.labels(outcome).observe(seconds)
 
+    async def publish(self) -> None:
+        """Let other processes know the gauges, for ever; return at once if there are none."""
+        while self._shared is not None:
+            self._read_gauges()
+            await asyncio.sleep(_PUBLISH_S)
+
+    def _read_gauges(self) -> None:
+        for gauge, read in self._gauges:
+            gauge.set(read())
+
     def render(self) -> bytes:
-        """Return the text exposition format 0.0.4."""
-        return generate_latest(self._registry)
+        """Return the text exposition format 0.0.4; of several processes, the sums."""
+        self._read_gauges()
+        return generate_latest(self._registry if self._shared is None else self._shared.registry())
 
 
 class CacheMetrics:
     """What is counted of the answer cache."""
 
-    def __init__(
-        self, registry: CollectorRegistry, size: Callable[[], float], entries: Callable[[], float]
-    ) -> None:
+    def __init__(self, registry: CollectorRegistry) -> None:
         lookups = Counter(
             "tritonflare_cache_lookups",
             "Texts looked up in the answer cache: hit (kept), shared (on its way for another request)"
@@ -131,10 +164,6 @@ class CacheMetrics:
             registry=registry,
         )
         self.evicted: Callable[[int], None] = evictions.inc
-        Gauge(
-            "tritonflare_cache_bytes", "Memory that the answer cache takes, estimated.", registry=registry
-        ).set_function(size)
-        Gauge("tritonflare_cache_entries", "Answers in the cache.", registry=registry).set_function(entries)
 
     def looked_up(self, result: Lookup) -> None:
         """Count one text."""

@@ -1,0 +1,50 @@
+"""Metrics of several processes that add up, whichever of them is asked."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, values
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+
+@dataclass(frozen=True)
+class SharedMetrics:
+    """A folder in which each process keeps its values in files (prometheus_client's multiprocess mode)."""
+
+    folder: Path
+
+    def keep_as(self, process: str) -> None:
+        """Keep the values of all metrics that this process makes from now on there.
+
+        Args:
+            process: whose they are. Not the process id: who replaces a process goes on counting where that
+                one ended, and the files do not become more with each replacement.
+        """
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(self.folder)
+        values.ValueClass = values.MultiProcessValue(lambda: process)  # type: ignore[no-untyped-call]
+
+    def registry(self) -> CollectorRegistry:
+        """Give a registry that reads the sums."""
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, str(self.folder))  # type: ignore[no-untyped-call]
+        return registry
+
+    def forget_gauges(self, process: str) -> None:
+        """Leave the gauges of a process that has ended out from now on; what it counted stays."""
+        mark_process_dead(process, str(self.folder))  # type: ignore[no-untyped-call]
+
+    def remove(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def restart_counter(registry: CollectorRegistry) -> Callable[[], None]:
+    """Declare the number of workers that were replaced; what is returned counts one."""
+    return Counter(
+        "tritonflare_worker_restarts", "Worker processes that ended and were replaced.", registry=registry
+    ).inc

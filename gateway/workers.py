@@ -1,0 +1,283 @@
+"""Several processes on one port: starts them, replaces those that end, stops them in order.
+
+Each has a socket of its own (SO_REUSEPORT; the kernel spreads the connections), a pipe to this process and
+its part of the metrics. What serves is handed in: this module knows processes only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import signal
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from multiprocessing.resource_tracker import ensure_running
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from gateway.http.shared_metrics import SharedMetrics, restart_counter
+from gateway.serving import another
+from gateway.settings import ConfigurationError, Settings
+
+_log = logging.getLogger("tritonflare.workers")
+
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 10.0
+_STEADY_S = 10.0
+"""A worker that lived this long did not fail at its start: the next comes without a longer pause."""
+_EXIT_S = 5.0
+"""What a worker gets to end when it should have ended; then it is killed."""
+_HELD_BACK = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+# Not fork: gRPC and uvloop have threads and descriptors that no child may inherit.
+_CONTEXT = multiprocessing.get_context("spawn")
+
+
+@dataclass(frozen=True)
+class Post:
+    """What a worker is given; everything of it travels through a pipe, nothing on the command line."""
+
+    number: int
+    settings: Settings
+    sock: socket.socket
+    """Bound; it gets connections once it listens."""
+    link: Connection
+    """Takes None when ready and a sentence in case of a ConfigurationError; anything that comes means:
+    end at once. It closes with the supervisor."""
+    metrics: SharedMetrics
+    replaces: bool
+    """Others serve already, or did."""
+
+
+class Supervisor:
+    """Keeps ``settings.workers`` processes running.
+
+    Args:
+        settings: the settings.
+        work: what a worker runs: a function of a module, so that another process can find it.
+        reserved: the port, from ``bind(…, shared=True)``.
+        stop: set it to have the workers drain and end.
+        at_once: set it to have them end without waiting for anybody.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        work: Callable[[Post], None],
+        reserved: socket.socket,
+        stop: asyncio.Event,
+        at_once: asyncio.Event,
+    ) -> None:
+        self._settings = settings
+        self._work = work
+        self._reserved = reserved
+        self._stop = stop
+        self._at_once = at_once
+        self._ready: set[int] = set()
+        self._started = False
+
+    async def run(self, on_started: Callable[[], None]) -> None:
+        """Return when ``stop`` was set and no worker is left.
+
+        Args:
+            on_started: called once, when each worker has been ready.
+
+        Raises:
+            ConfigurationError: a worker could not start because of it, before all had started.
+        """
+        metrics = SharedMetrics(Path(tempfile.mkdtemp(prefix="tritonflare-metrics-")))
+        metrics.keep_as("supervisor")
+        restarted = restart_counter(CollectorRegistry())
+        keeping = [
+            asyncio.create_task(self._keep(number, metrics, on_started, restarted))
+            for number in range(self._settings.workers)
+        ]
+        try:
+            await asyncio.gather(*keeping)
+        except BaseException:
+            self._stop.set()
+            self._at_once.set()
+            raise
+        finally:
+            await asyncio.gather(*keeping, return_exceptions=True)
+            metrics.remove()
+
+    async def _keep(
+        self,
+        number: int,
+        metrics: SharedMetrics,
+        on_started: Callable[[], None],
+        restarted: Callable[[], None],
+    ) -> None:
+        """Run one worker after the other."""
+        loop = asyncio.get_running_loop()
+        failures = 0
+        replaces = False
+        while not self._stop.is_set():
+            began = loop.time()
+            reason = await self._live(number, metrics, on_started, replaces)
+            if self._stop.is_set():
+                return
+            failures = 0 if loop.time() - began > _STEADY_S else failures + 1
+            pause_s = min(_FIRST_PAUSE_S * 2**failures, _LONGEST_PAUSE_S)
+            _log.error("worker %d ended (%s); the next starts in %.1f s", number, reason, pause_s)
+            restarted()
+            replaces = True
+            await _any(self._stop, timeout_s=pause_s)
+
+    async def _live(
+        self, number: int, metrics: SharedMetrics, on_started: Callable[[], None], replaces: bool
+    ) -> str:
+        """Run one worker; return why it ended."""
+        near, far = _CONTEXT.Pipe()
+        try:
+            post = Post(number, self._settings, another(self._reserved), far, metrics, replaces)
+            worker = _Worker(self._work, near, post)
+        except OSError as error:
+            near.close()
+            far.close()
+            return error.strerror or "no process could be started"
+        try:
+            await self._watch(worker, on_started)
+        finally:
+            status = worker.end()
+            metrics.forget_gauges(str(number))
+        if worker.refusal is not None and not self._started:
+            raise ConfigurationError(worker.refusal)
+        return worker.refusal or (f"signal {-status}" if status < 0 else f"status {status}")
+
+    async def _watch(self, worker: _Worker, on_started: Callable[[], None]) -> None:
+        """Return when the worker has ended or may be killed."""
+        loop = asyncio.get_running_loop()
+
+        def heard() -> None:
+            if worker.hear():
+                self._ready.add(worker.number)
+                if len(self._ready) == self._settings.workers and not self._started:
+                    self._started = True
+                    on_started()
+            else:
+                loop.remove_reader(worker.link)
+
+        ended = asyncio.Event()
+        loop.add_reader(worker.link, heard)
+        loop.add_reader(worker.sentinel, ended.set)
+        try:
+            await _any(ended, self._stop)
+            worker.drain()
+            longest_s = self._settings.shutdown_delay_s + self._settings.drain_timeout_s + _EXIT_S
+            await _any(ended, self._at_once, timeout_s=longest_s)
+            worker.end_at_once()
+            await _any(ended, timeout_s=_EXIT_S)
+            # Its last words may have come together with its end.
+            worker.hear()
+        finally:
+            loop.remove_reader(worker.sentinel)
+            loop.remove_reader(worker.link)
+
+
+class _Worker:
+    """One process."""
+
+    def __init__(self, work: Callable[[Post], None], link: Connection, post: Post) -> None:
+        self.link = link
+        self.number = post.number
+        self.refusal: str | None = None
+        self._process: SpawnProcess = _CONTEXT.Process(target=work, args=(post,))
+        with post.sock, post.link, _signals_held_back():
+            self._process.start()
+        self.sentinel = self._process.sentinel
+
+    def hear(self) -> bool:
+        """Read one message if there is one; tell whether it says that the worker is ready."""
+        with suppress(EOFError, OSError):
+            if self.link.poll():
+                self.refusal = self.link.recv()
+                return self.refusal is None
+        return False
+
+    def drain(self) -> None:
+        if self._process.is_alive():
+            self._process.terminate()
+
+    def end_at_once(self) -> None:
+        with suppress(OSError):
+            self.link.send(None)
+
+    def end(self) -> int:
+        """Kill what is left of it; return its exit status, negative for a signal."""
+        if self._process.is_alive():
+            self._process.kill()
+        self._process.join()
+        status = self._process.exitcode
+        self._process.close()
+        self.link.close()
+        return status if status is not None else 0
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Let a process that starts inside wait with these signals until it can handle them."""
+    ensure_running()  # starting it would unblock them
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+async def _any(*events: asyncio.Event, timeout_s: float | None = None) -> None:
+    """Wait until one of the events is set."""
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
+
+
+@contextmanager
+def obeying(post: Post, stop: asyncio.Event, at_once: asyncio.Event) -> Iterator[None]:
+    """Inside a worker: stop on SIGTERM and when the supervisor is gone, at once when it says so.
+
+    A terminal sends SIGINT and SIGHUP to all processes, and a service manager SIGTERM: the supervisor alone
+    decides whether that was the second one.
+    """
+    loop = asyncio.get_running_loop()
+    orphaned = False
+
+    def heard() -> None:
+        nonlocal orphaned
+        stop.set()
+        try:
+            post.link.recv()
+            at_once.set()
+        except (EOFError, OSError):
+            orphaned = True
+            loop.remove_reader(post.link)
+
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_BACK)
+    loop.add_reader(post.link, heard)
+    try:
+        yield
+    finally:
+        loop.remove_reader(post.link)
+        loop.remove_signal_handler(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, lambda _number, _frame: None)
+        if orphaned:
+            post.metrics.remove()
+
+
+def say(post: Post, refusal: str | None) -> None:
+    """Inside a worker: tell the supervisor that it is ready, or why it cannot be."""
+    with suppress(OSError):
+        post.link.send(refusal)
