@@ -15,7 +15,7 @@ from gateway.http.shared_metrics import SharedMetrics, restart_counter
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _Mode = Literal["livesum", "livemin"]
-_PUBLISH_S = 0.5
+_PUBLISH_S = 0.25
 """How old another process's gauges may be."""
 
 

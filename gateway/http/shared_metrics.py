@@ -39,7 +39,8 @@ class SharedMetrics:
         mark_process_dead(process, str(self.folder))  # type: ignore[no-untyped-call]
 
     def remove(self) -> None:
-        """Remove the folder."""
+        """Remove the folder, when this process counts no more."""
+        values.close_all_multiprocess_files()  # type: ignore[no-untyped-call]
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
