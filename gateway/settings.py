@@ -90,13 +90,13 @@ class Settings(BaseSettings):
         "Cloudflare's own is 2000. Only with one worker.",
     )
     call_slots: int = Field(
-        4,
+        2,
         gt=0,
         description="Calls to Triton under way at once for each model and worker; texts that find no free "
         "one leave together in the next.",
     )
     max_call_texts: int = Field(
-        32, gt=0, description="Most texts in one call to Triton; 1 sends each by itself."
+        64, gt=0, description="Most texts in one call to Triton; 1 sends each by itself."
     )
     call_length_ratio: float = Field(
         4.0,
