@@ -30,7 +30,7 @@ class BatchRunner:
     async def run(
         self, request: Request, model: Model, inputs: Sequence[object], interrupt: Interrupt
     ) -> list[BatchItem]:
-        """Classify ``inputs``; the request itself has been admitted and counted as one text.
+        """Classify ``inputs``; the request itself has been admitted as one text.
 
         Raises:
             AiError: nothing was answered, and the backend is the reason: the caller sees what a single
@@ -38,7 +38,7 @@ class BatchRunner:
             Overloaded: there is no room for so many texts.
             RateLimited: so many texts exceed the account's rate.
         """
-        await self._rate.spend(request, len(inputs) - 1)
+        await self._rate.spend(request, len(inputs))
         with self._admission.places(len(inputs) - 1):
             read = [_read(item) for item in inputs]
             texts = [text for _, text in read if isinstance(text, str)]

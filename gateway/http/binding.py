@@ -70,7 +70,7 @@ class Binding:
         )
 
     async def run(self, request: Request) -> Response:
-        """Answer ``/run``: rate → version → model → admission → body → parse → validate → infer.
+        """Answer ``/run``: version → model → admission → body → parse → rate → validate → infer.
 
         Raises:
             AiError: rendered in the binding's form. A GET is what ``websocket: true`` among the options
@@ -80,7 +80,6 @@ class Binding:
         ai_request_id = request.ai_request_id = _ai_request_id(request)
         if request.method == "GET":
             raise BadInput("Error: option 'websocket' is not supported by this server")
-        await self._rate.spend(request)
         version = _version(request)
         model = self._model(request)
         with self._admission, Interrupt(self._limits.request_timeout_s) as interrupt:
@@ -90,6 +89,7 @@ class Binding:
             if requests is not None:
                 items = await self._batches.run(request, model, requests, interrupt)
                 return binding_form.batch(items, ai_request_id)
+            await self._rate.spend(request)
             text = text_of(inputs)
             interrupt.watch_for_disconnect(request)
             answer = await self._classifier.classify(model, text, interrupt.remaining_s())

@@ -137,7 +137,7 @@ def retry_headers(error: TritonflareError) -> list[Header]:
     if error.retry_after_s is not None:
         return [
             (b"retry-after", b"%d" % math.ceil(error.retry_after_s)),
-            (b"retry-after-ms", b"%d" % (1000 * error.retry_after_s)),
+            (b"retry-after-ms", b"%d" % math.ceil(1000 * error.retry_after_s)),
         ]
     if error.status >= 500 and not error.retryable:
         return [(b"x-should-retry", b"false")]

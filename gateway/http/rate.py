@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection
 
-from limits import RateLimitItemPerMinute
+from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
@@ -14,6 +13,8 @@ from gateway.http.message import Request
 from gateway.tokens import ANY_ACCOUNT
 
 _LEAST_RETRY_AFTER_S = 0.1
+_MARGIN_S = 0.005
+"""On top of the wait, for the rounding of timers: at the very moment the place is not free yet."""
 
 
 class RateLimit:
@@ -30,10 +31,14 @@ class RateLimit:
         """Allow ``requests_per_minute``, 0 for any number, for each of ``accounts``."""
         self._item = RateLimitItemPerMinute(requests_per_minute) if requests_per_minute else None
         self._accounts = frozenset(accounts)
-        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._storage = MemoryStorage()
+        self._limiter = SlidingWindowCounterRateLimiter(self._storage)
 
     async def spend(self, request: Request, texts: int = 1) -> None:
         """Count ``texts`` for the account in the request's path; without a limit, do nothing.
+
+        All texts of a request are counted at once, so that a refusal takes nothing and can say when there
+        is room for as many.
 
         Raises:
             RateLimited: they would exceed the rate; nothing is counted then.
@@ -44,5 +49,19 @@ class RateLimit:
         bucket = account if account in self._accounts else ANY_ACCOUNT
         if await self._limiter.hit(self._item, bucket, cost=texts):
             return
-        stats = await self._limiter.get_window_stats(self._item, bucket)
-        raise RateLimited(max(_LEAST_RETRY_AFTER_S, stats.reset_time - time.time()))
+        raise RateLimited(await self._wait_s(self._item, bucket, texts))
+
+    async def _wait_s(self, item: RateLimitItem, bucket: str, texts: int) -> float:
+        """Seconds until ``texts`` fit, if nobody else takes the room; the library knows it for one only."""
+        window_s = item.get_expiry()
+        before, before_left_s, now, now_left_s = await self._storage.get_sliding_window(
+            item.key_for(bucket), window_s
+        )
+        # Whole texts are counted, so less than this may be there.
+        room = item.amount - texts + 1
+        if now < room:
+            # What was counted in the window before fades out until the present one ends.
+            wait_s = before_left_s - (room - now) / before * window_s if before else 0.0
+        else:
+            wait_s = now_left_s - room / now * window_s
+        return max(_LEAST_RETRY_AFTER_S, wait_s + _MARGIN_S)

@@ -73,12 +73,12 @@ class RunModel:
         self._rate = rate
 
     async def __call__(self, request: Request) -> Response:
-        """Answer the request: rate → model → admission → body → parse → validate → infer.
+        """Answer the request: model → admission → body → parse → rate → validate → infer.
 
-        The model comes before the body because its name costs nothing to look up and decides the schema.
+        The model comes before the body because its name costs nothing to look up and decides the schema;
+        the rate after it, because only the body tells how many texts there are to count.
         """
         request.ai_request_id = str(uuid4())
-        await self._rate.spend(request)
         model = find_model(self._catalogue, request, request.params["model"])
         with self._admission, Interrupt(self._limits.request_timeout_s) as interrupt:
             payload = parse_json(await read_body(request, self._limits.max_body_bytes))
@@ -87,7 +87,6 @@ class RunModel:
     async def by_body(self, request: Request) -> Response:
         """Answer a request whose body names the model: ``{"model":…,"input":…,"options":…}``."""
         request.ai_request_id = str(uuid4())
-        await self._rate.spend(request)
         with self._admission, Interrupt(self._limits.request_timeout_s) as interrupt:
             payload = parse_json(await read_body(request, self._limits.max_body_bytes))
             name, given, queued = call_of(payload)
@@ -104,6 +103,7 @@ class RunModel:
         if inputs is not None:
             items = await self._batches.run(request, model, inputs, interrupt)
             return envelope.batch(items, shape, ai_request_id)
+        await self._rate.spend(request)
         text = text_of(payload)
         interrupt.watch_for_disconnect(request)
         answer = await self._classifier.classify(model, text, interrupt.remaining_s())

@@ -138,6 +138,16 @@ async def test_the_limit_is_on_the_body_after_decompression(triton: FakeTriton) 
             check_ai(answer, 413, 3006, "Request is too large: the limit is 1000 bytes")
 
 
+class FrozenTime:
+    """A clock that moves when told to, in place of the module ``time``."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def time(self) -> float:
+        return self.now
+
+
 RATE = "rate limiting: inference request per min rate reached"
 
 
@@ -176,15 +186,45 @@ async def test_accounts_that_no_token_names_share_one_rate(triton: FakeTriton) -
         assert own.status == 200
 
 
-async def test_every_text_of_a_batch_counts_and_a_refused_batch_costs_one(triton: FakeTriton) -> None:
+async def test_every_text_of_a_batch_counts_and_a_refused_batch_costs_nothing(triton: FakeTriton) -> None:
     await away_from_the_end_of_a_minute()
     async with running_gateway(settings_for(triton, requests_per_minute=4, max_batch_texts=4)) as running:
         client = running.client
         three = {"requests": [{"text": "a"}] * 3}
         assert (await client.run(three)).status == 200
-        check_ai(await client.run(three), 429, 3021, RATE)
+        for _ in range(3):
+            check_ai(await client.run(three), 429, 3021, RATE)
+        assert (await client.run(GOOD)).status == 200
         check_ai(await client.run(GOOD), 429, 3021, RATE)
-        assert len(triton.texts) == 3
+        assert len(triton.texts) == 4
+
+
+@pytest.mark.parametrize("already", [3, 4])
+async def test_a_refused_batch_that_waits_as_told_is_answered_at_once(
+    triton: FakeTriton, monkeypatch: pytest.MonkeyPatch, already: int
+) -> None:
+    clock = FrozenTime(1_000_000_000.0)
+    monkeypatch.setattr("limits.aio.storage.memory.time", clock)
+    three = {"requests": [{"text": "a"}] * 3}
+    async with running_gateway(settings_for(triton, requests_per_minute=4, max_batch_texts=3)) as running:
+        client = running.client
+        for _ in range(already):
+            assert (await client.run(GOOD)).status == 200
+        for _ in range(3):
+            answer = await client.run(three)
+            check_ai(answer, 429, 3021, RATE)
+            clock.now += int(answer.header("retry-after-ms") or "0") / 1000
+            assert (await client.run(three)).status == 200
+
+
+async def test_what_never_becomes_a_text_does_not_count(triton: FakeTriton) -> None:
+    await away_from_the_end_of_a_minute()
+    async with running_gateway(settings_for(triton, requests_per_minute=1, max_batch_texts=1)) as running:
+        client = running.client
+        for _ in range(3):
+            assert (await client.run(b"{")).status == 400
+            assert (await client.run(GOOD, path=RUN + "x")).status == 400
+        assert (await client.run(GOOD)).status == 200
 
 
 async def test_refused_credentials_do_not_count(triton: FakeTriton) -> None:
