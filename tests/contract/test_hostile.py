@@ -10,18 +10,24 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 
+import psutil
 import pytest
 
 from embedded.server import TritonServer
 
 from .harness import UUID
 from .hostile import bodies, calls, heads, paths, wire
-from .hostile.case import FINE, NOTHING, Expected, Hostile, request
+from .hostile.case import BAD_HEADERS, FINE, NOTHING, Expected, Hostile, request
 from .live import gateway_before_real
 
 CASES = [*bodies.CASES, *calls.CASES, *heads.CASES, *paths.CASES, *wire.CASES]
 PROMPT_S = 0.1
+QUIET_S = wire.DEADLINE_S / 2
+"""After that long a silence nothing more is expected; a connection may be idle for twice as long."""
+MIB = 1024 * 1024
 GOOD = request()
+TRAILERS = next(case for case in CASES if case.name == "chunks: trailers without end")
+NOT_YET = pytest.mark.xfail(reason="the server does not answer so yet", strict=True)
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +39,8 @@ def port(tmp_path_factory: pytest.TempPathFactory, real_triton: TritonServer) ->
     log = tmp_path_factory.mktemp("hostile") / "log"
     with gateway_before_real(log, real_triton, **settings) as started:
         yield started
+    # Also of what came after a case: callers who left, for instance.
+    assert not re.search(r"\b(ERROR|CRITICAL)\b|Traceback", log.read_text())
 
 
 class Connection:
@@ -65,6 +73,15 @@ class Connection:
         assert found, head
         body = b"" if head_only else await self._reader.readexactly(int(found[1]))
         return (status, code_of(status, head, body, head_only)), b"\r\nconnection: close\r\n" not in head
+
+    async def ends(self) -> bool:
+        """Whether the gateway has closed the connection; False once nothing came for a while."""
+        try:
+            rest = await asyncio.wait_for(self._reader.read(), QUIET_S)
+        except asyncio.TimeoutError:
+            return False
+        assert rest == b"", "one answer too many"
+        return True
 
     async def close(self) -> None:
         self._writer.close()
@@ -101,18 +118,32 @@ async def exchange(port: int, case: Hostile) -> tuple[Expected, float, Connectio
         await connection.close()
         return NOTHING, 0.0, None
     head_only = case.sent[0].startswith(b"HEAD ")
-    answer, reusable = await asyncio.wait_for(connection.answer(head_only=head_only), 10)
-    seconds = time.perf_counter() - started - case.after_s
-    if reusable:
-        return answer, seconds, connection
-    await connection.close()
-    return answer, seconds, None
+    reusable = False
+    try:
+        answer, reusable = await asyncio.wait_for(connection.answer(head_only=head_only), 10)
+        seconds = time.perf_counter() - started - case.after_s
+        if case.then is not None:
+            reusable = False
+            await _check_the_rest(connection, case.then, case.ends)
+    finally:
+        if not reusable:
+            await connection.close()
+    return answer, seconds, connection if reusable else None
+
+
+async def _check_the_rest(connection: Connection, then: tuple[Expected, ...], ends: bool) -> None:
+    """All the answers of a pipeline behind the first, and whether the connection lives on behind them."""
+    answers = []
+    with suppress(asyncio.IncompleteReadError):
+        for _ in then:
+            answers.append((await asyncio.wait_for(connection.answer(), 10))[0])
+    assert tuple(answers) == then
+    assert await connection.ends() is ends
 
 
 async def is_served(port: int, connection: Connection | None, case: Hostile) -> bool:
     """Send a good request, on the connection of the hostile one if it lives, else on a new one."""
-    pipelined = case.name.startswith("pipeline: ")
-    if connection is None or pipelined or case.unfinished or case.after_s:
+    if connection is None or case.unfinished or case.after_s:
         if connection is not None:
             await connection.close()
         connection = await connect(port)
@@ -130,7 +161,36 @@ def test_the_corpus_is_large_and_every_name_is_its_own() -> None:
     assert [name for name, count in Counter(case.name for case in CASES).items() if count > 1] == []
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def gateway_process_at(port: int) -> psutil.Process:
+    """The child that listens there."""
+    for child in psutil.Process().children(recursive=True):
+        listens = [c for c in child.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+        if port in [connection.laddr.port for connection in listens]:
+            return child
+    raise AssertionError("nobody listens")
+
+
+@pytest.mark.xfail(reason="the server keeps trailers until they end", strict=True)
+async def test_trailers_without_end_are_not_kept(port: int) -> None:
+    gateway = gateway_process_at(port)
+    before = gateway.memory_info().rss
+    connections = [await connect(port) for _ in range(4)]
+    try:
+        for connection in connections:
+            await connection.send(TRAILERS)
+        answers = [await asyncio.wait_for(connection.answer(), 10) for connection in connections]
+        assert (gateway.memory_info().rss - before) < 16 * MIB
+        assert [answer for answer, _ in answers] == [BAD_HEADERS] * 4
+    finally:
+        for connection in connections:
+            await connection.close()
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=NOT_YET if case.name in wire.NOT_YET else ()) for case in CASES],
+    ids=lambda case: case.name,
+)
 async def test_it_is_answered_promptly_as_the_contract_says_and_harms_nobody(
     port: int, case: Hostile
 ) -> None:
@@ -139,8 +199,8 @@ async def test_it_is_answered_promptly_as_the_contract_says_and_harms_nobody(
     A shared machine stalls now and then; what is slow by itself is slow twice.
     """
     answer, seconds, connection = await exchange(port, case)
-    assert answer == case.expected
-    assert await is_served(port, connection, case)
+    served = await is_served(port, connection, case)
+    assert (answer, served) == (case.expected, True)
     if seconds > PROMPT_S:
         answer, seconds, connection = await exchange(port, case)
         if connection is not None:

@@ -36,6 +36,11 @@ class Hostile:
     sent: tuple[bytes, ...]
     """Pieces; the sender pauses between them."""
     expected: Expected
+    """The first answer."""
+    then: tuple[Expected, ...] | None = None
+    """All answers behind the first, for a pipeline; None where the good request is sent behind it."""
+    ends: bool = False
+    """For a pipeline: the gateway closes the connection behind the answers."""
     pause_s: float = 0.01
     after_s: float = 0.0
     """Time that the contract itself lets pass before the answer: a deadline."""

@@ -31,8 +31,7 @@ async def _wait_s(rate: RateLimit, texts: int) -> float | None:
     try:
         await rate.spend(Request("POST", "/"), texts)
     except RateLimited as exc:
-        assert exc.retry_after_s is not None
-        return exc.retry_after_s
+        return exc.retry_after_s or 0.0
     return None
 
 
