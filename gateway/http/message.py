@@ -84,7 +84,7 @@ class Request:
         """Errors are rendered as a Workers binding reads them."""
         self.params: dict[str, str] = {}
         self.ai_request_id: str | None = None
-        """Set once the request has reached the AI service."""
+        """Set once the request is for a model or has failed in the AI service; the answer carries it."""
         self.model_label = "none"
         """The model as a metrics label: bounded, whatever callers send."""
 

@@ -36,8 +36,8 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "tritonflare_requests",
-            "Requests to the API, by model ('unknown': not served, 'none': refused before a model was"
-            " looked for), API error code (0: success) and HTTP status.",
+            "Requests to the API, by model ('unknown': not served, 'none': not about one model, or refused"
+            " before it was looked for), API error code (0: success) and HTTP status.",
             ("model", "code", "status"),
             registry=self._registry,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from uuid import uuid4
 
 import msgspec
 
@@ -12,6 +11,7 @@ from gateway.domain.catalogue import Catalogue, Model
 from gateway.domain.errors import BackendUnavailable, BadInput
 from gateway.http import envelope
 from gateway.http.message import Request, Response
+from gateway.http.run import find_model
 
 _PER_PAGE = 100
 
@@ -28,7 +28,6 @@ class ModelQueries:
         Nothing here is experimental or deprecated, so ``hide_experimental`` and ``include_deprecated``
         change nothing; neither does ``format=openrouter``, whose form no public document shows.
         """
-        request.ai_request_id = str(uuid4())
         page = search.Page(
             search.positive_number("page", request.query("page"), 1),
             search.positive_number("per_page", request.query("per_page"), _PER_PAGE),
@@ -49,11 +48,10 @@ class ModelQueries:
 
     async def schema(self, request: Request) -> Response:
         """Answer with the JSON Schemas of ``?model=``."""
-        request.ai_request_id = str(uuid4())
         name = request.query("model")
         if not name:
             raise BadInput("Error: query parameter 'model' is required")
-        self._catalogue.find(name)
+        find_model(self._catalogue, request, name)
         return envelope.success(search.SCHEMAS)
 
     async def tasks(self, request: Request) -> Response:

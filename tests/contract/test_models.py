@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 
 from .fake_triton import SST2, FakeEnsemble, FakeTriton
-from .harness import ACCOUNT, ANY_TOKEN, TOKEN, Client, running_gateway, settings_for, until
+from .harness import ACCOUNT, ANY_TOKEN, TOKEN, Client, access_lines, running_gateway, settings_for, until
 from .test_errors import AUTHENTICATION_ERROR, check_ai, check_front
 
 AI = f"/client/v4/accounts/{ACCOUNT}/ai"
@@ -106,6 +106,26 @@ async def test_the_schema_of_a_model(client: Client) -> None:
             5006,
             "Bad input: Error: query parameter 'model' is required",
         )
+
+
+async def test_the_log_has_the_ai_request_id_that_the_answer_has_and_none_else(
+    client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = [await client.get(path) for path in (*GET_ROUTES, f"{AI}/models/search?page=0")]
+    sent = [answer.header("cf-ai-req-id") for answer in answers]
+    assert sent[:-1] == [None] * len(GET_ROUTES)  # no model was asked (contract, section 1.5)
+    assert sent[-1] is not None
+    lines = await access_lines(capsys)
+    assert [line.rpartition(" id=")[2] for line in lines] == [request_id or "-" for request_id in sent]
+
+
+async def test_metrics_count_a_schema_for_its_model_and_lists_for_none(client: Client) -> None:
+    for path in GET_ROUTES:
+        await client.get(path)
+    await client.get(f"{AI}/models/schema?model=zz")
+    for model, code, status, count in ((SST2, 0, 200, 1), ("unknown", 5007, 400, 1), ("none", 0, 200, 4)):
+        sample = f'tritonflare_requests_total{{code="{code}",model="{model}",status="{status}"}}'
+        assert await client.metric(sample) == count
 
 
 async def test_tasks_and_authors_are_those_of_the_models(client: Client, triton: FakeTriton) -> None:
