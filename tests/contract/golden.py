@@ -35,6 +35,9 @@ LENGTH = ((re.compile(r"(?m)^(content-length): \d+$"), r"\1: <length>"),)
 """How much gzip saves depends on its version."""
 RETRY = ((re.compile(r"(?m)^(retry-after(?:-ms)?): \d+$"), r"\1: <time>"),)
 
+_ONE_AT_A_TIME = {"max_requests_in_flight": 1, "max_batch_texts": 1}
+_ONE_A_MINUTE = {"requests_per_minute": 1, "max_batch_texts": 1}
+
 
 @dataclass(frozen=True)
 class Case:
@@ -48,17 +51,24 @@ class Case:
     settings: dict[str, Any] = field(default_factory=dict)
     prepare: Callable[[FakeTriton], None] = lambda triton: None
     before: tuple[bytes, ...] = ()
-    """Bodies sent first; their answers are not looked at."""
+    """Bodies sent first, by the same request; their answers are not looked at."""
     wait_for_before: bool = True
     named: tuple[tuple[re.Pattern[str], str], ...] = ()
     """More random parts."""
+    announced: int | None = None
+    """Length of a body that is announced and not sent."""
+    keeps_alive: bool = False
+    """Ask for nothing about the connection: where it ends, that is the gateway's doing."""
     gzipped: bool = False
     """The body of the answer is gzip; the golden file has what is in it."""
 
     def request(self) -> bytes:
         """The bytes to send."""
-        sent = {"Host": "gateway", "Connection": "close", **self.headers}
-        if self.body is not None:
+        connection = {} if self.keeps_alive else {"Connection": "close"}
+        sent = {"Host": "gateway", **connection, **self.headers}
+        if self.announced is not None:
+            sent["Content-Length"] = str(self.announced)
+        elif self.body is not None:
             sent["Content-Length"] = str(len(self.body))
         head = f"{self.method} {self.path} HTTP/1.1\r\n" + "".join(f"{k}: {v}\r\n" for k, v in sent.items())
         return head.encode() + b"\r\n" + (self.body or b"")
@@ -178,17 +188,12 @@ def _refusals() -> list[Case]:
         Case("3007", settings={"request_timeout_s": 0.2}, prepare=_hang),
         Case(
             "3040",
-            settings={"max_requests_in_flight": 1, "max_batch_texts": 1},
+            settings=_ONE_AT_A_TIME,
             prepare=_hang,
             before=(GOOD,),
             wait_for_before=False,
         ),
-        Case(
-            "3021",
-            settings={"requests_per_minute": 1, "max_batch_texts": 1},
-            before=(GOOD, GOOD),
-            named=RETRY,
-        ),
+        Case("3021", settings=_ONE_A_MINUTE, before=(GOOD,), named=RETRY),
         Case("3050", prepare=_fail(grpc.StatusCode.UNAVAILABLE)),
         Case("8007", prepare=_fail(grpc.StatusCode.INTERNAL)),
     ]
@@ -232,19 +237,60 @@ def _binding() -> list[Case]:
     )
     inputs = b'{"inputs":{"text":"This pizza is great!"},"options":{}}'
     run = "/run?version=3"
+    proxy = f"{AI}/run/proxy"
+    socket = {"Connection": "close, Upgrade", "Upgrade": "websocket"}
+    wrapped = {f"MF-Header-{name}": value for name, value in third.items() if name not in AUTHORIZED}
+    miniflare = AUTHORIZED | {"MF-Binding": "AI", "MF-URL": f"https://workers-binding.ai{run}"} | wrapped
     return [
         Case("binding-3", inputs, run, headers=third),
         Case("binding-3-batch", batch, run, headers=third),
+        Case("binding-miniflare", inputs, "/", headers=miniflare),
+        Case("binding-models-search", None, "/ai-api/models/search", "GET"),
         Case("binding-2", debug, "/run?version=2", headers=native, named=LENGTH, gzipped=True),
         Case("binding-tensor", tensors, "/run", headers=native),
         Case("binding-3-cached", inputs, run, headers=third, settings=CACHED, before=(GOOD,)),
-        Case("binding-proxy", inputs, f"{AI}/run/proxy", headers=third),
-        Case("binding-5006", b'{"inputs":{}}', run, headers=third),
+        Case("binding-proxy", inputs, proxy, headers=third),
         Case("binding-9106", inputs, run, headers={}),
+        Case(
+            "binding-7000-proxy",
+            inputs,
+            proxy,
+            headers=third | {"X-Forwarded": "https://workers-binding.ai/to-everything/markdown/transformer"},
+        ),
+        Case("binding-3003", b"{", run, headers=third),
+        Case("binding-3006", inputs, run, headers=third, settings={"max_body_bytes": 10}),
+        Case("binding-3007", inputs, run, headers=third, settings={"request_timeout_s": 0.2}, prepare=_hang),
+        Case(
+            "binding-3021", inputs, run, headers=third, settings=_ONE_A_MINUTE, before=(inputs,), named=RETRY
+        ),
+        Case(
+            "binding-3040",
+            inputs,
+            run,
+            headers=third,
+            settings=_ONE_AT_A_TIME,
+            prepare=_hang,
+            before=(inputs,),
+            wait_for_before=False,
+        ),
         Case("binding-3050", inputs, run, headers=third, prepare=_fail(grpc.StatusCode.UNAVAILABLE)),
+        Case("binding-5006", b'{"inputs":{}}', run, headers=third),
+        Case("binding-5006-version", inputs, "/run?version=4", headers=third),
+        Case("binding-5006-websocket", None, f"{run}&body=%7B%7D", "GET", headers=third | socket),
+        Case("binding-5007", inputs, run, headers=third | {"cf-consn-model-id": "@cf/no/such"}),
+        Case("binding-8007", inputs, run, headers=third, prepare=_fail(grpc.StatusCode.INTERNAL)),
+    ]
+
+
+def _ended_by_the_gateway() -> list[Case]:
+    """Answers before the body that has been announced, which then may never come."""
+    expect = AUTHORIZED | {"Expect": "100-continue"}
+    return [
+        Case("3006-expect", b"", headers=expect, announced=2_000_000, keeps_alive=True),
+        Case("9106-expect", b"", headers={"Expect": "100-continue"}, announced=100, keeps_alive=True),
     ]
 
 
 DESCRIBED = [*_successes(), *_bad_input(), *_refusals()]
 """The REST API, which openapi.json describes."""
-CASES = [*DESCRIBED, *_binding()]
+CASES = [*DESCRIBED, *_binding(), *_ended_by_the_gateway()]
