@@ -118,6 +118,16 @@ def test_a_worker_can_bring_the_token_itself(tmp_path: Path, gateway: Program) -
     check_scores(seen["result"])
 
 
+def test_with_the_switch_a_wrapped_binding_needs_no_token_either(
+    tmp_path: Path, open_gateway: Program
+) -> None:
+    # Listing models it sends nothing but the binding's Host.
+    calls: list[dict[str, Any]] = [{"models": {"page": 1}, "native": True}, GOOD | {"native": True}]
+    listed, run = drive(tmp_path, calls, way="wrapped", gateway=open_gateway.url)
+    assert MODEL in [model["name"] for model in listed["result"]]
+    check_scores(run["result"])
+
+
 @pytest.mark.parametrize("worker", ["src/index.ts", "src/native.ts"])
 def test_the_example_runs_in_miniflare_as_it_stands(
     tmp_path: Path, worker: str, gateway: Program, open_gateway: Program

@@ -6,12 +6,11 @@ import asyncio
 import base64
 import gzip
 import json
-from collections.abc import AsyncIterator
 
 import pytest
 
 from .fake_triton import SST2, FakeTriton
-from .harness import ACCOUNT, ANY_TOKEN, TOKEN, UUID, Answer, Client, Running, running_gateway, settings_for
+from .harness import ACCOUNT, ANY_TOKEN, TOKEN, UUID, Answer, Client, running_gateway, settings_for
 
 SCORES = [
     {"label": "NEGATIVE", "score": 0.0002034269780552065},
@@ -343,75 +342,6 @@ async def test_the_proxy_lists_models_and_knows_nothing_else(client: Client) -> 
         assert answer.error["code"] == 7000
     answer = await client.send("POST", PROXY.replace(ACCOUNT, "other"), GOOD, AUTH | SENT)
     assert (answer.status, answer.error["code"]) == (403, 10000)
-
-
-@pytest.fixture
-async def open_gateway(triton: FakeTriton) -> AsyncIterator[Running]:
-    async with running_gateway(settings_for(triton, binding_without_token=True)) as running:
-        yield running
-
-
-LOCAL = {"Host": "127.0.0.1:8787"}
-WRAPPED = wrapped("https://workers-binding.ai/run?version=3")
-
-
-async def test_with_the_switch_bindings_on_this_machine_need_no_token(open_gateway: Running) -> None:
-    client = open_gateway.client
-    for host in ("127.0.0.1:1", "localhost", "LOCALHOST:8787", "[::1]:8787", "workers-binding.ai"):
-        check_scores(await client.send("POST", "/", GOOD, WRAPPED | {"Host": host}))
-        check_scores(await client.send("POST", V3, GOOD, SENT | {"Host": host}))
-    models = await client.send("GET", "/ai-api/models/search", None, {"Host": "workers-binding.ai"})
-    assert models.status == 200
-
-
-@pytest.mark.parametrize(
-    "more",
-    [
-        {"Origin": "http://localhost:3000"},
-        {"Origin": "null"},
-        {"Sec-Fetch-Site": "same-origin"},
-        {"Sec-Fetch-Site": "none"},
-        {"Referer": "http://127.0.0.1:8787/"},
-        {"Host": "rebound.example:8787"},
-        {"Host": "127.0.0.1.example"},
-        {"Host": "rebound.example", "MF-Header-Host": "127.0.0.1"},
-        {"X-Forwarded-For": "192.0.2.1"},
-        {"Forwarded": "for=192.0.2.1"},
-        {"Via": "1.1 proxy"},
-    ],
-)
-async def test_the_switch_opens_nothing_to_browsers_and_proxies(
-    open_gateway: Running, more: dict[str, str]
-) -> None:
-    for path, sent in (("/", WRAPPED), (V3, SENT)):
-        answer = await open_gateway.client.send("POST", path, GOOD, LOCAL | sent | more)
-        assert (answer.status, answer.error["code"]) == (400, 9106)
-
-
-async def test_the_switch_wants_a_header_that_no_simple_request_can_carry(open_gateway: Running) -> None:
-    answer = await open_gateway.client.send("POST", V3, GOOD, LOCAL | {"Content-Type": "text/plain"})
-    assert answer.error["code"] == 9106
-    answer = await open_gateway.client.send("GET", "/ai-api/models/search", None, LOCAL)
-    assert answer.error["code"] == 9106
-    preflight = {"Origin": "http://evil.example", "Access-Control-Request-Headers": "cf-consn-model-id"}
-    answer = await open_gateway.client.send("OPTIONS", V3, None, LOCAL | preflight)
-    assert answer.status == 405
-    assert not [name for name, _ in answer.headers if name.startswith("access-control")]
-
-
-async def test_the_switch_opens_only_the_bindings_routes(open_gateway: Running) -> None:
-    path = f"/client/v4/accounts/{ACCOUNT}/ai/run/{SST2}"
-    for target in (path, PROXY):
-        answer = await open_gateway.client.send("POST", target, GOOD, LOCAL | SENT)
-        assert answer.error["code"] == 9106
-    inside = wrapped(f"https://workers-binding.ai{path}")
-    assert (await open_gateway.client.send("POST", "/", GOOD, LOCAL | inside)).error["code"] == 9106
-
-
-async def test_a_wrong_token_is_refused_with_the_switch_too(open_gateway: Running) -> None:
-    wrong = {"Authorization": "Bearer wrong"}
-    answer = await open_gateway.client.send("POST", V3, GOOD, LOCAL | SENT | wrong)
-    assert answer.status == 401
 
 
 async def test_binding_calls_are_counted_like_others(client: Client) -> None:
