@@ -14,7 +14,7 @@ BASE_URL = os.environ.get("CLOUDFLARE_BASE_URL", "https://api.cloudflare.com/cli
 MODEL = "@cf/huggingface/distilbert-sst-2-int8"
 URL = f"{BASE_URL}/accounts/{os.environ['CLOUDFLARE_ACCOUNT_ID']}/ai/run/{MODEL}?queueRequest=true"
 
-texts = sys.argv[1:] or ["This pizza is great!", "The waiter was rude.", ""]
+texts = sys.argv[1:] or ["This pizza is great!", "The waiter was rude."]
 body = {"requests": [{"text": text, "external_reference": str(n)} for n, text in enumerate(texts)]}
 with requests.Session() as session:
     session.headers["Authorization"] = f"Bearer {os.environ['CLOUDFLARE_API_TOKEN']}"
@@ -27,10 +27,13 @@ with requests.Session() as session:
         body = {"request_id": answer["result"]["request_id"]}
         time.sleep(2)
 
+failed = False
 for item in answer["result"]["responses"]:
     text = texts[item["id"]]
     if item["success"]:
         scores = {entry["label"]: entry["score"] for entry in item["result"]}
         print(f"{scores['POSITIVE']:.4f}  {text}")
     else:
+        failed = True
         print(f"failed  {text!r}: {item['errors'][0]['message']}")
+sys.exit(failed)

@@ -105,13 +105,14 @@ def test_the_example_shows_the_api_s_errors(folder: Path, gateway: Program, name
 
 
 def test_the_batch_gives_each_text_its_own_result_or_error(folder: Path, gateway: Program) -> None:
-    done = run(folder, gateway, "batch.py")
-    assert (done.returncode, done.stderr) == (0, "")
+    done = run(folder, gateway, "batch.py", TEXT, "The waiter was rude.", "")
+    assert (done.returncode, done.stderr) == (1, "")
     good, bad, empty = done.stdout.splitlines()
     ((score, _),) = printed(folder, gateway, "python_requests.py")
     assert good == f"{score:.4f}  {TEXT}"
     assert bad.endswith("  The waiter was rude.")
     assert empty.startswith("failed  '': AiError: Bad input: ")
+    assert printed(folder, gateway, "batch.py")[0] == (score, TEXT)
     done = run(folder, gateway, "batch.py", token="wrong")
     assert (done.returncode, done.stderr) == (1, "10000: Authentication error\n")
 
