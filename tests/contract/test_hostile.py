@@ -27,7 +27,6 @@ QUIET_S = wire.DEADLINE_S / 2
 MIB = 1024 * 1024
 GOOD = request()
 TRAILERS = next(case for case in CASES if case.name == "chunks: trailers without end")
-NOT_YET = pytest.mark.xfail(reason="the server does not answer so yet", strict=True)
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +169,6 @@ def gateway_process_at(port: int) -> psutil.Process:
     raise AssertionError("nobody listens")
 
 
-@pytest.mark.xfail(reason="the server keeps trailers until they end", strict=True)
 async def test_trailers_without_end_are_not_kept(port: int) -> None:
     gateway = gateway_process_at(port)
     before = gateway.memory_info().rss
@@ -186,11 +184,7 @@ async def test_trailers_without_end_are_not_kept(port: int) -> None:
             await connection.close()
 
 
-@pytest.mark.parametrize(
-    "case",
-    [pytest.param(case, marks=NOT_YET if case.name in wire.NOT_YET else ()) for case in CASES],
-    ids=lambda case: case.name,
-)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 async def test_it_is_answered_promptly_as_the_contract_says_and_harms_nobody(
     port: int, case: Hostile
 ) -> None:

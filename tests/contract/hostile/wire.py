@@ -228,12 +228,3 @@ CASES = [
     *SLOW,
     *HALVES,
 ]
-
-NOT_YET = {
-    "chunks: trailers without end",
-    "pipeline: good, then garbage",
-    "pipeline: three good, then garbage, then good",
-    "pipeline: good, then a bad chunk",
-    "pipeline: hidden behind a short length",
-}
-"""Cases in which the server does not answer as it should."""
