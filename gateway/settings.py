@@ -90,7 +90,7 @@ class Settings(BaseSettings):
         "Cloudflare's own is 2000. Only with one worker.",
     )
     call_slots: int = Field(
-        2,
+        3,
         gt=0,
         description="Calls to Triton under way at once for each model and worker; texts that find no free "
         "one leave together in the next.",

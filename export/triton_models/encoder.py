@@ -1,7 +1,7 @@
 """Encoder step on the CPU: input_ids, attention_mask INT64 [n, S] → logits FP32 [n, labels].
 
-Runs ONNX Runtime in Triton's python backend, with one session of one thread for each core. What
-Triton hands over goes into one queue, text by text, and each session takes from it, so that the
+Runs ONNX Runtime in Triton's python backend, on one thread for each core. What Triton hands
+over goes into one queue, text by text, and each thread takes from it, so that the
 texts of a call are spread over the cores before they are grouped, and no core waits for another's
 batch to end. A response leaves when its last text is done.
 """
@@ -11,7 +11,7 @@ import os
 from bisect import bisect_left, insort
 from collections import deque
 from pathlib import Path
-from threading import Condition, Thread
+from threading import Lock, Thread
 from typing import Any
 
 import numpy as np
@@ -117,7 +117,7 @@ class TritonPythonModel:
     """Triton's python backend calls ``initialize`` once per instance and ``execute`` per batch."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load the graph once for each of the cores, which the instances share out between them."""
+        """Load the graph, and start a thread for each core; instances share the cores out between them."""
         # Only Triton has this module, and the export imports length_groups from this file.
         import triton_python_backend_utils as pb_utils
 
@@ -129,13 +129,14 @@ class TritonPythonModel:
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         model = str(Path(__file__).with_name("model.onnx"))
-        self.sessions = [
-            ort.InferenceSession(model, options, providers=["CPUExecutionProvider"]) for _ in range(count)
-        ]
+        # One for all threads: each runs on its own, and the weights are in memory and in the caches once.
+        self.session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self.queue = TextQueue()
-        self.changed = Condition()
+        self.lock = Lock()
+        self.idle: list[Any] = []
+        """What each idle thread waits for; the one that worked last is woken first: its cache is warm."""
         self.stopping = False
-        self.threads = [Thread(target=self._work, args=(session,), daemon=True) for session in self.sessions]
+        self.threads = [Thread(target=self._work, daemon=True) for _ in range(count)]
         for thread in self.threads:
             thread.start()
 
@@ -149,34 +150,42 @@ class TritonPythonModel:
             # A copy: the arrays lie in memory that Triton takes back when this function returns.
             rows = [row[:length].copy() for row, length in zip(ids, lengths)]  # noqa: B905 (one shape)
             calls.append(Call(request.get_response_sender(), rows, self.labels))
-        with self.changed:
+        with self.lock:
             for call in calls:
                 self.queue.add(call)
-            self.changed.notify(len(self.queue))
+            woken = [self.idle.pop() for _ in range(min(len(self.idle), len(self.queue)))]
+        for wake in woken:
+            wake.release()
 
     def finalize(self) -> None:
         """End the threads; Triton has waited for the answers before."""
-        with self.changed:
+        with self.lock:
             self.stopping = True
-            self.changed.notify_all()
+            woken, self.idle = self.idle, []
+        for wake in woken:
+            wake.release()
         for thread in self.threads:
             thread.join()
 
-    def _work(self, session: Any) -> None:
+    def _work(self) -> None:
+        wake = Lock()
+        wake.acquire()
         while True:
-            with self.changed:
-                while not self.queue and not self.stopping:
-                    self.changed.wait()
+            with self.lock:
                 if self.stopping:
                     return
                 # What waits is shared out first: a core must not take what another could begin with.
-                share = -(-len(self.queue) // len(self.sessions))
-                group = self.queue.take(share)
-            logits = self._run(session, group)
-            for call in self._ended(group, logits):
+                share = -(-len(self.queue) // len(self.threads))
+                group = self.queue.take(share) if self.queue else []
+                if not group:
+                    self.idle.append(wake)
+            if not group:
+                wake.acquire()
+                continue
+            for call in self._ended(group, self._run(group)):
                 self._answer(call)
 
-    def _run(self, session: Any, group: list[Text]) -> list[Any]:
+    def _run(self, group: list[Text]) -> list[Any]:
         """Logits of each text, or None where it failed; a group that fails is run text by text."""
         width = group[-1][0]
         ids = np.zeros((len(group), width), np.int64)
@@ -185,10 +194,10 @@ class TritonPythonModel:
             ids[line, :length] = call.rows[place]
             mask[line, :length] = 1
         try:
-            (logits,) = session.run(["logits"], {"input_ids": ids, "attention_mask": mask})
+            (logits,) = self.session.run(["logits"], {"input_ids": ids, "attention_mask": mask})
         except Exception as problem:
             if len(group) > 1:
-                return [self._run(session, [text])[0] for text in group]
+                return [self._run([text])[0] for text in group]
             # Only the name: the words may hold paths of this machine, and the caller sees them.
             group[0][-1].problem = type(problem).__name__
             return [None]
@@ -197,7 +206,7 @@ class TritonPythonModel:
     def _ended(self, group: list[Text], logits: list[Any]) -> list[Call]:
         """Hand the logits to their calls; return the calls that wait for no other text."""
         ended = []
-        with self.changed:
+        with self.lock:
             for (_, _, place, call), row in zip(group, logits):  # noqa: B905 (one for each)
                 if row is not None:
                     call.logits[place] = row

@@ -248,7 +248,7 @@ def _binding() -> list[Case]:
         Case("binding-models-search", None, "/ai-api/models/search", "GET"),
         Case("binding-2", debug, "/run?version=2", headers=native, named=LENGTH, gzipped=True),
         Case("binding-tensor", tensors, "/run", headers=native),
-        Case("binding-3-cached", inputs, run, headers=third, settings=CACHED, before=(GOOD,)),
+        Case("binding-3-cached", inputs, run, headers=third, settings=CACHED, before=(inputs,)),
         Case("binding-proxy", inputs, proxy, headers=third),
         Case("binding-9106", inputs, run, headers={}),
         Case(
