@@ -83,8 +83,6 @@ class Connection(asyncio.Protocol):
         # What is being answered.
         self._current: Request | None = None
         self._waiting: deque[Request] = deque()
-        self._answered = False
-        """The answer to the current request has been written."""
         self.task: asyncio.Task[None] | None = None
         self._refused = False
         """Nothing is read any more: what came is no HTTP."""
@@ -147,8 +145,11 @@ class Connection(asyncio.Protocol):
                 self._held = perhaps[0]
             else:
                 self._feed(perhaps[0])
-        if self._current is None and self._waiting:
-            self._next()
+        if self._waiting:
+            if self._current is None:
+                self._next()
+            else:
+                self._transport.pause_reading()  # who sends many at once waits for the answers
 
     # --- the parser's side ------------------------------------------------------------------------
 
@@ -235,7 +236,7 @@ class Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         """Take a part of the body, unless it has been answered without."""
         request = self._incoming
-        if request is None or (request is self._current and self._answered):
+        if request is None or request.answered:
             return
         request.add(body)
         if request.size > _HIGH_WATER_BYTES:
@@ -251,16 +252,18 @@ class Connection(asyncio.Protocol):
 
     def _next(self) -> None:
         self._current = self._waiting.popleft()
-        self._answered = False
         if self._waiting:
-            self._transport.pause_reading()  # who sends many at once waits for the answers
+            self._transport.pause_reading()
         self.task = self._loop.create_task(self._serve(self._current))
 
     async def _serve(self, request: Request) -> None:
         request.on_wait = self._wait_for_body
         response, headers = await self._app(request)
         if self._writable is not None:
-            await self._writable
+            await asyncio.wait((self._writable,), timeout=self._keep_alive_s)
+            if self._writable is not None:
+                self.abort()  # the caller reads nothing
+                request.lose()
         if not request.lost:
             self._write(request, response, headers)
             if not request.complete:
@@ -289,7 +292,7 @@ class Connection(asyncio.Protocol):
         if not request.complete and request.headers(b"expect"):
             # Who asked before sending the body may take this for a no and never send it.
             request.keep_alive = False
-        self._answered = True
+        request.answered = True
         last = not self._waiting and (not request.keep_alive or self._finishing)
         self._transport.write(_rendered(response, headers, close=last, with_body=request.method != "HEAD"))
 
@@ -316,7 +319,7 @@ class Connection(asyncio.Protocol):
         """Refuse what cannot be read any further, unless it has its answer already."""
         if self._current is not None:
             self._current.lose()
-        if self._current is None or not self._answered:
+        if self._current is None or not self._current.answered:
             response, headers = self._app.refuse(error)
             self._transport.write(_rendered(response, headers, close=True, with_body=True))
         # Closing on bytes that were not read would reset the connection, and the answer with it.
@@ -330,8 +333,10 @@ class Connection(asyncio.Protocol):
         if self._refused:
             return
         left = self._since + self._keep_alive_s - self._loop.time()
-        if self._current is not None or left > 0:
-            self._timer = self._loop.call_later(max(left, 0.01), self._look)
+        if self._current is not None:
+            left = self._keep_alive_s
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._look)
         elif self._in_head:
             self._refuse(DeadlineExceeded())
         else:

@@ -27,6 +27,7 @@ class Request:
         "_hung_up",
         "ai_request_id",
         "all_headers",
+        "answered",
         "api",
         "binding_form",
         "client",
@@ -68,6 +69,8 @@ class Request:
         """Bytes of the body so far."""
         self.complete = False
         """The whole body is there."""
+        self.answered = False
+        """What is still to come of the body is nobody's."""
         self.lost = False
         """The caller is gone, or what he sent turned out to be no request."""
         self.keep_alive = True

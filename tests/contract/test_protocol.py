@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from contextlib import suppress
 
+import psutil
 import pytest
 
-from .fake_triton import FakeTriton
+from .fake_triton import SST2, FakeTriton
 from .harness import RUN, TOKEN, Client, access_lines, running_gateway, settings_for
 
 BODY = b'{"text": "good"}'
@@ -156,3 +158,36 @@ async def test_a_head_behind_a_large_body_is_not_taken_for_a_large_head(client: 
         assert head.startswith(b"HTTP/1.1 200 ")
     writer.close()
     await writer.wait_closed()
+
+
+async def test_what_is_still_to_come_of_a_body_that_was_refused_is_not_kept(client: Client) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    writer.write(post().replace(b"Content-Length: 16", b"Content-Length: 50000000")[: -len(BODY)])
+    first, body = await answer(reader)
+    assert (first.split()[1], json.loads(body)["errors"][0]["code"]) == (b"413", 3006)
+    before = psutil.Process().memory_info().rss
+    for _ in range(48):
+        writer.write(b"x" * 1_000_000)
+        await writer.drain()
+        await asyncio.sleep(0.03)  # longer in all than the gateway waits for the end of the body
+    assert psutil.Process().memory_info().rss - before < 16_000_000
+    writer.close()
+
+
+async def test_who_sends_many_requests_and_reads_no_answer_is_not_read_any_further(
+    triton: FakeTriton,
+) -> None:
+    async with running_gateway(settings_for(triton, keep_alive_timeout_s=1)) as running:
+        _, writer = await asyncio.open_connection("127.0.0.1", running.client.port, limit=1024)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        sent = 0
+        with suppress(ConnectionError, asyncio.TimeoutError):
+            while sent < 200_000:
+                writer.write(post() * 100)
+                sent += 100
+                await asyncio.wait_for(writer.drain(), 3)
+        assert sent < 200_000
+        good = f'tritonflare_requests_total{{code="0",model="{SST2}",status="200"}}'
+        assert await running.client.metric(good) < sent
+        assert (await running.client.run({"text": "others are served"})).status == 200
+        writer.transport.abort()
