@@ -10,6 +10,7 @@ import asyncio
 import logging
 import sys
 import time
+from contextlib import suppress
 
 FLUSH_S = 0.1
 """Longest time that a line waits for others; what is killed at once loses no more than these."""
@@ -53,8 +54,10 @@ class AccessLog:
         """Write what is waiting."""
         block, self._lines = "".join(self._lines), []
         if block:
-            sys.stderr.write(block)
-            sys.stderr.flush()
+            # A full disk or a reader that has gone must not cost anybody an answer.
+            with suppress(OSError, ValueError):
+                sys.stderr.write(block)
+                sys.stderr.flush()
 
     def _now(self) -> str:
         """Local time with milliseconds; the seconds are spelt out once each."""

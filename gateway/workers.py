@@ -125,7 +125,7 @@ class Supervisor:
             if self._stop.is_set():
                 return
             failures = 0 if loop.time() - began > _STEADY_S else failures + 1
-            pause_s = min(_FIRST_PAUSE_S * 2**failures, _LONGEST_PAUSE_S)
+            pause_s = min(_FIRST_PAUSE_S * 2 ** min(failures, 10), _LONGEST_PAUSE_S)
             _log.error("worker %d ended (%s); the next starts in %.1f s", number, reason, pause_s)
             restarted()
             replaces = True
@@ -135,7 +135,10 @@ class Supervisor:
         self, number: int, metrics: SharedMetrics, on_started: Callable[[], None], replaces: bool
     ) -> str:
         """Run one worker; return why it ended."""
-        near, far = _CONTEXT.Pipe()
+        try:
+            near, far = _CONTEXT.Pipe()
+        except OSError as error:
+            return error.strerror or "no pipe could be made"
         try:
             post = Post(number, self._settings, another(self._reserved), far, metrics, replaces)
             worker = _Worker(self._work, near, post)

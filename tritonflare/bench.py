@@ -334,7 +334,7 @@ def _environment() -> dict[str, Any]:
 
     from export.evaluation.host import describe_host
 
-    packages = ("tritonflare", "nvidia-pytriton", "onnxruntime", "tokenizers", "grpcio", "uvicorn", "uvloop")
+    packages = ("tritonflare", "nvidia-pytriton", "onnxruntime", "tokenizers", "grpcio", "uvloop")
     return vars(describe_host()) | {
         "python": platform.python_version(),
         "load_average": [round(load, 2) for load in os.getloadavg()],

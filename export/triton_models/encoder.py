@@ -10,6 +10,7 @@ import json
 import os
 from bisect import bisect_left, insort
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
@@ -188,12 +189,12 @@ class TritonPythonModel:
     def _run(self, group: list[Text]) -> list[Any]:
         """Logits of each text, or None where it failed; a group that fails is run text by text."""
         width = group[-1][0]
-        ids = np.zeros((len(group), width), np.int64)
-        mask = np.zeros((len(group), width), np.int64)
-        for line, (length, _, place, call) in enumerate(group):
-            ids[line, :length] = call.rows[place]
-            mask[line, :length] = 1
         try:
+            ids = np.zeros((len(group), width), np.int64)
+            mask = np.zeros((len(group), width), np.int64)
+            for line, (length, _, place, call) in enumerate(group):
+                ids[line, :length] = call.rows[place]
+                mask[line, :length] = 1
             (logits,) = self.session.run(["logits"], {"input_ids": ids, "attention_mask": mask})
         except Exception as problem:
             if len(group) > 1:
@@ -216,10 +217,19 @@ class TritonPythonModel:
         return ended
 
     def _answer(self, call: Call) -> None:
-        if call.problem is None:
-            tensor = self.pb_utils.Tensor("logits", call.logits)
-            response = self.pb_utils.InferenceResponse(output_tensors=[tensor])
-        else:
-            error = self.pb_utils.TritonError(f"inference failed: {call.problem}")
-            response = self.pb_utils.InferenceResponse(error=error)
+        """Send the response; a thread must outlive whatever goes wrong with it."""
+        problem = call.problem
+        if problem is None:
+            try:
+                tensor = self.pb_utils.Tensor("logits", call.logits)
+                self._send(call, self.pb_utils.InferenceResponse(output_tensors=[tensor]))
+            except Exception as failure:
+                problem = type(failure).__name__  # such as no room left in shared memory
+        if problem is not None:
+            # A second failure leaves the caller to the deadline.
+            with suppress(Exception):
+                error = self.pb_utils.TritonError(f"inference failed: {problem}")
+                self._send(call, self.pb_utils.InferenceResponse(error=error))
+
+    def _send(self, call: Call, response: Any) -> None:
         call.sender.send(response, flags=self.pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)

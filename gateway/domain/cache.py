@@ -19,7 +19,7 @@ from typing import Literal
 from gateway.domain.backend import RawScores
 from gateway.domain.catalogue import Model
 from gateway.domain.coalesce import Answer, AnswerSource
-from gateway.domain.errors import AiError, DeadlineExceeded
+from gateway.domain.errors import AiError, DeadlineExceeded, Overloaded
 
 Lookup = Literal["hit", "shared", "miss"]
 """Kept; not kept, but on its way for another request; to be computed."""
@@ -190,13 +190,16 @@ class AnswerCache:
         flight = self._flights[key] = loop.create_future()
         told: Answer | None = None
         try:
-            (answer,) = await self._source.classify(served.model, (text,), ends - loop.time())
+            try:
+                (answer,) = await self._source.classify(served.model, (text,), ends - loop.time())
+            except AiError as exc:
+                answer = exc  # one text's: the others of a batch have answers of their own
             answer = _fresh(answer)
             if isinstance(answer, RawScores) and self._served.get(served.model.name) is served:
                 packed = served.pack(answer)
                 if packed is not None:
                     self._entries.put(key, packed)
-            if not isinstance(answer, DeadlineExceeded):  # theirs may be later
+            if not isinstance(answer, (DeadlineExceeded, Overloaded)):  # theirs may be better
                 told = answer
         finally:
             del self._flights[key]

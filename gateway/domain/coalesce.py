@@ -157,6 +157,8 @@ class Coalescer:
         at_once = self._limits.max_call_texts
         waiting = [self._enter(queue, data, now + deadline_s, loop) for data in texts[:at_once]]
         answers: list[Answer] = []
+        # A call lasts as long as its latest text lets it; a batch wants what there is in its own time.
+        timer = loop.call_later(deadline_s, self._expire, queue, waiting) if len(texts) > 1 else None
         try:
             for data in texts[at_once:]:
                 answers.append(await waiting[len(answers)].answer)
@@ -166,10 +168,16 @@ class Coalescer:
             for text in waiting:
                 self._abandon(queue, text)
             raise
+        finally:
+            if timer is not None:
+                timer.cancel()
         return answers
 
     def _enter(self, queue: _Queue, data: bytes, ends: float, loop: asyncio.AbstractEventLoop) -> _Text:
         text = _Text(data, loop.time(), ends, loop.create_future())
+        if ends <= text.arrived:
+            text.answer.set_result(DeadlineExceeded())
+            return text
         queue.waiting.append(text)
         self._schedule(queue, loop)
         return text
@@ -240,10 +248,19 @@ class Coalescer:
             if not text.answer.done():
                 text.answer.set_result(answer)
 
+    def _expire(self, queue: _Queue, waiting: Sequence[_Text]) -> None:
+        for text in waiting:
+            if not text.answer.done():
+                text.answer.set_result(DeadlineExceeded())
+                self._leave(queue, text)
+
     def _abandon(self, queue: _Queue, text: _Text) -> None:
         # The one that was being waited for has been cancelled together with whoever waited.
-        if not (text.answer.cancel() or text.answer.cancelled()):
-            return
+        if text.answer.cancel() or text.answer.cancelled():
+            self._leave(queue, text)
+
+    def _leave(self, queue: _Queue, text: _Text) -> None:
+        """Nobody waits for ``text`` any more."""
         call = text.call
         if call is None:
             queue.abandon(text)

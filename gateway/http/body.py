@@ -23,11 +23,11 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
         announced = request.headers(b"content-length")
         if announced and _exceeds(announced[0], limit_bytes):
             raise BodyTooLarge(limit_bytes)
-    while request.size <= limit_bytes and not request.complete:
+    while len(request.body) <= limit_bytes and not request.complete:
         await request.more()
-    if request.size > limit_bytes:
+    if len(request.body) > limit_bytes:
         raise BodyTooLarge(limit_bytes)
-    body = b"".join(request.parts)
+    body = bytes(request.body)
     return gunzip(body, limit_bytes) if is_gzip(body) else body
 
 

@@ -8,18 +8,19 @@ an ASGI server between would cost.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
-import time
 from collections import deque
 from collections.abc import Sequence
-from email.utils import formatdate
-from http import HTTPStatus
 from typing import Protocol, cast
 
 import httptools
 
 from gateway.domain.errors import DeadlineExceeded, MalformedRequest, TritonflareError
 from gateway.http.message import Address, Header, Request, Response
+from gateway.http.wire import rendered, target_of
+
+_log = logging.getLogger("tritonflare.http")
 
 MAX_HEAD_BYTES = 64 * 1024
 """Longest request line and headers, together."""
@@ -29,7 +30,6 @@ and the caller would see that instead of the answer."""
 
 _HIGH_WATER_BYTES = 64 * 1024
 """Body that is kept before somebody asks for more."""
-_STATUS_LINES = {status: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
 _UPGRADE = re.compile(rb"(?<=\r\n)upgrade:", re.IGNORECASE)
 # As long as what it replaces, so that nothing moves.
 _IGNORED = b"ignored:"
@@ -78,6 +78,8 @@ class Connection(asyncio.Protocol):
         """Length of what the parser is looking at."""
         self._begun = 0
         """Requests that began in it."""
+        self._rest_bytes = 0
+        """Chunk extensions and trailers since the last byte of a body."""
         self._held = b""
         """End of what came, kept until it is clear whether it begins an Upgrade."""
         # What is being answered.
@@ -157,6 +159,8 @@ class Connection(asyncio.Protocol):
         if self._refused:
             return
         was_in_head, between = self._in_head, not self._in_head and self._incoming is None
+        incoming = self._incoming
+        self._rest_bytes += len(data)
         self._fed_bytes, self._begun = len(data), 0
         try:
             self._parser.feed_data(data)
@@ -167,6 +171,10 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError:
             self._refuse(MalformedRequest())
             return
+        if incoming is None or self._incoming is not incoming:
+            self._rest_bytes = 0
+        elif self._rest_bytes > MAX_HEAD_BYTES:
+            self._refuse(MalformedRequest())
         if self._in_head:
             if not was_in_head:
                 self._since = self._loop.time()
@@ -189,17 +197,9 @@ class Connection(asyncio.Protocol):
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; trailers are dropped: they could bring credentials (RFC 9110, section 6.5.1).
-
-        Raises:
-            ValueError: there is no end of trailers.
-        """
+        """Take a header; trailers are dropped: they could bring credentials (RFC 9110, section 6.5.1)."""
         if self._in_head:
             self._headers.append((name.lower(), value))
-            return
-        self._head_bytes += len(name) + len(value)
-        if self._head_bytes > MAX_HEAD_BYTES:
-            raise ValueError("trailers")
 
     def on_headers_complete(self) -> None:
         """End the head and make the request.
@@ -214,7 +214,7 @@ class Connection(asyncio.Protocol):
         hosts = [name for name, _ in headers].count(b"host")
         if hosts not in _HOSTS.get(version, ()) or self._is_too_large():
             raise ValueError("head")
-        path, query = _target(self._url)
+        path, query = target_of(self._url)
         request = Request(
             self._parser.get_method().decode("ascii"),
             path,
@@ -235,11 +235,12 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body, unless it has been answered without."""
+        self._rest_bytes = 0
         request = self._incoming
         if request is None or request.answered:
             return
         request.add(body)
-        if request.size > _HIGH_WATER_BYTES:
+        if len(request.body) > _HIGH_WATER_BYTES:
             self._transport.pause_reading()
 
     def on_message_complete(self) -> None:
@@ -258,7 +259,12 @@ class Connection(asyncio.Protocol):
 
     async def _serve(self, request: Request) -> None:
         request.on_wait = self._wait_for_body
-        response, headers = await self._app(request)
+        try:
+            response, headers = await self._app(request)
+        except Exception:
+            _log.exception("no answer to a request")
+            self.abort()
+            return
         if self._writable is not None:
             await asyncio.wait((self._writable,), timeout=self._keep_alive_s)
             if self._writable is not None:
@@ -275,7 +281,7 @@ class Connection(asyncio.Protocol):
         if self._waiting:
             self._next()
         elif not request.keep_alive or self._finishing:
-            self._transport.close()
+            self._close()
         elif self._refusal is not None:
             self._end(self._refusal)
         else:
@@ -284,7 +290,7 @@ class Connection(asyncio.Protocol):
     def _wait_for_body(self) -> None:
         """Ask for the body, or for the rest of it."""
         request = self._current
-        if request is not None and not request.parts and _expects_go_ahead(request):
+        if request is not None and not request.body and _expects_go_ahead(request):
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._transport.resume_reading()
 
@@ -294,7 +300,7 @@ class Connection(asyncio.Protocol):
             request.keep_alive = False
         request.answered = True
         last = not self._waiting and (not request.keep_alive or self._finishing)
-        self._transport.write(_rendered(response, headers, close=last, with_body=request.method != "HEAD"))
+        self._transport.write(rendered(response, headers, close=last, with_body=request.method != "HEAD"))
 
     async def _discard(self, request: Request) -> None:
         """Throw away the body of a request that was answered without."""
@@ -308,9 +314,11 @@ class Connection(asyncio.Protocol):
         self._refused = True
         self._transport.resume_reading()
         half, self._incoming = self._incoming, None
-        if half is not None and half is not self._current:
+        if half is not None and half in self._waiting:
             self._waiting.remove(half)
-        if (self._current is not None and self._current is not half) or self._waiting:
+        if half is not None and half.answered and half is not self._current:
+            self._linger()  # its body was nobody's, and so is what breaks it
+        elif (self._current is not None and self._current is not half) or self._waiting:
             self._refusal = error
         else:
             self._end(error)
@@ -321,10 +329,20 @@ class Connection(asyncio.Protocol):
             self._current.lose()
         if self._current is None or not self._current.answered:
             response, headers = self._app.refuse(error)
-            self._transport.write(_rendered(response, headers, close=True, with_body=True))
-        # Closing on bytes that were not read would reset the connection, and the answer with it.
+            self._transport.write(rendered(response, headers, close=True, with_body=True))
+        self._linger()
+
+    def _linger(self) -> None:
+        """Close in a while: on bytes that were not read, closing would reset and lose the answer."""
         self._transport.write_eof()
-        self._loop.call_later(LINGER_S, self._transport.close)
+        self._loop.call_later(LINGER_S, self._close)
+
+    def _close(self) -> None:
+        """Close when what was written is sent, and before long in any case: the caller may read nothing."""
+        if not self._transport.is_closing():
+            self._transport.close()
+            self._timer.cancel()
+            self._timer = self._loop.call_later(self._keep_alive_s, self._transport.abort)
 
     # --- time and the end -------------------------------------------------------------------------
 
@@ -340,13 +358,17 @@ class Connection(asyncio.Protocol):
         elif self._in_head:
             self._refuse(DeadlineExceeded())
         else:
-            self._transport.close()
+            self._close()
 
     def finish(self) -> None:
         """Close after the answers to the requests that are there."""
         self._finishing = True
         if self._current is None:
-            self._transport.close()
+            self._close()
+
+    def say_last(self) -> None:
+        """Let the next answer be the last."""
+        self._finishing = True
 
     def abort(self) -> None:
         """Close now, whatever is under way."""
@@ -355,44 +377,3 @@ class Connection(asyncio.Protocol):
 
 def _expects_go_ahead(request: Request) -> bool:
     return [value.lower() for value in request.headers(b"expect")] == ["100-continue"]
-
-
-def _target(url: bytes) -> tuple[str, str]:
-    """Split a request target into path and query; in the absolute form the host is left out.
-
-    Raises:
-        httptools.HttpParserInvalidURLError: it is neither a path nor a URL.
-        ValueError: it is a URL without a path.
-    """
-    if url.startswith(b"/"):
-        path, _, query = url.partition(b"#")[0].partition(b"?")
-        return path.decode("ascii"), query.decode("ascii")
-    parsed = httptools.parse_url(url)
-    if parsed.path is None:
-        raise ValueError("target")
-    return parsed.path.decode("ascii"), (parsed.query or b"").decode("ascii")
-
-
-def _rendered(response: Response, headers: Sequence[Header], *, close: bool, with_body: bool) -> bytes:
-    lines = [b"%b: %b\r\n" % header for header in headers]
-    return b"".join(
-        (
-            _STATUS_LINES[HTTPStatus(response.status)],
-            _date(int(time.time())),
-            *lines,
-            b"connection: close\r\n\r\n" if close else b"\r\n",
-            response.body if with_body else b"",
-        )
-    )
-
-
-_dates: dict[int, bytes] = {}
-
-
-def _date(second: int) -> bytes:
-    """The Date header; spelling it out takes longer than the rest of the head."""
-    line = _dates.get(second)
-    if line is None:
-        _dates.clear()
-        line = _dates[second] = b"date: %b\r\n" % formatdate(second, usegmt=True).encode()
-    return line

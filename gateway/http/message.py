@@ -30,6 +30,7 @@ class Request:
         "answered",
         "api",
         "binding_form",
+        "body",
         "client",
         "complete",
         "keep_alive",
@@ -38,13 +39,11 @@ class Request:
         "model_label",
         "on_wait",
         "params",
-        "parts",
         "query_string",
         "raw_path",
         "ray_id",
         "route",
         "server",
-        "size",
     )
 
     def __init__(
@@ -64,9 +63,8 @@ class Request:
         self.all_headers = headers
         self.client = client
         self.server = server
-        self.parts: list[bytes] = []
-        self.size = 0
-        """Bytes of the body so far."""
+        self.body = bytearray()
+        """What there is of it so far."""
         self.complete = False
         """The whole body is there."""
         self.answered = False
@@ -128,8 +126,7 @@ class Request:
 
     def add(self, part: bytes) -> None:
         """Take a part of the body."""
-        self.parts.append(part)
-        self.size += len(part)
+        self.body += part
         self._wake()
 
     def end(self) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from gateway.http.connection import App, Connection
 
 BACKLOG = 2048
+_LOOK_AROUND_S = 0.02
+"""Time to take what the kernel holds already: requests on idle connections, connections not accepted yet."""
 _LAST_WORDS_S = 1.0
 """What requests get to say that they were cancelled."""
 
@@ -21,6 +23,7 @@ class Server:
         self._keep_alive_s = keep_alive_s
         self._connections: set[Connection] = set()
         self._listeners: list[asyncio.Server] = []
+        self._stopping = False
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Accept connections from now on."""
@@ -29,7 +32,10 @@ class Server:
             self._listeners.append(await loop.create_server(self._connect, sock=sock, backlog=BACKLOG))
 
     def _connect(self) -> Connection:
-        return Connection(self._app, self._connections, self._keep_alive_s)
+        connection = Connection(self._app, self._connections, self._keep_alive_s)
+        if self._stopping:
+            connection.say_last()
+        return connection
 
     async def stop(self, drain_s: float, at_once: asyncio.Event) -> None:
         """Accept no more, answer what is there for up to ``drain_s``, then cancel the rest.
@@ -38,10 +44,12 @@ class Server:
             drain_s: seconds.
             at_once: set it to wait no longer.
         """
+        self._stopping = True
+        for connection in self._connections:
+            connection.say_last()
+        await asyncio.sleep(_LOOK_AROUND_S)
         for listener in self._listeners:
             listener.close()
-        for connection in tuple(self._connections):
-            connection.finish()
         await self._wait_for_connections(drain_s, at_once)
         tasks = [connection.task for connection in self._connections if connection.task is not None]
         for task in tasks:
@@ -54,5 +62,8 @@ class Server:
     async def _wait_for_connections(self, drain_s: float, at_once: asyncio.Event) -> None:
         loop = asyncio.get_running_loop()
         ends = loop.time() + drain_s
+        await asyncio.sleep(0)  # one that was accepted just now is not among them yet
+        for connection in tuple(self._connections):
+            connection.finish()
         while self._connections and loop.time() < ends and not at_once.is_set():
             await asyncio.sleep(0.01)

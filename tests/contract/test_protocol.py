@@ -191,3 +191,42 @@ async def test_who_sends_many_requests_and_reads_no_answer_is_not_read_any_furth
         assert await running.client.metric(good) < sent
         assert (await running.client.run({"text": "others are served"})).status == 200
         writer.transport.abort()
+
+
+async def test_a_trailer_without_end_is_refused_before_it_fills_the_memory(client: Client) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    writer.write(CHUNKED + b"10\r\n" + BODY + b"\r\n0\r\nx: ")
+    before = psutil.Process().memory_info().rss
+    with suppress(ConnectionError):
+        for _ in range(20):
+            writer.write(b"a" * 1_000_000)
+            await asyncio.wait_for(writer.drain(), 5)
+    assert psutil.Process().memory_info().rss - before < 40_000_000  # this process is the sender too
+    head, body = await answer(reader)
+    assert (head.split()[1], json.loads(body)["errors"][0]["code"]) == (b"400", 6003)
+    writer.close()
+
+
+async def test_what_breaks_a_body_that_was_refused_gets_no_second_answer(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    writer.write(CHUNKED.replace(TOKEN.encode(), b"nobody-s"))
+    head, _ = await answer(reader)
+    assert head.startswith(b"HTTP/1.1 401 ")
+    await asyncio.sleep(1.2)  # the gateway no longer waits for the end of the body
+    writer.write(b"zz\r\n")
+    assert await asyncio.wait_for(reader.read(), 5) == b""
+    assert not caplog.records
+    writer.close()
+
+
+async def test_who_takes_no_answer_is_cut_off_after_a_while(triton: FakeTriton) -> None:
+    async with running_gateway(settings_for(triton, keep_alive_timeout_s=1)) as running:
+        _, writer = await asyncio.open_connection("127.0.0.1", running.client.port, limit=1024)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(b"GET /openapi.json HTTP/1.1\r\nHost: gateway\r\n\r\n" * 100)
+        before = len(psutil.Process().net_connections("tcp"))
+        await asyncio.sleep(4)
+        assert len(psutil.Process().net_connections("tcp")) < before
+        writer.transport.abort()

@@ -226,3 +226,25 @@ def test_a_failing_tokenization_is_named_and_fails_its_own_request_only(folder: 
     first, second = tokenizer(folder, 64).execute([bad, texts("a")])
     assert first.error.args == ("tokenization failed: AttributeError",)
     assert second.error is None
+
+
+def test_a_response_that_cannot_be_sent_costs_no_thread(folder: Path, tmp_path: Path) -> None:
+    model = encoder(folder, tmp_path)
+    lost, told, fine = (AsyncRequest(ids([2, 4, 3])) for _ in range(3))
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no room in shared memory")
+
+    def broken_once(response: Any, flags: Any) -> None:
+        if response.error is None:
+            raise RuntimeError("no room in shared memory")
+        told.answers.put((response, flags))
+
+    lost.get_response_sender = lambda: SimpleNamespace(send=broken)  # type: ignore[method-assign]
+    told.get_response_sender = lambda: SimpleNamespace(send=broken_once)  # type: ignore[method-assign]
+    for _ in range(8):
+        model.execute([lost])
+    model.execute([told, fine])
+    assert told.answers.get(timeout=30)[0].error.args == ("inference failed: RuntimeError",)
+    assert fine.answers.get(timeout=30)[0].error is None
+    model.finalize()

@@ -430,3 +430,17 @@ def test_memory_grows_as_estimated(labels: int, bound: int, texts: int) -> None:
     entries, estimated, grown = map(int, done.stdout.split())
     assert entries == 100_000
     assert estimated * 0.75 < grown < estimated * 1.25, (estimated, grown)
+
+
+async def test_a_text_that_finds_no_room_does_not_take_the_others_of_its_batch_along() -> None:
+    class Crowded(Source):
+        async def classify(self, model: Model, texts: Sequence[bytes], deadline_s: float) -> list[Answer]:
+            if b"late" in texts:
+                raise Overloaded
+            return [truth(model, text) for text in texts]
+
+    cache = AnswerCache(Crowded(), ROOMY)
+    cache.serve([MODEL])
+    first, late, last = await cache.classify(MODEL, [b"a", b"late", b"b"], LONG_S)
+    assert isinstance(late, Overloaded)
+    assert (first, last) == tuple(replace(truth(MODEL, text), cached=False) for text in (b"a", b"b"))

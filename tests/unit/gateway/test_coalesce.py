@@ -301,3 +301,14 @@ def test_whatever_comes_nothing_is_lost_sent_twice_or_mixed_up(
     broken = {text for call in calls.sent if any(t[:1] == b"!" for t in call) for text in call}
     once = [text for text in calls.texts if text not in broken]
     assert len(once) == len(set(once))
+
+
+async def test_a_batch_has_its_deadline_also_in_a_call_with_a_later_one() -> None:
+    calls = Calls(wait=lambda: 0.5)
+    coalescer = Coalescer(calls, replace(LIMITS, call_slots=1))
+    began = asyncio.get_running_loop().time()
+    later = asyncio.create_task(ask(coalescer, b"c", deadline_s=10))
+    answers = await ask(coalescer, b"a", b"b", b"x", b"y", b"z", deadline_s=0.05)
+    assert asyncio.get_running_loop().time() - began < 0.3
+    assert [type(answer) for answer in answers] == [DeadlineExceeded] * 5
+    assert await later == [scores(b"c")]
