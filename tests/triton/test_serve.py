@@ -115,7 +115,8 @@ def test_signals_while_starting_leave_nothing_and_lose_no_token(
     assert_nothing_left(process.pid, children, "")
     # On a fast machine it may have been ready; then, and only then, the token was shown and counts.
     assert (home / ".state").exists() == ("export TOKEN" in output)
-    assert (process.returncode != 0) or "Ready" in output
+    # Where the gateway runs already, but has not been ready, it stops in order too.
+    assert process.returncode != 0 or "Ready" in output or "tritonflare.serve: stopped" in output
 
 
 def test_a_second_signal_does_not_interrupt_the_clean_up(home: Path) -> None:
