@@ -226,7 +226,6 @@ class Connection(asyncio.Protocol):
         request.keep_alive = version != "1.0" and self._parser.should_keep_alive()
         self._incoming = request
         self._waiting.append(request)
-        self._head_bytes = 0
 
     def _is_too_large(self) -> bool:
         if self._head_bytes + self._fed_bytes <= MAX_HEAD_BYTES:
