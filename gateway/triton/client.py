@@ -7,18 +7,19 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import grpc
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from google.protobuf.message import DecodeError
+from tritonclient.grpc import service_pb2
 
 from gateway.domain.backend import RawScores
 from gateway.domain.catalogue import Ensemble, Model
 from gateway.domain.errors import AiError, BackendFailed, DeadlineExceeded, ModelUnavailable
+from gateway.triton.channel import Channel
 from gateway.triton.errors import mapped_errors
-from gateway.triton.wire import MalformedResponse, infer_request, read_scores
+from gateway.triton.wire import MalformedResponse, Message, infer_request, read_scores
 
 _log = logging.getLogger("tritonflare.backend")
 
-Metadata = tuple[tuple[str, str], ...]
+_SERVICE = "/inference.GRPCInferenceService/"
 ObserveCall = Callable[[Model, str, float], None]
 """Told the model, the outcome (``ok`` or the name of our error) and the seconds of each inference call."""
 
@@ -34,55 +35,25 @@ class TritonOptions:
     """Name and secret of ``--grpc-restricted-protocol``."""
 
 
-def channel_options(max_message_bytes: int) -> list[tuple[str, int | str]]:
-    """Return the gRPC channel arguments.
-
-    Back-off stays well below a second: Triton is near, and its return must show at once. Pings go out
-    only while calls are running, because a server counts others as abuse.
-    """
-    return [
-        ("grpc.max_send_message_length", max_message_bytes),
-        ("grpc.max_receive_message_length", max_message_bytes),
-        ("grpc.lb_policy_name", "round_robin"),
-        ("grpc.dns_min_time_between_resolutions_ms", 5_000),
-        ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 500),
-        ("grpc.keepalive_time_ms", 30_000),
-        ("grpc.keepalive_timeout_ms", 5_000),
-        ("grpc.keepalive_permit_without_calls", 0),
-        # A proxy from the environment must not catch calls to loopback or to the cluster.
-        ("grpc.enable_http_proxy", 0),
-        # Channels of one process share connections, and so each other's back-off, unless told not to.
-        ("grpc.use_local_subchannel_pool", 1),
-    ]
-
-
 class TritonClient:
-    """A Backend over one gRPC channel; open it inside the event loop that uses it."""
+    """A Backend over a gRPC channel; open it inside the event loop that uses it."""
 
     def __init__(self, options: TritonOptions, observe: ObserveCall) -> None:
         self._options = options
         self._observe = observe
-        self._metadata: Metadata = ()
+        metadata = []
         if options.restricted_key is not None:
             name, secret = options.restricted_key
-            self._metadata = ((f"triton-grpc-protocol-{name.lower()}", secret),)
-        self._channel: grpc.aio.Channel | None = None
-        self._stub: service_pb2_grpc.GRPCInferenceServiceStub | None = None
+            metadata.append((f"triton-grpc-protocol-{name}", secret))
+        self._channel = Channel(options.url, options.max_message_bytes, metadata)
 
     async def open(self) -> None:
-        """Make the channel; it connects by itself, whenever Triton is there."""
-        self._channel = grpc.aio.insecure_channel(
-            self._options.url, options=channel_options(self._options.max_message_bytes)
-        )
-        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        """Begin to connect; it connects anew by itself, whenever Triton is there."""
+        await self._channel.open()
 
     async def close(self) -> None:
         """Close the channel at once; requests have been drained before."""
-        if self._channel is not None:
-            await self._channel.close()
-            self._channel = self._stub = None
+        await self._channel.close()
 
     async def discover(self) -> Sequence[Ensemble]:
         """List the ready ensembles (RepositoryIndex, then ModelConfig of each model); see Backend."""
@@ -108,31 +79,26 @@ class TritonClient:
     async def _infer(self, model: Model, texts: Sequence[bytes], deadline_s: float) -> list[RawScores]:
         if deadline_s <= 0:
             raise DeadlineExceeded
-        request = infer_request(model.ensemble, texts)
+        request = infer_request(model.ensemble, texts).SerializeToString()
         with mapped_errors(f"ModelInfer {model.ensemble}"):
-            response = await self._open_stub.ModelInfer(request, timeout=deadline_s, metadata=self._metadata)
+            raw = await self._channel.unary(_SERVICE + "ModelInfer", request, deadline_s)
         try:
+            response = service_pb2.ModelInferResponse.FromString(raw)
             return read_scores(response, len(texts), len(model.labels))
-        except MalformedResponse as exc:
+        except (MalformedResponse, DecodeError) as exc:
             _log.error("ModelInfer %s: %s", model.ensemble, exc)
             raise BackendFailed from exc
 
     async def _ready_models(self) -> list[str]:
         request = service_pb2.RepositoryIndexRequest(ready=True)
-        with mapped_errors("RepositoryIndex"):
-            index = await self._open_stub.RepositoryIndex(
-                request, timeout=self._options.control_timeout_s, metadata=self._metadata
-            )
+        index = await self._ask("RepositoryIndex", request, service_pb2.RepositoryIndexResponse)
         # A model with two served versions is listed twice.
         return sorted({entry.name for entry in index.models})
 
     async def _ensemble(self, name: str) -> Ensemble | None:
         request = service_pb2.ModelConfigRequest(name=name)
         try:
-            with mapped_errors(f"ModelConfig {name}"):
-                answer = await self._open_stub.ModelConfig(
-                    request, timeout=self._options.control_timeout_s, metadata=self._metadata
-                )
+            answer = await self._ask("ModelConfig", request, service_pb2.ModelConfigResponse, name)
         except (BackendFailed, ModelUnavailable):
             # One model that cannot be described must not hide the others; the seam has logged it.
             return None
@@ -142,8 +108,13 @@ class TritonClient:
         parameters = {key: value.string_value for key, value in config.parameters.items()}
         return Ensemble(name, parameters, config.max_batch_size)
 
-    @property
-    def _open_stub(self) -> service_pb2_grpc.GRPCInferenceServiceStub:
-        if self._stub is None:
-            raise RuntimeError("the Triton client is not open")
-        return self._stub
+    async def _ask(self, method: str, request: Message, answer: Message, about: str = "") -> Message:
+        """Make one of the calls that discover models; ``answer`` is the class of what comes back."""
+        with mapped_errors(f"{method} {about}".rstrip()):
+            raw = await self._channel.unary(
+                _SERVICE + method, request.SerializeToString(), self._options.control_timeout_s
+            )
+        try:
+            return answer.FromString(raw)
+        except DecodeError as exc:
+            raise BackendFailed from exc

@@ -16,6 +16,7 @@ from gateway.domain.errors import (
     ModelUnavailable,
     Overloaded,
 )
+from gateway.triton.http2 import CallFailed
 
 _log = logging.getLogger("tritonflare.backend")
 
@@ -46,8 +47,8 @@ def mapped_errors(call: str) -> Iterator[None]:
     """
     try:
         yield
-    except grpc.aio.AioRpcError as exc:
-        error = own_error(exc.code())
+    except CallFailed as exc:
+        error = own_error(exc.code)
         level = logging.ERROR if isinstance(error, BackendFailed) else logging.DEBUG
-        _log.log(level, "%s: Triton answered %s; its own log says why", call, exc.code().name)
+        _log.log(level, "%s: Triton answered %s; its own log says why", call, exc.code.name)
         raise error from exc
