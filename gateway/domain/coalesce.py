@@ -1,8 +1,10 @@
 """Coalescing: texts that arrive while the model server is busy leave together in the next call.
 
-A text that finds a free call slot leaves in the same turn of the event loop; all others wait, and each
+A text that finds no call under way leaves in the same turn of the event loop; all others wait, and each
 slot that becomes free takes its share of them, the oldest first. A call costs the gateway and Triton
-about as much for many texts as for one, and a lone request waits for nothing.
+about as much for many texts as for one, and a lone request waits for nothing. While other calls keep the
+model busy, a free slot waits a moment for more texts: callers whose answers left together come back
+one after the other, and the first of them would take a call for itself.
 """
 
 from __future__ import annotations
@@ -39,6 +41,11 @@ CALL_BYTES = 16 * 1024
 """Most text in one call, unless a single one is longer: half a dozen of the longest that are read whole."""
 SHORT_BYTES = 64
 """Texts up to here are as good as equally long."""
+GATHER_SHARE = 0.05
+"""A free slot waits for this share of the time that calls take, while others are under way."""
+LONGEST_GATHER_S = 0.001
+_SMOOTHED_OVER = 8
+"""Calls."""
 _LEAST_DEAD = 64
 
 
@@ -68,10 +75,11 @@ class _Text:
 class _Call:
     """Texts that were sent together; when nobody waits for any of them, the call is cancelled."""
 
-    __slots__ = ("live", "task", "texts")
+    __slots__ = ("live", "sent", "task", "texts")
 
-    def __init__(self, texts: list[_Text]) -> None:
+    def __init__(self, texts: list[_Text], sent: float) -> None:
         self.texts = texts
+        self.sent = sent
         self.live = len(texts)
         self.task: asyncio.Task[None] | None = None
 
@@ -79,13 +87,18 @@ class _Call:
 class _Queue:
     """The texts of one model that wait, the oldest first."""
 
-    __slots__ = ("dead", "free", "model", "scheduled", "waiting")
+    __slots__ = ("call_s", "dead", "free", "gathering", "model", "scheduled", "waiting")
 
     def __init__(self, model: Model, slots: int) -> None:
         self.model = model
         self.free = slots
         self.waiting: deque[_Text] = deque()
         self.scheduled = False
+        """Texts leave at the end of this turn of the loop."""
+        self.gathering: asyncio.Handle | None = None
+        """Texts leave when this comes."""
+        self.call_s = 0.0
+        """Time that a call takes, smoothed."""
         self.dead = 0
         """How many of them nobody waits for any more."""
 
@@ -196,13 +209,22 @@ class Coalescer:
         return queue
 
     def _schedule(self, queue: _Queue, loop: asyncio.AbstractEventLoop) -> None:
-        """Send at the end of this turn of the loop: what else arrives in it goes along."""
-        if queue.free and queue.waiting and not queue.scheduled:
+        """Send at the end of this turn of the loop, or a moment later: what arrives until then goes along."""
+        if queue.scheduled or not queue.free or not queue.waiting:
+            return
+        under_way = self._limits.call_slots - queue.free
+        gather_s = min(GATHER_SHARE * queue.call_s, LONGEST_GATHER_S)
+        if not under_way or not gather_s or len(queue.waiting) >= self._limits.max_call_texts:
             queue.scheduled = True
             loop.call_soon(self._send, queue, loop)
+        elif queue.gathering is None:
+            queue.gathering = loop.call_later(gather_s, self._send, queue, loop)
 
     def _send(self, queue: _Queue, loop: asyncio.AbstractEventLoop) -> None:
         queue.scheduled = False
+        if queue.gathering is not None:
+            queue.gathering.cancel()
+            queue.gathering = None
         now = loop.time()
         while queue.free and queue.waiting:
             texts = queue.take(self._limits, now)
@@ -210,7 +232,7 @@ class Coalescer:
                 break
             queue.free -= 1
             self._observe(len(texts), now - texts[0].arrived)
-            call = _Call(texts)
+            call = _Call(texts, now)
             for text in texts:
                 text.call = call
             call.task = loop.create_task(self._answer(queue.model, texts, loop))
@@ -228,6 +250,7 @@ class Coalescer:
         for text in call.texts:
             if not text.answer.done():
                 text.answer.set_result(BackendFailed())
+        queue.call_s += (loop.time() - call.sent - queue.call_s) / _SMOOTHED_OVER
         queue.free += 1
         self._schedule(queue, loop)
 

@@ -92,6 +92,21 @@ async def test_what_arrives_in_one_turn_is_spread_over_the_free_slots() -> None:
     assert calls.sent[:2] == [[b"a", b"b", b"c"], [b"d", b"e"]]
 
 
+async def test_while_a_call_is_under_way_a_free_slot_waits_a_moment_for_more_texts() -> None:
+    waits = iter([0.2, *[0.02] * 20])
+    calls = Calls(wait=lambda: next(waits))
+    coalescer = Coalescer(calls, LIMITS)
+    await ask(coalescer, b"teaches how long a call takes")
+    long_one = asyncio.create_task(ask(coalescer, b"under way"))
+    await asyncio.sleep(0.001)
+    asked = []
+    for text in (b"a", b"b", b"c"):
+        asked.append(asyncio.create_task(ask(coalescer, text)))
+        await asyncio.sleep(0)  # other turns of the loop
+    await asyncio.gather(long_one, *asked)
+    assert calls.sent[2] == [b"a", b"b", b"c"]
+
+
 async def test_neither_the_settings_nor_the_models_batch_is_exceeded() -> None:
     model = replace(MODEL, max_batch_size=3)
     calls = Calls(wait=lambda: 0.001)
