@@ -46,14 +46,22 @@ class TritonServer:
         repository: the model repository.
         port: gRPC port on 127.0.0.1; 0 takes a free one.
         ready_timeout_s: how long models may take to load and answer.
+        otlp_endpoint: where Triton sends its spans of calls that come with a trace context; None: nowhere.
     """
 
-    def __init__(self, repository: Path, port: int = 0, ready_timeout_s: float = 120.0) -> None:
+    def __init__(
+        self,
+        repository: Path,
+        port: int = 0,
+        ready_timeout_s: float = 120.0,
+        otlp_endpoint: str | None = None,
+    ) -> None:
         self.repository = repository.resolve()
         self.port = port
         self.secret = secrets.token_urlsafe(32)
         self.models: list[Model] = []
         self._ready_timeout_s = ready_timeout_s
+        self._otlp_endpoint = otlp_endpoint
         self._relay = LogRelay()
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
@@ -145,6 +153,7 @@ class TritonServer:
             "--allow-sagemaker=false",
             "--allow-vertex-ai=false",
             f"--backend-config=python,shm-region-prefix-name={leftovers.tag()}",
+            *trace_switches(self._otlp_endpoint),
         ]
 
     def _spawn(self, scratch: Path) -> subprocess.Popen[str]:
@@ -183,6 +192,20 @@ class TritonServer:
                         f"its last words:\n{self._relay.tail()}"
                     )
                 time.sleep(0.05)
+
+
+def trace_switches(otlp_endpoint: str | None) -> list[str]:
+    """Have Triton send spans over OTLP/HTTP, of the calls that come with a trace context and of no others."""
+    if otlp_endpoint is None:
+        return []
+    settings = (
+        "mode=opentelemetry",
+        "level=TIMESTAMPS",  # never tensors, which are texts
+        "rate=0",
+        f"opentelemetry,url={otlp_endpoint}",
+        "opentelemetry,resource=service.name=tritonflare-triton",
+    )
+    return [f"--trace-config={setting}" for setting in settings]
 
 
 def prepare_scratch(scratch: Path, repository: Path) -> None:

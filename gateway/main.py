@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import uvloop
 
@@ -41,6 +42,9 @@ from gateway.tokens import TokenTable, load_tokens
 from gateway.triton.client import TritonClient, TritonOptions
 from gateway.workers import Post, Supervisor, obeying, say
 
+if TYPE_CHECKING:
+    from gateway.tracing import Tracing
+
 _log = logging.getLogger("tritonflare.gateway")
 
 API_PREFIX = "/client/v4"
@@ -59,6 +63,7 @@ class _Gateway:
     monitor: Monitor
     running: Callable[[], AbstractAsyncContextManager[None]]
     """Opens the channel to Triton and looks at the models in the background."""
+    metrics: Metrics
 
 
 def build_app(settings: Settings) -> App:
@@ -84,15 +89,22 @@ def _compose(settings: Settings, shared: SharedMetrics | None = None) -> _Gatewa
         if outcome == "ok":
             monitor.answered(model)
 
-    backend = TritonClient(_triton_options(settings), triton_called)
+    tracing = _tracing(settings)
+    backend = TritonClient(
+        _triton_options(settings), triton_called, tracing.metadata if tracing is not None else None
+    )
     coalescer = Coalescer(
-        backend,
+        backend if tracing is None else tracing.backend(backend),
         CoalescingLimits(
             settings.call_slots, settings.max_call_texts, settings.call_length_ratio, settings.max_queue_s
         ),
         metrics.call_sent,
     )
-    catalogue, classifier = _answering(coalescer, settings.cache_bytes, metrics)
+    metrics.watch_load(
+        settings.max_requests_in_flight, waiting=lambda: coalescer.waiting, calls=lambda: coalescer.calls
+    )
+    source = coalescer if tracing is None else tracing.source(coalescer)
+    catalogue, classifier = _answering(source, settings.cache_bytes, metrics)
     times = MonitorTimes(
         refresh_interval_s=settings.refresh_interval_s,
         retry_interval_s=settings.retry_interval_s,
@@ -130,10 +142,36 @@ def _compose(settings: Settings, shared: SharedMetrics | None = None) -> _Gatewa
             await coalescer.close()
             await backend.close()
             access_log.flush()
+            if tracing is not None:
+                await asyncio.to_thread(tracing.close)
 
-    access_log = AccessLog(settings.log_level, settings.access_log_share)
-    app = App(routes, tokens, metrics, access_log, binding_without_token=settings.binding_without_token)
-    return _Gateway(app, monitor, running)
+    access_log = AccessLog(settings.log_level, settings.access_log_share, settings.log_format)
+    app = App(
+        routes,
+        tokens,
+        metrics,
+        access_log,
+        binding_without_token=settings.binding_without_token,
+        trace=tracing.begin if tracing is not None else None,
+    )
+    return _Gateway(app, monitor, running, metrics)
+
+
+def _tracing(settings: Settings) -> Tracing | None:
+    """Import what makes spans, if they are to go anywhere.
+
+    Raises:
+        ConfigurationError: the packages are missing.
+    """
+    if settings.otlp_endpoint is None:
+        return None
+    try:
+        from gateway.tracing import Tracing  # noqa: PLC0415 (most gateways do without, and without the extra)
+    except ImportError as error:
+        raise ConfigurationError(
+            "GATEWAY_OTLP_ENDPOINT needs OpenTelemetry; install it: pip install 'tritonflare[otel]'"
+        ) from error
+    return Tracing(settings.otlp_endpoint, settings.trace_share)
 
 
 def _answering(source: AnswerSource, cache_bytes: int, metrics: Metrics) -> tuple[Catalogue, Classifier]:
@@ -219,7 +257,7 @@ def run(settings: Settings) -> None:
     Raises:
         ConfigurationError: the settings make no gateway, or the address cannot be bound.
     """
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, settings.log_format)
     uvloop.run(serve(settings, on_started=lambda url: _log.info("serving on %s%s", url, API_PREFIX)))
 
 
@@ -277,6 +315,7 @@ async def _serve_here(
 ) -> None:
     """Serve in this process; listen when ready, but no later than after ``wait_s`` seconds."""
     server = Server(gateway.app, settings.keep_alive_timeout_s)
+    gateway.metrics.watch_connections(lambda: server.open_connections)
     # What exists by now stays for ever. Collecting costs a tenth of each request at Python's own pace.
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
@@ -309,7 +348,7 @@ async def _announce(monitor: Monitor, on_started: Callable[[], None]) -> None:
 
 def _work(post: Post) -> None:
     """Serve as one of several processes."""
-    configure_logging(post.settings.log_level)
+    configure_logging(post.settings.log_level, post.settings.log_format)
     post.metrics.keep_as(str(post.number))
     try:
         uvloop.run(_serve_at(post))

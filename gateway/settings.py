@@ -161,6 +161,22 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe log line written to stderr."
     )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Form of the log lines: text, or one JSON object each (docs/observability.md)."
+    )
+    otlp_endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://\S+$",
+        description="Where spans go over OTLP/HTTP, such as http://127.0.0.1:4318/v1/traces; without one "
+        "there are no traces. Needs the extra otel (docs/observability.md).",
+    )
+    trace_share: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Share of the requests without a traceparent that are traced; for the others, the "
+        "caller has decided. Only with otlp_endpoint.",
+    )
 
     @model_validator(mode="after")
     def _check_limits_against_each_other(self) -> Settings:

@@ -58,7 +58,7 @@ def serve(
     from gateway.settings import load_settings
 
     settings = load_settings(**given(host=host, port=port, workers=workers))
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, settings.log_format)
     token, settings = _with_token(settings)
     # Tokens and port first: what is wrong with them is said before Triton takes seconds to load.
     check_tokens(settings)
@@ -66,7 +66,7 @@ def serve(
     try:
         with _interruptible():
             _log.info("starting Triton")
-            with TritonServer(repository, triton_port) as triton:
+            with TritonServer(repository, triton_port, otlp_endpoint=settings.otlp_endpoint) as triton:
                 try:
                     died = uvloop.run(_serve(settings, triton, listening, token))
                 finally:

@@ -8,6 +8,7 @@ batch to end. A response leaves when its last text is done.
 
 import json
 import os
+import time
 from bisect import bisect_left, insort
 from collections import deque
 from contextlib import suppress
@@ -114,6 +115,51 @@ class TextQueue:
                 return at
 
 
+class Padding:
+    """Tells Triton's metrics port how many tokens were read and how many computed for them, padding included.
+
+    Counting costs nothing; telling is a message to another process, so it is done once in a while, after
+    the answers. What came after the last time is told with the next group.
+    """
+
+    EVERY_S = 1.0
+
+    def __init__(self, pb_utils: Any, model: str) -> None:
+        """Register two counters; where Triton has no metrics, texts are classified all the same."""
+        self.read = self.computed = 0
+        self.due = 0.0
+        self.counters: list[Any] = []
+        with suppress(Exception):
+            kind = pb_utils.MetricFamily.COUNTER
+            # A counter lives as long as its family.
+            self.families = [
+                pb_utils.MetricFamily(name=f"tritonflare_encoder_{name}_total", description=text, kind=kind)
+                for name, text in (
+                    ("tokens", "Tokens of the texts that the encoder ran on, after truncation."),
+                    ("computed_tokens", "Tokens that it computed for them, padding included."),
+                )
+            ]
+            self.counters = [family.Metric(labels={"model": model}) for family in self.families]
+
+    def add(self, group: list[Text]) -> None:
+        """Count a group; not safe for threads by itself."""
+        self.read += sum(text[0] for text in group)
+        self.computed += len(group) * group[-1][0]
+
+    def tell(self, lock: Any) -> None:
+        """Tell what was counted since the last time, if that is long enough ago."""
+        now = time.monotonic()
+        if now < self.due:
+            return
+        with lock:
+            self.due = now + self.EVERY_S
+            counts, self.read, self.computed = (self.read, self.computed), 0, 0
+        # A thread of the encoder must outlive whatever is wrong with a metric.
+        with suppress(Exception):
+            for counter, count in zip(self.counters, counts):  # noqa: B905 (one for each, or none)
+                counter.increment(count)
+
+
 class TritonPythonModel:
     """Triton's python backend calls ``initialize`` once per instance and ``execute`` per batch."""
 
@@ -133,6 +179,7 @@ class TritonPythonModel:
         # One for all threads: each runs on its own, and the weights are in memory and in the caches once.
         self.session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self.queue = TextQueue()
+        self.padding = Padding(pb_utils, args.get("model_name", ""))
         self.lock = Lock()
         self.idle: list[Any] = []
         """What each idle thread waits for; the one that worked last is woken first: its cache is warm."""
@@ -178,13 +225,16 @@ class TritonPythonModel:
                 # What waits is shared out first: a core must not take what another could begin with.
                 share = -(-len(self.queue) // len(self.threads))
                 group = self.queue.take(share) if self.queue else []
-                if not group:
+                if group:
+                    self.padding.add(group)
+                else:
                     self.idle.append(wake)
             if not group:
                 wake.acquire()
                 continue
             for call in self._ended(group, self._run(group)):
                 self._answer(call)
+            self.padding.tell(self.lock)
 
     def _run(self, group: list[Text]) -> list[Any]:
         """Logits of each text, or None where it failed; a group that fails is run text by text."""

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 from gateway.domain.catalogue import Ensemble, Model
 
 
-@dataclass(frozen=True, slots=True)
+class Timing(NamedTuple):
+    """Where the time of one text went, in seconds."""
+
+    queue_s: float
+    """From its arrival until it was sent."""
+    triton_s: float
+    """From then until its answer was there; a call that was repeated counts in full."""
+
+
+@dataclass(slots=True)
 class RawScores:
     """What the model says of one text."""
 
@@ -19,6 +28,8 @@ class RawScores:
     """Tokens of the text before truncation, special tokens included."""
     cached: bool | None = None
     """Whether it was computed earlier, for another request; None where nothing is kept."""
+    timing: Timing | None = field(default=None, compare=False, repr=False)
+    """None where nothing was sent for this request."""
 
 
 class Backend(Protocol):

@@ -179,7 +179,8 @@ class AnswerCache:
                 return DeadlineExceeded()
             answer = flight.result()
             if answer is not None:
-                return answer
+                # The times are those of the request that asked.
+                return answer if isinstance(answer, AiError) else replace(answer, timing=None)
             # Whoever was first has gone; the next one that wakes takes its place.
             kept, flight = self._find(served, key), self._flights.get(key)
         return kept or await self._compute(served, key, text, ends)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from gateway.domain.backend import Backend, RawScores
+from gateway.domain.backend import Backend, RawScores, Timing
 from gateway.domain.catalogue import Model
 from gateway.domain.errors import AiError, BackendFailed, DeadlineExceeded, Overloaded
 
@@ -62,7 +62,7 @@ class CoalescingLimits:
 class _Text:
     """A text on its way; its answer is set once, an error too, and cancelled if nobody waits for it."""
 
-    __slots__ = ("answer", "arrived", "call", "data", "ends")
+    __slots__ = ("answer", "arrived", "call", "data", "ends", "sent")
 
     def __init__(self, data: bytes, arrived: float, ends: float, answer: asyncio.Future[Answer]) -> None:
         self.data = data
@@ -70,6 +70,7 @@ class _Text:
         self.ends = ends
         self.answer = answer
         self.call: _Call | None = None
+        self.sent = 0.0
 
 
 class _Call:
@@ -195,6 +196,16 @@ class Coalescer:
         self._schedule(queue, loop)
         return text
 
+    @property
+    def waiting(self) -> int:
+        """Texts that wait for a call slot, those that nobody waits for any more included for a while."""
+        return sum(len(queue.waiting) for queue in self._queues.values())
+
+    @property
+    def calls(self) -> int:
+        """Calls under way."""
+        return len(self._calls)
+
     async def close(self) -> None:
         """Cancel the calls under way; whoever waits for them gets BackendFailed."""
         for call in self._calls:
@@ -235,6 +246,7 @@ class Coalescer:
             call = _Call(texts, now)
             for text in texts:
                 text.call = call
+                text.sent = now
             call.task = loop.create_task(self._answer(queue.model, texts, loop))
             self._calls.add(call.task)
             # Not a finally inside: a task that is cancelled before its first step never gets there.
@@ -267,8 +279,11 @@ class Coalescer:
             answers = [exc]
         except AiError as exc:
             answers = [exc] * len(texts)
+        now = loop.time()
         for text, answer in zip(texts, answers, strict=True):
             if not text.answer.done():
+                if isinstance(answer, RawScores):
+                    answer.timing = Timing(text.sent - text.arrived, now - text.sent)
                 text.answer.set_result(answer)
 
     def _expire(self, queue: _Queue, waiting: Sequence[_Text]) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from gateway.domain.backend import RawScores
+from gateway.domain.backend import RawScores, Timing
 from gateway.domain.catalogue import Model
 from gateway.domain.coalesce import AnswerSource
 from gateway.domain.errors import AiError, BackendFailed
@@ -31,6 +31,8 @@ class Classification:
     """Whether the text had more tokens than the model reads."""
     cached: bool | None = None
     """Whether it came out of the cache; None without one."""
+    timing: Timing | None = field(default=None, compare=False)
+    """None where nothing was sent for this request."""
 
     @property
     def neurons(self) -> float:
@@ -85,6 +87,7 @@ def _read(raw: RawScores, model: Model) -> Classification:
         tokens=min(raw.token_count, model.max_tokens),
         truncated=raw.token_count > model.max_tokens,
         cached=raw.cached,
+        timing=raw.timing,
     )
 
 

@@ -6,10 +6,11 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from uuid import uuid4
 
-from gateway.access_log import AccessLog
+from gateway.access_log import Access, AccessLog
+from gateway.domain.backend import Timing
 from gateway.domain.errors import AiError, BackendUnavailable, TritonflareError, UnknownError
 from gateway.http import binding_form, envelope
 from gateway.http.auth import authenticate
@@ -34,21 +35,37 @@ class App:
         access_log: AccessLog,
         *,
         binding_without_token: bool = False,
+        trace: Callable[[Request], None] | None = None,
     ) -> None:
+        """Take what answers, who may ask, and where to count and to log.
+
+        Args:
+            routes: in the order in which they are tried.
+            tokens: the accounts' tokens.
+            metrics: counts the requests to the API.
+            access_log: gets a line about each.
+            binding_without_token: see the setting of the same name.
+            trace: told of each request to the API once its route is known; `Request.on_answer` is its own.
+        """
         self.routes = tuple(routes)
         self._router = Router(routes)
         self._tokens = tokens
         self._binding_without_token = binding_without_token
         self._metrics = metrics
         self._access_log = access_log
+        self._trace = trace
 
     async def __call__(self, request: Request) -> tuple[Response, list[Header]]:
         """Answer a request, log and count it; return the answer with its headers."""
         started = time.perf_counter()
         request.ray_id = _new_ray_id()
         response = await self._answer(request)
-        self._record(request, response, time.perf_counter() - started)
-        return response, _headers_of(request, response)
+        seconds = time.perf_counter() - started
+        self._record(request, response, seconds)
+        headers = _headers_of(request, response)
+        if request.ai_request_id is not None and response.code == 0:
+            headers.append((b"server-timing", _server_timing(request.timing, seconds)))
+        return response, headers
 
     def refuse(self, error: TritonflareError) -> tuple[Response, list[Header]]:
         """Render, log and count the refusal of what never became a request; return it with its headers."""
@@ -63,6 +80,8 @@ class App:
         try:
             unwrap_miniflare(request)
             route = self._router.match(request)
+            if self._trace is not None and route.api:
+                self._trace(request)
             if route.api and not route.checks_token and not self._is_local_binding(route, request):
                 authenticate(request, self._tokens)
             return await route.handler(request)
@@ -74,7 +93,7 @@ class App:
             return _failure(BackendUnavailable(), request)
         except Exception:
             # The outermost renderer: a defect of ours must not reach the caller as a traceback.
-            _log.exception("request %s failed", request.ray_id)
+            _log.exception("request %s failed", request.ray_id, extra={"ray": request.ray_id})
             return _failure(UnknownError(), request)
 
     def _is_local_binding(self, route: Route, request: Request) -> bool:
@@ -83,11 +102,22 @@ class App:
     def _record(self, request: Request, response: Response, seconds: float) -> None:
         if request.api:
             self._metrics.request_done(request.model_label, response.code, response.status, seconds)
+        if request.on_answer is not None:
+            request.on_answer(response)
         self._access_log.add(
+            Access(
+                request.method,
+                request.route,
+                response.status,
+                response.code,
+                seconds,
+                request.ray_id,
+                request.ai_request_id,
+                request.model_label,
+                request.timing,
+                request.trace_id,
+            ),
             api=request.api,
-            ok=response.status < 400,
-            line=f"{request.method} {request.route} status={response.status} code={response.code} "
-            f"ms={1000 * seconds:.1f} ray={request.ray_id} id={request.ai_request_id or '-'}",
         )
 
 
@@ -103,6 +133,17 @@ def _headers_of(request: Request, response: Response) -> list[Header]:
         (b"cf-ray", request.ray_id.encode()),
         *response.headers,
     ]
+
+
+def _server_timing(timing: Timing | None, seconds: float) -> bytes:
+    """Split the time of a successful run, in milliseconds (W3C Server Timing); the total alone if unsent."""
+    if timing is None:
+        return b"total;dur=%.1f" % (1000 * seconds)
+    return b"queue;dur=%.1f, triton;dur=%.1f, total;dur=%.1f" % (
+        1000 * timing.queue_s,
+        1000 * timing.triton_s,
+        1000 * seconds,
+    )
 
 
 def _failure(error: TritonflareError, request: Request) -> Response:

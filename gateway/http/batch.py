@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gateway.domain.backend import Timing
 from gateway.domain.catalogue import Model
 from gateway.domain.errors import AiError, BadInput
 from gateway.domain.service import BatchItem, Classification, Classifier
@@ -52,9 +53,10 @@ class BatchRunner:
                 for reference, text in read
             ]
         _raise_if_nothing_was_answered(items)
-        for item in items:
-            if isinstance(item.outcome, Classification):
-                self._metrics.text_classified(model.name, item.outcome)
+        answers_given = [item.outcome for item in items if isinstance(item.outcome, Classification)]
+        for answer in answers_given:
+            self._metrics.text_classified(model.name, answer)
+        request.timing = _longest(answers_given)
         return items
 
 
@@ -66,6 +68,14 @@ def _read(item: object) -> tuple[str | None, str | AiError]:
         return reference, text_of(item)
     except BadInput as exc:
         return reference, exc
+
+
+def _longest(answers: Sequence[Classification]) -> Timing | None:
+    """The longest wait of a text, and the longest call of a text: what the caller waited for at least."""
+    timings = [answer.timing for answer in answers if answer.timing is not None]
+    if not timings:
+        return None
+    return Timing(max(timing.queue_s for timing in timings), max(timing.triton_s for timing in timings))
 
 
 def _raise_if_nothing_was_answered(items: Sequence[BatchItem]) -> None:

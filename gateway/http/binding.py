@@ -93,6 +93,7 @@ class Binding:
             text = text_of(inputs)
             interrupt.watch_for_disconnect(request)
             answer = await self._classifier.classify(model, text, interrupt.remaining_s())
+        request.timing = answer.timing
         self._metrics.text_classified(model.name, answer)
         return _render(answer, version, ai_request_id, debug=_wants_debug(payload))
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
+from gateway.domain.backend import Timing
 from gateway.domain.errors import ClientDisconnected
 
 Header = tuple[bytes, bytes]
@@ -37,6 +38,7 @@ class Request:
         "lost",
         "method",
         "model_label",
+        "on_answer",
         "on_wait",
         "params",
         "query_string",
@@ -44,6 +46,8 @@ class Request:
         "ray_id",
         "route",
         "server",
+        "timing",
+        "trace_id",
     )
 
     def __init__(
@@ -88,6 +92,12 @@ class Request:
         """Set once the request is for a model or has failed in the AI service; the answer carries it."""
         self.model_label = "none"
         """The model as a metrics label: bounded, whatever callers send."""
+        self.timing: Timing | None = None
+        """Where the time went that its texts took; None if nothing was sent for it."""
+        self.trace_id: str | None = None
+        """Of a request that is traced."""
+        self.on_answer: Callable[[Response], None] | None = None
+        """Called with the answer of a request that is traced."""
 
     def headers(self, name: bytes) -> list[str]:
         """Return all values of the header ``name`` (lower case)."""

@@ -5,16 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import cache
+from importlib.metadata import version
 from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 
 from gateway.domain.cache import Lookup
 from gateway.domain.service import Classification
 from gateway.http.shared_metrics import SharedMetrics, restart_counter
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-_Mode = Literal["livesum", "livemin"]
+_TOKENS = (8, 16, 32, 64, 128, 256, 512)
+_Mode = Literal["livesum", "livemin", "max"]
 _PUBLISH_S = 0.25
 """How old another process's gauges may be."""
 
@@ -54,6 +63,13 @@ class Metrics:
             ("model",),
             registry=self._registry,
         )
+        self._text_tokens = Histogram(
+            "tritonflare_text_tokens",
+            "Tokens of one text as the model reads it: special tokens included, after truncation.",
+            ("model",),
+            buckets=_TOKENS,
+            registry=self._registry,
+        )
         self._truncated = Counter(
             "tritonflare_truncated_texts",
             "Texts that were longer than the model reads.",
@@ -86,8 +102,21 @@ class Metrics:
                 self._duration.labels(model).observe,
             )
         )
-        self._tokens_of = cache(lambda model: self._tokens.labels(model).inc)
+        self._tokens_of = cache(
+            lambda model: (self._tokens.labels(model).inc, self._text_tokens.labels(model).observe)
+        )
         restart_counter(self._registry)
+        build = Gauge(
+            "tritonflare_build_info",
+            "Always 1; the label says which version runs.",
+            ("version",),
+            registry=self._registry,
+            multiprocess_mode="max",
+        )
+        build.labels(version("tritonflare")).set(1)
+        if shared is None:
+            # It describes the process that is asked, and of several that would be any.
+            ProcessCollector(registry=self._registry)
         in_flight_gauge = self._gauge(
             "tritonflare_requests_in_flight",
             "Requests between admission and answer; each text of a batch counts as one.",
@@ -97,6 +126,24 @@ class Metrics:
             (in_flight_gauge, in_flight),
             (ready_gauge, ready),
         )
+
+    def watch_load(
+        self, most_in_flight: int, waiting: Callable[[], float], calls: Callable[[], float]
+    ) -> None:
+        """Add the bound on what is in flight, and how many texts wait and calls are under way."""
+        self._gauges += (
+            (
+                self._gauge("tritonflare_requests_in_flight_limit", "GATEWAY_MAX_REQUESTS_IN_FLIGHT."),
+                lambda: most_in_flight,
+            ),
+            (self._gauge("tritonflare_queued_texts", "Texts that wait for a call slot."), waiting),
+            (self._gauge("tritonflare_calls_in_flight", "Inference calls to Triton under way."), calls),
+        )
+
+    def watch_connections(self, open_connections: Callable[[], float]) -> None:
+        """Add how many connections are open."""
+        gauge = self._gauge("tritonflare_connections", "Open connections of callers, idle ones included.")
+        self._gauges += ((gauge, open_connections),)
 
     def watch_cache(self, size: Callable[[], float], entries: Callable[[], float]) -> CacheMetrics:
         """Add what is counted of the answer cache; for a gateway that has one."""
@@ -117,7 +164,9 @@ class Metrics:
 
     def text_classified(self, model: str, answer: Classification) -> None:
         """Count the tokens of one answer."""
-        self._tokens_of(model)(answer.tokens)
+        count, observe = self._tokens_of(model)
+        count(answer.tokens)
+        observe(answer.tokens)
         if answer.truncated:
             self._truncated.labels(model).inc()
 

@@ -107,5 +107,6 @@ class RunModel:
         text = text_of(payload)
         interrupt.watch_for_disconnect(request)
         answer = await self._classifier.classify(model, text, interrupt.remaining_s())
+        request.timing = answer.timing
         self._metrics.text_classified(model.name, answer)
         return envelope.classification(answer, shape, ai_request_id)

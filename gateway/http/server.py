@@ -25,6 +25,11 @@ class Server:
         self._listeners: list[asyncio.Server] = []
         self._stopping = False
 
+    @property
+    def open_connections(self) -> int:
+        """Connections that callers hold, idle ones included."""
+        return len(self._connections)
+
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Accept connections from now on."""
         loop = asyncio.get_running_loop()

@@ -47,6 +47,10 @@ def targets(url: str) -> list[Address]:
     return found
 
 
+def _encoded(metadata: Sequence[tuple[str, str]]) -> list[Header]:
+    return [(name.lower().encode(), value.encode()) for name, value in metadata]
+
+
 class _Line:
     """One address: its connection, made again and again until `end`."""
 
@@ -124,7 +128,7 @@ class Channel:
         self._url = url
         self._targets = targets(url)
         self._max_message_bytes = max_message_bytes
-        self._metadata = [(name.lower().encode(), value.encode()) for name, value in metadata]
+        self._metadata = _encoded(metadata)
         self._heads: dict[str, bytes] = {}
         self._lines: dict[Address, _Line] = {}
         self._turn = 0
@@ -163,7 +167,7 @@ class Channel:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def unary(
-        self, method: str, message: bytes, timeout_s: float, metadata: Sequence[Header] = ()
+        self, method: str, message: bytes, timeout_s: float, metadata: Sequence[tuple[str, str]] = ()
     ) -> bytes:
         """Call ``method`` (``/package.Service/Method``) with one message; return the one that comes back.
 
@@ -186,7 +190,7 @@ class Channel:
         if head is None:
             head = self._heads[method] = self._head(method)
         if metadata:
-            head += header_block(metadata)
+            head += header_block(_encoded(metadata))
         return await connection.call(head, message, timeout_s)
 
     def _head(self, method: str) -> bytes:

@@ -19,6 +19,7 @@ from gateway.triton.wire import MalformedResponse, Message, infer_request, read_
 
 _log = logging.getLogger("tritonflare.backend")
 
+Metadata = tuple[tuple[str, str], ...]
 _SERVICE = "/inference.GRPCInferenceService/"
 ObserveCall = Callable[[Model, str, float], None]
 """Told the model, the outcome (``ok`` or the name of our error) and the seconds of each inference call."""
@@ -38,9 +39,16 @@ class TritonOptions:
 class TritonClient:
     """A Backend over a gRPC channel; open it inside the event loop that uses it."""
 
-    def __init__(self, options: TritonOptions, observe: ObserveCall) -> None:
+    def __init__(
+        self,
+        options: TritonOptions,
+        observe: ObserveCall,
+        trace_context: Callable[[], Metadata] | None = None,
+    ) -> None:
+        """Take where Triton is, whom to tell of each inference call, and what gives its trace context."""
         self._options = options
         self._observe = observe
+        self._trace_context = trace_context
         metadata = []
         if options.restricted_key is not None:
             name, secret = options.restricted_key
@@ -81,13 +89,18 @@ class TritonClient:
             raise DeadlineExceeded
         request = infer_request(model.ensemble, texts).SerializeToString()
         with mapped_errors(f"ModelInfer {model.ensemble}"):
-            raw = await self._channel.unary(_SERVICE + "ModelInfer", request, deadline_s)
+            raw = await self._channel.unary(
+                _SERVICE + "ModelInfer", request, deadline_s, self._call_metadata()
+            )
         try:
             response = service_pb2.ModelInferResponse.FromString(raw)
             return read_scores(response, len(texts), len(model.labels))
         except (MalformedResponse, DecodeError) as exc:
             _log.error("ModelInfer %s: %s", model.ensemble, exc)
             raise BackendFailed from exc
+
+    def _call_metadata(self) -> Metadata:
+        return () if self._trace_context is None else self._trace_context()
 
     async def _ready_models(self) -> list[str]:
         request = service_pb2.RepositoryIndexRequest(ready=True)

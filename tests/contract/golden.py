@@ -23,6 +23,7 @@ GOOD = b'{"text":"This pizza is great!"}'
 _NAMED = (
     (re.compile(r"(?m)^date: .*$"), "date: <date>"),
     (re.compile(r"(?m)^cf-ray: [0-9a-f]{16}-TFL$"), "cf-ray: <ray>"),
+    (re.compile(r"(?m)(?<=;dur=)\d+\.\d(?=, (?:triton|total);|$)"), "<ms>"),
     (re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"), "<uuid>"),
 )
 _DOCUMENTED = (

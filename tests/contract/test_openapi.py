@@ -30,6 +30,7 @@ FILLED = {
     "<uuid>": "d9e09afe-fe49-4051-bc1d-8901f858ff52",
     "<ray>": "0123456789abcdef-TFL",
     "<time>": "1",
+    "<ms>": "1.2",
 }
 """Values for the random parts of the golden files."""
 

@@ -104,7 +104,9 @@ async def test_metrics_never_hold_what_callers_send(client: Client) -> None:
     assert "invented" not in page
     assert "coffee" not in page
     assert set(re.findall(r"^[a-z_]+", page, re.MULTILINE)) >= {"tritonflare_requests_total"}
-    assert all(name.startswith("tritonflare_") for name in re.findall(r"^[a-z_]+", page, re.MULTILINE))
+    assert all(
+        name.startswith(("tritonflare_", "process_")) for name in re.findall(r"^[a-z_]+", page, re.MULTILINE)
+    )
 
 
 async def test_the_access_log_has_one_line_a_request_and_no_text_or_token(

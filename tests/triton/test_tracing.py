@@ -1,0 +1,58 @@
+"""A client's trace reaches the real Triton, and its spans come back into it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.otlp import collecting
+from tests.triton.conftest import INT8
+from tests.triton.server import ACCOUNT, TOKEN, running
+
+TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+UNSAMPLED = "1bf7651916cd43dd8448eb211c80319c"
+TRITON = "tritonflare-triton"
+
+
+def test_one_trace_holds_the_gateways_spans_and_tritons(
+    int8_repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with collecting() as collector:
+        settings = {
+            "GATEWAY_API_TOKENS": f"{ACCOUNT}:{TOKEN}",
+            "GATEWAY_OTLP_ENDPOINT": collector.endpoint,
+            "GATEWAY_TRACE_SHARE": "0",
+        }
+        with running("serve", "--port", "0", "--repository", str(int8_repository), **settings) as program:
+            for trace, flags in ((TRACE, "01"), (UNSAMPLED, "00")):
+                answer = httpx.post(
+                    f"{program.url}/client/v4/accounts/{ACCOUNT}/ai/run/{INT8}",
+                    headers={
+                        "Authorization": f"Bearer {TOKEN}",
+                        "traceparent": f"00-{trace}-{PARENT}-{flags}",
+                    },
+                    json={"text": "This pizza is great!"},
+                    timeout=30,
+                )
+                assert answer.status_code == 200
+            collector.wait_for(lambda spans: sum(span.service == TRITON for span in spans) >= 6)
+    # Canaries, which have no context, and the request that is not sampled have left nothing.
+    assert {span.trace for span in collector.spans} == {TRACE}
+    by_id = {span.id: span for span in collector.spans}
+    request = next(span for span in collector.spans if span.parent == PARENT)
+    call = next(span for span in collector.spans if span.parent == request.id)
+    (received,) = [span for span in collector.spans if span.parent == call.id]
+    assert (received.service, received.name) == (TRITON, "InferRequest")
+    (ensemble,) = [span for span in collector.spans if span.parent == received.id]
+    steps = [span for span in collector.spans if span.parent == ensemble.id]
+    assert [step.name.partition("_")[0] for step in steps] == [
+        "tokenizer",
+        "cf-huggingface-distilbert-sst-2-int8",
+    ]
+    assert {by_id[span.parent].name for span in collector.spans if span.name == "compute"} == {
+        step.name for step in steps
+    }
+    assert call.start_ns <= received.start_ns <= received.end_ns <= call.end_ns
+    assert "pizza" not in str(collector.spans)
