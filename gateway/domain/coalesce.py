@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ SHORT_BYTES = 64
 GATHER_SHARE = 0.05
 """A free slot waits for this share of the time that calls take, while others are under way."""
 LONGEST_GATHER_S = 0.001
+"""Also the least that uvloop's timers tell apart: half of it and less is the next turn of the loop."""
 _SMOOTHED_OVER = 8
 """Calls."""
 _LEAST_DEAD = 64
@@ -62,7 +64,7 @@ class CoalescingLimits:
 class _Text:
     """A text on its way; its answer is set once, an error too, and cancelled if nobody waits for it."""
 
-    __slots__ = ("answer", "arrived", "call", "data", "ends", "sent")
+    __slots__ = ("answer", "arrived", "call", "data", "ends", "entered", "sent")
 
     def __init__(self, data: bytes, arrived: float, ends: float, answer: asyncio.Future[Answer]) -> None:
         self.data = data
@@ -70,7 +72,8 @@ class _Text:
         self.ends = ends
         self.answer = answer
         self.call: _Call | None = None
-        self.sent = 0.0
+        # For measuring: the loop's own clock (uvloop's) goes in steps of a millisecond.
+        self.entered = self.sent = time.perf_counter()
 
 
 class _Call:
@@ -242,11 +245,12 @@ class Coalescer:
             if not texts:
                 break
             queue.free -= 1
-            self._observe(len(texts), now - texts[0].arrived)
-            call = _Call(texts, now)
+            sent = time.perf_counter()
+            self._observe(len(texts), sent - texts[0].entered)
+            call = _Call(texts, sent)
             for text in texts:
                 text.call = call
-                text.sent = now
+                text.sent = sent
             call.task = loop.create_task(self._answer(queue.model, texts, loop))
             self._calls.add(call.task)
             # Not a finally inside: a task that is cancelled before its first step never gets there.
@@ -262,7 +266,7 @@ class Coalescer:
         for text in call.texts:
             if not text.answer.done():
                 text.answer.set_result(BackendFailed())
-        queue.call_s += (loop.time() - call.sent - queue.call_s) / _SMOOTHED_OVER
+        queue.call_s += (time.perf_counter() - call.sent - queue.call_s) / _SMOOTHED_OVER
         queue.free += 1
         self._schedule(queue, loop)
 
@@ -279,11 +283,11 @@ class Coalescer:
             answers = [exc]
         except AiError as exc:
             answers = [exc] * len(texts)
-        now = loop.time()
+        now = time.perf_counter()
         for text, answer in zip(texts, answers, strict=True):
             if not text.answer.done():
                 if isinstance(answer, RawScores):
-                    answer.timing = Timing(text.sent - text.arrived, now - text.sent)
+                    answer.timing = Timing(text.sent - text.entered, now - text.sent)
                 text.answer.set_result(answer)
 
     def _expire(self, queue: _Queue, waiting: Sequence[_Text]) -> None:

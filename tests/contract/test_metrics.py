@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.metadata import version
 from pathlib import Path
 
 import grpc
@@ -21,7 +22,6 @@ from tests.monitoring import (
     recorded,
     wrong_in,
 )
-from tritonflare.main import version
 
 from .fake_triton import FakeTriton, fail
 from .harness import Client, running_gateway, settings_for

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import httpx
@@ -24,6 +26,8 @@ def test_one_trace_holds_the_gateways_spans_and_tritons(
             "GATEWAY_API_TOKENS": f"{ACCOUNT}:{TOKEN}",
             "GATEWAY_OTLP_ENDPOINT": collector.endpoint,
             "GATEWAY_TRACE_SHARE": "0",
+            "GATEWAY_LOG_FORMAT": "json",
+            "GATEWAY_LOG_LEVEL": "debug",
         }
         with running("serve", "--port", "0", "--repository", str(int8_repository), **settings) as program:
             for trace, flags in ((TRACE, "01"), (UNSAMPLED, "00")):
@@ -38,6 +42,13 @@ def test_one_trace_holds_the_gateways_spans_and_tritons(
                 )
                 assert answer.status_code == 200
             collector.wait_for(lambda spans: sum(span.service == TRITON for span in spans) >= 6)
+    said = [json.loads(line) for line in program.lines if line.startswith("{")]
+    assert not [line for line in program.lines if re.match(r"\d{4}-\d\d-\d\dT", line)]
+    assert {"tritonflare.access", "tritonflare.triton", "tritonflare.serve"} <= {
+        line["logger"] for line in said
+    }
+    (traced,) = [line for line in said if "trace_id" in line]
+    assert (traced["trace_id"], traced["status"]) == (TRACE, 200)
     # Canaries, which have no context, and the request that is not sampled have left nothing.
     assert {span.trace for span in collector.spans} == {TRACE}
     by_id = {span.id: span for span in collector.spans}
