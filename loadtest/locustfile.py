@@ -1,66 +1,110 @@
-"""A locust user who asks for one sentence after the other and checks every answer.
+"""Load on a running server with every answer checked; docs/loadtest.md tells how to use it.
 
-    make loadtest HOST=http://127.0.0.1:8787 TOKEN=… [ACCOUNT=…] [MODEL=@cf/…]
+    TOKEN=… locust --config loadtest/locust.conf --host http://127.0.0.1:8787 [--rate 300 …]
 
-Any answer that is not a good one of the documented shape counts as a failure, and locust then
-exits 1. Runs in an environment of its own, so it imports nothing of the server.
+Two kinds of users: ``ClosedLoop`` asks again when it has its answer, ``OpenLoop`` sends at set times
+whatever the answers do. Runs in an environment of its own, so it imports nothing of the server.
 """
 
 from __future__ import annotations
 
-import csv
-import math
-import os
-import random
-from pathlib import Path
 from typing import Any
 
-from locust import FastHttpUser, constant, events, task
+from locust import FastHttpUser, LoadTestShape, constant, events, task
+from locust.runners import MasterRunner, WorkerRunner
 
-SENTENCES = Path(__file__).parents[1] / "checkpoints" / "minilm-sst2" / "heldout.tsv"
-ACCOUNT = os.environ.get("ACCOUNT") or "0123456789abcdef0123456789abcdef"
-MODEL = os.environ.get("MODEL") or "@cf/huggingface/distilbert-sst-2-int8"
+from loadtest.arrivals import users_at
+from loadtest.generator import Run, send_at_set_times
+from loadtest.options import add_arguments
+from loadtest.reference import NoReferenceError
+from loadtest.report import write_report
+
+events.init_command_line_parser.add_listener(add_arguments)
+_NEVER_S = 1e6
 
 
 @events.init.add_listener
-def _need_a_token(**_: Any) -> None:
-    if not os.environ.get("TOKEN"):
-        raise SystemExit("Set TOKEN to an API token of the server: make loadtest TOKEN=…")
+def _prepare(environment: Any, runner: Any, **_: Any) -> None:
+    """References are asked for once, where there is one process: here, or on the master."""
+    environment.loadtest = run = Run(environment)
+    if isinstance(runner, WorkerRunner):
+        runner.register_message("plan", lambda msg, **_: run.follow(msg.data))
+        environment.events.report_to_master.add_listener(
+            lambda data, **_: data.update(record=run.record.take())
+        )
+        return
+    try:
+        run.prepare()
+    except NoReferenceError as exc:
+        raise SystemExit(f"No load: {exc}") from exc
+    environment.events.worker_report.add_listener(lambda data, **_: run.record.merge(data["record"]))
 
 
-def sentences() -> list[str]:
-    """The held-out sentences, whose lengths are those of real reviews, news and tweets."""
-    with SENTENCES.open(newline="", encoding="utf-8") as file:
-        return [row["text"] for row in csv.DictReader(file, delimiter="\t")]
+@events.test_start.add_listener
+def _begin(environment: Any, **_: Any) -> None:
+    run, runner = environment.loadtest, environment.runner
+    if isinstance(runner, MasterRunner):
+        run.generators = max(1, runner.worker_count)
+        runner.send_message("plan", run.plan())
+    else:
+        run.begin(getattr(runner, "worker_index", 0))
 
 
-class SingleText(FastHttpUser):
-    """Closed loop: the next request leaves when the answer is there."""
+@events.quitting.add_listener
+def _judge(environment: Any, **_: Any) -> None:
+    """The exit code is ours alone: errors that the thresholds allow are none."""
+    judged = not isinstance(environment.runner, WorkerRunner)
+    environment.process_exit_code = 0 if not judged or write_report(environment.loadtest) else 1
+
+
+class _Caller(FastHttpUser):
+    abstract = True
+
+    def __init__(self, environment: Any) -> None:
+        self.load_run: Run = environment.loadtest
+        options = self.load_run.options
+        self.network_timeout = self.connection_timeout = options.timeout
+        self.insecure = options.insecure
+        self.concurrency = options.max_in_flight
+        super().__init__(environment)
+
+
+class ClosedLoop(_Caller):
+    """Asks one thing after the other; a slow server gets fewer requests."""
 
     wait_time = constant(0)
-    path = f"/client/v4/accounts/{ACCOUNT}/ai/run/{MODEL}"
-    texts = sentences()
 
     @task
-    def classify(self) -> None:
-        """One sentence, one answer, checked."""
-        headers = {"Authorization": f"Bearer {os.environ['TOKEN']}"}
-        text = random.choice(self.texts)  # noqa: S311 (a load test needs no secrecy)
-        with self.client.post(
-            self.path, json={"text": text}, headers=headers, name="run", catch_response=True
-        ) as response:
-            complaint = _complaint(response)
-            if complaint:
-                response.failure(complaint)
+    def ask(self) -> None:
+        """One call, sent when it is due."""
+        self.load_run.ask_now(self.client)
 
 
-def _complaint(response: Any) -> str | None:
-    if response.status_code != 200:
-        return f"status {response.status_code}"
-    body = response.json()
-    scores = [entry["score"] for entry in body["result"]]
-    if not body["success"] or len(scores) < 2:
-        return "not a classification"
-    if not math.isclose(sum(scores), 1, abs_tol=1e-6):
-        return f"scores sum to {sum(scores)}"
-    return None
+class OpenLoop(_Caller):
+    """All arrivals of one process; a slow server gets as many requests as a fast one."""
+
+    wait_time = constant(_NEVER_S)
+
+    @task
+    def ask(self) -> None:
+        """The whole run, once."""
+        send_at_set_times(self.load_run, self.client)
+
+
+class Shape(LoadTestShape):
+    """Users over time: those of the closed loop by its shape, one for each process of the open loop."""
+
+    use_common_options = True
+
+    def tick(self) -> tuple[int, int, list[type[FastHttpUser]]] | None:
+        """Users, how many to start a second, and of which kind; None ends the run."""
+        environment = self.runner.environment
+        run: Run = environment.loadtest
+        options, time = run.options, self.get_run_time()
+        if options.loop == "open":
+            over = run.all_finished or time > options.calibration_s + options.duration + options.timeout
+            return None if over else (run.generators, run.generators, [OpenLoop])
+        if time >= options.duration:
+            return None
+        users = users_at(options.shape, environment.parsed_options.num_users or 1, options.duration, time)
+        return users, users, [ClosedLoop]

@@ -1,0 +1,205 @@
+"""Sends calls and records what becomes of them: in a closed loop, or at set times (gevent)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import Counter
+from typing import Any
+
+import gevent
+from gevent.pool import Pool
+
+from loadtest.arrivals import arrivals
+from loadtest.checks import OK, References, Scores, outcome_of
+from loadtest.options import LoadOptions
+from loadtest.record import Record
+from loadtest.reference import NoReferenceError, ask_alone, read_references, write_references
+from loadtest.traffic import Call, Traffic, parse_traffic, read_texts, run_url
+
+_log = logging.getLogger(__name__)
+_UNSENT = "not sent"
+_REST_S = 1.0
+
+
+class AnswerError(Exception):
+    """What locust's own tables show of a call that went wrong."""
+
+
+class Run:
+    """One run in this process: what to ask, what to expect, and what happened."""
+
+    def __init__(self, environment: Any) -> None:
+        self._environment = environment
+        self._scores: dict[str, Scores] = {}
+        self.generators = 1
+        """Processes that send the open loop together."""
+        self.record = Record()
+        self._began = 0.0
+        self._token = os.environ.get("TOKEN", "")
+        self._traffic: Traffic | None = None
+        if not self._token:
+            raise SystemExit("Set TOKEN to an API token of the server: make loadtest TOKEN=…")
+
+    @property
+    def options(self) -> LoadOptions:
+        """The master's options reach its workers only with the start of the load."""
+        return LoadOptions.of(self._environment.parsed_options)
+
+    @property
+    def host(self) -> str:
+        """What was given as ``--host``."""
+        return str(self._environment.host or "")
+
+    @property
+    def all_finished(self) -> bool:
+        """Whether each generator has sent everything and has every answer."""
+        return self.record.facts["finished"] >= self.generators
+
+    def prepare(self) -> None:
+        """Ask each text alone, or read what was answered earlier.
+
+        Raises:
+            NoReferenceError: there is no usable answer.
+        """
+        if not self.host:
+            raise NoReferenceError("--host is missing")
+        options, texts = self.options, self._make_traffic(0).texts
+        if options.reference is not None:
+            self._scores = read_references(options.reference, texts)
+            return
+        url = run_url(self.host, options.account, options.model)
+        _log.info("asking %d texts alone", len(texts))
+        self._scores = ask_alone(url, self._token, texts, options.timeout, not options.insecure)
+        options.output.mkdir(parents=True, exist_ok=True)
+        write_references(self._scores, options.model, options.output / "references.json")
+
+    def plan(self) -> dict[str, Any]:
+        """What the workers need besides the options."""
+        return {"scores": self._scores, "generators": self.generators}
+
+    def follow(self, plan: dict[str, Any]) -> None:
+        """Take the master's plan."""
+        self._scores, self.generators = plan["scores"], plan["generators"]
+
+    def begin(self, place: int) -> None:
+        """Start the clock of worker ``place``."""
+        options = self.options
+        self._traffic = self._make_traffic(options.seed + place)
+        self._references = References(self._scores, options.tolerance)
+        self._headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
+        self.seed = options.seed + place
+        self.restart()
+
+    def restart(self) -> None:
+        """Set the clock to 0."""
+        self._began = time.perf_counter()
+
+    def now(self) -> float:
+        """Seconds since the beginning."""
+        return time.perf_counter() - self._began
+
+    def draw(self) -> Call:
+        """The next call of the mix."""
+        assert self._traffic is not None
+        return self._traffic.draw()
+
+    def answer(self, client: Any, call: Call) -> tuple[str, int]:
+        """Send ``call``; the outcome, and the length of the answer in bytes."""
+        response = client.post(call.url, data=call.body, headers=self._headers, catch_response=True)
+        if not response.status_code:
+            return _broken(response.error), 0
+        body = response.content or b""
+        return outcome_of(call, response.status_code, body, self._references), len(body)
+
+    def ask(self, client: Any, call: Call, due_s: float) -> None:
+        """Send a call that was due at ``due_s``, and record it, here and in locust's statistics."""
+        sent_s = self.now()
+        outcome, size = self.answer(client, call)
+        self.note(call, due_s, sent_s, outcome, size)
+
+    def note(self, call: Call, due_s: float, sent_s: float, outcome: str, size: int = 0) -> None:
+        """Record an outcome of now."""
+        done_s = self.now()
+        self.record.add(call.kind, due_s, sent_s, done_s, outcome, len(call.texts))
+        self._environment.events.request.fire(
+            request_type="POST",
+            name=call.kind,
+            response_time=(done_s - due_s) * 1000,
+            response_length=size,
+            exception=None if outcome == OK else AnswerError(outcome),
+            context={},
+        )
+
+    def ask_now(self, client: Any) -> None:
+        """A call that is due as soon as somebody is free to send it.
+
+        It counts once it has an outcome: locust ends users in the middle of one that had just begun.
+        """
+        call, due_s = self.draw(), self.now()
+        self.ask(client, call, due_s)
+        self.record.at(due_s, call.kind).due += 1
+
+    def _make_traffic(self, seed: int) -> Traffic:
+        options = self.options
+        url = run_url(self.host, options.account, options.model)
+        return Traffic(url, parse_traffic(options.traffic), read_texts(limit=options.texts), seed)
+
+
+def _broken(error: BaseException | None) -> str:
+    """Name a connection that failed; a timeout is a kind of OSError without number."""
+    return "timeout" if isinstance(error, TimeoutError) else f"no answer ({type(error).__name__})"
+
+
+def send_at_set_times(run: Run, client: Any) -> None:
+    """Send this process's part of the open loop; returns when the last answer is there or given up."""
+    options = run.options
+    run.record.facts["generators"] += 1
+    rate = None if options.rate is None else options.rate / run.generators
+    if rate is None:
+        capacity = _find_capacity(run, client)
+        if not capacity:
+            run.record.facts["finished"] += 1
+            return
+        run.record.facts["capacity"] += round(capacity)
+        rate = options.load * capacity
+        _log.info("capacity: %.0f requests/s; asking for %.0f", capacity, rate)
+        gevent.sleep(_REST_S)
+    under_way = Pool(options.max_in_flight)
+    run.restart()
+    for due_s in arrivals(options.shape, rate, options.duration, options.arrivals == "even", run.seed):
+        # Also when late: the answers need their turn.
+        gevent.sleep(max(0.0, due_s - run.now()))
+        call = run.draw()
+        run.record.at(due_s, call.kind).due += 1
+        if under_way.free_count():
+            under_way.spawn(run.ask, client, call, due_s)
+        else:
+            run.note(call, due_s, run.now(), _UNSENT)
+    under_way.join()
+    run.record.facts["finished"] += 1
+
+
+def _find_capacity(run: Run, client: Any) -> float:
+    """Good answers a second of a closed loop, without its first quarter; what goes wrong is recorded if all does."""
+    options = run.options
+    users = max(1, options.calibration_users // run.generators)
+    run.restart()
+    outcomes: Counter[str] = Counter()
+
+    def ask_on() -> None:
+        while run.now() < options.calibration:
+            outcome, _ = run.answer(client, run.draw())
+            if run.now() >= options.calibration / 4:
+                outcomes[outcome] += 1
+
+    pool = Pool(users)
+    for _ in range(users):
+        pool.spawn(ask_on)
+    pool.join()
+    if not outcomes[OK]:
+        for outcome, count in outcomes.items():
+            run.record.at(0, "calibration").due += count
+            run.record.at(0, "calibration").outcomes[outcome] += count
+    return outcomes[OK] / (options.calibration * 3 / 4)

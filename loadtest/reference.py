@@ -1,0 +1,80 @@
+"""What the server says of each text when it is asked alone, before any load.
+
+The served model is the only one that can say what its answers are to a thousandth: INT8, FP16 and
+FP32 of the same weights differ by more. So each run first asks one text after the other, and holds
+every answer under load against these; a file of an earlier run holds two servers against each other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from loadtest.checks import Scores, read_scores
+
+FORMAT = 1
+
+
+class NoReferenceError(Exception):
+    """The server or the file has no usable answer; the message says which text or code."""
+
+
+def ask_alone(url: str, token: str, texts: Sequence[str], timeout_s: float, verify: bool) -> dict[str, Scores]:
+    """Ask ``texts`` one after the other on one connection.
+
+    Raises:
+        NoReferenceError: nobody answers, or an answer is not a classification.
+    """
+    found: dict[str, Scores] = {}
+    with requests.Session() as session:
+        session.headers["Authorization"] = f"Bearer {token}"
+        session.verify = verify
+        for text in texts:
+            try:
+                answer = session.post(url, json={"text": text}, timeout=timeout_s)
+            except requests.RequestException as exc:
+                raise NoReferenceError(f"nobody answers at {url}: {type(exc).__name__}") from exc
+            found[text] = _scores(answer)
+    return found
+
+
+def _scores(answer: requests.Response) -> Scores:
+    try:
+        document = answer.json()
+        if answer.status_code == 200:
+            return read_scores(document["result"])
+        error = document["errors"][0]
+        said = f"{error['code']}: {error['message']}"
+    except (ValueError, LookupError, TypeError, AttributeError):
+        said = "which is no answer of a text classification"
+    raise NoReferenceError(f"asked alone, the server answered {answer.status_code}, {said}")
+
+
+def write_references(references: dict[str, Scores], model: str, file: Path) -> None:
+    """Write the answers as JSON."""
+    answers = [{"text": text, "scores": scores} for text, scores in references.items()]
+    document = {"format": FORMAT, "model": model, "answers": answers}
+    file.write_text(json.dumps(document, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+
+
+def read_references(file: Path, texts: Sequence[str]) -> dict[str, Scores]:
+    """Read the answers to ``texts``, as ``write_references`` wrote them.
+
+    Raises:
+        NoReferenceError: the file cannot be read, or lacks a text.
+    """
+    try:
+        document: Any = json.loads(file.read_text(encoding="utf-8"))
+        if document["format"] != FORMAT:
+            raise NoReferenceError(f"{file} is not of format {FORMAT}")
+        found: dict[str, Scores] = {one["text"]: one["scores"] for one in document["answers"]}
+    except (OSError, ValueError, LookupError, TypeError) as exc:
+        raise NoReferenceError(f"{file} holds no references: {exc}") from exc
+    missing = sum(text not in found for text in texts)
+    if missing:
+        raise NoReferenceError(f"{file} lacks {missing} of {len(texts)} texts; it was made with other --texts")
+    return found

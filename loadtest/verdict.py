@@ -1,0 +1,95 @@
+"""Thresholds on a summary: what was asked for, and in words what was missed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from loadtest.checks import WRONG
+
+_LATE_MS = 100.0
+_DRIFT = 1.5
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a run must keep; latencies in milliseconds are of good answers, from the intended arrival."""
+
+    p50_ms: float = 250.0
+    p95_ms: float = 500.0
+    p99_ms: float = 1000.0
+    error_share: float = 0.0
+    """Of all requests; wrong answers are never forgiven."""
+    achieved_share: float = 0.99
+    """Good answers as a share of the arrivals that were due; open loop only."""
+
+
+def complaints(summary: Mapping[str, Any], limits: Limits) -> list[str]:
+    """What was missed, each as a sentence; empty if the run passes."""
+    if not summary["requests"]["due"]:
+        return ["nothing was asked"]
+    found = [*_errors(summary, limits), *_latencies(summary, limits)]
+    if summary["loop"] == "open":
+        found += [*_rate(summary, limits)]
+    if summary["shape"] == "soak":
+        found += [*_drift(summary["timeline"])]
+    return found
+
+
+def _errors(summary: Mapping[str, Any], limits: Limits) -> Iterator[str]:
+    requests, errors = summary["requests"], summary["errors"]
+    wrong = {name: count for name, count in errors.items() if name in WRONG}
+    if wrong:
+        yield f"wrong answers: {_listed(wrong)}"
+    share = requests["errors"] / requests["due"]
+    if share > limits.error_share:
+        yield (
+            f"errors: {share:.2%} of {requests['due']} requests, allowed are {limits.error_share:.2%}: "
+            f"{_listed(errors)}"
+        )
+
+
+def _listed(errors: Mapping[str, int]) -> str:
+    ordered = sorted(errors.items(), key=lambda item: -item[1])
+    return ", ".join(f"{count} × {name}" for name, count in ordered)
+
+
+def _latencies(summary: Mapping[str, Any], limits: Limits) -> Iterator[str]:
+    for name in ("p50", "p95", "p99"):
+        found, allowed = summary["latency_ms"][name], getattr(limits, f"{name}_ms")
+        if found is None:
+            yield "no good answer"
+            return
+        if found > allowed:
+            yield f"latency: {name} is {found:.0f} ms, allowed are {allowed:.0f} ms"
+
+
+def _rate(summary: Mapping[str, Any], limits: Limits) -> Iterator[str]:
+    requests = summary["requests"]
+    achieved = requests["good"] / requests["due"]
+    if achieved < limits.achieved_share:
+        yield (
+            f"rate: {achieved:.1%} of the wanted {summary['wanted_per_s']:.0f} requests/s were answered well "
+            f"({summary['good_per_s']:.0f}/s), at least {limits.achieved_share:.1%} must be"
+        )
+    late = summary["generator"]["late_p99_ms"]
+    if late is not None and late > _LATE_MS:
+        yield (
+            f"load generator: 99 % of the requests left within {late:.0f} ms of their time, {_LATE_MS:.0f} ms "
+            "are allowed: it could not keep up (give it more cores or workers)"
+        )
+    missing = summary["generator"]["started"] - summary["generator"]["finished"]
+    if missing:
+        yield f"load generator: {missing} of {summary['generator']['started']} did not finish"
+
+
+def _drift(timeline: list[Mapping[str, Any]]) -> Iterator[str]:
+    """A soak whose last third is slower than its first leaks something."""
+    medians = [second["p50_ms"] for second in timeline if second["p50_ms"] is not None]
+    third = len(medians) // 3
+    if not third:
+        return
+    first, last = (sorted(part)[third // 2] for part in (medians[:third], medians[-third:]))
+    if last > _DRIFT * first:
+        yield f"soak: the median rose from {first:.0f} to {last:.0f} ms between the first and the last third"
