@@ -24,7 +24,7 @@ CODE := gateway export embedded examples loadtest training tritonflare docker te
 
 .PHONY: help
 help: ## list the targets
-	grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 # --- environments: a stamp per lock file, so that nothing is installed twice -----------------
 
@@ -109,9 +109,25 @@ format: $(VENV)/.dev ## format the code and sort imports
 bench: $(MODEL) ## measure the model in-process, through Triton and through the gateway: make bench ARGS=--quick
 	$(BIN)/tritonflare bench $(ARGS)
 
+# What was not given keeps its default; TOKEN, ACCOUNT and MODEL travel in the environment.
+OUTPUT ?= .cache/loadtest
+LOAD_OPTIONS = $(foreach name,TRAFFIC LOOP SHAPE RATE LOAD DURATION USERS REFERENCE,$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) $($(name))))
 .PHONY: loadtest
-loadtest: $(LOAD_VENV)/.loadtest ## locust against a running server: make loadtest HOST=… TOKEN=… ACCOUNT=…
-	$(LOAD_VENV)/bin/locust --config loadtest/locust.conf --host $(or $(HOST),http://127.0.0.1:8787) $(ARGS)
+loadtest: $(LOAD_VENV)/.loadtest ## load on a running server, every answer checked: make loadtest HOST=… TOKEN=… (loadtest-help: more)
+	$(LOAD_VENV)/bin/locust --config loadtest/locust.conf --host $(or $(HOST),http://127.0.0.1:8787) \
+		--html $(OUTPUT)/report.html --csv $(OUTPUT)/locust --csv-full-history --output $(OUTPUT) $(LOAD_OPTIONS) $(ARGS)
+
+.PHONY: loadtest-help
+loadtest-help: ## what make loadtest understands
+	sed -n '/^```console/,/^```$$/p' docs/loadtest.md | grep -v '^```'
+	echo; echo "All options, for ARGS=\"--max-p99-ms 200 ...\": $(LOAD_VENV)/bin/locust --config loadtest/locust.conf --help"
+
+.PHONY: loadtest-compare
+loadtest-compare: $(LOAD_VENV)/.loadtest ## two reports side by side: make loadtest-compare A=FOLDER B=FOLDER
+	$(LOAD_VENV)/bin/python -m loadtest.compare $(A) $(B) --output $(OUTPUT)/compare
+
+.PHONY: loadtest-env
+loadtest-env: $(LOAD_VENV)/.loadtest # for the tests that run locust; they skip without it, and fail in CI
 
 .PHONY: doctor
 doctor: $(VENV)/.serve ## say whether this machine can run the embedded Triton

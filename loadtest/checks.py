@@ -63,10 +63,11 @@ def _refusal_outcome(call: Call, status: int, answer: Any) -> str:
     if refusal is None or status == 200:
         return WRONG_REFUSAL
     error = answer["errors"][0]
-    if (status, error["code"]) != (refusal.status, refusal.code):
+    words = refusal.messages.get(error["code"])
+    if status != refusal.status or words is None:
         # Under overload an invalid request may be refused for that; it is an error like others.
         return f"{status}/{error['code']}" if status in (408, 429, 503) else WRONG_REFUSAL
-    good = refusal.message in error["message"] and answer["success"] is False
+    good = words in error["message"] and answer["success"] is False
     return OK if good else WRONG_REFUSAL
 
 

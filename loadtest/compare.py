@@ -13,7 +13,7 @@ from loadtest.summary import facts, markdown_table, read_summary
 
 
 def as_table(summaries: Mapping[str, Mapping[str, Any]]) -> str:
-    """One line a fact and one column a report; the last column says how many times the first the second is."""
+    """One line a fact, one column a report; in the last, the second as a multiple of the first."""
     columns = [dict(facts(summary)) for summary in summaries.values()]
     names = list(dict.fromkeys(name for column in columns for name in column))
     rows = [[name, *(column.get(name, "–") for column in columns)] for name in names]

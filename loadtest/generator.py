@@ -38,7 +38,7 @@ class Run:
         self.record = Record()
         self._began = 0.0
         self._token = os.environ.get("TOKEN", "")
-        self._traffic: Traffic | None = None
+        self._traffic: Traffic
         if not self._token:
             raise SystemExit("Set TOKEN to an API token of the server: make loadtest TOKEN=…")
 
@@ -102,7 +102,6 @@ class Run:
 
     def draw(self) -> Call:
         """The next call of the mix."""
-        assert self._traffic is not None
         return self._traffic.draw()
 
     def answer(self, client: Any, call: Call) -> tuple[str, int]:
@@ -182,7 +181,7 @@ def send_at_set_times(run: Run, client: Any) -> None:
 
 
 def _find_capacity(run: Run, client: Any) -> float:
-    """Good answers a second of a closed loop, without its first quarter; what goes wrong is recorded if all does."""
+    """Good answers a second of a closed loop, without its first quarter; recorded if there are none."""
     options = run.options
     users = max(1, options.calibration_users // run.generators)
     run.restart()

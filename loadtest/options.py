@@ -123,10 +123,15 @@ def add_arguments(parser: Any) -> None:
     account, model = os.environ.get("ACCOUNT") or ACCOUNT, os.environ.get("MODEL") or MODEL
     add("--account", account, "account id in the path (also ACCOUNT)")
     add("--model", model, "model (also MODEL)")
-    add("--traffic", "single", f"mixed, or kinds with weights: {', '.join(KINDS)} (single=9,long=1)", type=_traffic)
+    add(
+        "--traffic",
+        "single",
+        f"mixed, or kinds with weights: {', '.join(KINDS)} (single=9,long=1)",
+        type=_traffic,
+    )
     add("--loop", "open", "open: arrivals wait for no answer; closed: --users ask again when answered",
         choices=("open", "closed"))  # fmt: skip
-    add("--shape", "constant", f"load over time; a ramp starts at a tenth, a spike is {SPIKE:g} times the load",
+    add("--shape", "constant", f"load over time; a ramp starts at a tenth, a spike is {SPIKE:g}-fold",
         choices=tuple(SHAPES))  # fmt: skip
     add("--duration", 60.0, "time under load, as 90s or 15m (60s)", type=seconds)
     add("--rate", None, "requests/s of the open loop, or auto: --load times the capacity (auto)", type=rate)
@@ -147,7 +152,12 @@ def add_arguments(parser: Any) -> None:
     limits = Limits()
     for name in ("p50", "p95", "p99"):
         allowed = getattr(limits, f"{name}_ms")
-        add(f"--max-{name}-ms", allowed, f"fail above this {name} of good answers ({allowed:g})", type=positive)
+        add(
+            f"--max-{name}-ms",
+            allowed,
+            f"fail above this {name} of good answers ({allowed:g})",
+            type=positive,
+        )
     add("--max-error-share", limits.error_share, "fail above this share of errors (0)", type=float)
-    add("--min-achieved-share", limits.achieved_share, "open loop: fail below this share of good answers (0.99)",
+    add("--min-achieved-share", limits.achieved_share, "open loop: fail below this good share (0.99)",
         type=float)  # fmt: skip

@@ -39,7 +39,9 @@ def write_side_by_side(summaries: Mapping[str, Mapping[str, Any]], file: Path) -
 def _latency(axes: Axes, timeline: Sequence[Mapping[str, Any]]) -> None:
     for name in _PERCENTILES:
         rows = [row for row in timeline if row[name] is not None]
-        axes.plot([row["second"] for row in rows], [row[name] for row in rows], label=name.removesuffix("_ms"))
+        axes.plot(
+            [row["second"] for row in rows], [row[name] for row in rows], label=name.removesuffix("_ms")
+        )
     axes.set(xlabel="second of the intended arrival", ylabel="ms from the intended arrival", ylim=(0, None))
     if timeline:
         axes.legend()
@@ -65,7 +67,9 @@ def _errors(axes: Axes, timeline: Sequence[Mapping[str, Any]]) -> None:
     seconds = [row["second"] for row in timeline]
     names = sorted({name for row in timeline for name in row["errors"]})
     if names:
-        axes.stackplot(seconds, [[row["errors"].get(name, 0) for row in timeline] for name in names], labels=names)
+        axes.stackplot(
+            seconds, [[row["errors"].get(name, 0) for row in timeline] for name in names], labels=names
+        )
         axes.legend()
     else:
         axes.text(0.5, 0.5, "no errors", transform=axes.transAxes, ha="center")

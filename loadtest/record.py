@@ -71,7 +71,7 @@ class Record:
         self.seconds: dict[tuple[int, str], Second] = {}
         self.answered: Counter[int] = Counter()
         self.facts: Counter[str] = Counter()
-        """``generators`` that began, ``finished`` ones, and the ``capacity`` and ``rate`` that they add up to."""
+        """``generators`` that began, ``finished`` ones, and the ``capacity`` that they add up to."""
 
     def at(self, time_s: float, kind: str) -> Second:
         """The second of ``time_s`` (from the beginning of the load)."""

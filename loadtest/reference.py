@@ -23,7 +23,9 @@ class NoReferenceError(Exception):
     """The server or the file has no usable answer; the message says which text or code."""
 
 
-def ask_alone(url: str, token: str, texts: Sequence[str], timeout_s: float, verify: bool) -> dict[str, Scores]:
+def ask_alone(
+    url: str, token: str, texts: Sequence[str], timeout_s: float, verify: bool
+) -> dict[str, Scores]:
     """Ask ``texts`` one after the other on one connection.
 
     Raises:
@@ -76,5 +78,7 @@ def read_references(file: Path, texts: Sequence[str]) -> dict[str, Scores]:
         raise NoReferenceError(f"{file} holds no references: {exc}") from exc
     missing = sum(text not in found for text in texts)
     if missing:
-        raise NoReferenceError(f"{file} lacks {missing} of {len(texts)} texts; it was made with other --texts")
+        raise NoReferenceError(
+            f"{file} lacks {missing} of {len(texts)} texts; it was made with other --texts"
+        )
     return found

@@ -76,8 +76,8 @@ def _rate(summary: Mapping[str, Any], limits: Limits) -> Iterator[str]:
     late = summary["generator"]["late_p99_ms"]
     if late is not None and late > _LATE_MS:
         yield (
-            f"load generator: 99 % of the requests left within {late:.0f} ms of their time, {_LATE_MS:.0f} ms "
-            "are allowed: it could not keep up (give it more cores or workers)"
+            f"load generator: it could not keep up: its own delay was {late:.0f} ms at p99, allowed are "
+            f"{_LATE_MS:.0f} ms (give it more cores or workers)"
         )
     missing = summary["generator"]["started"] - summary["generator"]["finished"]
     if missing:
