@@ -33,8 +33,8 @@ class Run:
     def __init__(self, environment: Any) -> None:
         self._environment = environment
         self._scores: dict[str, Scores] = {}
-        self.generators = 1
-        """Processes that send the open loop together."""
+        self.generators = 0
+        """Processes that send the open loop together; 0 until the load starts."""
         self.record = Record()
         self._began = 0.0
         self._token = os.environ.get("TOKEN", "")
@@ -55,7 +55,7 @@ class Run:
     @property
     def all_finished(self) -> bool:
         """Whether each generator has sent everything and has every answer."""
-        return self.record.facts["finished"] >= self.generators
+        return 0 < self.generators <= self.record.facts["finished"]
 
     def prepare(self) -> None:
         """Ask each text alone, or read what was answered earlier.

@@ -44,7 +44,6 @@ def _prepare(environment: Any, runner: Any, **_: Any) -> None:
 def _begin(environment: Any, **_: Any) -> None:
     run, runner = environment.loadtest, environment.runner
     if isinstance(runner, MasterRunner):
-        run.generators = max(1, runner.worker_count)
         runner.send_message("plan", run.plan())
     else:
         run.begin(getattr(runner, "worker_index", 0))
@@ -101,6 +100,8 @@ class Shape(LoadTestShape):
         environment = self.runner.environment
         run: Run = environment.loadtest
         options, time = run.options, self.get_run_time()
+        # Counted once, before the first of them starts.
+        run.generators = run.generators or max(1, getattr(self.runner, "worker_count", 1))
         if options.loop == "open":
             over = run.all_finished or time > options.calibration_s + options.duration + options.timeout
             return None if over else (run.generators, run.generators, [OpenLoop])

@@ -43,7 +43,11 @@ def server() -> Iterator[StandIn]:
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Program]:
-    settings = {"GATEWAY_API_TOKENS": f"*:{TOKEN}", "GATEWAY_MAX_REQUESTS_IN_FLIGHT": "32"}
+    settings = {
+        "GATEWAY_API_TOKENS": f"*:{TOKEN}",
+        "GATEWAY_MAX_REQUESTS_IN_FLIGHT": "32",
+        "GATEWAY_MAX_BATCH_TEXTS": "32",
+    }
     with running("serve", "--port", "0", **settings) as program:
         yield program
 
