@@ -28,7 +28,7 @@ def write_plots(summary: Mapping[str, Any], folder: Path) -> list[Path]:
 def write_side_by_side(summaries: Mapping[str, Mapping[str, Any]], file: Path) -> None:
     """Draw latency over time and throughput against latency of each run, on the same scales."""
     figure = Figure(figsize=(12, 8), layout="constrained")
-    axes = figure.subplots(2, len(summaries), squeeze=False, sharey="row")
+    axes = figure.subplots(2, len(summaries), squeeze=False, sharex="row", sharey="row")
     for column, (name, summary) in enumerate(summaries.items()):
         _latency(axes[0][column], summary["timeline"])
         _throughput(axes[1][column], summary["timeline"])
