@@ -21,6 +21,7 @@ STARTS_TRITON = (
     "tests/clients/",
     "tests/contract/test_hostile.py",
     "tests/contract/test_openapi.py",
+    "tests/deploy/test_kubernetes_triton.py",
     "tests/embedded/",
     "tests/loadtest/",
     "tests/triton/",

@@ -1,0 +1,157 @@
+"""The real tritonserver with the command line of the Deployment, and a gateway with its key.
+
+The wheel's Triton is of October 2024, the image's two years younger: what is shown here are the options and
+the wiring, not the image.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import httpx
+import psutil
+import pytest
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from embedded.server import RESTRICTED_KEY, TritonServer
+from tests.deploy.manifests import ROOT, pod, render
+from tests.deploy.test_kubernetes_metrics import TRITON, exported_names
+from tests.triton.server import ACCOUNT, TOKEN, Program, assert_nothing_left, running, wait_until
+from tritonflare.paths import REPOSITORY
+
+MODEL = "@cf/huggingface/distilbert-sst-2-int8"
+AGE_MS = 1000
+"""Instead of the Deployment's ten seconds, for the test to see several ends of a connection."""
+pytestmark = pytest.mark.timeout(400)
+
+
+class DeployedTriton(TritonServer):
+    """Started with the arguments of the pod; paths, addresses and ports are those of this machine."""
+
+    http_port = metrics_port = 0
+
+    def command(self, scratch: Path) -> list[str]:
+        program, *own = super().command(scratch)
+        self.http_port, self.metrics_port = free_port(), free_port()
+        here = {
+            "--model-repository": str(scratch / "models"),
+            "--grpc-port": str(self.port),
+            "--http-port": str(self.http_port),
+            "--metrics-address": "127.0.0.1",
+            "--metrics-port": str(self.metrics_port),
+            "--grpc-max-connection-age": str(AGE_MS),
+        }
+        arguments = []
+        for argument in pod(render("cpu"), "triton").main["args"]:
+            name, equals, value = argument.partition("=")
+            value = here.get(name, value).replace("$(TRITON_KEY)", f"{RESTRICTED_KEY}={self.secret}")
+            arguments.append(name + equals + value)
+        # Where the wheel's backend lies, and loopback.
+        local = [one for one in own if one.startswith(("--backend-", "--grpc-address"))]
+        return [program, *arguments, *local]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def triton() -> Iterator[DeployedTriton]:
+    server = DeployedTriton(REPOSITORY)
+    with server:
+        children = psutil.Process(server.pid).children(recursive=True)
+        yield server
+    assert_nothing_left(os.getpid(), children, "")
+
+
+@pytest.fixture(scope="module")
+def gateway(triton: DeployedTriton) -> Iterator[Program]:
+    settings = {
+        "GATEWAY_API_TOKENS": f"{ACCOUNT}:{TOKEN}",
+        "GATEWAY_TRITON_METADATA_KEY": f"{RESTRICTED_KEY}={triton.secret}",
+    }
+    with running(
+        "gateway", "--port", "0", "--triton-url", f"dns:///localhost:{triton.port}", **settings
+    ) as program:
+        yield program
+
+
+def test_the_probe_needs_no_key_and_everything_else_does(triton: DeployedTriton) -> None:
+    with grpc.insecure_channel(triton.address) as channel:
+        check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
+            "/grpc.health.v1.Health/Check"
+        )
+        # HealthCheckResponse with status 1, SERVING: what the kubelet wants to see.
+        assert check(b"", timeout=5) == b"\x08\x01"
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        for call, request in (
+            (stub.RepositoryIndex, service_pb2.RepositoryIndexRequest()),
+            (stub.ModelInfer, service_pb2.ModelInferRequest(model_name="any")),
+            (stub.SystemSharedMemoryRegister, service_pb2.SystemSharedMemoryRegisterRequest()),
+        ):
+            with pytest.raises(grpc.RpcError, match="restricted"):
+                call(request, timeout=5)
+
+
+def test_the_canary_of_the_image_gets_its_answer(triton: DeployedTriton) -> None:
+    _, script, *arguments = pod(render("cpu"), "triton").main["livenessProbe"]["exec"]["command"]
+    file = ROOT / "docker" / "triton" / script.rpartition("/")[2]
+    if not file.is_file():
+        pytest.skip("there is no image for Triton in this tree")
+    arguments[arguments.index("--url") + 1] = f"http://127.0.0.1:{triton.http_port}"
+    done = subprocess.run(
+        [sys.executable, str(file), *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_triton_exports_what_the_autoscaler_asks_for(triton: DeployedTriton, gateway: Program) -> None:
+    assert classify(gateway) == 200
+    exported = httpx.get(f"http://127.0.0.1:{triton.metrics_port}/metrics", timeout=10).text
+    assert exported_names(exported) >= TRITON
+    for name in TRITON:
+        # The models that the adapter's expression means.
+        assert len(re.findall(rf'^{name}{{model="[^"]+_encoder_[^"]+"', exported, re.MULTILINE)) == 1
+
+
+def test_no_request_is_lost_when_connections_come_of_age(triton: DeployedTriton, gateway: Program) -> None:
+    seen: set[int] = set()
+
+    def ask_until(end: float) -> list[int]:
+        statuses = []
+        while time.monotonic() < end:
+            statuses.append(classify(gateway))
+            seen.update(local_ports(gateway, triton))
+        return statuses
+
+    end = time.monotonic() + 5 * AGE_MS / 1000
+    with ThreadPoolExecutor(4) as pool:
+        statuses = [status for done in pool.map(ask_until, [end] * 4) for status in done]
+    assert len(statuses) > 50
+    assert set(statuses) == {200}
+    # A connection ended and another took its place, several times.
+    assert len(seen) >= 3
+    assert wait_until(lambda: classify(gateway) == 200, 5)
+
+
+def classify(gateway: Program) -> int:
+    url = f"{gateway.url}/client/v4/accounts/{ACCOUNT}/ai/run/{MODEL}"
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    return httpx.post(url, json={"text": "A fine film."}, headers=headers, timeout=20).status_code
+
+
+def local_ports(gateway: Program, triton: DeployedTriton) -> set[int]:
+    """Ports of the gateway's connections to Triton."""
+    connections = psutil.Process(gateway.process.pid).net_connections("tcp")
+    return {one.laddr.port for one in connections if one.raddr and one.raddr.port == triton.port}

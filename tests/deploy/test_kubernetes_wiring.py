@@ -1,0 +1,370 @@
+"""What one manifest says of another, of the gateway, of the exporter and of Triton."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import build_plans
+import pytest
+
+from gateway.main import build_app
+from gateway.settings import Settings, load_settings
+from gateway.triton.client import channel_options
+from tests.deploy.manifests import (
+    KUBERNETES,
+    ROOT,
+    VARIANTS,
+    Manifest,
+    matches,
+    named,
+    of_kind,
+    option,
+    pod,
+    pods,
+    read,
+    render,
+)
+from tritonflare.export import export
+
+CHECKPOINT_IMAGE = KUBERNETES / "checkpoint.Dockerfile"
+DNS_TTL_S = 5
+"""CoreDNS's for names of Services; gRPC asks no more often than that either."""
+every_variant = pytest.mark.parametrize("variant", VARIANTS)
+
+
+def gateway_environment(manifests: Sequence[Manifest]) -> dict[str, str]:
+    """The variables of the gateway, but those from the Secret."""
+    gateway = pod(manifests, "gateway")
+    (source,) = gateway.main["envFrom"]
+    return dict(named(manifests, "ConfigMap", source["configMapRef"]["name"])["data"]) | gateway.variables()
+
+
+def gateway_settings(manifests: Sequence[Manifest], monkeypatch: pytest.MonkeyPatch) -> Settings:
+    for name, value in gateway_environment(manifests).items():
+        monkeypatch.setenv(name, value)
+    return load_settings()
+
+
+@every_variant
+def test_workloads_and_services_select_the_pods_that_they_mean(variant: str) -> None:
+    manifests = render(variant)
+    for deployment in of_kind(manifests, "Deployment"):
+        assert matches(deployment["spec"]["selector"], pod(manifests, deployment["metadata"]["name"]).labels)
+    meant = {"tritonflare": "gateway", "triton-headless": "triton"}
+    for service in of_kind(manifests, "Service"):
+        selected = [
+            one
+            for one in pods(manifests)
+            if matches({"matchLabels": service["spec"]["selector"]}, one.labels)
+        ]
+        assert [one.name for one in selected] == [meant[service["metadata"]["name"]]]
+        for port in service["spec"]["ports"]:
+            ports = selected[0].ports()
+            assert port["targetPort"] in {*ports, *ports.values()}
+
+
+@every_variant
+def test_pods_are_spread_and_disrupted_as_the_selectors_say(variant: str) -> None:
+    manifests = render(variant)
+    for budget in of_kind(manifests, "PodDisruptionBudget"):
+        assert matches(budget["spec"]["selector"], pod(manifests, budget["metadata"]["name"]).labels)
+    for deployment in of_kind(manifests, "Deployment"):
+        one = pod(manifests, deployment["metadata"]["name"])
+        assert one.spec["topologySpreadConstraints"]
+        for constraint in one.spec["topologySpreadConstraints"]:
+            assert matches(constraint["labelSelector"], one.labels)
+
+
+@every_variant
+def test_autoscalers_own_the_replicas_of_deployments_that_exist(variant: str) -> None:
+    manifests = render(variant)
+    scaled = {
+        scaler["spec"]["scaleTargetRef"]["name"] for scaler in of_kind(manifests, "HorizontalPodAutoscaler")
+    }
+    deployments = of_kind(manifests, "Deployment")
+    assert scaled == {deployment["metadata"]["name"] for deployment in deployments}
+    for deployment in deployments:
+        assert "replicas" not in deployment["spec"]
+    for scaler in of_kind(manifests, "HorizontalPodAutoscaler"):
+        # One at most is away at a time, so one is left.
+        assert scaler["spec"]["minReplicas"] >= 2
+
+
+@every_variant
+def test_a_rolling_restart_never_serves_with_fewer_pods(variant: str) -> None:
+    for deployment in of_kind(render(variant), "Deployment"):
+        assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+
+
+@every_variant
+def test_probes_ask_what_is_there(variant: str) -> None:
+    manifests = render(variant)
+    gateway, triton = pod(manifests, "gateway"), pod(manifests, "triton")
+    routes = build_app(Settings(api_tokens="a:b")).routes
+    paths = {route.template for route in routes}
+    asked = {}
+    for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
+        request = gateway.main[kind]["httpGet"]
+        assert request["path"] in paths
+        assert request["port"] in gateway.ports()
+        asked[kind] = request["path"]
+    assert triton.main["readinessProbe"]["grpc"]["port"] in triton.ports().values()
+    assert asked == {"startupProbe": "/livez", "livenessProbe": "/livez", "readinessProbe": "/readyz"}
+
+
+@every_variant
+def test_triton_lives_while_it_classifies(variant: str) -> None:
+    triton = pod(render(variant), "triton").main
+    for kind in ("startupProbe", "livenessProbe"):
+        probe = triton[kind]
+        interpreter, script, *arguments = probe["exec"]["command"]
+        assert interpreter == "python3"
+        # KServe's runtime listens for HTTP on 8080; nothing but the pod itself may ask it.
+        port = 8080 if variant == "kserve" else int(option(triton["args"], "--http-port"))
+        assert option(arguments, "--url") == f"http://127.0.0.1:{port}"
+        assert option(triton["args"], "--http-address") == "127.0.0.1"
+        assert option(triton["args"], "--metrics-address") == "0.0.0.0"
+        # The script says what was wrong before the kubelet ends it.
+        assert probe["timeoutSeconds"] > float(option(arguments, "--timeout"))
+        in_image(script)
+
+
+def in_image(script: str) -> None:
+    """Triton's image has the files of docker/triton in /opt/tritonflare."""
+    folder, _, name = script.rpartition("/")
+    assert folder == "/opt/tritonflare"
+    if not (ROOT / "docker" / "triton" / "Dockerfile").is_file():
+        pytest.skip("there is no image for Triton in this tree")
+    assert (ROOT / "docker" / "triton" / name).is_file()
+    assert f"docker/triton/{name}" in (ROOT / "docker" / "triton" / "Dockerfile").read_text()
+
+
+@every_variant
+def test_what_prometheus_is_told_to_scrape_is_a_port_with_metrics(variant: str) -> None:
+    manifests = render(variant)
+    templates = [deployment["spec"]["template"] for deployment in of_kind(manifests, "Deployment")]
+    annotations = {
+        one["metadata"]["labels"]["app.kubernetes.io/name"]: one["metadata"]["annotations"]
+        for one in templates
+    }
+    for service in of_kind(manifests, "InferenceService"):
+        annotations["triton"] = service["spec"]["predictor"]["annotations"]
+    assert int(annotations["gateway"]["prometheus.io/port"]) == pod(manifests, "gateway").ports()["http"]
+    assert annotations["triton"]["prometheus.io/port"] == option(
+        pod(manifests, "triton").main["args"], "--metrics-port"
+    )
+    for one in annotations.values():
+        assert one["prometheus.io/scrape"] == "true"
+        assert one["prometheus.io/path"] == "/metrics"
+
+
+@every_variant
+def test_the_gateway_starts_with_these_settings(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifests = render(variant)
+    known = {f"GATEWAY_{name}".upper() for name in Settings.model_fields}
+    given = {
+        *gateway_environment(manifests),
+        *(entry["name"] for entry in pod(manifests, "gateway").main["env"]),
+    }
+    assert given <= known
+    settings = gateway_settings(manifests, monkeypatch)
+    gateway = pod(manifests, "gateway")
+    assert settings.port == gateway.ports()["http"]
+    (tokens,) = [one for one in gateway.main["volumeMounts"] if one["name"] == "tokens"]
+    (volume,) = [one for one in gateway.spec["volumes"] if one["name"] == "tokens"]
+    (item,) = volume["secret"]["items"]
+    assert str(settings.tokens_file) == f"{tokens['mountPath']}/{item['path']}"
+
+
+@every_variant
+def test_the_gateway_balances_over_the_addresses_of_all_tritons(
+    variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifests = render(variant)
+    service = named(manifests, "Service", "triton-headless")
+    assert service["spec"]["clusterIP"] == "None"
+    (port,) = service["spec"]["ports"]
+    settings = gateway_settings(manifests, monkeypatch)
+    assert settings.triton_url == f"dns:///triton-headless:{port['port']}"
+    # A headless Service translates no ports: what is asked for is what the pod listens on.
+    triton = pod(manifests, "triton")
+    target = port["targetPort"]
+    assert triton.ports().get(target, target) == port["port"]
+    assert ("grpc.lb_policy_name", "round_robin") in channel_options(1)
+    assert dict(channel_options(1))["grpc.dns_min_time_between_resolutions_ms"] == 1000 * DNS_TTL_S
+
+
+@every_variant
+def test_a_gateway_is_not_killed_while_it_drains(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifests = render(variant)
+    settings = gateway_settings(manifests, monkeypatch)
+    # Workers that do not end are killed 5 s later.
+    needed = settings.shutdown_delay_s + settings.drain_timeout_s + 5
+    gateway = pod(manifests, "gateway")
+    assert gateway.spec["terminationGracePeriodSeconds"] > needed
+    readiness = gateway.main["readinessProbe"]
+    assert settings.shutdown_delay_s > readiness["periodSeconds"] * readiness["failureThreshold"]
+    # A request that was accepted may take that long.
+    assert settings.drain_timeout_s >= settings.request_timeout_s
+
+
+@every_variant
+def test_gateways_have_left_a_triton_before_it_stops(variant: str) -> None:
+    triton = pod(render(variant), "triton")
+    arguments = triton.main["args"]
+    age_s = int(option(arguments, "--grpc-max-connection-age")) / 1000
+    # gRPC moves the age by up to a tenth.
+    leaving_s = 1.1 * age_s + 2 * DNS_TTL_S
+    sleep_s = triton.main["lifecycle"]["preStop"]["sleep"]["seconds"]
+    exit_s = int(option(arguments, "--exit-timeout-secs"))
+    assert sleep_s > leaving_s
+    assert triton.spec["terminationGracePeriodSeconds"] > sleep_s + exit_s
+
+
+@pytest.mark.parametrize("variant", [variant for variant in VARIANTS if variant != "kserve"])
+def test_a_new_triton_gets_calls_before_an_old_one_leaves(variant: str) -> None:
+    manifests = render(variant)
+    age_s = int(option(pod(manifests, "triton").main["args"], "--grpc-max-connection-age")) / 1000
+    assert named(manifests, "Deployment", "triton")["spec"]["minReadySeconds"] >= 1.1 * age_s + DNS_TTL_S
+
+
+@every_variant
+def test_both_ends_of_triton_share_the_key(variant: str) -> None:
+    manifests = render(variant)
+    sources = {}
+    for name in ("gateway", "triton"):
+        for entry in pod(manifests, name).main["env"]:
+            if "valueFrom" in entry:
+                sources[entry["name"]] = entry["valueFrom"]["secretKeyRef"]
+    same = {"name": "tritonflare", "key": "triton-key"}
+    assert sources == {"GATEWAY_TRITON_METADATA_KEY": same, "TRITON_KEY": same}
+    protocols, _, key = option(pod(manifests, "triton").main["args"], "--grpc-restricted-protocol").partition(
+        ":"
+    )
+    assert key == "$(TRITON_KEY)"
+    # The kubelet has no key.
+    assert "health" not in protocols.split(",")
+
+
+@every_variant
+def test_secrets_are_named_and_never_written(variant: str) -> None:
+    manifests = render(variant)
+    assert not of_kind(manifests, "Secret")
+    page = (ROOT / "docs" / "kubernetes.md").read_text()
+    assert "create secret generic tritonflare" in page
+    for key in ("tokens", "triton-key"):
+        assert re.search(rf"--from-(file|literal)={key}=", page)
+
+
+@every_variant
+def test_every_mount_has_its_volume_and_every_map_exists(variant: str) -> None:
+    manifests = render(variant)
+    maps = {one["metadata"]["name"] for one in of_kind(manifests, "ConfigMap")}
+    claims = {one["metadata"]["name"] for one in of_kind(manifests, "PersistentVolumeClaim")}
+    used = set()
+    for one in pods(manifests):
+        volumes = {volume["name"]: volume for volume in one.spec["volumes"]}
+        mounted = {mount["name"] for container in one.containers for mount in container["volumeMounts"]}
+        assert mounted == set(volumes), one.name
+        for volume in volumes.values():
+            assert len(volume) == 2, volume  # the name and one source
+            if "persistentVolumeClaim" in volume:
+                used.add(volume["persistentVolumeClaim"]["claimName"])
+        for container in one.containers:
+            for source in container.get("envFrom", ()):
+                assert source["configMapRef"]["name"] in maps
+    for service in of_kind(manifests, "InferenceService"):
+        used.add(service["spec"]["predictor"]["model"]["storageUri"].split("/")[2])
+    assert used == claims
+
+
+@every_variant
+def test_triton_serves_what_the_export_writes(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifests = render(variant)
+    every = [container for one in pods(manifests) for container in one.containers]
+    (container,) = [one for one in every if one.get("name") == "export"]
+    program, subcommand, *arguments = container["command"]
+    assert (program, subcommand) == ("tritonflare", "export")
+    release = {
+        f"$({key})": value for one in of_kind(manifests, "ConfigMap") for key, value in one["data"].items()
+    }
+    # The image's, not this machine's.
+    monkeypatch.setattr("click.Path.convert", lambda path, value, *_: Path(value))
+    with export.make_context(subcommand, arguments) as context:
+        wanted = "cpu" if "gpu" not in variant else "tensorrt" if "TensorRT" in variant else "onnxruntime"
+        assert context.params["target"] == wanted
+        repository = str(context.params["repository"])
+        assert context.params["source"] in CHECKPOINT_IMAGE.read_text()
+    served = pod(manifests, "triton").main
+    if "storageUri" in served:
+        for name, value in release.items():
+            repository = repository.replace(name, value)
+        assert served["storageUri"] == repository.replace("/models", "pvc://tritonflare-models")
+    else:
+        assert option(served["args"], "--model-repository") == repository
+
+
+def test_a_plan_is_built_after_the_export_and_where_triton_runs() -> None:
+    triton = pod(render("gpu with TensorRT"), "triton")
+    export_, plans = triton.spec["initContainers"]
+    assert (export_["name"], plans["name"]) == ("export", "plans")
+    assert plans["image"] == triton.main["image"]
+    assert plans["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    interpreter, script, *arguments = plans["command"]
+    assert interpreter == "python3"
+    options = build_plans._options(arguments)
+    assert str(options.repository) == option(triton.main["args"], "--model-repository")
+    assert str(options.kits) == option(export_["command"], "--artefacts")
+    in_image(script)
+
+
+def test_only_the_gpu_overlays_ask_for_a_gpu() -> None:
+    for variant in VARIANTS:
+        limits = pod(render(variant), "triton").main["resources"]["limits"]
+        assert ("nvidia.com/gpu" in limits) == ("gpu" in variant)
+
+
+def test_on_a_cpu_whole_cores_belong_to_the_pod() -> None:
+    for container in pod(render("cpu"), "triton").containers:
+        resources = container["resources"]
+        assert resources["requests"] == resources["limits"]
+        assert resources["limits"]["cpu"].isdecimal()
+
+
+def test_the_ingress_shows_the_api_alone() -> None:
+    ingress = read("examples/ingress.yaml")
+    (rule,) = ingress["spec"]["rules"]
+    shown = [path["path"] for path in rule["http"]["paths"]]
+    for route in build_app(Settings(api_tokens="a:b")).routes:
+        if not route.api:
+            assert not any(route.template.startswith(path) for path in shown), route.template
+    assert {"/client/v4", "/v1"} == set(shown)
+    service = named(render("cpu"), "Service", "tritonflare")
+    for path in rule["http"]["paths"]:
+        backend = path["backend"]["service"]
+        assert backend["name"] == service["metadata"]["name"]
+        assert backend["port"]["name"] in {port["name"] for port in service["spec"]["ports"]}
+    annotations = ingress["metadata"]["annotations"]
+    timeout = int(annotations["nginx.ingress.kubernetes.io/proxy-read-timeout"])
+    assert timeout > Settings().request_timeout_s
+    assert annotations["nginx.ingress.kubernetes.io/proxy-body-size"] == "1m"
+    assert Settings().max_body_bytes == 1024 * 1024
+
+
+def test_the_checkpoint_gets_into_its_image() -> None:
+    (copied,) = re.findall(r"^COPY (\S+) ", CHECKPOINT_IMAGE.read_text(), re.MULTILINE)
+    assert (ROOT / copied / "config.json").is_file()
+    kept = CHECKPOINT_IMAGE.with_name("checkpoint.Dockerfile.dockerignore").read_text().splitlines()
+    assert f"!{copied}/" in kept
+
+
+def test_every_file_of_the_folder_is_looked_at() -> None:
+    read_by_us = {"prometheus/adapter.yaml", "examples/ingress.yaml", "checkpoint.Dockerfile"}
+    read_by_us.add("checkpoint.Dockerfile.dockerignore")
+    rendered = {"base", "components", "overlays"}
+    for file in KUBERNETES.rglob("*"):
+        if file.is_file():
+            path = file.relative_to(KUBERNETES)
+            assert str(path) in read_by_us or path.parts[0] in rendered, path
