@@ -23,7 +23,6 @@ from tests.deploy.manifests import (
     render,
 )
 
-TRITON = "26.09"
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 
 
@@ -70,15 +69,15 @@ def test_every_image_is_of_this_version(variant: str) -> None:
     own = version("tritonflare")
     images = {container["image"] for one in pods(render(variant)) for container in one.containers}
     assert images == {
-        f"tritonflare/gateway:{own}",
-        f"tritonflare/checkpoint:{own}",
-        f"tritonflare/triton:{TRITON}-{own}",
+        f"tritonflare-gateway:{own}",
+        f"tritonflare-checkpoint:{own}",
+        f"tritonflare-triton:{own}",
     }
 
 
 def test_the_checkpoint_image_is_made_of_the_exporter() -> None:
     text = (KUBERNETES / "checkpoint.Dockerfile").read_text()
-    assert re.findall("^FROM (.*)$", text, re.MULTILINE) == [f"tritonflare/export:{version('tritonflare')}"]
+    assert re.findall("^FROM (.*)$", text, re.MULTILINE) == [f"tritonflare-export:{version('tritonflare')}"]
 
 
 @pytest.mark.parametrize("image", ["gateway", "export", "triton"])
@@ -86,8 +85,7 @@ def test_images_are_called_as_their_dockerfiles_say(image: str) -> None:
     file = ROOT / "docker" / image / "Dockerfile"
     if not file.is_file():
         pytest.skip("there are no Dockerfiles in this tree")
-    prefix = f"{TRITON}-" if image == "triton" else ""
-    assert f"--tag tritonflare/{image}:{prefix}{version('tritonflare')}" in file.read_text()
+    assert f"--tag tritonflare-{image}:{version('tritonflare')}" in file.read_text()
 
 
 @every_variant
