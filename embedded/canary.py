@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
 from types import TracebackType
+from typing import Any, TypeAlias
 
-import numpy as np
-from tritonclient.grpc import InferenceServerClient, InferInput
-from tritonclient.utils import InferenceServerException
+import grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from embedded.repository import Model
 
-TEXT = "Is anyone there?"
-TIMEOUT_S = 10.0
+TEXT = b"Is anyone there?"
+TIMEOUT_S = 2.0
+"""For an answer while starting; who waits asks again."""
 # gRPC's own back-off starts at a second, which a start-up of three would notice.
-_RECONNECT = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200)]
+_OPTIONS = [
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 200),
+    ("grpc.enable_http_proxy", 0),
+    # Its own connection: what it finds out must not be what somebody else's back-off hides.
+    ("grpc.use_local_subchannel_pool", 1),
+]
+Counts: TypeAlias = dict[str, tuple[int, int]]
+"""For each model of Triton: requests that succeeded, executions."""
 
 
 class Canary:
-    """A small client for readiness; the gateway has its own for traffic."""
+    """A small client for life and readiness; the gateway has its own for traffic."""
 
     def __init__(self, address: str, key: str, secret: str) -> None:
-        self._client = InferenceServerClient(address, channel_args=_RECONNECT)
-        self._headers = {f"triton-grpc-protocol-{key}": secret}
+        self._channel = grpc.insecure_channel(address, options=_OPTIONS)
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._metadata = ((f"triton-grpc-protocol-{key}", secret),)
 
     def __enter__(self) -> Canary:
         return self
@@ -30,17 +42,56 @@ class Canary:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._client.close()
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; what is under way is cancelled."""
+        self._channel.close()
 
     def answers(self, models: Iterable[Model]) -> bool:
         """Whether the server is ready and every model has scored one text."""
-        text = InferInput("TEXT", [1, 1], "BYTES")
-        text.set_data_from_numpy(np.array([[TEXT]], dtype=np.object_))
         try:
-            if not self._client.is_server_ready(headers=self._headers, client_timeout=TIMEOUT_S):
+            ready = self._stub.ServerReady(
+                service_pb2.ServerReadyRequest(), timeout=TIMEOUT_S, metadata=self._metadata
+            )
+            if not ready.ready:
                 return False
             for model in models:
-                self._client.infer(model.ensemble, [text], headers=self._headers, client_timeout=TIMEOUT_S)
-        except InferenceServerException:
+                self.sing(model.ensemble, TIMEOUT_S).result()
+        except grpc.RpcError:
             return False
         return True
+
+    def sing(self, ensemble: str, timeout_s: float) -> grpc.Future[Any]:
+        """Begin to score one text."""
+        request = service_pb2.ModelInferRequest(
+            model_name=ensemble,
+            inputs=[
+                service_pb2.ModelInferRequest.InferInputTensor(name="TEXT", datatype="BYTES", shape=[1, 1])
+            ],
+            raw_input_contents=[struct.pack("<I", len(TEXT)) + TEXT],
+        )
+        call: grpc.Future[Any] = self._stub.ModelInfer.future(
+            request, timeout=timeout_s, metadata=self._metadata
+        )
+        return call
+
+    def count(self, timeout_s: float) -> grpc.Future[Any]:
+        """Begin to ask what the models have done so far; `counts` reads the answer."""
+        request = service_pb2.ModelStatisticsRequest()
+        call: grpc.Future[Any] = self._stub.ModelStatistics.future(
+            request, timeout=timeout_s, metadata=self._metadata
+        )
+        return call
+
+
+def counts(answer: service_pb2.ModelStatisticsResponse) -> Counts:
+    """What each model has done, all of its versions together."""
+    found: Counts = {}
+    for model in answer.model_stats:
+        successes, executions = found.get(model.name, (0, 0))
+        found[model.name] = (
+            successes + model.inference_stats.success.count,
+            executions + model.execution_count,
+        )
+    return found

@@ -28,10 +28,11 @@ def tag() -> str:
     return f"tritonflare_{os.getpid()}_"
 
 
-def sweep(*, own: bool = False) -> int:
-    """Remove what dead supervisors left, with ``own`` also this process's regions; return how much.
+def sweep(own: str = "") -> int:
+    """Remove what dead supervisors left; return how much. What belongs to another user is left alone.
 
-    What belongs to another user is left alone.
+    Args:
+        own: a tag of this process; what begins with it is removed as well.
     """
     removed = 0
     for process in _orphans():
@@ -40,7 +41,7 @@ def sweep(*, own: bool = False) -> int:
             removed += 1
     for path in (*SHM.glob("tritonflare_*"), *Path(tempfile.gettempdir()).glob("tritonflare_*")):
         owner = _owner(path.name)
-        if owner is None or (_alive(owner) and not (own and owner == os.getpid())):
+        if owner is None or (_alive(owner) and not (own and path.name.startswith(own))):
             continue
         with suppress(OSError):
             shutil.rmtree(path) if path.is_dir() else path.unlink()

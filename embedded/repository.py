@@ -16,10 +16,11 @@ _REMEDY = "run `make export` (or `tritonflare export`)"
 
 @dataclass(frozen=True)
 class Model:
-    """An ensemble of the catalogue: Triton's name and the public one."""
+    """An ensemble of the catalogue: Triton's name, the public one, and the models that it consists of."""
 
     ensemble: str
     name: str
+    steps: tuple[str, ...] = ()
 
 
 def check_repository(repository: Path) -> list[Model]:
@@ -50,7 +51,8 @@ def _read(repository: Path) -> list[Model]:
         config = _read_config(folder)
         if "tritonflare.name" in config.parameters:
             _check_files(repository, config)
-            models.append(Model(config.name, config.parameters["tritonflare.name"].string_value))
+            steps = tuple(step.model_name for step in config.ensemble_scheduling.step)
+            models.append(Model(config.name, config.parameters["tritonflare.name"].string_value, steps))
     return models
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import re
@@ -14,13 +13,15 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 
 from embedded import host, leftovers
 from embedded.canary import Canary
-from embedded.errors import EmbeddedError
+from embedded.errors import EmbeddedError, EndedWhileStarting, GivenUp, PortInUse
 from embedded.logs import LogRelay
 from embedded.repository import Model, check_repository
 
@@ -28,24 +29,29 @@ RESTRICTED_KEY = "tritonflare"
 # Everything: the gateway is the only client, and it knows the key.
 PROTOCOLS = "health,metadata,inference,shared-memory,model-config,model-repository,statistics,trace,logging"
 EXIT_TIMEOUT_S = 10
-_PR_SET_PDEATHSIG = 1
+# Asks the kernel for SIGTERM when the parent ends, then becomes Triton. A program of its own and not
+# Popen's preexec_fn, because no Python may run between fork and exec where other threads are at work.
+_LAUNCHER = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 15)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
 _log = logging.getLogger("tritonflare.embedded")
-
-
-def _die_with_parent(libc: ctypes.CDLL) -> None:
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+_numbers = count()
 
 
 class TritonServer:
     """A tritonserver on loopback, gRPC only, every protocol behind a random key.
 
-    Use as a context manager from the main thread: the kernel ends Triton when the thread
-    that started it ends. What a killed supervisor leaves even so, the next start sweeps.
+    Use as a context manager, and start it from a thread that lives as long: the kernel ends Triton
+    when the thread that started it ends. What a killed supervisor leaves even so, the next start sweeps.
 
     Args:
         repository: the model repository.
         port: gRPC port on 127.0.0.1; 0 takes a free one.
         ready_timeout_s: how long models may take to load and answer.
+        secret: the key; None makes one.
         otlp_endpoint: where Triton sends its spans of calls that come with a trace context; None: nowhere.
     """
 
@@ -54,12 +60,14 @@ class TritonServer:
         repository: Path,
         port: int = 0,
         ready_timeout_s: float = 120.0,
+        secret: str | None = None,
         otlp_endpoint: str | None = None,
     ) -> None:
         self.repository = repository.resolve()
         self.port = port
-        self.secret = secrets.token_urlsafe(32)
+        self.secret = secret or secrets.token_urlsafe(32)
         self.models: list[Model] = []
+        self._tag = f"{leftovers.tag()}{next(_numbers)}_"
         self._ready_timeout_s = ready_timeout_s
         self._otlp_endpoint = otlp_endpoint
         self._relay = LogRelay()
@@ -88,12 +96,17 @@ class TritonServer:
     ) -> None:
         self.stop()
 
-    def start(self) -> None:
+    def start(self, unwanted: Callable[[], bool] = lambda: False) -> None:
         """Start Triton and wait until every model has answered a canary.
 
+        Args:
+            unwanted: asked while waiting; when it says true, the start is given up.
+
         Raises:
+            EndedWhileStarting: Triton did so by itself.
+            GivenUp: as ``unwanted`` said.
             EmbeddedError: the host, the repository or the port does not do, or Triton did
-                not become ready; nothing is left running.
+                not become ready. In any case nothing is left running.
         """
         host.require()
         self.models = check_repository(self.repository)
@@ -102,13 +115,13 @@ class TritonServer:
             _log.info("removed %d processes, regions and folders that a killed server left behind", swept)
         self.port = self.port or _free_port()
         _require_free(self.port)
-        self._scratch = Path(tempfile.mkdtemp(prefix=leftovers.tag()))
+        self._scratch = Path(tempfile.mkdtemp(prefix=self._tag))
         try:
             prepare_scratch(self._scratch, self.repository)
             self._process = self._spawn(self._scratch)
-            self._wait_ready()
+            self._wait_ready(unwanted)
         except BaseException:
-            self.stop()
+            self.kill()
             raise
 
     def poll(self) -> int | None:
@@ -116,7 +129,7 @@ class TritonServer:
         return None if self._process is None else self._process.poll()
 
     def stop(self) -> None:
-        """Let requests in flight finish, then end the process and remove what it used."""
+        """Let requests in flight finish, then end the process and its stubs and remove what they used."""
         process = self._process
         if process is not None and process.poll() is None:
             process.send_signal(signal.SIGTERM)
@@ -124,6 +137,11 @@ class TritonServer:
                 process.wait(EXIT_TIMEOUT_S + 5)
             except subprocess.TimeoutExpired:
                 _log.warning("Triton did not stop in time and is killed")
+        self.kill()
+
+    def kill(self) -> None:
+        """End the process and its stubs at once, whatever state they are in, and remove what they used."""
+        process = self._process
         if process is not None:
             # Its session holds the stubs too: those that were still loading do not end by themselves.
             with suppress(ProcessLookupError):
@@ -132,7 +150,7 @@ class TritonServer:
         if self._reader is not None:
             self._reader.join(timeout=10)
         self._process = self._reader = None
-        leftovers.sweep(own=True)
+        leftovers.sweep(own=self._tag)
 
     def command(self, scratch: Path) -> list[str]:
         """The command line; see ARCHITECTURE.md for the reason of each switch."""
@@ -152,14 +170,13 @@ class TritonServer:
             "--allow-metrics=false",
             "--allow-sagemaker=false",
             "--allow-vertex-ai=false",
-            f"--backend-config=python,shm-region-prefix-name={leftovers.tag()}",
+            f"--backend-config=python,shm-region-prefix-name={self._tag}",
             *trace_switches(self._otlp_endpoint),
         ]
 
     def _spawn(self, scratch: Path) -> subprocess.Popen[str]:
-        libc = ctypes.CDLL(None)  # loaded here: between fork and exec nothing may allocate
         process = subprocess.Popen(
-            self.command(scratch),
+            [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *self.command(scratch)],
             env=environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -168,7 +185,6 @@ class TritonServer:
             errors="replace",
             # Its own session: Ctrl-C reaches the gateway alone, which drains before Triton goes.
             start_new_session=True,
-            preexec_fn=lambda: _die_with_parent(libc),  # noqa: PLW1509 (no thread holds a lock we need)
         )
         self._reader = threading.Thread(target=self._read, args=(process,), name="triton-log", daemon=True)
         self._reader.start()
@@ -180,12 +196,16 @@ class TritonServer:
                 for line in lines:
                     self._relay.feed(line)
 
-    def _wait_ready(self) -> None:
+    def _wait_ready(self, unwanted: Callable[[], bool]) -> None:
         end = time.monotonic() + self._ready_timeout_s
         with Canary(self.address, RESTRICTED_KEY, self.secret) as canary:
             while not canary.answers(self.models):
+                if unwanted():
+                    raise GivenUp("The start of Triton was given up.")
                 if self.poll() is not None:
-                    raise EmbeddedError(f"Triton ended while starting; its last words:\n{self._relay.tail()}")
+                    raise EndedWhileStarting(
+                        f"Triton ended while starting; its last words:\n{self._relay.tail()}"
+                    )
                 if time.monotonic() > end:
                     raise EmbeddedError(
                         f"Triton was not ready after {self._ready_timeout_s:g} s; "
@@ -259,6 +279,6 @@ def _require_free(port: int) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise EmbeddedError(
+            raise PortInUse(
                 f"Port {port} on 127.0.0.1 is in use; choose another with --triton-port."
             ) from error

@@ -8,16 +8,16 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import uvloop
 
 from gateway.access_log import AccessLog
 from gateway.domain.cache import AnswerCache
-from gateway.domain.catalogue import Catalogue, Model
+from gateway.domain.catalogue import Catalogue, Ensemble, Model
 from gateway.domain.coalesce import AnswerSource, Coalescer, CoalescingLimits
 from gateway.domain.monitor import Monitor, MonitorTimes
 from gateway.domain.service import Classifier
@@ -40,6 +40,8 @@ from gateway.serving import base_url, bind, closing_all, signals_set
 from gateway.settings import ConfigurationError, Settings, unknown_variables
 from gateway.tokens import TokenTable, load_tokens
 from gateway.triton.client import TritonClient, TritonOptions
+from gateway.triton.moving import MovingBackend
+from gateway.upstream import Upstream
 from gateway.workers import Post, Supervisor, obeying, say
 
 if TYPE_CHECKING:
@@ -64,6 +66,8 @@ class _Gateway:
     running: Callable[[], AbstractAsyncContextManager[None]]
     """Opens the channel to Triton and looks at the models in the background."""
     metrics: Metrics
+    move: Callable[[str], Coroutine[None, None, None]]
+    """See `Receiver`."""
 
 
 def build_app(settings: Settings) -> App:
@@ -90,8 +94,12 @@ def _compose(settings: Settings, shared: SharedMetrics | None = None) -> _Gatewa
             monitor.answered(model)
 
     tracing = _tracing(settings)
-    backend = TritonClient(
-        _triton_options(settings), triton_called, tracing.metadata if tracing is not None else None
+    options = _triton_options(settings)
+    context = tracing.metadata if tracing is not None else None
+    backend = MovingBackend(
+        lambda url: TritonClient(replace(options, url=url), triton_called, context),
+        options.url,
+        lambda: catalogue,
     )
     coalescer = Coalescer(
         backend if tracing is None else tracing.backend(backend),
@@ -145,6 +153,14 @@ def _compose(settings: Settings, shared: SharedMetrics | None = None) -> _Gatewa
             if tracing is not None:
                 await asyncio.to_thread(tracing.close)
 
+    def arrived(found: Sequence[Ensemble]) -> None:
+        catalogue.replace(found)
+        for model in catalogue:
+            monitor.answered(model)  # nobody moves to a Triton that has not answered a canary
+
+    async def move(url: str) -> None:
+        await backend.move(url, arrived, settings.request_timeout_s)
+
     access_log = AccessLog(settings.log_level, settings.access_log_share, settings.log_format)
     app = App(
         routes,
@@ -154,7 +170,7 @@ def _compose(settings: Settings, shared: SharedMetrics | None = None) -> _Gatewa
         binding_without_token=settings.binding_without_token,
         trace=tracing.begin if tracing is not None else None,
     )
-    return _Gateway(app, monitor, running, metrics)
+    return _Gateway(app, monitor, running, metrics, move)
 
 
 def _tracing(settings: Settings) -> Tracing | None:
@@ -267,6 +283,7 @@ async def serve(
     sockets: Sequence[socket.socket] | None = None,
     on_started: Callable[[str], None] | None = None,
     stop: asyncio.Event | None = None,
+    upstream: Upstream | None = None,
 ) -> None:
     """Serve inside the running event loop, for a process that has other things to look after too.
 
@@ -278,6 +295,7 @@ async def serve(
             gateway listens and is ready for the first time.
         stop: set it to shut down gracefully, as SIGTERM and SIGINT do in any case. Cancelling this
             coroutine shuts down without draining.
+        upstream: through it, whoever looks after Triton tells what becomes of it.
 
     Raises:
         ConfigurationError: there is no token, or the address cannot be bound.
@@ -298,9 +316,13 @@ async def serve(
 
     with closing_all(listening), signals_set(stopping, at_once):
         if settings.workers > 1:
-            await Supervisor(settings, _work, listening[0], stopping, at_once).run(started)
+            supervisor = Supervisor(settings, _work, listening[0], stopping, at_once, upstream)
+            await supervisor.run(started)
         else:
-            await _serve_here(settings, _compose(settings), listening, started, stopping, at_once)
+            gateway = _compose(settings)
+            if upstream is not None:
+                upstream.connect(gateway)
+            await _serve_here(settings, gateway, listening, started, stopping, at_once)
 
 
 async def _serve_here(
@@ -359,10 +381,11 @@ def _work(post: Post) -> None:
 
 async def _serve_at(post: Post) -> None:
     stop, at_once = asyncio.Event(), asyncio.Event()
-    with obeying(post, stop, at_once), closing_all([post.sock]):
+    gateway = _compose(post.settings, post.metrics)
+    with obeying(post, stop, at_once, gateway.move), closing_all([post.sock]):
         await _serve_here(
             post.settings,
-            _compose(post.settings, post.metrics),
+            gateway,
             [post.sock],
             lambda: say(post, None),
             stop,

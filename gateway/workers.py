@@ -12,7 +12,7 @@ import multiprocessing
 import signal
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -22,9 +22,11 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from gateway.http.shared_metrics import SharedMetrics, restart_counter
+from gateway.domain.errors import AiError
+from gateway.http.shared_metrics import SharedMetrics, restart_counter, triton_restart_counter
 from gateway.serving import another
 from gateway.settings import ConfigurationError, Settings
+from gateway.upstream import Upstream
 
 _log = logging.getLogger("tritonflare.workers")
 
@@ -40,6 +42,14 @@ _CONTEXT = multiprocessing.get_context("spawn")
 
 
 @dataclass(frozen=True)
+class Move:
+    """To a worker: call another Triton. And back: done, or not."""
+
+    url: str
+    done: bool = False
+
+
+@dataclass(frozen=True)
 class Post:
     """What a worker is given; everything of it travels through a pipe, nothing on the command line."""
 
@@ -48,8 +58,8 @@ class Post:
     sock: socket.socket
     """Bound; it gets connections once it listens."""
     link: Connection
-    """Takes None when ready and a sentence in case of a ConfigurationError; anything that comes means:
-    end at once. It closes with the supervisor."""
+    """Takes None when ready, a sentence in case of a ConfigurationError, and each Move again; what comes is
+    a Move, or None for: end at once. It closes with the supervisor."""
     metrics: SharedMetrics
     replaces: bool
     """Others serve already, or did."""
@@ -64,6 +74,7 @@ class Supervisor:
         reserved: the port, from ``bind(…, shared=True)``.
         stop: set it to have the workers drain and end.
         at_once: set it to have them end without waiting for anybody.
+        upstream: tells what becomes of Triton.
     """
 
     def __init__(
@@ -73,14 +84,18 @@ class Supervisor:
         reserved: socket.socket,
         stop: asyncio.Event,
         at_once: asyncio.Event,
+        upstream: Upstream | None = None,
     ) -> None:
         self._settings = settings
         self._work = work
         self._reserved = reserved
         self._stop = stop
         self._at_once = at_once
+        self._upstream = upstream
         self._ready: set[int] = set()
         self._started = False
+        self._workers: set[_Worker] = set()
+        self.triton_restarted: Callable[[str], None] = lambda reason: None
 
     async def run(self, on_started: Callable[[], None]) -> None:
         """Return when ``stop`` was set and no worker is left.
@@ -94,6 +109,9 @@ class Supervisor:
         metrics = SharedMetrics(Path(tempfile.mkdtemp(prefix="tritonflare-metrics-")))
         metrics.keep_as("supervisor")
         restarted = restart_counter(CollectorRegistry())
+        self.triton_restarted = triton_restart_counter(CollectorRegistry())
+        if self._upstream is not None:
+            self._upstream.connect(self)
         keeping = [
             asyncio.create_task(self._keep(number, metrics, on_started, restarted))
             for number in range(self._settings.workers)
@@ -107,6 +125,16 @@ class Supervisor:
         finally:
             await asyncio.gather(*keeping, return_exceptions=True)
             metrics.remove()
+
+    async def move(self, url: str) -> None:
+        """Have all workers call another Triton; one that cannot is replaced by one that does."""
+        self._settings = self._settings.model_copy(update={"triton_url": url})
+        longest_s = self._settings.request_timeout_s + _EXIT_S
+        moving = {worker: asyncio.create_task(worker.move(url, longest_s)) for worker in self._workers}
+        for worker, task in moving.items():
+            if not await task and worker in self._workers:
+                _log.error("worker %d could not change over to the other Triton", worker.number)
+                worker.drain()
 
     async def _keep(
         self,
@@ -146,9 +174,11 @@ class Supervisor:
             near.close()
             far.close()
             return error.strerror or "no process could be started"
+        self._workers.add(worker)
         try:
             await self._watch(worker, on_started)
         finally:
+            self._workers.discard(worker)
             status = worker.end()
             metrics.forget_gauges(str(number))
         if worker.refusal is not None and not self._started:
@@ -160,13 +190,13 @@ class Supervisor:
         loop = asyncio.get_running_loop()
 
         def heard() -> None:
-            if worker.hear():
+            if not worker.hear():
+                loop.remove_reader(worker.link)
+            elif worker.ready:
                 self._ready.add(worker.number)
                 if len(self._ready) == self._settings.workers and not self._started:
                     self._started = True
                     on_started()
-            else:
-                loop.remove_reader(worker.link)
 
         ended = asyncio.Event()
         loop.add_reader(worker.link, heard)
@@ -191,19 +221,37 @@ class _Worker:
     def __init__(self, work: Callable[[Post], None], link: Connection, post: Post) -> None:
         self.link = link
         self.number = post.number
+        self.ready = False
         self.refusal: str | None = None
+        self._moved = asyncio.Event()
+        self._has_moved = False
         self._process: SpawnProcess = _CONTEXT.Process(target=work, args=(post,))
         with post.sock, post.link, _signals_held_back():
             self._process.start()
         self.sentinel = self._process.sentinel
 
     def hear(self) -> bool:
-        """Read one message if there is one; tell whether it says that the worker is ready."""
+        """Read one message if there is one; tell whether there may be more."""
         with suppress(EOFError, OSError):
             if self.link.poll():
-                self.refusal = self.link.recv()
+                said = self.link.recv()
+                if isinstance(said, Move):
+                    self._has_moved = said.done
+                    self._moved.set()
+                elif said is None:
+                    self.ready = True
+                else:
+                    self.refusal = said
                 return self.refusal is None
         return False
+
+    async def move(self, url: str, longest_s: float) -> bool:
+        """Tell it to call another Triton; return whether it has nothing under way at the present one."""
+        self._moved.clear()
+        with suppress(OSError):
+            self.link.send(Move(url))
+            await _any(self._moved, timeout_s=longest_s)
+        return self._moved.is_set() and self._has_moved
 
     def drain(self) -> None:
         if self._process.is_alive():
@@ -221,6 +269,7 @@ class _Worker:
         status = self._process.exitcode
         self._process.close()
         self.link.close()
+        self._moved.set()
         return status if status is not None else 0
 
 
@@ -246,24 +295,46 @@ async def _any(*events: asyncio.Event, timeout_s: float | None = None) -> None:
 
 
 @contextmanager
-def obeying(post: Post, stop: asyncio.Event, at_once: asyncio.Event) -> Iterator[None]:
-    """Inside a worker: stop on SIGTERM and when the supervisor is gone, at once when it says so.
+def obeying(
+    post: Post,
+    stop: asyncio.Event,
+    at_once: asyncio.Event,
+    move: Callable[[str], Awaitable[None]] | None = None,
+) -> Iterator[None]:
+    """Inside a worker: stop on SIGTERM and when the supervisor is gone, at once or ``move`` when it says so.
 
     A terminal sends SIGINT and SIGHUP to all processes, and a service manager SIGTERM: the supervisor alone
     decides whether that was the second one.
     """
     loop = asyncio.get_running_loop()
     orphaned = False
+    moving: set[asyncio.Task[None]] = set()
+
+    async def obey(order: Move) -> None:
+        done = False
+        with suppress(AiError):
+            if move is not None:
+                await move(order.url)
+                done = True
+        with suppress(OSError):
+            post.link.send(Move(order.url, done))
 
     def heard() -> None:
         nonlocal orphaned
-        stop.set()
         try:
-            post.link.recv()
-            at_once.set()
+            order = post.link.recv()
         except (EOFError, OSError):
             orphaned = True
             loop.remove_reader(post.link)
+            stop.set()
+            return
+        if isinstance(order, Move):
+            task = loop.create_task(obey(order))
+            moving.add(task)
+            task.add_done_callback(moving.discard)
+        else:
+            stop.set()
+            at_once.set()
 
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -275,6 +346,8 @@ def obeying(post: Post, stop: asyncio.Event, at_once: asyncio.Event) -> Iterator
     finally:
         loop.remove_reader(post.link)
         loop.remove_signal_handler(signal.SIGTERM)
+        for task in moving:
+            task.cancel()
         signal.signal(signal.SIGTERM, lambda _number, _frame: None)
         if orphaned:
             post.metrics.remove()

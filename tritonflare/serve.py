@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from tritonflare.paths import REPOSITORY, TOKENS
 from tritonflare.token import remember
 
 if TYPE_CHECKING:
-    from embedded.server import TritonServer
+    from embedded.supervisor import Supervisor
     from gateway.settings import Settings
 
 _log = logging.getLogger("tritonflare.serve")
@@ -41,18 +42,26 @@ _ACCOUNT = "0123456789abcdef0123456789abcdef"
     help="Model repository that `tritonflare export` wrote.",
 )
 @click.option("--triton-port", type=int, default=0, help="Loopback gRPC port of Triton; 0 takes a free one.")
+@click.option("--watch", is_flag=True, help="Serve a new version as soon as it is published.")
 @workers_option
 def serve(
-    host: str | None, port: int | None, repository: Path, triton_port: int, workers: int | None
+    host: str | None,
+    port: int | None,
+    repository: Path,
+    triton_port: int,
+    watch: bool,
+    workers: int | None,
 ) -> None:
     """Run the real tritonserver and the gateway here; Ctrl-C stops both.
 
-    Triton listens on loopback only, gRPC only, behind a key that is made at each start.
+    Triton listens on loopback only, gRPC only, behind a key that is made at each start. When it
+    dies or hangs it is started anew. With --watch, or on SIGHUP, a version that was published
+    meanwhile is served by a second Triton, which takes the place of the first.
     Without GATEWAY_API_TOKENS or GATEWAY_TOKENS_FILE a token is made once, printed, and
     kept as a hash in .state/tokens.
     """
     from embedded.errors import EmbeddedError
-    from embedded.server import TritonServer
+    from embedded.supervisor import Supervisor
     from gateway.logs import configure_logging
     from gateway.main import bind_for, check_tokens
     from gateway.settings import load_settings
@@ -66,9 +75,11 @@ def serve(
     try:
         with _interruptible():
             _log.info("starting Triton")
-            with TritonServer(repository, triton_port, otlp_endpoint=settings.otlp_endpoint) as triton:
+            with Supervisor(
+                repository, triton_port, watch=watch, otlp_endpoint=settings.otlp_endpoint
+            ) as supervisor:
                 try:
-                    died = uvloop.run(_serve(settings, triton, listening, token))
+                    failed = uvloop.run(_serve(settings, supervisor, listening, token))
                 finally:
                     _ignore_signals()  # the loop has given them back, and Triton still has to be stopped
     except EmbeddedError as error:
@@ -77,8 +88,8 @@ def serve(
     finally:
         listening.close()
     _log.info("stopped")
-    if died:
-        click.echo("tritonflare: Triton ended by itself; see the log above.", err=True)
+    if failed:
+        click.echo("tritonflare: Triton is not looked after any more; see the log above.", err=True)
         sys.exit(1)
 
 
@@ -124,51 +135,66 @@ def _ignore_signals() -> None:
 
 
 async def _serve(
-    settings: Settings, triton: TritonServer, listening: socket.socket, token: str | None
+    settings: Settings, supervisor: Supervisor, listening: socket.socket, token: str | None
 ) -> bool:
-    """Run the gateway until a signal comes or Triton ends; tell whether Triton ended by itself."""
+    """Run the gateway until a signal comes; tell whether the supervisor has failed."""
     from embedded.server import RESTRICTED_KEY
+    from embedded.supervisor import Reports
     from gateway.main import serve as serve_gateway
+    from gateway.upstream import Upstream
 
-    private = settings.model_copy(
-        update={
-            "triton_url": triton.address,
-            "triton_metadata_key": SecretStr(f"{RESTRICTED_KEY}={triton.secret}"),
-        }
-    )
-    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    stop, failed, upstream = asyncio.Event(), asyncio.Event(), Upstream()
 
-    async def watch() -> bool:
-        while triton.poll() is None:
-            await asyncio.sleep(0.2)
-        if stop.is_set():  # whoever stops us may signal every process of the group
-            return False
-        _log.error("Triton has ended; stopping")
+    def fail() -> None:
+        failed.set()
         stop.set()
-        return True
 
     def started(url: str) -> None:
-        click.echo(_greeting(url, _shown_model(triton), token))
+        click.echo(_greeting(url, _shown_model(supervisor), token))
         if token is not None:
             remember(TOKENS, "*", token)
 
-    watcher = asyncio.create_task(watch())
-    try:
-        await serve_gateway(
-            private,
-            sockets=[listening],
-            on_started=started,
-            stop=stop,
+    def tell(call: Callable[..., object], *values: object) -> None:
+        with suppress(RuntimeError):  # the loop has ended: nobody has to know any more
+            loop.call_soon_threadsafe(call, *values)
+
+    private = settings.model_copy(
+        update={
+            "triton_url": supervisor.address,
+            "triton_metadata_key": SecretStr(f"{RESTRICTED_KEY}={supervisor.secret}"),
+        }
+    )
+    supervisor.report_to(
+        Reports(
+            restarted=lambda reason: tell(upstream.restarted, reason),
+            move=lambda address: asyncio.run_coroutine_threadsafe(upstream.move(address), loop),
+            failed=lambda: tell(fail),
         )
-    finally:
-        watcher.cancel()
-        died = False
-        with suppress(asyncio.CancelledError):
-            died = await watcher
-    return died
+    )
+    had_terminal = _has_terminal()
+
+    def hang_up() -> None:
+        # The same signal says that the terminal is gone, and that there is something new to serve.
+        if had_terminal and not _has_terminal():
+            stop.set()
+        else:
+            supervisor.reload()
+
+    loop.add_signal_handler(signal.SIGHUP, hang_up)
+    await serve_gateway(private, sockets=[listening], on_started=started, stop=stop, upstream=upstream)
+    return failed.is_set()
 
 
-def _shown_model(triton: TritonServer) -> str:
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
+def _shown_model(triton: Supervisor) -> str:
     """The documented model if it is served, else the first."""
     names = [model.name for model in triton.models]
     return DOCUMENTED if DOCUMENTED in names else names[0]

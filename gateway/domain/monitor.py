@@ -89,8 +89,8 @@ class Monitor:
         except TritonflareError as exc:
             # The old catalogue stays: "the server is away" is a truer answer than "no such model".
             _log.debug("discovery failed: %s", exc.message)
-        models = list(self._catalogue)
-        await asyncio.gather(*map(self._send_canary, models))
+        await asyncio.gather(*map(self._send_canary, list(self._catalogue)))
+        models = set(self._catalogue)  # read again: a new version may have come meanwhile
         self._sung = {model: at for model, at in self._sung.items() if model in models}
 
     async def _send_canary(self, model: Model) -> None:

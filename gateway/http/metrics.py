@@ -19,7 +19,7 @@ from prometheus_client import (
 
 from gateway.domain.cache import Lookup
 from gateway.domain.service import Classification
-from gateway.http.shared_metrics import SharedMetrics, restart_counter
+from gateway.http.shared_metrics import SharedMetrics, restart_counter, triton_restart_counter
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _TOKENS = (8, 16, 32, 64, 128, 256, 512)
@@ -106,6 +106,7 @@ class Metrics:
             lambda model: (self._tokens.labels(model).inc, self._text_tokens.labels(model).observe)
         )
         restart_counter(self._registry)
+        self.triton_restarted = triton_restart_counter(self._registry)
         build = Gauge(
             "tritonflare_build_info",
             "Always 1; the label says which version runs.",

@@ -44,6 +44,23 @@ class SharedMetrics:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+TROUBLES = ("ended", "stub", "failing", "wedged")
+
+
+def triton_restart_counter(registry: CollectorRegistry) -> Callable[[str], None]:
+    """Declare the number of Triton's restarts by reason; what is returned counts one."""
+    counter = Counter(
+        "tritonflare_triton_restarts",
+        "Starts of the embedded Triton after it ended, lost a stub, answered with errors only (failing)"
+        " or not at all (wedged).",
+        ("reason",),
+        registry=registry,
+    )
+    for reason in TROUBLES:  # an increase can only be seen of what was there before
+        counter.labels(reason)
+    return lambda reason: counter.labels(reason).inc()
+
+
 def restart_counter(registry: CollectorRegistry) -> Callable[[], None]:
     """Declare the number of workers that were replaced; what is returned counts one."""
     return Counter(

@@ -41,11 +41,13 @@ def test_only_what_dead_supervisors_left_is_swept(regions: Path, gone: int) -> N
     assert len(list(regions.iterdir())) == 3
 
 
-def test_a_stopping_supervisor_sweeps_its_own_too(regions: Path) -> None:
-    (regions / f"{leftovers.tag()}a").touch()
+def test_a_stopping_server_sweeps_its_own_too_and_not_its_neighbours(regions: Path) -> None:
+    (regions / f"{leftovers.tag()}1_a").touch()
     (regions / f"tritonflare_{os.getppid()}_a").touch()
-    assert leftovers.sweep(own=True) == 1
-    assert [p.name for p in regions.iterdir()] == [f"tritonflare_{os.getppid()}_a"]
+    (regions / f"{leftovers.tag()}2_a").touch()
+    assert leftovers.sweep(own=f"{leftovers.tag()}1_") == 1
+    left = {f"tritonflare_{os.getppid()}_a", f"{leftovers.tag()}2_a"}
+    assert {path.name for path in regions.iterdir()} == left
 
 
 def test_another_users_region_is_no_reason_to_fail(

@@ -138,18 +138,6 @@ def test_a_path_with_a_space_and_quotes_is_served(tmp_path: Path, int8_repositor
         assert ask(program.url, "x").status_code == 200
 
 
-def test_serve_ends_with_a_clear_word_when_triton_dies(home: Path) -> None:
-    with running(
-        "serve", "--port", "0", "--repository", str(home / "model_repository"), GATEWAY_API_TOKENS="*:x"
-    ) as p:
-        children = p.children()
-        triton = next(child for child in children if child.name() == "tritonserver")
-        triton.kill()
-        assert p.process.wait(20) == 1
-        assert wait_until(lambda: "Triton ended by itself" in p.output, 5)
-        assert_nothing_left(p.process.pid, children, p.url)
-
-
 def test_a_busy_port_is_said_before_triton_is_started(home: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

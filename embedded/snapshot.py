@@ -1,0 +1,118 @@
+"""Private copies of a model repository, so that what is served stays the same until another is wanted."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Hashable
+from pathlib import Path
+
+from embedded import leftovers
+from embedded.errors import EmbeddedError
+
+_ATTEMPTS = 5
+_PAUSE_S = 0.1
+
+
+class Releases:
+    """Tells when a repository holds something new, and takes snapshots of it."""
+
+    def __init__(self, repository: Path) -> None:
+        self._repository = repository
+        self._taken: Hashable | None = None
+        self._seen: Hashable | None = None
+
+    def take(self) -> Path:
+        """Copy what is published now to a folder of its own; who asked removes it.
+
+        Raises:
+            EmbeddedError: as `take_snapshot` says.
+        """
+        self._taken = self._seen = look_at(self._repository)
+        folder = Path(tempfile.mkdtemp(prefix=leftovers.tag()))
+        try:
+            take_snapshot(self._repository, folder / "models")
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return folder
+
+    def forget(self) -> None:
+        """Count what was taken last as new, because nothing came of it."""
+        self._taken = None
+
+    def is_new(self) -> bool:
+        """Whether the repository is not what was taken last."""
+        found = look_at(self._repository)
+        return found is not None and found != self._taken
+
+    def has_settled(self) -> bool:
+        """Whether it is new and the same as when this was asked before: nobody is writing it just now."""
+        before, self._seen = self._seen, look_at(self._repository)
+        return self._seen is not None and self._seen == before and self._seen != self._taken
+
+
+def take_snapshot(repository: Path, folder: Path) -> None:
+    """Copy the repository as it is at one moment; where the file system allows it, by hard links.
+
+    Args:
+        repository: the model repository.
+        folder: where the copy goes; it must not exist.
+
+    Raises:
+        EmbeddedError: it cannot be read or written, or never held still.
+    """
+    for _ in range(_ATTEMPTS):
+        before = look_at(repository)
+        if before is None:
+            break
+        problem: OSError | None = None
+        try:
+            shutil.copytree(
+                repository.resolve(), folder, copy_function=_link_or_copy, ignore_dangling_symlinks=True
+            )
+        except (OSError, shutil.Error) as error:
+            # It may have been exchanged under our feet; the next attempt tells.
+            problem = error
+        else:
+            if look_at(repository) == before:
+                return
+        shutil.rmtree(folder, ignore_errors=True)
+        if problem is not None and look_at(repository) == before:
+            reason = getattr(problem, "strerror", None) or "some files could not be copied"
+            raise EmbeddedError(f"No private copy of {repository.name} could be made in TMPDIR: {reason}.")
+        time.sleep(_PAUSE_S)
+    else:
+        raise EmbeddedError(f"{repository.name} is being changed all the time.")
+    raise EmbeddedError(f"There is no model repository {repository.name}; run `make export`.")
+
+
+def look_at(repository: Path) -> Hashable | None:
+    """What changes with each publication: every file's place, inode, size and time; None without a folder."""
+    try:
+        root = repository.resolve(strict=True)
+        return tuple(
+            (str(path.relative_to(root)), *_identity(path))
+            for path in sorted(root.rglob("*"))
+            if path.is_symlink() or not path.is_dir()
+        )
+    except OSError:
+        return None
+
+
+def _identity(path: Path) -> tuple[int, int, int]:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        found = path.lstat()  # a link to nowhere
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _link_or_copy(source: str, target: str) -> str:
+    try:
+        os.link(os.path.realpath(source), target)
+    except OSError:
+        shutil.copy2(source, target)
+    return target
