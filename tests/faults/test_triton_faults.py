@@ -3,21 +3,46 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from embedded.vitals import TROUBLES
+from gateway.http.shared_metrics import TROUBLES as COUNTED
 from tests.faults.conftest import DEADLINE_S, Served, serving
 from tests.faults.load import Answer, Book, load
 from tritonflare.paths import REPOSITORY
 
 BACK_WITHIN_S = 5.0
+NOTICED_WITHIN_S = 12.0
+"""Eight looks at a Triton that is stuck, one second apart, and room for a busy machine."""
 
 
-@pytest.fixture(scope="module", params=["1", "2"], ids=["one worker", "two workers"])
-def served(request: pytest.FixtureRequest) -> Iterator[Served]:
-    with serving(REPOSITORY, "--workers", request.param) as served:
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    with serving(REPOSITORY) as served:
         yield served
+
+
+async def under_load(
+    served: Served, answers: dict[str, Answer], per_s: float, fault: Callable[[], None], pause_s: float = 0.1
+) -> tuple[Book, float]:
+    """Let ``fault`` happen, and go on until requests that left ``pause_s`` later are answered.
+
+    Returns:
+        All requests, and the seconds from the fault to the first right answer to such a request.
+    """
+    async with load(served.target, answers, per_s) as book:
+        await asyncio.sleep(0.5)
+        at_s = book.now_s()
+        fault()
+        while book.good_again_s(at_s + pause_s) > book.now_s() and book.now_s() < at_s + 30:
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)
+    back_s = book.good_again_s(at_s + pause_s) - at_s
+    print(f"back after {back_s:.2f} s", dict(book.statuses()))
+    return book, back_s
 
 
 def assert_refused_at_worst(book: Book) -> None:
@@ -27,32 +52,67 @@ def assert_refused_at_worst(book: Book) -> None:
     assert max(outcome.latency_s for outcome in book.outcomes) < DEADLINE_S + 1
 
 
+def more(served: Served, reason: str) -> dict[str, int]:
+    """The restarts so far and one more."""
+    before = served.restarts()
+    return {**before, reason: before.get(reason, 0) + 1}
+
+
 @pytest.mark.parametrize("part", ["tritonserver", "tokenizer", "encoder"])
 def test_a_killed_process_of_triton_costs_seconds_and_no_wrong_answer(
     served: Served, answers: dict[str, Answer], half: float, part: str
 ) -> None:
-    before = served.restarts()
     victim = served.triton() if part == "tritonserver" else served.stub(part)
+    expected = more(served, "ended" if part == "tritonserver" else "stub")
+    book, back_s = asyncio.run(under_load(served, answers, half, victim.kill))
+    assert_refused_at_worst(book)
+    assert back_s < BACK_WITHIN_S
+    assert served.restarts() == expected
+
+
+def test_a_triton_that_stands_still_for_five_seconds_goes_on_by_itself(
+    served: Served, answers: dict[str, Answer], half: float
+) -> None:
+    before = served.restarts()
+    triton = served.triton()
 
     async def run() -> tuple[Book, float]:
-        async with load(served.target, answers, half) as book:
-            await asyncio.sleep(0.5)
-            at_s = book.now_s()
-            victim.kill()
-            await asyncio.sleep(0.05)
-            while book.good_again_s(at_s + 0.05) > book.now_s() and book.now_s() < at_s + 15:
-                await asyncio.sleep(0.05)
-            await asyncio.sleep(0.5)
-        return book, at_s
+        loop = asyncio.get_running_loop()
 
-    book, at_s = asyncio.run(run())
-    print(
-        part,
-        dict(book.statuses()),
-        book.good_again_s(at_s + 0.05) - at_s,
-        max(o.latency_s for o in book.outcomes),
-    )
+        def stop() -> None:
+            triton.suspend()
+            loop.call_later(5, triton.resume)
+
+        return await under_load(served, answers, half, stop, 5)
+
+    book, back_s = asyncio.run(run())
     assert_refused_at_worst(book)
-    assert book.good_again_s(at_s + 0.05) - at_s < BACK_WITHIN_S
-    reason = "ended" if part == "tritonserver" else "stub"
-    assert served.restarts() == {**before, reason: before.get(reason, 0) + 1}
+    assert back_s < 5 + BACK_WITHIN_S
+    assert served.restarts() == before
+
+
+def test_a_stub_that_is_stuck_is_noticed_and_replaced(
+    served: Served, answers: dict[str, Answer], half: float
+) -> None:
+    expected = more(served, "wedged")
+    book, back_s = asyncio.run(under_load(served, answers, half, served.stub("encoder").suspend, 1))
+    assert_refused_at_worst(book)
+    assert back_s < NOTICED_WITHIN_S + BACK_WITHIN_S
+    assert served.restarts() == expected
+
+
+def test_a_stop_in_the_middle_of_a_restart_leaves_nothing(answers: dict[str, Answer], half: float) -> None:
+    with serving(REPOSITORY, "--workers", "2") as served:
+        expected = more(served, "ended")
+        book, back_s = asyncio.run(under_load(served, answers, half, served.triton().kill))
+        assert_refused_at_worst(book)
+        assert back_s < BACK_WITHIN_S
+        assert served.restarts() == expected
+        children = served.program.children()
+        served.triton().send_signal(signal.SIGKILL)
+        assert served.program.stop() == 0
+        assert not any(child.is_running() for child in children)
+
+
+def test_the_counter_knows_every_reason() -> None:
+    assert COUNTED == TROUBLES

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from embedded import snapshot
+from embedded.errors import EmbeddedError
+from embedded.snapshot import Releases, take_snapshot
+from export.repository.exchange import replace_repository
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    folder = tmp_path / "models"
+    (folder / "one" / "1").mkdir(parents=True)
+    (folder / "one" / "1" / "model.onnx").write_text("first")
+    return folder
+
+
+def publish(repository: Path, content: str) -> None:
+    def change(root: Path) -> None:
+        (root / "one" / "1" / "model.onnx").unlink()
+        (root / "one" / "1" / "model.onnx").write_text(content)
+
+    replace_repository(repository, change)
+
+
+def test_a_snapshot_costs_no_room_and_outlives_what_was_published(repository: Path, tmp_path: Path) -> None:
+    take_snapshot(repository, tmp_path / "copy")
+    copy = tmp_path / "copy" / "one" / "1" / "model.onnx"
+    assert copy.samefile(repository / "one" / "1" / "model.onnx")
+    publish(repository, "second")
+    assert copy.read_text() == "first"
+
+
+def test_where_links_are_refused_it_copies(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(source: str, target: str) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    take_snapshot(repository, tmp_path / "copy")
+    assert (tmp_path / "copy" / "one" / "1" / "model.onnx").read_text() == "first"
+
+
+def test_a_version_that_is_published_while_copying_is_taken_whole(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (repository / "one" / "config.pbtxt").write_text("first")
+    real, copied = snapshot._link_or_copy, []
+
+    def link(source: str, target: str) -> str:
+        copied.append(source)
+        result = real(source, target)
+        if len(copied) == 1:
+            publish(repository, "second")
+        return result
+
+    monkeypatch.setattr(snapshot, "_link_or_copy", link)
+    take_snapshot(repository, tmp_path / "copy")
+    assert len(copied) == 4
+    assert (tmp_path / "copy" / "one" / "1" / "model.onnx").read_text() == "second"
+
+
+def test_a_full_disk_is_said(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copytree", full)
+    with pytest.raises(EmbeddedError, match="TMPDIR: No space left on device"):
+        take_snapshot(repository, tmp_path / "copy")
+
+
+def test_a_repository_that_is_not_there_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(EmbeddedError, match="make export"):
+        take_snapshot(tmp_path / "nowhere", tmp_path / "copy")
+
+
+def test_a_new_version_counts_when_nobody_writes_it_any_more(repository: Path) -> None:
+    releases = Releases(repository)
+    shutil.rmtree(releases.take())
+    assert not releases.is_new()
+    assert not releases.has_settled()
+    publish(repository, "second")
+    assert releases.is_new()
+    assert not releases.has_settled()
+    assert releases.has_settled()
+    shutil.rmtree(releases.take())
+    assert not releases.has_settled()
+    releases.forget()
+    assert releases.has_settled()

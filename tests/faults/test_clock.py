@@ -1,0 +1,46 @@
+"""The wall clock jumps; nothing that is measured may notice."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from tests.contract.fake_triton import FakeTriton
+from tests.contract.harness import running_gateway, settings_for
+
+HOUR_S = 3600.0
+
+
+async def take_a_while(request: Any, context: Any) -> None:
+    await asyncio.sleep(0.6)
+
+
+@pytest.mark.parametrize("jump_s", [-20 * 365 * 24 * HOUR_S, -HOUR_S, HOUR_S, 20 * 365 * 24 * HOUR_S])
+async def test_a_jump_of_the_clock_costs_no_request_and_no_readiness(
+    monkeypatch: pytest.MonkeyPatch, jump_s: float
+) -> None:
+    real = time.time
+    triton = FakeTriton()
+    await triton.appear()
+    try:
+        settings = settings_for(triton, requests_per_minute=1000, cache_bytes=1_000_000)
+        async with running_gateway(settings) as gateway:
+            assert (await gateway.client.run({"text": "before"})).status == 200
+            triton.infer_fault = take_a_while
+            asked = asyncio.create_task(gateway.client.run({"text": "while"}))
+            await asyncio.sleep(0.2)
+            monkeypatch.setattr(time, "time", lambda: real() + jump_s)
+            answer = await asked
+            assert answer.status == 200
+            triton.infer_fault = None
+            # Longer than an answered canary counts, which the settings of the tests keep short.
+            ends = time.monotonic() + 2.5
+            while time.monotonic() < ends:
+                assert (await gateway.client.get("/readyz")).status == 200
+                assert (await gateway.client.run({"text": "after"})).status == 200
+                await asyncio.sleep(0.1)
+    finally:
+        await triton.disappear()

@@ -1,0 +1,99 @@
+"""A new version is published under load."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+from pathlib import Path
+
+import httpx
+import pytest
+
+from embedded.errors import EmbeddedError
+from embedded.repository import check_repository
+from tests.faults.conftest import Served, serving
+from tests.faults.load import Answer, Book, agrees, load, reference
+from tests.faults.releases import publish_damaged_version, publish_second_version
+from tests.triton.server import TOKEN, finished, wait_until
+from tritonflare.paths import REPOSITORY
+
+SERVED = "the new version is served"
+REFUSED = "the new version is not served, the old one goes on"
+
+
+@pytest.fixture(scope="module")
+def second(answers: dict[str, Answer], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answer]:
+    """What the second version answers."""
+    repository = Path(shutil.copytree(REPOSITORY, tmp_path_factory.mktemp("second") / "models"))
+    publish_second_version(repository)
+    with serving(repository) as served:
+        found = asyncio.run(reference(served.target, answers))
+    assert not any(agrees(found[text], answers[text]) for text in answers)
+    return found
+
+
+async def changing(
+    served: Served,
+    first: dict[str, Answer],
+    second: dict[str, Answer],
+    per_s: float,
+    repository: Path,
+    *,
+    tell: bool,
+) -> Book:
+    """Publish the second version under load and go on until it has been served for a while."""
+    async with load(served.target, first, per_s, second) as book:
+        await asyncio.sleep(0.5)
+        await asyncio.to_thread(publish_second_version, repository)
+        if tell:
+            await asyncio.sleep(0.5)
+            served.program.process.send_signal(signal.SIGHUP)
+        assert await asyncio.to_thread(wait_until, lambda: SERVED in served.program.output, 20)
+        await asyncio.sleep(0.5)
+    print(dict(book.statuses()), f"{max(outcome.latency_s for outcome in book.outcomes):.2f} s at most")
+    return book
+
+
+def answered(served: Served) -> bool:
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    url = served.target.url + served.target.path
+    return httpx.post(url, headers=headers, json={"text": "Well?"}, timeout=10).status_code == 200
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_new_version_fails_no_request(
+    repository: Path, answers: dict[str, Answer], second: dict[str, Answer], half: float, workers: str
+) -> None:
+    watch = workers == "1"
+    options = ["--workers", workers, *(["--watch"] if watch else [])]
+    with serving(repository, *options) as served:
+        old = served.triton()
+        book = asyncio.run(changing(served, answers, second, half, repository, tell=not watch))
+        assert book.wrong() == []
+        assert set(book.statuses()) == {200}
+        assert served.restarts() == {}
+        assert not old.is_running()
+        found = asyncio.run(reference(served.target, answers))
+        assert all(agrees(found[text], second[text]) for text in answers)
+
+
+def test_a_damaged_version_is_not_served_and_the_served_one_survives_faults(
+    repository: Path, answers: dict[str, Answer]
+) -> None:
+    with serving(repository, "--watch") as served:
+        publish_damaged_version(repository)
+        assert wait_until(lambda: REFUSED in served.program.output, 10)
+        assert "model.onnx is not the file that was published" in served.program.output
+        served.triton().kill()
+        assert wait_until(lambda: served.restarts() == {"ended": 1}, 10)
+        assert wait_until(lambda: answered(served), 10)
+        found = asyncio.run(reference(served.target, answers))
+        assert all(agrees(found[text], answers[text]) for text in answers)
+    with pytest.raises(EmbeddedError):
+        check_repository(repository)
+    status, output = finished(
+        "serve", "--port", "0", "--repository", str(repository), GATEWAY_API_TOKENS="*:x"
+    )
+    assert status == 2
+    assert "is not the file that was published" in output
