@@ -75,6 +75,7 @@ class Supervisor:
         repository: the model repository.
         port: gRPC port on 127.0.0.1 of the first version; 0 takes a free one.
         watch: look at the repository for a new version all the time, not only when told to.
+        otlp_endpoint: see `TritonServer`.
     """
 
     def __init__(

@@ -67,7 +67,10 @@ class _Gateway:
     """Opens the channel to Triton and looks at the models in the background."""
     metrics: Metrics
     move: Callable[[str], Coroutine[None, None, None]]
-    """See `Receiver`."""
+    """See `Receiver`, as for `triton_restarted`."""
+
+    def triton_restarted(self, reason: str) -> None:
+        self.metrics.triton_restarted(reason)
 
 
 def build_app(settings: Settings) -> App:

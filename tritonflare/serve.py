@@ -41,7 +41,9 @@ _ACCOUNT = "0123456789abcdef0123456789abcdef"
     show_default=True,
     help="Model repository that `tritonflare export` wrote.",
 )
-@click.option("--triton-port", type=int, default=0, help="Loopback gRPC port of Triton; 0 takes a free one.")
+@click.option(
+    "--triton-port", type=int, default=0, help="Loopback gRPC port of the first Triton; 0 takes a free one."
+)
 @click.option("--watch", is_flag=True, help="Serve a new version as soon as it is published.")
 @workers_option
 def serve(
@@ -67,6 +69,7 @@ def serve(
     from gateway.settings import load_settings
 
     settings = load_settings(**given(host=host, port=port, workers=workers))
+    _require_own_triton(settings)
     configure_logging(settings.log_level, settings.log_format)
     token, settings = _with_token(settings)
     # Tokens and port first: what is wrong with them is said before Triton takes seconds to load.
@@ -91,6 +94,18 @@ def serve(
     if failed:
         click.echo("tritonflare: Triton is not looked after any more; see the log above.", err=True)
         sys.exit(1)
+
+
+def _require_own_triton(settings: Settings) -> None:
+    """Refuse settings that are about a Triton elsewhere, which would do nothing here."""
+    from gateway.settings import ConfigurationError
+
+    for field in ("triton_url", "triton_metadata_key"):
+        if getattr(settings, field) != type(settings).model_fields[field].default:
+            raise ConfigurationError(
+                f"GATEWAY_{field.upper()} is about a Triton that runs elsewhere, and `tritonflare serve` "
+                "runs its own; unset it, or run `tritonflare gateway`."
+            )
 
 
 def _with_token(settings: Settings) -> tuple[str | None, Settings]:

@@ -138,6 +138,14 @@ def test_a_path_with_a_space_and_quotes_is_served(tmp_path: Path, int8_repositor
         assert ask(program.url, "x").status_code == 200
 
 
+@pytest.mark.parametrize("setting", ["GATEWAY_TRITON_URL", "GATEWAY_TRITON_METADATA_KEY"])
+def test_settings_about_another_triton_are_refused(home: Path, setting: str) -> None:
+    status, output = finished("serve", "--port", "0", cwd=home, **{setting: "name=secret"})
+    assert status == 2
+    assert f"{setting} is about a Triton that runs elsewhere" in output
+    assert "secret" not in output
+
+
 def test_a_busy_port_is_said_before_triton_is_started(home: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
