@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import pty
 import re
 import shutil
 import signal
 import socket
 import stat
 import subprocess
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -129,6 +131,31 @@ def test_a_second_signal_does_not_interrupt_the_clean_up(home: Path) -> None:
         p.process.send_signal(signal.SIGTERM)
         assert p.process.wait(30) == 0
         assert_nothing_left(p.process.pid, children, p.url)
+
+
+_OWN_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, "-m", "tritonflare", "serve", "--port", "0"])
+"""
+
+
+def test_a_terminal_that_is_closed_stops_it_in_order(home: Path) -> None:
+    terminal, inside = pty.openpty()
+    environment = {**os.environ, "GATEWAY_API_TOKENS": "*:x"}
+    with subprocess.Popen(
+        [sys.executable, "-c", _OWN_TERMINAL],
+        stdin=inside, stdout=inside, stderr=inside, cwd=home, env=environment, start_new_session=True,
+    ) as process:  # fmt: skip
+        os.close(inside)
+        shown = b""
+        while b"Ready" not in shown:
+            shown += os.read(terminal, 4096)
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert len(children) >= 3
+        os.close(terminal)
+        assert process.wait(30) == 0
+    assert_nothing_left(process.pid, children, "")
 
 
 def test_a_path_with_a_space_and_quotes_is_served(tmp_path: Path, int8_repository: Path) -> None:
