@@ -12,6 +12,7 @@ import ctypes
 import errno
 import logging
 import os
+import re
 import shutil
 import stat
 from collections.abc import Callable
@@ -58,11 +59,19 @@ def replace_repository(repository: Path, change: Callable[[Path], Result]) -> Re
             else:
                 staging.rename(repository)
         except OSError as error:
-            raise PublishError(f"{repository.name} was not changed: {error.strerror or error}.") from error
+            raise PublishError(f"{repository.name} was not changed: {_reason(error)}.") from error
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         _sync_exchange(repository)
     return result
+
+
+def _reason(error: OSError) -> str:
+    """What the system says, without paths; of a tree that could not be copied, what it said first."""
+    if error.strerror:
+        return error.strerror
+    said = re.search(r"\[Errno \d+\] ([^:'\"]+)", str(error))
+    return said[1] if said else type(error).__name__
 
 
 def _sync_exchange(repository: Path) -> None:

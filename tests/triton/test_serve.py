@@ -14,6 +14,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -167,7 +168,8 @@ def test_a_path_with_a_space_and_quotes_is_served(tmp_path: Path, int8_repositor
 
 @pytest.mark.parametrize("setting", ["GATEWAY_TRITON_URL", "GATEWAY_TRITON_METADATA_KEY"])
 def test_settings_about_another_triton_are_refused(home: Path, setting: str) -> None:
-    status, output = finished("serve", "--port", "0", cwd=home, **{setting: "name=secret"})
+    settings: dict[str, Any] = {setting: "name=secret"}
+    status, output = finished("serve", "--port", "0", cwd=home, **settings)
     assert status == 2
     assert f"{setting} is about a Triton that runs elsewhere" in output
     assert "secret" not in output
