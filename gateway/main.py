@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import uvloop
 
 from gateway.access_log import AccessLog
+from gateway.descriptors import room_for_connections
 from gateway.domain.cache import AnswerCache
 from gateway.domain.catalogue import Catalogue, Model
 from gateway.domain.coalesce import AnswerSource, Coalescer, CoalescingLimits
@@ -23,21 +24,26 @@ from gateway.domain.service import Classifier
 from gateway.http.app import App
 from gateway.http.batch import BatchRunner
 from gateway.http.binding import Binding
+from gateway.http.body import Intake
+from gateway.http.connection import Patience
+from gateway.http.crowd import Crowd
 from gateway.http.limits import Admission
 from gateway.http.metrics import Metrics
 from gateway.http.models import ModelQueries
 from gateway.http.ops import Operations
 from gateway.http.pages import DESCRIPTION, PLAYGROUND, serve_description, serve_playground
 from gateway.http.rate import RateLimit
+from gateway.http.rate_store import OwnStore, RateStore, RedisStore
 from gateway.http.router import Route
 from gateway.http.run import RunLimits, RunModel
 from gateway.http.server import Server
 from gateway.http.shared_metrics import SharedMetrics
 from gateway.http.verify import VerifyToken
+from gateway.kept_up import KeptUp, check_certificate, check_tokens
 from gateway.logs import configure_logging
 from gateway.serving import base_url, bind, closing_all, signals_set
 from gateway.settings import ConfigurationError, Settings, unknown_variables
-from gateway.tokens import TokenTable, load_tokens
+from gateway.tls import Certificate
 from gateway.triton.client import TritonClient, TritonOptions
 from gateway.workers import Post, Supervisor, obeying, say
 
@@ -57,8 +63,10 @@ class _Gateway:
 
     app: App
     monitor: Monitor
+    crowd: Crowd
+    certificate: Certificate | None
     running: Callable[[], AbstractAsyncContextManager[None]]
-    """Opens the channel to Triton and looks at the models in the background."""
+    """Opens the channel to Triton and looks at models, tokens and the certificate in the background."""
 
 
 def build_app(settings: Settings) -> App:
@@ -71,7 +79,8 @@ def build_app(settings: Settings) -> App:
 
 
 def _compose(settings: Settings, shared: SharedMetrics | None = None) -> _Gateway:
-    tokens = check_tokens(settings)
+    kept_up = KeptUp(settings)
+    tokens = kept_up.tokens
     admission = Admission(settings.max_requests_in_flight)
     metrics = Metrics(
         in_flight=lambda: admission.in_flight,
@@ -100,14 +109,18 @@ def _compose(settings: Settings, shared: SharedMetrics | None = None) -> _Gatewa
         canary_max_age_s=settings.canary_max_age_s,
     )
     monitor = Monitor(backend, catalogue, times)
-    rate = RateLimit(settings.requests_per_minute, tokens.accounts)
-    limits = RunLimits(
-        settings.max_body_bytes, settings.request_timeout_s, settings.result_shape, settings.max_batch_texts
+    crowd = Crowd(
+        room_for_connections(settings.max_connections), metrics.watch_connections(lambda: len(crowd))
     )
+    rate = RateLimit(settings.requests_per_minute, lambda: tokens.accounts, _rate_store(settings, metrics))
+    intake = Intake(admission, settings.max_body_bytes, settings.max_requests_in_flight)
+    limits = RunLimits(settings.request_timeout_s, settings.result_shape, settings.max_batch_texts)
     batches = BatchRunner(classifier, admission, rate, metrics)
-    run_model = RunModel(catalogue, classifier, batches, admission, metrics, limits, rate)
+    run_model = RunModel(catalogue, classifier, batches, intake, admission, metrics, limits, rate)
     queries = ModelQueries(catalogue)
-    binding = Binding(catalogue, classifier, batches, admission, metrics, limits, rate, queries.search)
+    binding = Binding(
+        catalogue, classifier, batches, intake, admission, metrics, limits, rate, queries.search
+    )
     routes = (
         # First: ai/run/{model} would take the proxy's path for a model.
         *binding.routes(API_PREFIX),
@@ -120,7 +133,8 @@ def _compose(settings: Settings, shared: SharedMetrics | None = None) -> _Gatewa
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:
         await backend.open()
-        watching = [asyncio.create_task(work) for work in (monitor.run(), metrics.publish())]
+        works = (monitor.run(), metrics.publish(), *kept_up.works())
+        watching = [asyncio.create_task(work) for work in works]
         try:
             yield
         finally:
@@ -129,11 +143,18 @@ def _compose(settings: Settings, shared: SharedMetrics | None = None) -> _Gatewa
             await asyncio.gather(*watching, return_exceptions=True)
             await coalescer.close()
             await backend.close()
+            await rate.close()
             access_log.flush()
 
     access_log = AccessLog(settings.log_level, settings.access_log_share)
     app = App(routes, tokens, metrics, access_log, binding_without_token=settings.binding_without_token)
-    return _Gateway(app, monitor, running)
+    return _Gateway(app, monitor, crowd, kept_up.certificate, running)
+
+
+def _rate_store(settings: Settings, metrics: Metrics) -> RateStore:
+    if settings.rate_redis_url is None:
+        return OwnStore()
+    return RedisStore(settings.rate_redis_url.get_secret_value(), metrics.watch_rate_store())
 
 
 def _answering(source: AnswerSource, cache_bytes: int, metrics: Metrics) -> tuple[Catalogue, Classifier]:
@@ -179,16 +200,6 @@ def _page_routes(playground: bool) -> tuple[Route, ...]:
     described = Route(_GET, DESCRIPTION, serve_description(playground=playground), api=False)
     shown = PLAYGROUND if playground else {}
     return (described, *(Route(_GET, path, serve_playground(path), api=False) for path in shown))
-
-
-def check_tokens(settings: Settings) -> TokenTable:
-    """Read the configured tokens.
-
-    Raises:
-        ConfigurationError: there is none, or one is malformed.
-    """
-    secret = settings.api_tokens.get_secret_value() if settings.api_tokens else None
-    return load_tokens(secret, settings.tokens_file)
 
 
 def _triton_options(settings: Settings) -> TritonOptions:
@@ -245,6 +256,7 @@ async def serve(
         ConfigurationError: there is no token, or the address cannot be bound.
     """
     check_tokens(settings)
+    certificate = check_certificate(settings)
     if settings.binding_without_token:
         _log.warning("Workers bindings on this machine need no token (GATEWAY_BINDING_WITHOUT_TOKEN)")
     unknown = unknown_variables(os.environ)
@@ -256,7 +268,7 @@ async def serve(
 
     def started() -> None:
         if on_started is not None:
-            on_started(base_url(listening[0]))
+            on_started(base_url(listening[0], "http" if certificate is None else "https"))
 
     with closing_all(listening), signals_set(stopping, at_once):
         if settings.workers > 1:
@@ -276,7 +288,12 @@ async def _serve_here(
     wait_s: float = 0,
 ) -> None:
     """Serve in this process; listen when ready, but no later than after ``wait_s`` seconds."""
-    server = Server(gateway.app, settings.keep_alive_timeout_s)
+    server = Server(
+        gateway.app,
+        gateway.crowd,
+        Patience(settings.keep_alive_timeout_s, settings.transfer_timeout_s),
+        None if gateway.certificate is None else gateway.certificate.context,
+    )
     # What exists by now stays for ever. Collecting costs a tenth of each request at Python's own pace.
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)

@@ -73,7 +73,7 @@ def test_a_malformed_entry_is_named_by_its_place_only(inline: str) -> None:
 def test_a_malformed_line_is_named_by_its_number_only(tmp_path: Path) -> None:
     file = tmp_path / "tokens"
     file.write_text("# a plain token by mistake:\naccount:plain-token\n")
-    with pytest.raises(ConfigurationError, match=r"^Line 2 of .* is not of the form account:sha256hex\.$"):
+    with pytest.raises(ConfigurationError, match=r"^Line 2 of .* is not of the form account:sha256hex, with"):
         load_tokens(None, file)
 
 
