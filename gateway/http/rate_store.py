@@ -19,6 +19,7 @@ _LEAST_RETRY_AFTER_S = 0.1
 _MARGIN_S = 0.005
 """On top of the wait, for the rounding of timers: at the very moment the place is not free yet."""
 _REDIS_TIMEOUT_S = 0.25
+_REDIS_CONNECTIONS = 32
 _REDIS_PAUSE_S = 1.0
 """So long after a failure nobody asks Redis: its being away costs one request a second some time, not all."""
 
@@ -72,7 +73,7 @@ class RedisStore:
     """Counts in Redis; while it is away, this process counts alone, so that nobody is refused for it.
 
     Args:
-        url: ``redis://[:password@]host:port/db``, or ``rediss://`` for TLS, or ``redis+unix:///path``.
+        url: ``redis://[:password@]host:port/db``, or ``rediss://`` for TLS, or ``unix:///path``.
         failed: called for each call that failed.
 
     Raises:
@@ -81,7 +82,8 @@ class RedisStore:
 
     def __init__(self, url: str, failed: Callable[[], None]) -> None:
         try:
-            from redis.asyncio.retry import Retry  # noqa: PLC0415 - an extra
+            from redis.asyncio import BlockingConnectionPool  # noqa: PLC0415 - an extra
+            from redis.asyncio.retry import Retry  # noqa: PLC0415
             from redis.backoff import NoBackoff  # noqa: PLC0415
             from redis.exceptions import RedisError  # noqa: PLC0415
         except ImportError:
@@ -91,20 +93,26 @@ class RedisStore:
         from limits.aio.storage import RedisStorage  # noqa: PLC0415 - beside the extra that it needs
 
         try:
-            self._storage = RedisStorage(
-                f"async+{url}",
-                implementation="redispy",
-                key_prefix="tritonflare",
+            self._connections = BlockingConnectionPool.from_url(
+                url,
+                max_connections=_REDIS_CONNECTIONS,
+                timeout=_REDIS_TIMEOUT_S,
                 socket_connect_timeout=_REDIS_TIMEOUT_S,
                 socket_timeout=_REDIS_TIMEOUT_S,
-                retry=Retry(NoBackoff(), 0),  # type: ignore[arg-type]  # handed on to the client
+                retry=Retry(NoBackoff(), 0),
             )
         except Exception as exc:  # whatever the client finds wrong: its words may quote the password
             raise ConfigurationError(
                 "GATEWAY_RATE_REDIS_URL is not of the form redis://[:password@]host:port/db."
             ) from exc
         self._errors = (RedisError, OSError)
-        self._shared = OwnStore(self._storage)
+        storage = RedisStorage(
+            "async+redis://",
+            implementation="redispy",
+            key_prefix="tritonflare",
+            connection_pool=cast(Any, self._connections),  # which has the address
+        )
+        self._shared = OwnStore(storage)
         self._alone = OwnStore()
         self._failed = failed
         self._is_away = False
@@ -134,4 +142,4 @@ class RedisStore:
 
     async def close(self) -> None:
         """Close the connections."""
-        await cast(Any, self._storage).storage.aclose()  # the client, which the library does not close
+        await self._connections.aclose()
