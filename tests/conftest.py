@@ -22,6 +22,7 @@ STARTS_TRITON = (
     "tests/contract/test_hostile.py",
     "tests/contract/test_openapi.py",
     "tests/embedded/",
+    "tests/faults/",
     "tests/loadtest/",
     "tests/triton/",
 )
@@ -35,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         folder = item.path.relative_to(TESTS).parts[0]
         item.add_marker(folder)
-        if folder in ("clients", "loadtest", "triton"):
+        if folder in ("clients", "faults", "loadtest", "triton"):
             # The first one pays for exports and the start of the server.
             item.add_marker(pytest.mark.timeout(400))
 

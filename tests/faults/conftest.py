@@ -1,0 +1,90 @@
+"""``tritonflare serve`` with the bundled model, what is right, and half of the load that it can carry."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.faults.load import Answer, Target, capacity, reference
+from tests.texts import sentences
+from tests.triton.server import ACCOUNT, TOKEN, Program, running
+from tritonflare.paths import REPOSITORY
+
+MODEL = "@cf/huggingface/distilbert-sst-2-int8"
+PATH = f"/client/v4/accounts/{ACCOUNT}/ai/run/{MODEL}"
+DEADLINE_S = 4.0
+_METRIC = re.compile(r'^tritonflare_triton_restarts_total\{reason="(\w+)"\} (\S+)$', re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running ``tritonflare serve``."""
+
+    program: Program
+    target: Target
+
+    def triton(self) -> psutil.Process:
+        return next(child for child in self.program.children() if child.name() == "tritonserver")
+
+    def stubs(self) -> dict[str, psutil.Process]:
+        """The python stubs by the model that they run."""
+        found = (child for child in self.program.children() if child.name().startswith("triton_python"))
+        return {Path(stub.cmdline()[1]).parts[-3]: stub for stub in found}
+
+    def stub(self, model: str) -> psutil.Process:
+        return next(stub for name, stub in self.stubs().items() if model in name)
+
+    def get(self, path: str) -> httpx.Response:
+        return httpx.get(self.program.url + path, timeout=10)
+
+    def restarts(self) -> dict[str, int]:
+        """Restarts by reason, those that happened."""
+        found = _METRIC.findall(self.get("/metrics").text)
+        assert len(found) == 4
+        return {reason: int(float(value)) for reason, value in found if float(value)}
+
+
+@contextmanager
+def serving(repository: Path, *options: str, **settings: str) -> Iterator[Served]:
+    """Serve a repository; nothing may be left behind at the end."""
+    given = {
+        "GATEWAY_API_TOKENS": f"{ACCOUNT}:{TOKEN}",
+        "GATEWAY_REQUEST_TIMEOUT_S": str(DEADLINE_S),
+        "GATEWAY_ACCESS_LOG_SHARE": "0",
+        **settings,
+    }
+    with running("serve", "--port", "0", "--repository", str(repository), *options, **given) as program:
+        yield Served(program, Target(program.url, TOKEN, PATH, DEADLINE_S))
+        regions = len(list(Path("/dev/shm").glob(f"tritonflare_{program.process.pid}_*")))
+        stubs = sum(child.name().startswith("triton_python") for child in program.children())
+        assert regions <= stubs, "regions of a Triton that is gone are left"
+        assert "Traceback" not in program.output
+
+
+@pytest.fixture(scope="session")
+def answers() -> dict[str, Answer]:
+    """What is right, by text; of a server that has nothing else to do."""
+    with serving(REPOSITORY) as served:
+        return asyncio.run(reference(served.target, sentences()[:64]))
+
+
+@pytest.fixture(scope="session")
+def half(answers: dict[str, Answer]) -> float:
+    """Half of the requests a second that this machine can answer just now."""
+    with serving(REPOSITORY) as served:
+        return asyncio.run(capacity(served.target, list(answers))) / 2
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A copy of the bundled model's repository."""
+    return Path(shutil.copytree(REPOSITORY, tmp_path / "models"))
