@@ -34,7 +34,7 @@ def gateway(tmp_path: Path, triton: TritonServer) -> Iterator[tuple[Target, psut
         owner = next(
             connection.pid
             for connection in psutil.net_connections("tcp")
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+            if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port
         )
         yield Target(f"http://127.0.0.1:{port}", TOKEN, PATH), psutil.Process(owner)
 
