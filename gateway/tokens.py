@@ -57,8 +57,9 @@ def clock_that_never_goes_back() -> Callable[[], float]:
     included: setting the machine's clock back makes no expired token good again. A clock set forward by
     mistake ends tokens early, until it is put right.
     """
-    began, began_up = time.time(), time.clock_gettime(time.CLOCK_BOOTTIME)
-    return lambda: max(time.time(), began + time.clock_gettime(time.CLOCK_BOOTTIME) - began_up)
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # Linux alone counts suspension
+    began, began_up = time.time(), time.clock_gettime(clock)
+    return lambda: max(time.time(), began + time.clock_gettime(clock) - began_up)
 
 
 class TokenTable:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
 import pytest
 
+from gateway.http.pages import description
 from gateway.tokens import hash_token
 
 from .fake_triton import FakeTriton
 from .harness import ACCOUNT, RUN, TOKEN, Answer, Client, running_gateway, settings_for, until
+from .processes import supervised_gateway
 
 BODY = b'{"text":"a"}'
 VERIFY = "/client/v4/user/tokens/verify"
@@ -96,6 +99,8 @@ async def test_an_expired_token_is_10000_and_1000_where_it_asks_for_itself(
         assert await status(client, "future") == 200
         result = (await ask(client, "future", VERIFY)).json["result"]
         assert (result["status"], result["expires_on"]) == ("active", "2999-12-31T00:00:00Z")
+        described = json.loads(description(playground=False))["components"]["schemas"]["TokenState"]
+        assert list(described["properties"]) == list(result)
         assert "expires_on" not in (await ask(client, TOKEN, VERIFY)).json["result"]
 
 
@@ -114,3 +119,18 @@ async def test_an_account_that_is_new_has_a_rate_of_its_own(triton: FakeTriton, 
         fresh = await client.send("POST", path, BODY, {"Authorization": "Bearer fresh"})
         assert fresh.status == 200
         assert await status(client, "old") == 429
+
+
+async def test_every_worker_reads_the_file_again(triton: FakeTriton, file: Path, tmp_path: Path) -> None:
+    scratch = tmp_path / "run"
+    scratch.mkdir()
+    async with supervised_gateway(triton, scratch, GATEWAY_TOKENS_FILE=str(file)) as running:
+        file.write_text(line("new"))
+        client = Client(running.port)
+
+        async def all_know() -> bool:
+            # Each is a connection of its own, and the kernel spreads them.
+            return {await status(client, "new") for _ in range(16)} == {200}
+
+        await until(all_know, 5)
+        assert {await status(client, "old") for _ in range(16)} == {401}
