@@ -81,7 +81,7 @@ def test_four_times_the_capacity_costs_no_answer_and_refusals_are_quick(tmp_path
 def test_four_times_the_capacity_of_the_real_triton_is_answered_rightly(
     tmp_path: Path, real_triton: TritonServer
 ) -> None:
-    """Caller, gateway and model share the cores here, so the goodput is no measure of the gateway alone."""
+    """Caller, gateway and model share the cores here, so this measures the gateway among other things."""
     with gateway_before_real(tmp_path / "log", real_triton, GATEWAY_ACCESS_LOG_SHARE="0") as port:
         target = Target(f"http://127.0.0.1:{port}", TOKEN, PATH)
         answers = asyncio.run(reference(target, sentences()[:64]))
@@ -90,4 +90,6 @@ def test_four_times_the_capacity_of_the_real_triton_is_answered_rightly(
     print(told)
     assert book.wrong() == [], told
     assert {refused.code for refused in book.refused()} <= {3040}, told
+    assert goodput(book) >= 0.95 * peak, told
+    assert percentile([refused.latency_s for refused in book.refused()], 0.95) <= QUICK_S, told
     assert first_s < 1, told
