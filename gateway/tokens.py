@@ -77,7 +77,10 @@ class TokenTable:
         for entry in entries:
             until = accounts.setdefault(entry.digest, {})
             until[entry.account] = max(entry.expires, until.get(entry.account, 0.0))
-        self._entries = {digest: (digest, until) for digest, until in accounts.items()}
+        self._entries = {
+            digest: (digest, until, any(expires < math.inf for expires in until.values()))
+            for digest, until in accounts.items()
+        }
         self.accounts = frozenset(account for until in accounts.values() for account in until)
         """The accounts that tokens name, ``*`` among them if there is a token for any."""
 
@@ -114,8 +117,8 @@ class TokenTable:
         entry = self._entries.get(digest)
         if entry is None or not hmac.compare_digest(entry[0], digest):
             return {}
-        until = entry[1]
-        if all(expires == math.inf for expires in until.values()):
+        _, until, expires_ever = entry
+        if not expires_ever:
             return until
         now = self._now()
         return {account: expires for account, expires in until.items() if now < expires}

@@ -35,29 +35,27 @@ def token() -> None:
     """Make, list and revoke API tokens. Only their SHA-256 is ever written down."""
 
 
-class _Expiry(click.ParamType):
-    """A span from now (30d, 12h) or a time (2026-12-31T00:00:00Z), as seconds since 1970."""
+def _expiry(value: str) -> float:
+    """Read a span from now (30d, 12h) or a time (2026-12-31T00:00:00Z) as seconds since 1970."""
+    from gateway.tokens_file import from_utc
 
-    name = "when"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        from gateway.tokens_file import from_utc
-
-        span = re.fullmatch(r"([1-9][0-9]{0,5})([mhdw])", value)
-        if span:
-            return float(math.ceil(time.time()) + int(span[1]) * _UNITS[span[2]])
-        try:
-            expires = from_utc(value)
-        except ValueError:
-            self.fail("use 90m, 12h, 30d, 8w, or a time like 2026-12-31T00:00:00Z", param, ctx)
-        if expires <= time.time():
-            self.fail("that time is over", param, ctx)
-        return expires
+    span = re.fullmatch(r"([1-9][0-9]{0,5})([mhdw])", value)
+    if span:
+        return float(math.ceil(time.time()) + int(span[1]) * _UNITS[span[2]])
+    try:
+        expires = from_utc(value)
+    except ValueError:
+        raise click.BadParameter("use 90m, 12h, 30d, 8w, or a time like 2026-12-31T00:00:00Z") from None
+    if expires <= time.time():
+        raise click.BadParameter("that time is over")
+    return expires
 
 
 @token.command()
 @click.option("--account", default="*", show_default=True, help="Account id that it opens; * is any.")
-@click.option("--expires", type=_Expiry(), help="30d, 12h, 2026-12-31T00:00:00Z [default: never].")
+@click.option(
+    "--expires", type=_expiry, metavar="WHEN", help="30d, 12h, 2026-12-31T00:00:00Z [default: never]."
+)
 @_file_option
 def create(account: str, expires: float | None, file: Path) -> None:
     """Print a new token and add its hash to FILE. It cannot be shown again."""

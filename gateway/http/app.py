@@ -91,12 +91,6 @@ class App:
         )
 
 
-_FIXED: tuple[Header, ...] = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
-"""Of every answer but files for a browser, which have their own: what was answered to one caller is kept by
-no cache in between (one that keeps what carries `Authorization` breaks the rules; of `X-Auth-Key` it knows
-nothing), and is taken for nothing but what its type says."""
-
-
 def _new_ray_id() -> str:
     return f"{secrets.token_hex(8)}-TFL"
 
@@ -107,7 +101,6 @@ def _headers_of(request: Request, response: Response) -> list[Header]:
         (b"content-type", response.content_type),
         (b"content-length", b"%d" % len(response.body)),
         (b"cf-ray", request.ray_id.encode()),
-        *(() if response.is_file else _FIXED),
         *response.headers,
     ]
 

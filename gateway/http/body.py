@@ -36,7 +36,7 @@ class Intake:
         """
         self._admission.check()
         if request.complete:
-            return await read_body(request, self._limit_bytes)
+            return _whole_body(request, self._limit_bytes)
         if len(self._arriving) >= self._limit:
             oldest = next(iter(self._arriving))
             del self._arriving[oldest]
@@ -62,6 +62,10 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
             raise BodyTooLarge(limit_bytes)
     while len(request.body) <= limit_bytes and not request.complete:
         await request.more()
+    return _whole_body(request, limit_bytes)
+
+
+def _whole_body(request: Request, limit_bytes: int) -> bytes:
     if len(request.body) > limit_bytes:
         raise BodyTooLarge(limit_bytes)
     body = bytes(request.body)

@@ -24,7 +24,7 @@ BODIES = (
     json.dumps({"inputs": {"text": MARK}}),
     '{"text": "' + MARK,
 )
-CREDENTIALS = (
+CREDENTIALS: tuple[dict[str, str], ...] = (
     {"Authorization": f"Bearer {TOKEN}"},
     {"Authorization": f"Bearer {ANY_TOKEN}"},
     {"Authorization": f"Bearer {MARK}-token"},
