@@ -96,7 +96,11 @@ class TokenTable:
 
         Without an ``account`` any known token will do. An expired token is an unknown one.
         """
-        until = self._accounts_of(token)
+        digest = hash_token(token)
+        entry = self._entries.get(digest)
+        if entry is None or not hmac.compare_digest(entry[0], digest):
+            return Access.UNKNOWN_TOKEN
+        until = entry[1] if not entry[2] else self._still_good(entry[1])
         if not until:
             return Access.UNKNOWN_TOKEN
         if account is None or account in until or ANY_ACCOUNT in until:
@@ -108,18 +112,12 @@ class TokenTable:
 
         Seconds since 1970; 0 for a token that is not good.
         """
-        until = self._accounts_of(token)
+        entry = self._entries.get(hash_token(token))
+        until = {} if entry is None else self._still_good(entry[1])
         named = [until[name] for name in (account, ANY_ACCOUNT) if name is not None and name in until]
         return max(named or until.values(), default=0.0)
 
-    def _accounts_of(self, token: str) -> dict[str, float]:
-        digest = hash_token(token)
-        entry = self._entries.get(digest)
-        if entry is None or not hmac.compare_digest(entry[0], digest):
-            return {}
-        _, until, expires_ever = entry
-        if not expires_ever:
-            return until
+    def _still_good(self, until: dict[str, float]) -> dict[str, float]:
         now = self._now()
         return {account: expires for account, expires in until.items() if now < expires}
 

@@ -24,7 +24,8 @@ class Admission:
         self.in_flight = 0
 
     def __enter__(self) -> None:
-        self.check()
+        if self.in_flight >= self._limit:
+            raise Overloaded
         self.in_flight += 1
 
     def check(self) -> None:
