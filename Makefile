@@ -9,6 +9,7 @@ PYTHON ?= python3
 VENV := .venv
 TORCH_VENV := .venv-torch
 LOAD_VENV := .venv-loadtest
+SUPPLY_VENV := .venv-supply
 BIN := $(VENV)/bin
 CHECKPOINT := checkpoints/minilm-sst2
 REPOSITORY := model_repository
@@ -50,6 +51,12 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.serve
 $(LOAD_VENV)/.loadtest: requirements/loadtest.txt
 	$(call new_venv,$(LOAD_VENV))
 	$(LOAD_VENV)/bin/python $(PIP) --require-hashes -r requirements/loadtest.txt
+	touch $@
+
+# An environment of its own: nothing of it is served.
+$(SUPPLY_VENV)/.supply: requirements/supply.txt
+	$(call new_venv,$(SUPPLY_VENV))
+	$(SUPPLY_VENV)/bin/python $(PIP) --require-hashes -r requirements/supply.txt
 	touch $@
 
 # Without npm, or without its registry, the tests of these clients skip with a reason (in CI they fail).
@@ -129,6 +136,19 @@ loadtest-compare: $(LOAD_VENV)/.loadtest ## two reports side by side: make loadt
 .PHONY: loadtest-env
 loadtest-env: $(LOAD_VENV)/.loadtest # for the tests that run locust; they skip without it, and fail in CI
 
+# It can take as long as you like; not part of `make test`.
+.PHONY: soak
+soak: $(VENV)/.dev $(MODEL) ## all faults at random against `tritonflare serve`: make soak MINUTES=15 SEED=1
+	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),15) --seed $(or $(SEED),1)
+
+.PHONY: sbom
+sbom: $(VENV)/.serve $(SUPPLY_VENV)/.supply ## list what is served in sbom.cdx.json (CycloneDX)
+	$(BIN)/python -m tritonflare.inventory sbom $(SUPPLY_VENV)/bin
+
+.PHONY: audit
+audit: $(VENV)/.serve $(SUPPLY_VENV)/.supply ## look for known vulnerabilities in what is pinned (asks pypi.org)
+	$(BIN)/python -m tritonflare.inventory audit $(SUPPLY_VENV)/bin
+
 .PHONY: doctor
 doctor: $(VENV)/.serve ## say whether this machine can run the embedded Triton
 	$(BIN)/tritonflare doctor
@@ -167,11 +187,12 @@ lock: ## resolve requirements/*.txt anew (needs uv)
 	uv pip $(LOCK) --generate-hashes --extra embedded --extra export -o requirements/serve.txt
 	uv pip $(LOCK) --generate-hashes --extra embedded --extra export --extra dev -c requirements/serve.txt -o requirements/dev.txt
 	uv pip $(LOCK) --generate-hashes --extra loadtest -o requirements/loadtest.txt
+	uv pip $(LOCK) --generate-hashes --extra supply -o requirements/supply.txt
 	uv pip $(LOCK) --extra torch --extra export --extra dev -c requirements/serve.txt -o requirements/torch.txt
 
 .PHONY: clean
 clean: ## remove environments, caches and the bundled model's generated files; your models and tokens stay
-	rm -rf $(VENV) $(TORCH_VENV) $(LOAD_VENV) $(CLIENTS)/node_modules .cache/artefacts *.egg-info
+	rm -rf $(VENV) $(TORCH_VENV) $(LOAD_VENV) $(SUPPLY_VENV) sbom.cdx.json $(CLIENTS)/node_modules .cache/artefacts *.egg-info
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	for folder in $(ENSEMBLE) $(ENSEMBLE)_encoder_int8 $(REPOSITORY)/tokenizer_$$(sha256sum $(CHECKPOINT)/tokenizer.json | cut -c 1-12)_512; do
 		rm -rf $$folder/warmup $$folder/1/model.onnx $$folder/1/tokenizer.json $$folder/[2-9]* $$folder/1[0-9]*

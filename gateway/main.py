@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from gateway.access_log import AccessLog
+from gateway.descriptors import room_for_connections
 from gateway.domain.cache import AnswerCache
 from gateway.domain.catalogue import Catalogue, Ensemble, Model
 from gateway.domain.coalesce import AnswerSource, Coalescer, CoalescingLimits
@@ -24,21 +25,25 @@ from gateway.domain.service import Classifier
 from gateway.http.app import App
 from gateway.http.batch import BatchRunner
 from gateway.http.binding import Binding
+from gateway.http.body import Intake
+from gateway.http.connection import Patience
+from gateway.http.crowd import Crowd
 from gateway.http.limits import Admission
 from gateway.http.metrics import Metrics
 from gateway.http.models import ModelQueries
 from gateway.http.ops import Operations
-from gateway.http.pages import DESCRIPTION, PLAYGROUND, serve_description, serve_playground
 from gateway.http.rate import RateLimit
-from gateway.http.router import Route
+from gateway.http.rate_store import OwnStore, RateStore, RedisStore
+from gateway.http.routes import API_PREFIX, operations_routes, page_routes, query_routes, run_routes
 from gateway.http.run import RunLimits, RunModel
 from gateway.http.server import Server
 from gateway.http.shared_metrics import SharedMetrics
 from gateway.http.verify import VerifyToken
+from gateway.kept_up import KeptUp, check_certificate, check_tokens
 from gateway.logs import configure_logging
 from gateway.serving import base_url, bind, closing_all, signals_set
 from gateway.settings import ConfigurationError, Settings, unknown_variables
-from gateway.tokens import TokenTable, load_tokens
+from gateway.tls import Certificate
 from gateway.triton.client import TritonClient, TritonOptions
 from gateway.triton.moving import MovingBackend
 from gateway.upstream import Upstream
@@ -49,11 +54,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("tritonflare.gateway")
 
-API_PREFIX = "/client/v4"
-"""What a client appends to the gateway's address to get its base URL."""
-
-_ACCOUNT = API_PREFIX + "/accounts/{account_id}"
-_GET = ("GET", "HEAD")
 _REPLACEMENT_WAITS_S = 5.0
 
 
@@ -63,8 +63,10 @@ class _Gateway:
 
     app: App
     monitor: Monitor
+    crowd: Crowd
+    certificate: Certificate | None
     running: Callable[[], AbstractAsyncContextManager[None]]
-    """Opens the channel to Triton and looks at the models in the background."""
+    """Opens the channel to Triton and looks at models, tokens and the certificate in the background."""
     metrics: Metrics
     move: Callable[[str], Coroutine[None, None, None]]
     """See `Receiver`, as for `triton_restarted`."""
@@ -83,7 +85,8 @@ def build_app(settings: Settings) -> App:
 
 
 def _compose(settings: Settings, shared: SharedMetrics | None = None) -> _Gateway:
-    tokens = check_tokens(settings)
+    kept_up = KeptUp(settings)
+    tokens = kept_up.tokens
     admission = Admission(settings.max_requests_in_flight)
     metrics = Metrics(
         in_flight=lambda: admission.in_flight,
@@ -123,27 +126,32 @@ def _compose(settings: Settings, shared: SharedMetrics | None = None) -> _Gatewa
         canary_max_age_s=settings.canary_max_age_s,
     )
     monitor = Monitor(backend, catalogue, times)
-    rate = RateLimit(settings.requests_per_minute, tokens.accounts)
-    limits = RunLimits(
-        settings.max_body_bytes, settings.request_timeout_s, settings.result_shape, settings.max_batch_texts
+    crowd = Crowd(
+        room_for_connections(settings.max_connections), metrics.watch_connections(lambda: len(crowd))
     )
+    rate = RateLimit(settings.requests_per_minute, lambda: tokens.accounts, _rate_store(settings, metrics))
+    intake = Intake(admission, settings.max_body_bytes, settings.max_requests_in_flight)
+    limits = RunLimits(settings.request_timeout_s, settings.result_shape, settings.max_batch_texts)
     batches = BatchRunner(classifier, admission, rate, metrics)
-    run_model = RunModel(catalogue, classifier, batches, admission, metrics, limits, rate)
+    run_model = RunModel(catalogue, classifier, batches, intake, admission, metrics, limits, rate)
     queries = ModelQueries(catalogue)
-    binding = Binding(catalogue, classifier, batches, admission, metrics, limits, rate, queries.search)
+    binding = Binding(
+        catalogue, classifier, batches, intake, admission, metrics, limits, rate, queries.search
+    )
     routes = (
         # First: ai/run/{model} would take the proxy's path for a model.
         *binding.routes(API_PREFIX),
-        *_run_routes(run_model),
-        *_query_routes(queries, VerifyToken(tokens)),
-        *_operations_routes(Operations(monitor, metrics)),
-        *_page_routes(settings.playground),
+        *run_routes(run_model),
+        *query_routes(queries, VerifyToken(tokens)),
+        *operations_routes(Operations(monitor, metrics)),
+        *page_routes(settings.playground),
     )
 
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:
         await backend.open()
-        watching = [asyncio.create_task(work) for work in (monitor.run(), metrics.publish())]
+        works = (monitor.run(), metrics.publish(), *kept_up.works())
+        watching = [asyncio.create_task(work) for work in works]
         try:
             yield
         finally:
@@ -152,6 +160,7 @@ def _compose(settings: Settings, shared: SharedMetrics | None = None) -> _Gatewa
             await asyncio.gather(*watching, return_exceptions=True)
             await coalescer.close()
             await backend.close()
+            await rate.close()
             access_log.flush()
             if tracing is not None:
                 await asyncio.to_thread(tracing.close)
@@ -173,7 +182,7 @@ def _compose(settings: Settings, shared: SharedMetrics | None = None) -> _Gatewa
         binding_without_token=settings.binding_without_token,
         trace=tracing.begin if tracing is not None else None,
     )
-    return _Gateway(app, monitor, running, metrics, move)
+    return _Gateway(app, monitor, crowd, kept_up.certificate, running, metrics, move)
 
 
 def _tracing(settings: Settings) -> Tracing | None:
@@ -193,6 +202,12 @@ def _tracing(settings: Settings) -> Tracing | None:
     return Tracing(settings.otlp_endpoint, settings.trace_share)
 
 
+def _rate_store(settings: Settings, metrics: Metrics) -> RateStore:
+    if settings.rate_redis_url is None:
+        return OwnStore()
+    return RedisStore(settings.rate_redis_url.get_secret_value(), metrics.watch_rate_store())
+
+
 def _answering(source: AnswerSource, cache_bytes: int, metrics: Metrics) -> tuple[Catalogue, Classifier]:
     """Put the answer cache between the use case and ``source``, if there is to be one."""
     if not cache_bytes:
@@ -200,52 +215,6 @@ def _answering(source: AnswerSource, cache_bytes: int, metrics: Metrics) -> tupl
     counted = metrics.watch_cache(size=lambda: cache.size_bytes, entries=lambda: len(cache))
     cache = AnswerCache(source, cache_bytes, counted.looked_up, counted.evicted)
     return Catalogue(cache.serve), Classifier(cache)
-
-
-def _run_routes(run_model: RunModel) -> tuple[Route, ...]:
-    """Routes in the order in which they are tried: the busiest first."""
-    return (
-        Route(("POST",), _ACCOUNT + "/ai/run/{model:path}", run_model),
-        Route(("POST",), _ACCOUNT + "/ai/run", run_model.by_body),
-        # How the same call is written for Cloudflare's AI Gateway.
-        Route(("POST",), "/v1/{account_id}/{gateway_id}/workers-ai/{model:path}", run_model),
-    )
-
-
-def _query_routes(models: ModelQueries, verify: VerifyToken) -> tuple[Route, ...]:
-    return (
-        Route(_GET, _ACCOUNT + "/ai/models/search", models.search),
-        Route(_GET, _ACCOUNT + "/ai/models/schema", models.schema),
-        Route(_GET, _ACCOUNT + "/ai/tasks/search", models.tasks),
-        Route(_GET, _ACCOUNT + "/ai/authors/search", models.authors),
-        Route(_GET, _ACCOUNT + "/ai/v1/models", models.openai),
-        Route(_GET, _ACCOUNT + "/tokens/verify", verify.of_account, checks_token=True),
-        Route(_GET, API_PREFIX + "/user/tokens/verify", verify.of_user, checks_token=True),
-    )
-
-
-def _operations_routes(operations: Operations) -> tuple[Route, ...]:
-    return (
-        Route(_GET, "/livez", operations.livez, api=False),
-        Route(_GET, "/readyz", operations.readyz, api=False),
-        Route(_GET, "/metrics", operations.metrics, api=False),
-    )
-
-
-def _page_routes(playground: bool) -> tuple[Route, ...]:
-    described = Route(_GET, DESCRIPTION, serve_description(playground=playground), api=False)
-    shown = PLAYGROUND if playground else {}
-    return (described, *(Route(_GET, path, serve_playground(path), api=False) for path in shown))
-
-
-def check_tokens(settings: Settings) -> TokenTable:
-    """Read the configured tokens.
-
-    Raises:
-        ConfigurationError: there is none, or one is malformed.
-    """
-    secret = settings.api_tokens.get_secret_value() if settings.api_tokens else None
-    return load_tokens(secret, settings.tokens_file)
 
 
 def _triton_options(settings: Settings) -> TritonOptions:
@@ -304,6 +273,7 @@ async def serve(
         ConfigurationError: there is no token, or the address cannot be bound.
     """
     check_tokens(settings)
+    certificate = check_certificate(settings)
     if settings.binding_without_token:
         _log.warning("Workers bindings on this machine need no token (GATEWAY_BINDING_WITHOUT_TOKEN)")
     unknown = unknown_variables(os.environ)
@@ -315,7 +285,7 @@ async def serve(
 
     def started() -> None:
         if on_started is not None:
-            on_started(base_url(listening[0]))
+            on_started(base_url(listening[0], "http" if certificate is None else "https"))
 
     with closing_all(listening), signals_set(stopping, at_once):
         if settings.workers > 1:
@@ -339,8 +309,12 @@ async def _serve_here(
     wait_s: float = 0,
 ) -> None:
     """Serve in this process; listen when ready, but no later than after ``wait_s`` seconds."""
-    server = Server(gateway.app, settings.keep_alive_timeout_s)
-    gateway.metrics.watch_connections(lambda: server.open_connections)
+    server = Server(
+        gateway.app,
+        gateway.crowd,
+        Patience(settings.keep_alive_timeout_s, settings.transfer_timeout_s),
+        None if gateway.certificate is None else gateway.certificate.context,
+    )
     # What exists by now stays for ever. Collecting costs a tenth of each request at Python's own pace.
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)

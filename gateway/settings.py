@@ -48,8 +48,14 @@ class Settings(BaseSettings):
         None, description="Comma-separated account:token pairs; the account * stands for any account."
     )
     tokens_file: Path | None = Field(
-        None, description="File of account:sha256hex lines (`tritonflare token` writes them)."
+        None,
+        description="File of account:sha256hex lines, optionally with an expiry (`tritonflare token` writes "
+        "them); read again when it changes.",
     )
+    tls_certificate: Path | None = Field(
+        None, description="Certificate chain in PEM: serve HTTPS. Read again when it changes."
+    )
+    tls_key: Path | None = Field(None, description="Its private key in PEM, without a password.")
 
     binding_without_token: bool = Field(
         False,
@@ -87,7 +93,12 @@ class Settings(BaseSettings):
         0,
         ge=0,
         description="Texts an account may send in a minute; above it 429, code 3021. 0 is no limit; "
-        "Cloudflare's own is 2000. Only with one worker.",
+        "Cloudflare's own is 2000. With several workers it needs rate_redis_url.",
+    )
+    rate_redis_url: SecretStr | None = Field(
+        None,
+        description="redis://[:password@]host:port/db in which the rate is counted for all workers and "
+        "gateways together (extra redis). While it is away, each process counts alone.",
     )
     call_slots: int = Field(
         3,
@@ -119,6 +130,17 @@ class Settings(BaseSettings):
     max_batch_texts: int = Field(
         100, gt=0, description="Texts in one request (`requests`); above it 400, code 5006."
     )
+    max_connections: int = Field(
+        0,
+        ge=0,
+        description="Connections open at once in each worker; one more takes the place of the one that has "
+        "been idle longest. 0 is as many as the limit of open files leaves room for, at most 16384.",
+    )
+    transfer_timeout_s: Seconds = Field(
+        10.0,
+        description="Time that the head of a request and a TLS handshake may take to arrive, and answers to "
+        "be taken; bodies have request_timeout_s.",
+    )
     request_timeout_s: Seconds = Field(
         10.0, description="Time from admission to answer, body included; above it 408, code 3007."
     )
@@ -130,8 +152,7 @@ class Settings(BaseSettings):
     keep_alive_timeout_s: int = Field(
         75,
         gt=0,
-        description="Time an idle connection stays open, and the head of a request may take; "
-        "keep it above that of a load balancer in front.",
+        description="Time an idle connection stays open; keep it above that of a load balancer in front.",
     )
 
     refresh_interval_s: Seconds = Field(
@@ -193,16 +214,22 @@ class Settings(BaseSettings):
             raise ValueError(
                 "requests_per_minute must not be below max_batch_texts, or a permitted batch would never pass"
             )
-        if self.requests_per_minute and self.workers > 1:
+        if self.requests_per_minute and self.workers > 1 and self.rate_redis_url is None:
             raise ValueError(
-                "requests_per_minute needs workers to be 1: each worker would count for itself, and an "
-                "account could send as many times as much"
+                "requests_per_minute needs workers to be 1 or rate_redis_url: each worker would count for "
+                "itself, and an account could send as many times as much"
             )
         if self.binding_without_token and not is_loopback(self.host):
             raise ValueError(
                 "binding_without_token needs host to be a loopback address such as 127.0.0.1, "
                 "or other machines could classify without a token"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_times_and_secrets(self) -> Settings:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key belong together: set both or none")
         if self.retry_interval_s > self.refresh_interval_s:
             raise ValueError("retry_interval_s must not exceed refresh_interval_s")
         look_s = self.refresh_interval_s + self.triton_control_timeout_s + self.canary_timeout_s

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum, auto
 from pathlib import Path
 
 from gateway.settings import ConfigurationError
+from gateway.tokens_file import TokenEntry, read_tokens_file
 
 ANY_ACCOUNT = "*"
 _TOKEN68 = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
-_SHA256_HEX = re.compile(r"[0-9a-fA-F]{64}")
 
 
 class Access(Enum):
@@ -48,44 +50,85 @@ def is_token68(value: str) -> bool:
     return _TOKEN68.fullmatch(value) is not None
 
 
-class TokenTable:
-    """Which token opens which accounts."""
+def clock_that_never_goes_back() -> Callable[[], float]:
+    """Return a clock of the seconds since 1970 on which what has expired stays so.
 
-    def __init__(self, entries: Iterable[tuple[str, str]]) -> None:
-        """Take ``(account, sha256 hex)`` pairs; a token may be listed for several accounts."""
-        accounts: dict[str, set[str]] = {}
-        for account, digest in entries:
-            accounts.setdefault(digest.lower(), set()).add(account)
-        self._entries = {digest: (digest, frozenset(names)) for digest, names in accounts.items()}
+    It is the machine's clock, but never behind the time that has passed since this call, suspension
+    included: setting the machine's clock back makes no expired token good again. A clock set forward by
+    mistake ends tokens early, until it is put right.
+    """
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # Linux alone counts suspension
+    began, began_up = time.time(), time.clock_gettime(clock)
+    return lambda: max(time.time(), began + time.clock_gettime(clock) - began_up)
+
+
+class TokenTable:
+    """Which token opens which accounts, and until when."""
+
+    def __init__(self, entries: Iterable[TokenEntry], clock: Callable[[], float] | None = None) -> None:
+        """Take the entries; a token may be listed for several accounts, and the latest expiry of each counts.
+
+        Args:
+            entries: the tokens.
+            clock: seconds since 1970; only tokens that expire look at it.
+        """
+        self._now = clock if clock is not None else clock_that_never_goes_back()
+        accounts: dict[str, dict[str, float]] = {}
+        for entry in entries:
+            until = accounts.setdefault(entry.digest, {})
+            until[entry.account] = max(entry.expires, until.get(entry.account, 0.0))
+        self._entries = {
+            digest: (digest, until, any(expires < math.inf for expires in until.values()))
+            for digest, until in accounts.items()
+        }
+        self.accounts = frozenset(account for until in accounts.values() for account in until)
+        """The accounts that tokens name, ``*`` among them if there is a token for any."""
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    @property
-    def accounts(self) -> frozenset[str]:
-        """The accounts that tokens name, ``*`` among them if there is a token for any."""
-        return frozenset().union(*(accounts for _, accounts in self._entries.values()))
+    def replace(self, other: TokenTable) -> None:
+        """Know the tokens of ``other`` from now on, and no others."""
+        self._entries, self.accounts = other._entries, other.accounts
 
     def check(self, token: str, account: str | None) -> Access:
         """Look ``token`` up by its digest, so that timing tells nothing about the stored ones.
 
-        Without an ``account`` any known token will do.
+        Without an ``account`` any known token will do. An expired token is an unknown one.
         """
         digest = hash_token(token)
         entry = self._entries.get(digest)
         if entry is None or not hmac.compare_digest(entry[0], digest):
             return Access.UNKNOWN_TOKEN
-        if account is None or not entry[1].isdisjoint((account, ANY_ACCOUNT)):
+        until = entry[1] if not entry[2] else self._still_good(entry[1])
+        if not until:
+            return Access.UNKNOWN_TOKEN
+        if account is None or account in until or ANY_ACCOUNT in until:
             return Access.GRANTED
         return Access.OTHER_ACCOUNT
 
+    def expires(self, token: str, account: str | None) -> float:
+        """Return when ``token`` expires for ``account``, or for all of its accounts; inf for never.
 
-def load_tokens(inline: str | None, file: Path | None) -> TokenTable:
+        Seconds since 1970; 0 for a token that is not good.
+        """
+        entry = self._entries.get(hash_token(token))
+        until = {} if entry is None else self._still_good(entry[1])
+        named = [until[name] for name in (account, ANY_ACCOUNT) if name is not None and name in until]
+        return max(named or until.values(), default=0.0)
+
+    def _still_good(self, until: dict[str, float]) -> dict[str, float]:
+        now = self._now()
+        return {account: expires for account, expires in until.items() if now < expires}
+
+
+def load_tokens(inline: str | None, file: Path | None, *, may_be_none: bool = False) -> TokenTable:
     """Build the table from ``GATEWAY_API_TOKENS`` and ``GATEWAY_TOKENS_FILE``.
 
     Args:
         inline: comma-separated ``account:token``; the account ``*`` stands for any.
-        file: path of a file with ``account:sha256hex`` lines; ``#`` starts a comment line.
+        file: path of a tokens file.
+        may_be_none: an empty table is right too: the last token may have been revoked.
 
     Raises:
         ConfigurationError: an entry is malformed, the file cannot be read, or there is no token at all.
@@ -93,8 +136,8 @@ def load_tokens(inline: str | None, file: Path | None) -> TokenTable:
     """
     entries = list(_inline_entries(inline or ""))
     if file is not None:
-        entries += _file_entries(file)
-    if not entries:
+        entries += read_tokens_file(file)
+    if not entries and not may_be_none:
         raise ConfigurationError(
             "No API token is configured, so nobody could call this gateway: set GATEWAY_API_TOKENS="
             "account:token or GATEWAY_TOKENS_FILE (`tritonflare token` makes one)."
@@ -102,23 +145,9 @@ def load_tokens(inline: str | None, file: Path | None) -> TokenTable:
     return TokenTable(entries)
 
 
-def _inline_entries(inline: str) -> Iterator[tuple[str, str]]:
+def _inline_entries(inline: str) -> Iterator[TokenEntry]:
     for place, entry in enumerate(filter(None, map(str.strip, inline.split(","))), start=1):
         account, _, token = entry.partition(":")
         if not account or not is_token68(token):
             raise ConfigurationError(f"Entry {place} of GATEWAY_API_TOKENS is not of the form account:token.")
-        yield account, hash_token(token)
-
-
-def _file_entries(file: Path) -> Iterator[tuple[str, str]]:
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigurationError(f"GATEWAY_TOKENS_FILE {file} cannot be read.") from exc
-    for number, line in enumerate(map(str.strip, lines), start=1):
-        if not line or line.startswith("#"):
-            continue
-        account, _, digest = line.partition(":")
-        if not account or _SHA256_HEX.fullmatch(digest) is None:
-            raise ConfigurationError(f"Line {number} of {file} is not of the form account:sha256hex.")
-        yield account, digest
+        yield TokenEntry(account, hash_token(token))

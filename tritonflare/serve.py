@@ -64,8 +64,9 @@ def serve(
     """
     from embedded.errors import EmbeddedError
     from embedded.supervisor import Supervisor
+    from gateway.kept_up import check_tokens
     from gateway.logs import configure_logging
-    from gateway.main import bind_for, check_tokens
+    from gateway.main import bind_for
     from gateway.settings import load_settings
 
     settings = load_settings(**given(host=host, port=port, workers=workers))

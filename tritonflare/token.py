@@ -1,49 +1,117 @@
-"""``tritonflare token create``, and the token that ``serve`` makes for a newcomer."""
+"""``tritonflare token``: makes, lists and revokes tokens, and the one that ``serve`` makes for a newcomer."""
 
 from __future__ import annotations
 
-import os
+import math
 import re
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from tritonflare.paths import TOKENS
 
+if TYPE_CHECKING:
+    from gateway.tokens_file import TokenEntry
+
+_SHOWN = 12
+"""Digits of a hash that make its id in the list."""
+_LEAST_ID = 6
+_UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_TAKEN = "a running server that reads this file does so within a second"
+
+_file_option = click.option(
+    "--file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=TOKENS,
+    show_default=True,
+    help="File of hashes; give it to the gateway as GATEWAY_TOKENS_FILE.",
+)
+
 
 @click.group()
 def token() -> None:
-    """Make API tokens. Only their SHA-256 is ever written down."""
+    """Make, list and revoke API tokens. Only their SHA-256 is ever written down."""
+
+
+def _expiry(value: str) -> float:
+    """Read a span from now (30d, 12h) or a time (2026-12-31T00:00:00Z) as seconds since 1970."""
+    from gateway.tokens_file import from_utc
+
+    span = re.fullmatch(r"([1-9][0-9]{0,5})([mhdw])", value)
+    if span:
+        return float(math.ceil(time.time()) + int(span[1]) * _UNITS[span[2]])
+    try:
+        expires = from_utc(value)
+    except ValueError:
+        raise click.BadParameter("use 90m, 12h, 30d, 8w, or a time like 2026-12-31T00:00:00Z") from None
+    if expires <= time.time():
+        raise click.BadParameter("that time is over")
+    return expires
 
 
 @token.command()
 @click.option("--account", default="*", show_default=True, help="Account id that it opens; * is any.")
 @click.option(
-    "--file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=TOKENS,
-    show_default=True,
-    help="File of hashes to add to; give it to the gateway as GATEWAY_TOKENS_FILE.",
+    "--expires", type=_expiry, metavar="WHEN", help="30d, 12h, 2026-12-31T00:00:00Z [default: never]."
 )
-def create(account: str, file: Path) -> None:
+@_file_option
+def create(account: str, expires: float | None, file: Path) -> None:
     """Print a new token and add its hash to FILE. It cannot be shown again."""
     if account != "*" and not re.fullmatch(r"[A-Za-z0-9_-]+", account):
         raise click.BadParameter(
             "use letters, digits, '-' and '_', or * for any account", param_hint="--account"
         )
-    from gateway.tokens import new_token
+    from gateway.tokens import hash_token, new_token
 
     secret = new_token()
-    remember(file, account, secret)
+    remember(file, account, secret, expires)
     click.echo(secret)
-    click.echo(f"Its hash is in {file.resolve()}; a running server reads it when it starts again.", err=True)
+    click.echo(
+        f"Its id is {hash_token(secret)[:_SHOWN]}, its hash is in {file.resolve()}; {_TAKEN}.", err=True
+    )
 
 
-def remember(file: Path, account: str, secret: str) -> None:
-    """Append ``account:hash`` of a token to ``file``, which only its owner can read."""
+@token.command(name="list")
+@_file_option
+def list_tokens(file: Path) -> None:
+    """Show id, account and expiry of each token in FILE."""
+    from gateway.tokens_file import utc
+
+    now = time.time()
+    for entry in _read(file):
+        until = "never expires" if math.isinf(entry.expires) else f"expires {utc(entry.expires)}"
+        if entry.expires <= now:
+            until = f"expired {utc(entry.expires)}"
+        click.echo(f"{entry.digest[:_SHOWN]}  {entry.account}  {until}")
+
+
+@token.command()
+@click.argument("token_id", metavar="ID")
+@_file_option
+def revoke(token_id: str, file: Path) -> None:
+    """Take the token with this ID (see list) out of FILE, for all of its accounts."""
+    from gateway.tokens_file import remove_digests
+
+    if len(token_id) < _LEAST_ID:
+        raise click.BadParameter(f"give at least {_LEAST_ID} digits", param_hint="ID")
+    found = {entry.digest for entry in _read(file) if entry.digest.startswith(token_id.lower())}
+    if len(found) != 1:
+        raise click.ClickException("no token has this id" if not found else "several tokens have this id")
+    remove_digests(file, found)
+    click.echo(f"Revoked; {_TAKEN}.", err=True)
+
+
+def _read(file: Path) -> list[TokenEntry]:
+    from gateway.tokens_file import read_tokens_file
+
+    return read_tokens_file(file)
+
+
+def remember(file: Path, account: str, secret: str, expires: float | None = None) -> None:
+    """Add the hash of a token to ``file``, which only its owner can read."""
     from gateway.tokens import hash_token
+    from gateway.tokens_file import TokenEntry, append_entry
 
-    file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as lines:
-        lines.write(f"{account}:{hash_token(secret)}\n")
+    append_entry(file, TokenEntry(account, hash_token(secret), math.inf if expires is None else expires))

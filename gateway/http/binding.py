@@ -23,7 +23,7 @@ from gateway.domain.service import Classification, Classifier
 from gateway.domain.validate import parse_json, requests_of, text_of, wants_queue
 from gateway.http import binding_form, tensor
 from gateway.http.batch import BatchRunner
-from gateway.http.body import read_body
+from gateway.http.body import Intake
 from gateway.http.limits import Admission, Interrupt
 from gateway.http.message import Request, Response
 from gateway.http.metrics import Metrics
@@ -46,6 +46,7 @@ class Binding:
         catalogue: Catalogue,
         classifier: Classifier,
         batches: BatchRunner,
+        intake: Intake,
         admission: Admission,
         metrics: Metrics,
         limits: RunLimits,
@@ -55,6 +56,7 @@ class Binding:
         self._catalogue = catalogue
         self._classifier = classifier
         self._batches = batches
+        self._intake = intake
         self._admission = admission
         self._metrics = metrics
         self._limits = limits
@@ -82,17 +84,19 @@ class Binding:
             raise BadInput("Error: option 'websocket' is not supported by this server")
         version = _version(request)
         model = self._model(request)
-        with self._admission, Interrupt(self._limits.request_timeout_s) as interrupt:
-            payload = parse_json(await read_body(request, self._limits.max_body_bytes))
-            inputs = _inputs(payload, version)
-            requests = self._requests(inputs, payload) if version == "3" else None
-            if requests is not None:
-                items = await self._batches.run(request, model, requests, interrupt)
-                return binding_form.batch(items, ai_request_id)
-            await self._rate.spend(request)
-            text = text_of(inputs)
-            interrupt.watch_for_disconnect(request)
-            answer = await self._classifier.classify(model, text, interrupt.remaining_s())
+        with Interrupt(self._limits.request_timeout_s) as interrupt:
+            body = await self._intake.body_of(request, interrupt)
+            with self._admission:
+                payload = parse_json(body)
+                inputs = _inputs(payload, version)
+                requests = self._requests(inputs, payload) if version == "3" else None
+                if requests is not None:
+                    items = await self._batches.run(request, model, requests, interrupt)
+                    return binding_form.batch(items, ai_request_id)
+                await self._rate.spend(request)
+                text = text_of(inputs)
+                interrupt.watch_for_disconnect(request)
+                answer = await self._classifier.classify(model, text, interrupt.remaining_s())
         request.timing = answer.timing
         self._metrics.text_classified(model.name, answer)
         return _render(answer, version, ai_request_id, debug=_wants_debug(payload))

@@ -5,10 +5,47 @@ from __future__ import annotations
 import zlib
 
 from gateway.domain.errors import BodyTooLarge, MalformedBody
+from gateway.http.limits import Admission, Interrupt
 from gateway.http.message import Request
 
 _GZIP = 16 + zlib.MAX_WBITS
 """The gzip format alone, with zlib's largest window."""
+
+
+class Intake:
+    """Reads the bodies of requests before these take their places in flight.
+
+    Whoever sends a body slowly so keeps nobody from being served. At most ``limit`` bodies are on their
+    way; one more ends the oldest of them, which had the most time: slow senders push each other out, and
+    what they fill memory with is bounded.
+    """
+
+    def __init__(self, admission: Admission, limit_bytes: int, limit: int) -> None:
+        self._admission = admission
+        self._limit_bytes = limit_bytes
+        self._limit = limit
+        self._arriving: dict[Interrupt, None] = {}
+
+    async def body_of(self, request: Request, interrupt: Interrupt) -> bytes:
+        """Read the whole body, unless there is no place in flight for what it asks.
+
+        Raises:
+            Overloaded: there is none; the body is not read.
+            DeadlineExceeded: too many others came after it.
+            BodyTooLarge, MalformedBody, ClientDisconnected: see `read_body`.
+        """
+        self._admission.check()
+        if request.complete:
+            return _whole_body(request, self._limit_bytes)
+        if len(self._arriving) >= self._limit:
+            oldest = next(iter(self._arriving))
+            del self._arriving[oldest]
+            oldest.expire()
+        self._arriving[interrupt] = None
+        try:
+            return await read_body(request, self._limit_bytes)
+        finally:
+            self._arriving.pop(interrupt, None)
 
 
 async def read_body(request: Request, limit_bytes: int) -> bytes:
@@ -25,6 +62,10 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
             raise BodyTooLarge(limit_bytes)
     while len(request.body) <= limit_bytes and not request.complete:
         await request.more()
+    return _whole_body(request, limit_bytes)
+
+
+def _whole_body(request: Request, limit_bytes: int) -> bytes:
     if len(request.body) > limit_bytes:
         raise BodyTooLarge(limit_bytes)
     body = bytes(request.body)

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol, cast
 
 import httptools
 
-from gateway.domain.errors import DeadlineExceeded, MalformedRequest, TritonflareError
+from gateway.domain.errors import DeadlineExceeded, MalformedRequest, Overloaded, TritonflareError
+from gateway.http.crowd import Crowd
 from gateway.http.message import Address, Header, Request, Response
+from gateway.http.upgrade import hide_upgrade
 from gateway.http.wire import rendered, target_of
 
 _log = logging.getLogger("tritonflare.http")
@@ -30,12 +32,6 @@ and the caller would see that instead of the answer."""
 
 _HIGH_WATER_BYTES = 64 * 1024
 """Body that is kept before somebody asks for more."""
-_UPGRADE = re.compile(rb"(?<=\r\n)upgrade:", re.IGNORECASE)
-# As long as what it replaces, so that nothing moves.
-_IGNORED = b"ignored:"
-# A line of a head that may become an Upgrade; the empty line that ends a head may not.
-_PERHAPS_UPGRADE = re.compile(rb"(?<!\r\n)\r(?:\n(?:u(?:p(?:g(?:r(?:a(?:de?)?)?)?)?)?)?)?\Z", re.IGNORECASE)
-_LONGEST_HELD = len(b"\r\nupgrade")
 _HOSTS = {"1.0": (0, 1), "1.1": (1,)}
 """Versions that are spoken, and how many Host headers each may have."""
 
@@ -52,13 +48,21 @@ class App(Protocol):
         ...
 
 
-class Connection(asyncio.Protocol):
-    """One connection; it puts itself into ``connections`` while it is open."""
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """What a connection may take its time for, in seconds; see the settings of the same names."""
 
-    def __init__(self, app: App, connections: set[Connection], keep_alive_s: float) -> None:
+    keep_alive_s: float
+    transfer_s: float
+
+
+class Connection(asyncio.Protocol):
+    """One connection; it is in the crowd while it is open."""
+
+    def __init__(self, app: App, crowd: Crowd, patience: Patience) -> None:
         self._app = app
-        self._connections = connections
-        self._keep_alive_s = keep_alive_s
+        self._crowd = crowd
+        self._patience = patience
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
         # What follows a request with `Connection: close` is nobody's, and no reason not to answer that one.
@@ -103,13 +107,18 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
         self._client = transport.get_extra_info("peername")
         self._server = transport.get_extra_info("sockname")
-        self._connections.add(self)
         self._since = self._loop.time()
-        self._timer = self._loop.call_later(self._keep_alive_s, self._look)
+        self._timer = self._loop.call_later(self._patience.keep_alive_s, self._look)
+        if not self._crowd.enter(self):
+            self._refused = True
+            if self._crowd.is_overfull:
+                self.abort()
+            else:
+                self._end(Overloaded())
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell whoever works on its requests."""
-        self._connections.discard(self)
+        self._crowd.leave(self)
         self._timer.cancel()
         self._waiting.clear()
         if self._current is not None:
@@ -127,26 +136,17 @@ class Connection(asyncio.Protocol):
         self._writable = None
 
     def data_received(self, data: bytes) -> None:
-        """Hide an ``Upgrade`` header from the parser, which would stop before the body.
-
-        Java's client offers h2c on every clear-text request, and a server may ignore that (RFC 9110,
-        section 7.8). A JSON body cannot be hit: a raw line break inside a string is not JSON.
-        """
+        """Parse what came, and begin to answer."""
         if self._refused:
             return
         if self._held:
             data, self._held = self._held + data, b""
-        if b"upgrade" in data.lower():
-            data = _UPGRADE.sub(_IGNORED, data)
-        perhaps = _PERHAPS_UPGRADE.search(data, max(0, len(data) - _LONGEST_HELD))
-        if perhaps is None:
-            self._feed(data)
-        else:
-            self._feed(data[: perhaps.start()])
-            if self._in_head:
-                self._held = perhaps[0]
-            else:
-                self._feed(perhaps[0])
+        data, perhaps_upgrade = hide_upgrade(data)
+        self._feed(data)
+        if perhaps_upgrade and self._in_head:
+            self._held = perhaps_upgrade
+        elif perhaps_upgrade:
+            self._feed(perhaps_upgrade)
         if self._waiting:
             if self._current is None:
                 self._next()
@@ -178,6 +178,8 @@ class Connection(asyncio.Protocol):
         if self._in_head:
             if not was_in_head:
                 self._since = self._loop.time()
+                self._timer.cancel()
+                self._timer = self._loop.call_later(self._patience.transfer_s, self._look)
             # Where other requests stand before it in the same data, that much of the head is not counted.
             if self._begun == 0 or (between and self._begun == 1):
                 self._head_bytes += len(data)
@@ -251,6 +253,7 @@ class Connection(asyncio.Protocol):
     # --- answering --------------------------------------------------------------------------------
 
     def _next(self) -> None:
+        self._crowd.works(self)
         self._current = self._waiting.popleft()
         if self._waiting:
             self._transport.pause_reading()
@@ -265,7 +268,7 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         if self._writable is not None:
-            await asyncio.wait((self._writable,), timeout=self._keep_alive_s)
+            await asyncio.wait((self._writable,), timeout=self._patience.transfer_s)
             if self._writable is not None:
                 self.abort()  # the caller reads nothing
                 request.lose()
@@ -284,6 +287,7 @@ class Connection(asyncio.Protocol):
         elif self._refusal is not None:
             self._end(self._refusal)
         else:
+            self._crowd.rests(self)
             self._transport.resume_reading()
 
     def _wait_for_body(self) -> None:
@@ -311,6 +315,7 @@ class Connection(asyncio.Protocol):
     def _refuse(self, error: TritonflareError) -> None:
         """Answer and end the connection, after the answers to requests that came in full."""
         self._refused = True
+        self._crowd.works(self)
         self._transport.resume_reading()
         half, self._incoming = self._incoming, None
         if half is not None and half in self._waiting:
@@ -333,7 +338,8 @@ class Connection(asyncio.Protocol):
 
     def _linger(self) -> None:
         """Close in a while: on bytes that were not read, closing would reset and lose the answer."""
-        self._transport.write_eof()
+        if self._transport.can_write_eof():  # TLS cannot
+            self._transport.write_eof()
         self._loop.call_later(LINGER_S, self._close)
 
     def _close(self) -> None:
@@ -341,7 +347,7 @@ class Connection(asyncio.Protocol):
         if not self._transport.is_closing():
             self._transport.close()
             self._timer.cancel()
-            self._timer = self._loop.call_later(self._keep_alive_s, self._transport.abort)
+            self._timer = self._loop.call_later(self._patience.transfer_s, self._transport.abort)
 
     # --- time and the end -------------------------------------------------------------------------
 
@@ -349,9 +355,10 @@ class Connection(asyncio.Protocol):
         """Once in a while: end what has been idle, or in one head, for too long."""
         if self._refused:
             return
-        left = self._since + self._keep_alive_s - self._loop.time()
+        longest = self._patience.transfer_s if self._in_head else self._patience.keep_alive_s
+        left = self._since + longest - self._loop.time()
         if self._current is not None:
-            left = self._keep_alive_s
+            left = longest
         if left > 0:
             self._timer = self._loop.call_later(left, self._look)
         elif self._in_head:
@@ -368,6 +375,13 @@ class Connection(asyncio.Protocol):
     def say_last(self) -> None:
         """Let the next answer be the last."""
         self._finishing = True
+
+    def make_room(self) -> None:
+        """Close for another connection: no request is under way here."""
+        if self._transport.get_write_buffer_size():
+            self.abort()  # the caller has not read his last answer
+        else:
+            self._close()
 
     def abort(self) -> None:
         """Close now, whatever is under way."""

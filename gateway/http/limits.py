@@ -28,6 +28,15 @@ class Admission:
             raise Overloaded
         self.in_flight += 1
 
+    def check(self) -> None:
+        """Look whether there is a place, without taking it.
+
+        Raises:
+            Overloaded: there is none.
+        """
+        if self.in_flight >= self._limit:
+            raise Overloaded
+
     def __exit__(self, *_: object) -> None:
         self.in_flight -= 1
 
@@ -73,6 +82,10 @@ class Interrupt:
         self._ends = time.monotonic() + self._timeout_s
         self._timer = self._loop.call_later(self._timeout_s, self._end, DeadlineExceeded())
         return self
+
+    def expire(self) -> None:
+        """End the block now, as if time were up."""
+        self._end(DeadlineExceeded())
 
     def remaining_s(self) -> float:
         """Seconds left."""

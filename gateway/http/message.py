@@ -168,3 +168,5 @@ class Response:
     headers: list[Header] = field(default_factory=list)
     code: int = 0
     """The API's error code, 0 for success."""
+    is_file: bool = False
+    """The same for everybody, with headers of its own for caches and browsers."""

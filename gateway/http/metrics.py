@@ -19,6 +19,8 @@ from prometheus_client import (
 
 from gateway.domain.cache import Lookup
 from gateway.domain.service import Classification
+from gateway.http.crowd import CrowdEvents
+from gateway.http.guard_metrics import crowd_events, rate_store_failures
 from gateway.http.shared_metrics import SharedMetrics, restart_counter, triton_restart_counter
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -141,11 +143,6 @@ class Metrics:
             (self._gauge("tritonflare_calls_in_flight", "Inference calls to Triton under way."), calls),
         )
 
-    def watch_connections(self, open_connections: Callable[[], float]) -> None:
-        """Add how many connections are open."""
-        gauge = self._gauge("tritonflare_connections", "Open connections of callers, idle ones included.")
-        self._gauges += ((gauge, open_connections),)
-
     def watch_cache(self, size: Callable[[], float], entries: Callable[[], float]) -> CacheMetrics:
         """Add what is counted of the answer cache; for a gateway that has one."""
         self._gauges += (
@@ -153,6 +150,16 @@ class Metrics:
             (self._gauge("tritonflare_cache_entries", "Answers in the cache."), entries),
         )
         return CacheMetrics(self._registry)
+
+    def watch_connections(self, count: Callable[[], float]) -> CrowdEvents:
+        """Add what is counted of connections."""
+        gauge = self._gauge("tritonflare_connections", "Open connections of callers, idle ones included.")
+        self._gauges += ((gauge, count),)
+        return crowd_events(self._registry)
+
+    def watch_rate_store(self) -> Callable[[], None]:
+        """Add the number of failed calls to the store of rates; what is returned counts one."""
+        return rate_store_failures(self._registry)
 
     def _gauge(self, name: str, help_text: str, mode: _Mode = "livesum") -> Gauge:
         return Gauge(name, help_text, registry=self._registry, multiprocess_mode=mode)

@@ -21,6 +21,7 @@ PLAYGROUND = {
 """Path, file and media type of each part of the playground."""
 
 _FRESH: Header = (b"cache-control", b"no-cache")
+_AS_IT_SAYS: Header = (b"x-content-type-options", b"nosniff")
 _GUARDED: list[Header] = [
     _FRESH,
     # The page holds a token: it talks to nobody but this gateway, and nobody may frame it.
@@ -32,7 +33,7 @@ _GUARDED: list[Header] = [
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"referrer-policy", b"no-referrer"),
-    (b"x-content-type-options", b"nosniff"),
+    _AS_IT_SAYS,
     (b"x-frame-options", b"DENY"),
 ]
 
@@ -51,7 +52,7 @@ def serve_description(*, playground: bool) -> Handler:
     body = description(playground=playground)
 
     async def handler(request: Request) -> Response:
-        return Response(200, body, headers=[_FRESH])
+        return Response(200, body, headers=[_FRESH, _AS_IT_SAYS], is_file=True)
 
     return handler
 
@@ -62,6 +63,6 @@ def serve_playground(path: str) -> Handler:
     body = (_FOLDER / name).read_bytes()
 
     async def handler(request: Request) -> Response:
-        return Response(200, body, content_type=content_type, headers=list(_GUARDED))
+        return Response(200, body, content_type=content_type, headers=list(_GUARDED), is_file=True)
 
     return handler

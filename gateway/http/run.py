@@ -19,7 +19,7 @@ from gateway.domain.validate import (
 )
 from gateway.http import envelope
 from gateway.http.batch import BatchRunner
-from gateway.http.body import read_body
+from gateway.http.body import Intake
 from gateway.http.limits import Admission, Interrupt
 from gateway.http.message import Request, Response
 from gateway.http.metrics import Metrics
@@ -30,7 +30,6 @@ from gateway.http.rate import RateLimit
 class RunLimits:
     """What a request may ask for; see the settings of the same names."""
 
-    max_body_bytes: int
     request_timeout_s: float
     result_shape: ResultShape
     max_batch_texts: int
@@ -59,6 +58,7 @@ class RunModel:
         catalogue: Catalogue,
         classifier: Classifier,
         batches: BatchRunner,
+        intake: Intake,
         admission: Admission,
         metrics: Metrics,
         limits: RunLimits,
@@ -67,6 +67,7 @@ class RunModel:
         self._catalogue = catalogue
         self._classifier = classifier
         self._batches = batches
+        self._intake = intake
         self._admission = admission
         self._metrics = metrics
         self._limits = limits
@@ -80,18 +81,21 @@ class RunModel:
         """
         request.ai_request_id = str(uuid4())
         model = find_model(self._catalogue, request, request.params["model"])
-        with self._admission, Interrupt(self._limits.request_timeout_s) as interrupt:
-            payload = parse_json(await read_body(request, self._limits.max_body_bytes))
-            return await self._run(request, model, payload, wants_queue(payload), interrupt)
+        with Interrupt(self._limits.request_timeout_s) as interrupt:
+            body = await self._intake.body_of(request, interrupt)
+            with self._admission:
+                payload = parse_json(body)
+                return await self._run(request, model, payload, wants_queue(payload), interrupt)
 
     async def by_body(self, request: Request) -> Response:
         """Answer a request whose body names the model: ``{"model":…,"input":…,"options":…}``."""
         request.ai_request_id = str(uuid4())
-        with self._admission, Interrupt(self._limits.request_timeout_s) as interrupt:
-            payload = parse_json(await read_body(request, self._limits.max_body_bytes))
-            name, given, queued = call_of(payload)
-            model = find_model(self._catalogue, request, name)
-            return await self._run(request, model, given, queued, interrupt)
+        with Interrupt(self._limits.request_timeout_s) as interrupt:
+            body = await self._intake.body_of(request, interrupt)
+            with self._admission:
+                name, given, queued = call_of(parse_json(body))
+                model = find_model(self._catalogue, request, name)
+                return await self._run(request, model, given, queued, interrupt)
 
     async def _run(
         self, request: Request, model: Model, payload: object, queued: bool, interrupt: Interrupt

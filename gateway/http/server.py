@@ -4,43 +4,58 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Sequence
+import ssl
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from gateway.http.connection import App, Connection
+from gateway.http.connection import App, Connection, Patience
+from gateway.http.crowd import Crowd
 
 BACKLOG = 2048
 _LOOK_AROUND_S = 0.02
 """Time to take what the kernel holds already: requests on idle connections, connections not accepted yet."""
 _LAST_WORDS_S = 1.0
 """What requests get to say that they were cancelled."""
+_TLS_FAREWELL_S = 1.0
+"""What a peer gets to say goodbye in TLS, too."""
 
 
 class Server:
-    """Serves an app on sockets that are bound already."""
+    """Serves an app on sockets that are bound already, in TLS if there is a context for it."""
 
-    def __init__(self, app: App, keep_alive_s: float) -> None:
+    def __init__(self, app: App, crowd: Crowd, patience: Patience, tls: ssl.SSLContext | None = None) -> None:
         self._app = app
-        self._keep_alive_s = keep_alive_s
-        self._connections: set[Connection] = set()
+        self._crowd = crowd
+        self._patience = patience
+        self._tls = tls
         self._listeners: list[asyncio.Server] = []
         self._stopping = False
-
-    @property
-    def open_connections(self) -> int:
-        """Connections that callers hold, idle ones included."""
-        return len(self._connections)
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Accept connections from now on."""
         loop = asyncio.get_running_loop()
         for sock in sockets:
-            self._listeners.append(await loop.create_server(self._connect, sock=sock, backlog=BACKLOG))
+            self._listeners.append(
+                await loop.create_server(self._connect, sock=sock, backlog=BACKLOG, **self._tls_options())
+            )
+
+    def _tls_options(self) -> dict[str, Any]:
+        if self._tls is None:
+            return {}
+        return {
+            "ssl": self._tls,
+            "ssl_handshake_timeout": self._patience.transfer_s,
+            "ssl_shutdown_timeout": _TLS_FAREWELL_S,
+        }
 
     def _connect(self) -> Connection:
-        connection = Connection(self._app, self._connections, self._keep_alive_s)
+        connection = Connection(self._app, self._crowd, self._patience)
         if self._stopping:
             connection.say_last()
         return connection
+
+    def _connections(self) -> Iterator[Connection]:
+        return (member for member in self._crowd if isinstance(member, Connection))
 
     async def stop(self, drain_s: float, at_once: asyncio.Event) -> None:
         """Accept no more, answer what is there for up to ``drain_s``, then cancel the rest.
@@ -50,25 +65,25 @@ class Server:
             at_once: set it to wait no longer.
         """
         self._stopping = True
-        for connection in self._connections:
+        for connection in self._connections():
             connection.say_last()
         await asyncio.sleep(_LOOK_AROUND_S)
         for listener in self._listeners:
             listener.close()
         await self._wait_for_connections(drain_s, at_once)
-        tasks = [connection.task for connection in self._connections if connection.task is not None]
+        tasks = [connection.task for connection in self._connections() if connection.task is not None]
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=_LAST_WORDS_S)
-        for connection in tuple(self._connections):
+        for connection in self._connections():
             connection.abort()
 
     async def _wait_for_connections(self, drain_s: float, at_once: asyncio.Event) -> None:
         loop = asyncio.get_running_loop()
         ends = loop.time() + drain_s
         await asyncio.sleep(0)  # one that was accepted just now is not among them yet
-        for connection in tuple(self._connections):
+        for connection in self._connections():
             connection.finish()
-        while self._connections and loop.time() < ends and not at_once.is_set():
+        while len(self._crowd) and loop.time() < ends and not at_once.is_set():
             await asyncio.sleep(0.01)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 from gateway.domain.errors import InvalidToken
 from gateway.http import envelope
 from gateway.http.auth import token_of
 from gateway.http.message import Request, Response
 from gateway.tokens import Access, TokenTable, token_id
+from gateway.tokens_file import utc
 
 _ACTIVE = {"code": 10000, "message": "This API Token is valid and active", "type": None}
 
@@ -20,15 +23,18 @@ class VerifyToken:
     async def of_user(self, request: Request) -> Response:
         """Answer for a token of whichever account."""
         token = token_of(request)
-        return _answer(token, self._tokens.check(token, "") is not Access.UNKNOWN_TOKEN)
+        return self._answer(token, None)
 
     async def of_account(self, request: Request) -> Response:
         """Answer for a token that must open the account in the path."""
         token = token_of(request)
-        return _answer(token, self._tokens.check(token, request.params["account_id"]) is Access.GRANTED)
+        return self._answer(token, request.params["account_id"])
 
-
-def _answer(token: str, valid: bool) -> Response:
-    if not valid:
-        raise InvalidToken
-    return envelope.success({"id": token_id(token), "status": "active"}, messages=[_ACTIVE])
+    def _answer(self, token: str, account: str | None) -> Response:
+        if self._tokens.check(token, account) is not Access.GRANTED:
+            raise InvalidToken
+        result: dict[str, object] = {"id": token_id(token), "status": "active"}
+        expires = self._tokens.expires(token, account)
+        if expires < math.inf:
+            result["expires_on"] = utc(expires)
+        return envelope.success(result, messages=[_ACTIVE])

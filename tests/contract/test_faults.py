@@ -191,21 +191,6 @@ async def test_a_caller_who_hangs_up_frees_the_slot_and_stops_the_inference(
     assert await client.metric(counted) == 1
 
 
-async def test_a_caller_who_hangs_up_within_the_body_frees_the_slot(client: Client) -> None:
-    headers = dict(client.headers) | {"Content-Length": "100"}
-    _, writer = await client.open("POST", RUN, b'{"te', headers)
-
-    async def reading() -> bool:
-        return await in_flight(client) == 1
-
-    async def over() -> bool:
-        return await in_flight(client) == 0
-
-    await until(reading)
-    writer.close()
-    await until(over)
-
-
 async def test_while_triton_is_away_callers_get_503_and_after_it_is_back_200(
     client: Client, triton: FakeTriton
 ) -> None:

@@ -81,7 +81,7 @@ async def test_what_is_no_http_gets_the_golden_bytes(triton: FakeTriton) -> None
 
 
 async def test_a_head_that_does_not_end_gets_the_golden_bytes(triton: FakeTriton) -> None:
-    async with running_gateway(settings_for(triton, keep_alive_timeout_s=1)) as running:
+    async with running_gateway(settings_for(triton, transfer_timeout_s=1)) as running:
         answer = await _exchange(running, b"GET")
     _compare(SLOW_HEAD, f"> GET\n\n{name_random_parts(answer)}\n")
 

@@ -34,6 +34,7 @@ def port(tmp_path_factory: pytest.TempPathFactory, real_triton: TritonServer) ->
     settings = {
         "GATEWAY_REQUEST_TIMEOUT_S": str(wire.DEADLINE_S),
         "GATEWAY_KEEP_ALIVE_TIMEOUT_S": str(wire.DEADLINE_S),
+        "GATEWAY_TRANSFER_TIMEOUT_S": str(wire.DEADLINE_S),
     }
     log = tmp_path_factory.mktemp("hostile") / "log"
     with gateway_before_real(log, real_triton, **settings) as started:

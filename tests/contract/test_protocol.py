@@ -128,7 +128,7 @@ async def test_what_is_refused_before_it_is_a_request_is_logged_and_counted_like
 async def test_a_head_that_does_not_end_is_3007(
     triton: FakeTriton, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with running_gateway(settings_for(triton, keep_alive_timeout_s=1)) as running:
+    async with running_gateway(settings_for(triton, transfer_timeout_s=1)) as running:
         reader, writer = await asyncio.open_connection("127.0.0.1", running.client.port)
         for letter in b"POST /":
             writer.write(bytes([letter]))
@@ -177,7 +177,7 @@ async def test_what_is_still_to_come_of_a_body_that_was_refused_is_not_kept(clie
 async def test_who_sends_many_requests_and_reads_no_answer_is_not_read_any_further(
     triton: FakeTriton,
 ) -> None:
-    async with running_gateway(settings_for(triton, keep_alive_timeout_s=1)) as running:
+    async with running_gateway(settings_for(triton, transfer_timeout_s=1)) as running:
         _, writer = await asyncio.open_connection("127.0.0.1", running.client.port, limit=1024)
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         sent = 0
@@ -222,7 +222,7 @@ async def test_what_breaks_a_body_that_was_refused_gets_no_second_answer(
 
 
 async def test_who_takes_no_answer_is_cut_off_after_a_while(triton: FakeTriton) -> None:
-    async with running_gateway(settings_for(triton, keep_alive_timeout_s=1)) as running:
+    async with running_gateway(settings_for(triton, transfer_timeout_s=1)) as running:
         _, writer = await asyncio.open_connection("127.0.0.1", running.client.port, limit=1024)
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         writer.write(b"GET /openapi.json HTTP/1.1\r\nHost: gateway\r\n\r\n" * 100)

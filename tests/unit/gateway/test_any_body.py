@@ -18,6 +18,7 @@ from gateway.domain.coalesce import Coalescer, CoalescingLimits
 from gateway.domain.service import Classifier
 from gateway.http.app import App
 from gateway.http.batch import BatchRunner
+from gateway.http.body import Intake
 from gateway.http.limits import Admission
 from gateway.http.message import Header, Request, Response
 from gateway.http.metrics import Metrics
@@ -61,10 +62,17 @@ def _app() -> tuple[App, Admission]:
     catalogue.replace(asyncio.run(Constant().discover()))
     metrics = Metrics(lambda: 0, lambda: 1)
     classifier = Classifier(Coalescer(Constant(), CoalescingLimits(2, 8, 4.0, 30.0)))
-    rate = RateLimit(0, ())
+    rate = RateLimit(0, tuple)
     batches = BatchRunner(classifier, admission, rate, metrics)
     run = RunModel(
-        catalogue, classifier, batches, admission, metrics, RunLimits(1 << 20, 60, "array", 3), rate
+        catalogue,
+        classifier,
+        batches,
+        Intake(admission, 1 << 20, 10),
+        admission,
+        metrics,
+        RunLimits(60, "array", 3),
+        rate,
     )
     routes = [
         Route(("POST",), "/{account_id}/run/{model:path}", run),

@@ -38,7 +38,7 @@ async def _wait_s(rate: RateLimit, texts: int) -> float | None:
 async def _play(allowed: int, steps: list[tuple[float, int]]) -> None:
     clock = _Clock()
     with patch("limits.aio.storage.memory.time", clock):
-        rate = RateLimit(allowed, ())
+        rate = RateLimit(allowed, tuple)
         for pause_s, texts in steps:
             clock.now += pause_s
             wait_s = await _wait_s(rate, min(texts, allowed))
@@ -64,7 +64,7 @@ def test_the_first_retry_after_the_wait_passes_and_an_earlier_one_does_not(
 
 async def test_a_refusal_counts_nothing() -> None:
     with patch("limits.aio.storage.memory.time", _Clock()):
-        rate = RateLimit(4, ())
+        rate = RateLimit(4, tuple)
         assert await _wait_s(rate, 3) is None
         for _ in range(5):
             assert await _wait_s(rate, 2) is not None
@@ -73,5 +73,5 @@ async def test_a_refusal_counts_nothing() -> None:
 
 @pytest.mark.parametrize("texts", [1, 1000])
 async def test_without_a_rate_everything_passes(texts: int) -> None:
-    rate = RateLimit(0, ())
+    rate = RateLimit(0, tuple)
     assert [await _wait_s(rate, texts) for _ in range(100)] == [None] * 100

@@ -57,7 +57,11 @@ def test_secrets_show_up_neither_in_repr_nor_in_errors(monkeypatch: pytest.Monke
         ({"max_body_bytes": 64 * 1024 * 1024}, "triton_max_message_bytes must exceed max_body_bytes"),
         ({"max_batch_texts": 513}, "max_batch_texts must not exceed max_requests_in_flight"),
         ({"requests_per_minute": 99}, "requests_per_minute must not be below max_batch_texts"),
-        ({"requests_per_minute": 2000, "workers": 2}, "requests_per_minute needs workers to be 1"),
+        (
+            {"requests_per_minute": 2000, "workers": 2},
+            "requests_per_minute needs workers to be 1 or rate_redis_url",
+        ),
+        ({"tls_key": "key.pem"}, "tls_certificate and tls_key belong together"),
         ({"workers": 0}, "GATEWAY_WORKERS: Input should be greater than 0"),
         ({"retry_interval_s": 6}, "retry_interval_s must not exceed refresh_interval_s"),
         ({"canary_max_age_s": 9}, "canary_max_age_s must exceed refresh_interval_s"),

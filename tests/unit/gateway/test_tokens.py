@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.settings import ConfigurationError
-from gateway.tokens import Access, TokenTable, hash_token, is_token68, load_tokens, new_token
+from gateway.tokens import (
+    Access,
+    TokenTable,
+    clock_that_never_goes_back,
+    hash_token,
+    is_token68,
+    load_tokens,
+    new_token,
+)
+from gateway.tokens_file import TokenEntry, read_tokens_file
 
 TOKEN68 = st.from_regex(r"[A-Za-z0-9\-._~+/]{1,60}={0,2}", fullmatch=True)
 
@@ -73,7 +82,7 @@ def test_a_malformed_entry_is_named_by_its_place_only(inline: str) -> None:
 def test_a_malformed_line_is_named_by_its_number_only(tmp_path: Path) -> None:
     file = tmp_path / "tokens"
     file.write_text("# a plain token by mistake:\naccount:plain-token\n")
-    with pytest.raises(ConfigurationError, match=r"^Line 2 of .* is not of the form account:sha256hex\.$"):
+    with pytest.raises(ConfigurationError, match=r"^Line 2 of .* is not of the form account:sha256hex, with"):
         load_tokens(None, file)
 
 
@@ -93,3 +102,77 @@ def test_a_tokens_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 
 def test_an_empty_table_opens_nothing() -> None:
     assert TokenTable([]).check("", "") is Access.UNKNOWN_TOKEN
+
+
+class _Clock:
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@given(st.floats(1e9, 3e9), st.floats(1e9, 3e9))
+def test_a_token_is_good_before_it_expires_and_unknown_from_then_on(expires: float, now: float) -> None:
+    table = TokenTable([TokenEntry("a", hash_token("t"), expires)], _Clock(now))
+    assert table.check("t", "a") is (Access.GRANTED if now < expires else Access.UNKNOWN_TOKEN)
+    assert table.expires("t", "a") == (expires if now < expires else 0)
+
+
+def test_each_account_of_a_token_has_its_own_expiry_and_the_latest_counts() -> None:
+    digest = hash_token("t")
+    clock = _Clock(0)
+    table = TokenTable(
+        [TokenEntry("a", digest, 10), TokenEntry("b", digest, 20), TokenEntry("a", digest, 15)], clock
+    )
+    for now, a, b in ((14, Access.GRANTED, Access.GRANTED), (15, Access.OTHER_ACCOUNT, Access.GRANTED)):
+        clock.now = now
+        assert (table.check("t", "a"), table.check("t", "b")) == (a, b)
+    assert table.expires("t", None) == 20
+    clock.now = 20
+    assert table.check("t", "b") is Access.UNKNOWN_TOKEN
+
+
+def test_a_replaced_table_knows_the_new_tokens_only() -> None:
+    table = load_tokens("a:old", None)
+    table.replace(load_tokens("b:new", None))
+    assert table.check("old", "a") is Access.UNKNOWN_TOKEN
+    assert table.check("new", "b") is Access.GRANTED
+    assert table.accounts == {"b"}
+
+
+def test_the_clock_of_expiry_follows_the_machine_forward_and_never_goes_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine, up = _Clock(1000.0), _Clock(50.0)
+    monkeypatch.setattr("gateway.tokens.time.time", machine)
+    monkeypatch.setattr("gateway.tokens.time.clock_gettime", lambda _clock: up())
+    now = clock_that_never_goes_back()
+    assert now() == 1000
+    machine.now, up.now = 500, 60  # set back while ten seconds passed
+    assert now() == 1010
+    machine.now = 5000  # set forward
+    assert now() == 5000
+    machine.now, up.now = 1020, 70  # put right
+    assert now() == 1020
+
+
+def test_a_tokens_file_may_say_when_a_token_expires(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text(
+        f"a:{hash_token('past')}:2020-01-01T00:00:00Z\na:{hash_token('future')}:2999-12-31T23:59:59Z\n"
+    )
+    table = load_tokens(None, file)
+    assert table.check("past", "a") is Access.UNKNOWN_TOKEN
+    assert table.check("future", "a") is Access.GRANTED
+    assert [entry.line() for entry in read_tokens_file(file)] == file.read_text().splitlines(keepends=True)
+
+
+@pytest.mark.parametrize(
+    "when", ["", "tomorrow", "2026-12-31", "2026-13-31T00:00:00Z", "2026-12-31T00:00:00"]
+)
+def test_an_expiry_that_is_none_is_a_malformed_line(tmp_path: Path, when: str) -> None:
+    file = tmp_path / "tokens"
+    file.write_text(f"a:{hash_token('t')}:{when}\n")
+    with pytest.raises(ConfigurationError, match=r"^Line 1 of "):
+        load_tokens(None, file)

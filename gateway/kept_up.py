@@ -1,0 +1,61 @@
+"""What the gateway reads from files, at the start and again when they change."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Iterator
+
+from gateway.settings import Settings
+from gateway.tls import Certificate
+from gateway.tokens import TokenTable, load_tokens
+from gateway.watch import FileWatch, follow
+
+
+class KeptUp:
+    """Tokens and certificate; each process that serves keeps its own up to date.
+
+    Raises:
+        ConfigurationError: there is no token, or a file cannot be used.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._tokens_files = [] if settings.tokens_file is None else [settings.tokens_file]
+        self._tokens_watch = FileWatch(self._tokens_files)
+        self.tokens = check_tokens(settings)
+        self.certificate = check_certificate(settings)
+
+    def works(self) -> Iterator[Coroutine[None, None, None]]:
+        """What to run in the background."""
+        if self._tokens_files:
+            yield follow(self._tokens_watch, self._read_tokens)
+        if self.certificate is not None:
+            yield follow(FileWatch(self.certificate.files), self.certificate.read_again)
+
+    def _read_tokens(self) -> str:
+        self.tokens.replace(_load_tokens(self._settings, may_be_none=True))
+        return f"the tokens file has changed: {len(self.tokens)} tokens are good now"
+
+
+def check_tokens(settings: Settings) -> TokenTable:
+    """Read the configured tokens.
+
+    Raises:
+        ConfigurationError: there is none, or one is malformed.
+    """
+    return _load_tokens(settings)
+
+
+def _load_tokens(settings: Settings, *, may_be_none: bool = False) -> TokenTable:
+    secret = settings.api_tokens.get_secret_value() if settings.api_tokens else None
+    return load_tokens(secret, settings.tokens_file, may_be_none=may_be_none)
+
+
+def check_certificate(settings: Settings) -> Certificate | None:
+    """Read the configured certificate; None to serve without TLS.
+
+    Raises:
+        ConfigurationError: it cannot be used.
+    """
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return None
+    return Certificate(settings.tls_certificate, settings.tls_key)

@@ -1,0 +1,62 @@
+"""TLS of the gateway's own: a certificate and its key, read again when they change."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+from gateway.settings import ConfigurationError
+
+
+class Certificate:
+    """Serves a certificate chain and its private key, both in PEM.
+
+    Raises:
+        ConfigurationError: one of them cannot be read, is no PEM, is encrypted, or they do not fit.
+    """
+
+    def __init__(self, chain: Path, key: Path) -> None:
+        self._chain, self._key = chain, key
+        self.context = _context()
+        self._load(self.context)
+
+    @property
+    def files(self) -> tuple[Path, Path]:
+        """What to watch."""
+        return self._chain, self._key
+
+    def read_again(self) -> str:
+        """Use what the files hold now for new connections; return a line for the log.
+
+        Raises:
+            ConfigurationError: as at the beginning; the former pair stays in use.
+        """
+        self._load(_context())  # a pair that does not fit must not get half-way into the one in use
+        self._load(self.context)
+        return "TLS: a new certificate is in use"
+
+    def _load(self, context: ssl.SSLContext) -> None:
+        for name, file in (("GATEWAY_TLS_CERTIFICATE", self._chain), ("GATEWAY_TLS_KEY", self._key)):
+            try:
+                file.open("rb").close()
+            except OSError as exc:
+                raise ConfigurationError(f"{name} {file} cannot be read: {exc.strerror}.") from exc
+        try:
+            context.load_cert_chain(self._chain, self._key, password=_no_password)
+        except ssl.SSLError as exc:
+            reason = "the key is not that of the certificate" if "MISMATCH" in str(exc) else "one is no PEM"
+            files = f"GATEWAY_TLS_CERTIFICATE {self._chain} and GATEWAY_TLS_KEY {self._key}"
+            raise ConfigurationError(f"{files} do not serve: {reason}.") from exc
+
+
+def _context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _no_password() -> str:
+    # Without this, OpenSSL would ask on the terminal and wait for ever.
+    raise ConfigurationError("GATEWAY_TLS_KEY is encrypted: give the gateway a key without a password.")

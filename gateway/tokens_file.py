@@ -1,0 +1,109 @@
+"""The file of token hashes: a line is ``account:sha256hex``, or that and ``:2026-12-31T00:00:00Z``."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from gateway.settings import ConfigurationError
+
+_SHA256_HEX = re.compile(r"[0-9a-fA-F]{64}")
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEntry:
+    """A token, known by its hash, opens an account until it expires."""
+
+    account: str
+    digest: str
+    """SHA-256 in lower-case hex."""
+    expires: float = math.inf
+    """Seconds since 1970; it is good before that."""
+
+    def line(self) -> str:
+        """Spell it as the file holds it."""
+        timed = "" if math.isinf(self.expires) else f":{utc(self.expires)}"
+        return f"{self.account}:{self.digest}{timed}\n"
+
+
+def utc(seconds: float) -> str:
+    """Spell a time as the API and the file do: ``2026-12-31T00:00:00Z``."""
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime(_TIME)
+
+
+def from_utc(spelt: str) -> float:
+    """Read such a time.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return datetime.strptime(spelt, _TIME).replace(tzinfo=timezone.utc).timestamp()
+
+
+def read_tokens_file(file: Path) -> list[TokenEntry]:
+    """Read all entries; ``#`` starts a comment line.
+
+    Raises:
+        ConfigurationError: it cannot be read, or a line is malformed. The sentence names the line by its
+            number, never by its content.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigurationError(f"GATEWAY_TOKENS_FILE {file} cannot be read.") from exc
+    entries = []
+    for number, line in enumerate(map(str.strip, lines), start=1):
+        if line and not line.startswith("#"):
+            entry = _entry(line)
+            if entry is None:
+                raise ConfigurationError(
+                    f"Line {number} of {file} is not of the form account:sha256hex, with an optional "
+                    ":2026-12-31T00:00:00Z."
+                )
+            entries.append(entry)
+    return entries
+
+
+def _entry(line: str) -> TokenEntry | None:
+    account, _, rest = line.partition(":")
+    digest, timed, spelt = rest.partition(":")
+    if not account or _SHA256_HEX.fullmatch(digest) is None:
+        return None
+    try:
+        return TokenEntry(account, digest.lower(), from_utc(spelt) if timed else math.inf)
+    except ValueError:
+        return None
+
+
+def append_entry(file: Path, entry: TokenEntry) -> None:
+    """Add a line to ``file``, which only its owner can read."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as lines:
+        lines.write(entry.line())
+
+
+def remove_digests(file: Path, digests: Iterable[str]) -> None:
+    """Take the lines of some tokens out; the file is exchanged as a whole, comments stay."""
+    gone = set(digests)
+    kept = []
+    for line in file.read_text(encoding="utf-8").splitlines(keepends=True):
+        entry = _entry(line.strip())
+        if entry is None or entry.digest not in gone:
+            kept.append(line)
+    descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as lines:
+            lines.writelines(kept)
+        os.chmod(name, file.stat().st_mode & 0o7777)
+        os.replace(name, file)
+    except BaseException:
+        os.unlink(name)
+        raise

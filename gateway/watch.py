@@ -1,0 +1,67 @@
+"""Files that are read again when they change: tokens, certificates."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from gateway.settings import ConfigurationError
+
+_log = logging.getLogger("tritonflare.watch")
+
+LOOK_S = 0.5
+"""Pause between two looks. A change counts when the next look finds nothing newer: who writes a file in
+several steps is not caught half-way."""
+
+_Look = tuple[tuple[int, int, int] | None, ...]
+
+
+class FileWatch:
+    """Tells when one of some files has been rewritten or exchanged."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        """Take the files as they are now for known."""
+        self._files = tuple(files)
+        self._known = self._last = self._look()
+
+    def has_changed(self) -> bool:
+        """Tell, once for each change."""
+        last, self._last = self._last, self._look()
+        if self._last == self._known or self._last != last:
+            return False
+        self._known = self._last
+        return True
+
+    def _look(self) -> _Look:
+        return tuple(map(_signature, self._files))
+
+
+def _signature(file: Path) -> tuple[int, int, int] | None:
+    with suppress(OSError):
+        status = file.stat()
+        return status.st_mtime_ns, status.st_ino, status.st_size
+    return None
+
+
+async def follow(watch: FileWatch, read_again: Callable[[], str], pause_s: float = LOOK_S) -> None:
+    """Call ``read_again`` after each change, for ever.
+
+    Args:
+        watch: made before the files were read for the first time, so that no change in between is lost.
+        read_again: puts the new content in force and returns a line for the log. If it raises
+            ConfigurationError, that is logged, and what was read before stays in force.
+        pause_s: between two looks.
+    """
+    while True:
+        await asyncio.sleep(pause_s)
+        if not watch.has_changed():
+            continue
+        try:
+            _log.info("%s", read_again())
+        except ConfigurationError as error:
+            _log.error("%s What was read before stays in force.", error)
+        except Exception:
+            _log.exception("a file that has changed could not be read; what was read before stays in force")

@@ -1,0 +1,191 @@
+"""HTTPS: what is spoken, what is refused, a certificate that changes."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trustme
+
+from gateway.kept_up import check_certificate
+from gateway.main import serve
+from gateway.settings import ConfigurationError, Settings
+
+from .fake_triton import FakeTriton
+from .harness import RUN, TOKEN, running_gateway, settings_for, until
+
+HEADERS = {"Authorization": f"Bearer {TOKEN}"}
+GOOD = {"text": "a"}
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+def write_pair(authority: trustme.CA, folder: Path, name: str = "localhost") -> dict[str, Path]:
+    """A certificate for ``name`` and its key, as settings."""
+    issued = authority.issue_cert(name)
+    chain, key = folder / "chain.pem", folder / "key.pem"
+    chain.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+    key.write_bytes(issued.private_key_pem.bytes())
+    return {"tls_certificate": chain, "tls_key": key}
+
+
+def client_context(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+async def handshake(port: int, context: ssl.SSLContext) -> Any:
+    """The certificate that the gateway shows, and the version of TLS."""
+    _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="localhost")
+    try:
+        shown = writer.get_extra_info("ssl_object")
+        return shown.getpeercert(binary_form=True), shown.version(), shown.selected_alpn_protocol()
+    finally:
+        writer.close()
+
+
+async def test_requests_over_tls_are_answered_on_one_connection(
+    triton: FakeTriton, authority: trustme.CA, tmp_path: Path
+) -> None:
+    async with running_gateway(settings_for(triton, **write_pair(authority, tmp_path))) as running:
+        base = f"https://localhost:{running.client.port}"
+        async with httpx.AsyncClient(
+            base_url=base, headers=HEADERS, verify=client_context(authority)
+        ) as client:
+            for _ in range(3):
+                assert (await client.post(RUN, json=GOOD)).status_code == 200
+            large = await client.post(RUN, json={"text": "word " * 50_000})
+            assert (large.status_code, large.headers["x-truncated"]) == (200, "true")
+            refused = await client.post(RUN, content=b"x" * 2_000_000)
+            assert refused.status_code == 413
+
+
+async def test_the_address_that_is_said_is_https(
+    triton: FakeTriton, authority: trustme.CA, tmp_path: Path
+) -> None:
+    said: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    stop = asyncio.Event()
+    settings = settings_for(triton, **write_pair(authority, tmp_path))
+    task = asyncio.create_task(serve(settings, on_started=said.set_result, stop=stop))
+    assert (await said).startswith("https://127.0.0.1:")
+    stop.set()
+    await task
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_tls_1_2_and_1_3_are_spoken(
+    triton: FakeTriton, authority: trustme.CA, tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    async with running_gateway(settings_for(triton, **write_pair(authority, tmp_path))) as running:
+        context = client_context(authority)
+        context.minimum_version = context.maximum_version = version
+        context.set_alpn_protocols(["h2", "http/1.1"])
+        _, spoken, protocol = await handshake(running.client.port, context)
+        assert (spoken, protocol) == (version.name.replace("_", "."), "http/1.1")
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+async def test_tls_1_1_and_plain_text_are_refused_and_others_still_served(
+    triton: FakeTriton, authority: trustme.CA, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running_gateway(settings_for(triton, **write_pair(authority, tmp_path))) as running:
+        old = client_context(authority)
+        old.minimum_version = ssl.TLSVersion.TLSv1
+        old.maximum_version = ssl.TLSVersion.TLSv1_1
+        old.set_ciphers("ALL:@SECLEVEL=0")
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await handshake(running.client.port, old)
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.client.port)
+        writer.write(b"GET /livez HTTP/1.1\r\nHost: private\r\n\r\n")
+        assert b"HTTP/1.1" not in await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+        await handshake(running.client.port, client_context(authority))
+    assert "private" not in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+async def test_a_handshake_that_does_not_end_is_cut_off(
+    triton: FakeTriton, authority: trustme.CA, tmp_path: Path
+) -> None:
+    settings = settings_for(triton, transfer_timeout_s=0.5, **write_pair(authority, tmp_path))
+    async with running_gateway(settings) as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.client.port)
+        writer.write(b"\x16\x03\x01\x02\x00")
+        assert await asyncio.wait_for(reader.read(), 3) == b""
+        writer.close()
+
+
+async def test_a_new_certificate_is_shown_without_a_restart_and_a_wrong_one_never(
+    triton: FakeTriton, authority: trustme.CA, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pair = write_pair(authority, tmp_path)
+    async with running_gateway(settings_for(triton, **pair)) as running:
+        context = client_context(authority)
+
+        async def shown() -> Any:
+            return (await handshake(running.client.port, context))[0]
+
+        first = await shown()
+        pair["tls_key"].write_bytes(authority.issue_cert("localhost").private_key_pem.bytes())
+
+        async def complained() -> bool:
+            return "the key is not that of the certificate" in caplog.text
+
+        await until(complained)
+        assert await shown() == first
+        write_pair(authority, tmp_path)
+
+        async def exchanged() -> bool:
+            return bool(await shown() != first)
+
+        await until(exchanged)
+
+
+def _settings(**given: object) -> Settings:
+    return Settings(api_tokens="a:b", **given)  # type: ignore[arg-type]
+
+
+def test_files_that_make_no_tls_are_one_clear_sentence_each(authority: trustme.CA, tmp_path: Path) -> None:
+    pair = write_pair(authority, tmp_path)
+    other = tmp_path / "other.pem"
+    other.write_bytes(authority.issue_cert("localhost").private_key_pem.bytes())
+    text = tmp_path / "text.pem"
+    text.write_text("no certificate")
+    from cryptography.hazmat.primitives import serialization
+
+    key = serialization.load_pem_private_key(pair["tls_key"].read_bytes(), None)
+    locked = tmp_path / "locked.pem"
+    locked.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
+    for changed, sentence in (
+        ({"tls_key": other}, "the key is not that of the certificate"),
+        ({"tls_certificate": text}, "one is no PEM"),
+        ({"tls_key": tmp_path / "none"}, "cannot be read: No such file or directory"),
+        ({"tls_key": locked}, "is encrypted"),
+    ):
+        with pytest.raises(ConfigurationError, match=sentence):
+            check_certificate(_settings(**(pair | changed)))
+    assert check_certificate(_settings(**pair)) is not None
+
+
+async def test_what_is_wrong_with_the_certificate_is_said_at_start(
+    triton: FakeTriton, tmp_path: Path
+) -> None:
+    missing = tmp_path / "none"
+    settings = settings_for(triton, tls_certificate=missing, tls_key=missing)
+    with socket.socket() as sock, pytest.raises(ConfigurationError, match="GATEWAY_TLS_CERTIFICATE"):
+        await serve(settings, sockets=[sock], stop=asyncio.Event())

@@ -1,0 +1,95 @@
+"""Four times as many requests as can be answered: as many answers as before, the rest refused at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from embedded.server import TritonServer
+from tests.contract.harness import TOKEN
+from tests.contract.live import gateway_before_real, gateway_process
+from tests.faults.conftest import PATH
+from tests.faults.load import Answer, Book, Target, capacity, load, reference
+from tests.faults.stand_in import stand_in
+from tests.texts import sentences
+
+OVERLOAD_S = float(os.environ.get("OVERLOAD_S", "12"))
+"""Seconds of overload; the full test is 60."""
+STAND_IN_PER_S = 250.0
+QUICK_S = 0.05
+
+
+def percentile(values: list[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+async def overloaded(target: Target, answers: dict[str, Answer], peak_s: float) -> tuple[float, Book, float]:
+    """Peak of answers a second, book of a load of four times as much, seconds of a request after it."""
+    texts = list(answers)
+    await capacity(target, texts, 1)
+    peak = await capacity(target, texts, peak_s)
+    async with load(target, answers, 4 * peak) as book:
+        await asyncio.sleep(OVERLOAD_S)
+    began = time.perf_counter()
+    await reference(target, texts[:1])
+    return peak, book, time.perf_counter() - began
+
+
+def goodput(book: Book) -> float:
+    """Right answers a second, once the queue is full and until the load ends."""
+    warm_s = 2.0
+    return sum(warm_s < good.answered_at_s <= OVERLOAD_S for good in book.good()) / (OVERLOAD_S - warm_s)
+
+
+def report(peak: float, book: Book, first_s: float) -> str:
+    refused = [outcome.latency_s for outcome in book.refused()]
+    shares = ", ".join(
+        f"p{100 * share:g} {1000 * percentile(refused, share):.1f}" for share in (0.5, 0.95, 0.99)
+    )
+    return (
+        f"peak {peak:.0f}/s, goodput {goodput(book):.0f}/s = {goodput(book) / peak:.2f}; "
+        f"{dict(book.statuses())}; "
+        f"refusals in ms: {shares}; first request afterwards {1000 * first_s:.0f} ms"
+    )
+
+
+def test_four_times_the_capacity_costs_no_answer_and_refusals_are_quick(tmp_path: Path) -> None:
+    with (
+        stand_in(STAND_IN_PER_S) as triton,
+        gateway_process(tmp_path / "log", GATEWAY_TRITON_URL=triton, GATEWAY_ACCESS_LOG_SHARE="0") as port,
+    ):
+        target = Target(f"http://127.0.0.1:{port}", TOKEN, PATH)
+        answers = asyncio.run(reference(target, sentences()[:50]))
+        peak, book, first_s = asyncio.run(overloaded(target, answers, 4))
+    told = report(peak, book, first_s)
+    print(told)
+    assert 0.8 * STAND_IN_PER_S < peak < 1.1 * STAND_IN_PER_S
+    assert book.wrong() == [], told
+    assert {refused.code for refused in book.refused()} == {3040}, told
+    assert goodput(book) >= 0.95 * peak, told
+    assert percentile([refused.latency_s for refused in book.refused()], 0.95) <= QUICK_S, told
+    assert first_s < 0.5, told
+
+
+@pytest.mark.skipif(
+    OVERLOAD_S < 30, reason="the stand-in shows the same in less time; OVERLOAD_S=60 runs this"
+)
+def test_four_times_the_capacity_of_the_real_triton_is_answered_rightly(
+    tmp_path: Path, real_triton: TritonServer
+) -> None:
+    """Caller, gateway and model share the cores here, so this measures the gateway among other things."""
+    with gateway_before_real(tmp_path / "log", real_triton, GATEWAY_ACCESS_LOG_SHARE="0") as port:
+        target = Target(f"http://127.0.0.1:{port}", TOKEN, PATH)
+        answers = asyncio.run(reference(target, sentences()[:64]))
+        peak, book, first_s = asyncio.run(overloaded(target, answers, 4))
+    told = report(peak, book, first_s)
+    print(told)
+    assert book.wrong() == [], told
+    assert {refused.code for refused in book.refused()} <= {3040}, told
+    assert goodput(book) >= 0.95 * peak, told
+    assert percentile([refused.latency_s for refused in book.refused()], 0.95) <= QUICK_S, told
+    assert first_s < 1, told

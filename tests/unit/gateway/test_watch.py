@@ -1,0 +1,94 @@
+"""Files that change under a watch."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from gateway.settings import ConfigurationError
+from gateway.watch import FileWatch, follow
+
+
+def looks(watch: FileWatch, count: int = 3) -> list[bool]:
+    return [watch.has_changed() for _ in range(count)]
+
+
+def test_a_rewritten_file_an_exchanged_one_and_one_that_is_gone_are_changes_once_each(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("one")
+    watch = FileWatch([file])
+    assert looks(watch) == [False, False, False]
+    file.write_text("another")
+    assert looks(watch) == [False, True, False]
+    new = tmp_path / "new"
+    new.write_text("another")
+    os.utime(new, ns=(file.stat().st_atime_ns, file.stat().st_mtime_ns))
+    new.replace(file)
+    assert looks(watch) == [False, True, False]
+    file.unlink()
+    assert looks(watch) == [False, True, False]
+
+
+def test_a_file_that_is_still_being_written_is_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    watch = FileWatch([file])
+    with file.open("a") as writing:
+        for number in range(5):
+            writing.write(f"{number}\n")
+            writing.flush()
+            assert not watch.has_changed()
+    assert looks(watch) == [True, False, False]
+
+
+def test_a_link_that_points_elsewhere_is_a_change(tmp_path: Path) -> None:
+    """Kubernetes exchanges a mounted secret so."""
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "tokens").write_text(name)
+    link = tmp_path / "data"
+    link.symlink_to("a")
+    watch = FileWatch([link / "tokens"])
+    link.unlink()
+    link.symlink_to("b")
+    assert looks(watch) == [False, True, False]
+
+
+async def test_what_cannot_be_read_is_one_line_in_the_log_and_the_next_change_is_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("good")
+    read: list[str] = []
+
+    def read_again() -> str:
+        text = file.read_text()
+        if text.startswith("bad"):
+            raise ConfigurationError("Line 1 is bad.")
+        if text.startswith("worse"):
+            raise ZeroDivisionError
+        read.append(text)
+        return "read"
+
+    async def write(text: str) -> None:
+        file.write_text(text)
+        await asyncio.sleep(0.1)
+
+    with caplog.at_level(logging.INFO, "tritonflare"):
+        task = asyncio.create_task(follow(FileWatch([file]), read_again, 0.01))
+        await asyncio.sleep(0.05)
+        for text in ("good 2", "bad", "worse", "good 3"):
+            await write(text)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+    assert read == ["good 2", "good 3"]
+    said = [record.getMessage() for record in caplog.records]
+    assert said[0] == said[3] == "read"
+    assert said[1] == "Line 1 is bad. What was read before stays in force."
+    assert len(said) == 4
