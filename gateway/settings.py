@@ -61,7 +61,7 @@ class Settings(BaseSettings):
         "127.0.0.1:8001",
         min_length=1,
         description="gRPC target of Triton: host:port; of several dns:///name:port, for all addresses of the "
-        "name, or ipv4:host:port,host:port. They take turns, and a call that one cannot take goes to the next.",
+        "name, or ipv4:host:port,host:port. They take turns; a call that one cannot take goes to the next.",
     )
     triton_metadata_key: SecretStr | None = Field(
         None,

@@ -50,7 +50,9 @@ COMPOSE = {
 
 def env_example() -> str:
     """Every variable of the compose files and every setting, commented out, with its help and default."""
-    blocks = ["# Made by `make settings`, do not edit. docker compose reads a copy called .env (docs/docker.md)."]
+    blocks = [
+        "# Made by `make settings`, do not edit. docker compose reads a copy called .env (docs/docker.md)."
+    ]
     for name, (default, text) in COMPOSE.items():
         blocks.append(f"# {text}\n#{name}={default}")
     blocks.append("# Settings of the gateway. Environment variables win.")

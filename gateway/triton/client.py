@@ -13,7 +13,13 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from gateway.domain.backend import RawScores
 from gateway.domain.catalogue import Ensemble, Model
-from gateway.domain.errors import AiError, BackendFailed, DeadlineExceeded, ModelUnavailable
+from gateway.domain.errors import (
+    AiError,
+    BackendFailed,
+    BackendUnavailable,
+    DeadlineExceeded,
+    ModelUnavailable,
+)
 from gateway.triton.errors import mapped_errors
 from gateway.triton.wire import MalformedResponse, infer_request, read_scores
 
@@ -29,17 +35,17 @@ _SERVICE_CONFIG = json.dumps(
                     "initialBackoff": "0.01s",
                     "maxBackoff": "0.1s",
                     "backoffMultiplier": 2,
-                    "retryableStatusCodes": ["UNAVAILABLE"],
+                    "retryableStatusCodes": ["UNAVAILABLE", "NOT_FOUND"],
                 },
             }
         ]
     }
 )
-"""A Triton that is killed or stops answers UNAVAILABLE, and the next attempt goes to the next one in turn.
+"""When a Triton is killed (UNAVAILABLE) or has unloaded the model, the next attempt goes to the next in turn.
 
-Nothing that the gateway asks changes anything, so asking twice does no harm. All attempts share the call's
-deadline; without any Triton they take 0.15 s at most. Five is as many as gRPC allows: while one of two
-stops in order, it takes calls only to refuse them, and each attempt is as likely to meet it again.
+One that stops in order goes on taking calls for seconds and answers NOT_FOUND, to calls for models that the
+catalogue has. Nothing that the gateway asks changes anything, so asking twice does no harm. All attempts
+share the call's deadline; without any Triton they take 0.15 s at most. Five is as many as gRPC allows.
 """
 
 Metadata = tuple[tuple[str, str], ...]
@@ -145,13 +151,16 @@ class TritonClient:
             raise BackendFailed from exc
 
     async def _ready_models(self) -> list[str]:
-        request = service_pb2.RepositoryIndexRequest(ready=True)
+        request = service_pb2.RepositoryIndexRequest()
         with mapped_errors("RepositoryIndex"):
             index = await self._open_stub.RepositoryIndex(
                 request, timeout=self._options.control_timeout_s, metadata=self._metadata
             )
+        if any(entry.state == "UNLOADING" or entry.reason == "unloaded" for entry in index.models):
+            # One that stops lets its models go first; another may well have them still.
+            raise BackendUnavailable
         # A model with two served versions is listed twice.
-        return sorted({entry.name for entry in index.models})
+        return sorted({entry.name for entry in index.models if entry.state == "READY"})
 
     async def _ensemble(self, name: str) -> Ensemble | None:
         request = service_pb2.ModelConfigRequest(name=name)
