@@ -70,8 +70,6 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self.infer_fault: Fault | None = None
         self.index_fault: Fault | None = None
         self.config_fault: Fault | None = None
-        self.stopping = False
-        """Its models are gone from the index already."""
         self.reshape: Callable[[Any], Any] = lambda response: response
         self.requests: list[Any] = []
         self.metadata: list[dict[str, str]] = []
@@ -109,10 +107,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
             await self.index_fault(request, context)
         answer = service_pb2.RepositoryIndexResponse()
         for ensemble in self.ensembles:
-            if self.stopping:
-                answer.models.add(name=ensemble.name, version="1", state="UNAVAILABLE", reason="unloaded")
-            else:
-                answer.models.add(name=ensemble.name, version="1", state="READY")
+            answer.models.add(name=ensemble.name, version="1", state="READY")
         return answer
 
     async def ModelConfig(self, request: Any, context: Any) -> Any:

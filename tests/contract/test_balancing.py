@@ -84,11 +84,21 @@ async def test_an_error_of_the_model_is_not_sent_again(
     assert sum(len(triton.texts) for triton in pair) == 1
 
 
-async def test_one_that_lets_its_models_go_does_not_empty_the_catalogue(
+async def test_one_that_stops_does_not_empty_the_catalogue(
     balanced: Client, pair: tuple[FakeTriton, FakeTriton]
 ) -> None:
-    for triton in pair:
-        triton.stopping = True
+    # As Triton 2.51 answers from SIGTERM to its end.
+    stopping = pair[0]
+    stopping.index_fault = fail(grpc.StatusCode.UNAVAILABLE, "Server not ready")
+    stopping.config_fault = stopping.infer_fault = fail(grpc.StatusCode.NOT_FOUND)
     await asyncio.sleep(0.5)  # several looks at the models
-    assert await statuses(balanced, 5) == {200}
+    assert await statuses(balanced, 20) == {200}
     assert (await balanced.get("/readyz")).status == 200
+
+
+async def test_calls_side_by_side_find_the_one_that_serves(
+    balanced: Client, pair: tuple[FakeTriton, FakeTriton]
+) -> None:
+    pair[0].infer_fault = fail(grpc.StatusCode.NOT_FOUND)
+    answers = await asyncio.gather(*(balanced.run(GOOD) for _ in range(100)))
+    assert {answer.status for answer in answers} == {200}

@@ -31,7 +31,7 @@ def configuration(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 
 def schema() -> Any:
     """The compose specification's schema, as check-jsonschema carries it."""
-    path = files(check_jsonschema).joinpath("builtin_schemas", "vendor", "compose-spec.json")
+    path = files(check_jsonschema).joinpath("builtin_schemas/vendor/compose-spec.json")
     return json.loads(path.read_text(encoding="utf-8"))
 
 

@@ -59,7 +59,8 @@ async def fleet_load(
     texts = list(answers)
 
     async def one(number: int) -> None:
-        text, left, tried = texts[number % len(texts)], loop.time(), []
+        text, left = texts[number % len(texts)], loop.time()
+        tried: list[int] = []
         status, right = 0, False
         while not status and len(tried) < ATTEMPTS:
             gateway = (number + len(tried)) % len(targets)
