@@ -66,7 +66,8 @@ class Settings(BaseSettings):
     triton_url: str = Field(
         "127.0.0.1:8001",
         min_length=1,
-        description="gRPC target of Triton: host:port, or dns:///name:port to balance over all addresses.",
+        description="gRPC target of Triton: host:port; of several dns:///name:port, for all addresses of the "
+        "name, or ipv4:host:port,host:port. They take turns; a call that one cannot take goes to the next.",
     )
     triton_metadata_key: SecretStr | None = Field(
         None,

@@ -21,6 +21,7 @@ STARTS_TRITON = (
     "tests/clients/",
     "tests/contract/test_hostile.py",
     "tests/contract/test_openapi.py",
+    "tests/deploy/test_compose_triton.py",
     "tests/deploy/test_kubernetes_triton.py",
     "tests/embedded/",
     "tests/faults/",
@@ -37,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         folder = item.path.relative_to(TESTS).parts[0]
         item.add_marker(folder)
-        if folder in ("clients", "faults", "loadtest", "triton"):
+        if folder in ("clients", "deploy", "faults", "loadtest", "triton"):
             # The first one pays for exports and the start of the server.
             item.add_marker(pytest.mark.timeout(400))
 

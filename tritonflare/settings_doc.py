@@ -19,9 +19,43 @@ TABLE = Path("docs/settings.md")
 COMPATIBILITY = Path("docs/compatibility.md")
 
 
+COMPOSE = {
+    "COMPOSE_FILE": (
+        "docker-compose.yml",
+        "The files that describe the services; docker-compose.yml:docker-compose.cpu.yml without a GPU.",
+    ),
+    "TRITON_SECRET": ("", "What the gateway shows Triton with every call; any long random word. Required."),
+    "PUBLISH": (
+        "127.0.0.1:8787",
+        "Address and port on this machine; with several gateways a range such as 127.0.0.1:8787-8788.",
+    ),
+    "REPLICAS_GATEWAY": ("1", "Gateways; each takes a port of PUBLISH."),
+    "REPLICAS_TRITON": ("1", "Tritons; the gateways share their calls among them."),
+    "EXPORT_SOURCE": (
+        "checkpoints/minilm-sst2",
+        "What is served: a folder below `checkpoints/`, which is CHECKPOINTS, or a hub id such as org/name.",
+    ),
+    "EXPORT_TARGET": ("tensorrt", "tensorrt or onnxruntime; with docker-compose.cpu.yml always cpu."),
+    "CHECKPOINTS": ("./checkpoints", "Folder of your own checkpoints."),
+    "HF_TOKEN": ("", "Token for the hub, if EXPORT_SOURCE is one of its ids and not public."),
+    "HF_ENDPOINT": ("", "Address of another hub."),
+    "LOADTEST_HOST": ("http://gateway:8787", "What the profile loadtest asks (docs/loadtest.md)."),
+    "LOADTEST_TOKEN": ("", "The token that it shows."),
+    "LOADTEST_WORKERS": ("2", "Processes that send."),
+    "LOADTEST_LOAD": ("0.7", "Load as a share of what the server can do."),
+    "LOADTEST_DURATION": ("60s", "How long it sends."),
+}
+"""Variables of the compose files that are no settings of the gateway: default and help."""
+
+
 def env_example() -> str:
-    """Every setting, commented out, with its help and default."""
-    blocks = ["# Settings of the gateway; made by `make settings`, do not edit. Environment variables win."]
+    """Every variable of the compose files and every setting, commented out, with its help and default."""
+    blocks = [
+        "# Made by `make settings`, do not edit. docker compose reads a copy called .env (docs/docker.md)."
+    ]
+    for name, (default, text) in COMPOSE.items():
+        blocks.append(f"# {text}\n#{name}={default}")
+    blocks.append("# Settings of the gateway. Environment variables win.")
     for name, field in _fields():
         blocks.append(f"# {field.description}\n#{name}={_default(field)}")
     return "\n\n".join(blocks) + "\n"

@@ -1,0 +1,198 @@
+"""The compose files: the specification's schema, what an engine makes of them, how they are hardened."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import check_jsonschema
+import jsonschema_rs
+import pytest
+
+from tritonflare.settings_doc import COMPOSE, env_example
+
+from .compose import BASE, CPU, ROOT, SECRET, merged, raw
+
+ONE_SHOT = ("export", "plans", "loadtest", "loadtest-worker")
+LOOPBACK = "127.0.0.1:"
+
+
+@pytest.fixture(scope="module", params=["gpu", "cpu"])
+def configuration(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Both ways to deploy, merged."""
+    overrides = [CPU] if request.param == "cpu" else []
+    return merged(tmp_path_factory.mktemp("compose"), BASE, *overrides, TRITON_SECRET=SECRET)
+
+
+def schema() -> Any:
+    """The compose specification's schema, as check-jsonschema carries it."""
+    path = files(check_jsonschema).joinpath("builtin_schemas/vendor/compose-spec.json")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def problems(document: Any) -> list[str]:
+    return [
+        f"{error.instance_path}: {error.message}"
+        for error in jsonschema_rs.validator_for(schema()).iter_errors(document)
+    ]
+
+
+def services(configuration: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    yield from configuration["services"].items()
+
+
+@pytest.mark.parametrize("file", [BASE, CPU], ids=lambda file: file.name)
+def test_a_compose_file_is_valid(file: Path) -> None:
+    assert problems(raw(file)) == []
+
+
+def test_the_merged_files_are_valid(configuration: dict[str, Any]) -> None:
+    assert problems(configuration) == []
+
+
+def test_the_schema_refuses_what_is_none() -> None:
+    assert problems({"services": {"triton": {"imagine": "x"}}})
+
+
+def test_without_a_secret_nothing_starts(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=re.escape("docs/docker.md")):
+        merged(tmp_path, BASE)
+
+
+def test_no_service_can_do_more_than_it_must(configuration: dict[str, Any]) -> None:
+    for name, service in services(configuration):
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert "cap_add" not in service, name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert re.fullmatch(r"[1-9]\d*:\d+", service["user"]), name
+        assert not service.get("privileged"), name
+
+
+def test_images_are_pinned_and_nobody_elses_of_our_name_is_pulled(configuration: dict[str, Any]) -> None:
+    for name, service in services(configuration):
+        tag = service["image"].rpartition(":")[2]
+        assert re.fullmatch(r"v?\d+\.\d+\.\d+", tag), name
+        if "build" in service:
+            assert service["pull_policy"] == "build", name
+            assert (ROOT / service["build"]["dockerfile"]).is_file(), name
+
+
+def test_only_the_gateway_is_published_and_by_default_on_loopback(configuration: dict[str, Any]) -> None:
+    published = {name: service["ports"] for name, service in services(configuration) if "ports" in service}
+    assert set(published) == {"gateway", "grafana"}
+    assert configuration["services"]["grafana"]["profiles"] == ["monitoring"]
+    assert all(port.startswith(LOOPBACK) for ports in published.values() for port in ports)
+
+
+def test_triton_is_reached_by_gateway_and_prometheus_alone(configuration: dict[str, Any]) -> None:
+    assert configuration["services"]["triton"]["networks"] == ["inference"]
+    assert configuration["networks"]["inference"] == {"internal": True}
+    on_it = {name for name, service in services(configuration) if "inference" in service.get("networks", [])}
+    assert on_it == {"triton", "gateway", "prometheus"}
+
+
+def test_a_name_leads_to_each_container_by_one_network_only(configuration: dict[str, Any]) -> None:
+    # The engine's DNS would otherwise give two addresses of each Triton, and balance between the same two.
+    shared = {"gateway": "triton", "prometheus": "triton", "grafana": "prometheus", "loadtest": "gateway"}
+    for one, other in shared.items():
+        both = set(configuration["services"][one]["networks"]) & set(
+            configuration["services"][other]["networks"]
+        )
+        assert len(both) == 1, (one, other)
+
+
+def test_only_what_computes_on_a_gpu_asks_for_one_and_nothing_does_on_a_cpu_host(
+    configuration: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
+    asking = {
+        name for name, service in services(configuration) if (service.get("deploy") or {}).get("resources")
+    }
+    on_gpu = "gpu" in request.node.callspec.id
+    assert asking == ({"plans", "triton"} if on_gpu else set())
+    target = "tensorrt" if on_gpu else "cpu"
+    assert f"--target={target}" in configuration["services"]["export"]["command"]
+
+
+def test_services_start_in_the_order_in_which_they_need_each_other(configuration: dict[str, Any]) -> None:
+    needs = {name: dict(service.get("depends_on", {})) for name, service in services(configuration)}
+    assert needs["plans"] == {"export": {"condition": "service_completed_successfully"}}
+    ended_well = {"condition": "service_completed_successfully"}
+    assert needs["triton"] == {"export": ended_well, "plans": ended_well}
+    assert set(needs["gateway"]) == {"triton"}
+
+
+def test_what_runs_for_ever_is_watched_and_started_again(configuration: dict[str, Any]) -> None:
+    for name, service in services(configuration):
+        if name in ONE_SHOT:
+            assert service["restart"] == "no"
+        else:
+            assert service["restart"] == "unless-stopped"
+            assert service["healthcheck"]["test"][0] == "CMD"
+
+
+def test_triton_has_longer_to_stop_than_it_takes(configuration: dict[str, Any]) -> None:
+    triton = configuration["services"]["triton"]
+    timeout = next(flag for flag in triton["command"] if flag.startswith("--exit-timeout-secs="))
+    assert int(triton["stop_grace_period"].removesuffix("s")) >= int(timeout.partition("=")[2]) + 5
+
+
+def test_the_gateway_has_longer_to_stop_than_it_takes(configuration: dict[str, Any]) -> None:
+    from gateway.settings import Settings
+
+    fields = Settings.model_fields
+    takes = fields["shutdown_delay_s"].default + fields["drain_timeout_s"].default
+    assert int(configuration["services"]["gateway"]["stop_grace_period"].removesuffix("s")) >= takes + 5
+
+
+def test_the_exporter_gets_the_folder_above_the_repository_and_triton_cannot_write_it(
+    configuration: dict[str, Any],
+) -> None:
+    named = configuration["services"]
+    assert "models:/models" in named["export"]["volumes"]
+    assert "--repository=/models/repository" in named["export"]["command"]
+    assert "--model-repository=/models/repository" in named["triton"]["command"]
+    assert named["triton"]["volumes"] == ["models:/models:ro"]
+
+
+def test_every_variable_of_the_compose_files_is_in_the_example_and_the_other_way_round() -> None:
+    text = BASE.read_text() + CPU.read_text()
+    used = dict(re.findall(r"\$\{(\w+)(?::-([^}]*)|:\?[^}]*)?\}", text))
+    passed = set(raw(BASE)["services"]["export"]["environment"])
+    assert set(used) | passed | {"COMPOSE_FILE"} == set(COMPOSE)
+    assert {name: default for name, default in used.items() if default} == {
+        name: COMPOSE[name][0] for name in used if COMPOSE[name][0]
+    }
+    assert (ROOT / ".env.example").read_text() == env_example()
+
+
+def test_the_example_with_everything_switched_on_is_a_valid_configuration(tmp_path: Path) -> None:
+    lines = [line[1:] for line in env_example().splitlines() if re.match(r"#[A-Z_]+=.", line)]
+    values = dict(line.split("=", 1) for line in lines)
+    assert problems(merged(tmp_path, BASE, CPU, **values, TRITON_SECRET=SECRET)) == []
+
+
+@pytest.mark.parametrize(("options", "files_named"), [([], 1), (["--cpu"], 2)])
+def test_the_script_writes_secrets_that_are_new_private_and_never_overwritten(
+    tmp_path: Path, options: list[str], files_named: int
+) -> None:
+    command = ["sh", str(ROOT / "docker/env.sh"), *options]
+    written = []
+    for number in range(2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        found = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+        env = folder / ".env"
+        values = dict(line.split("=", 1) for line in env.read_text().splitlines())
+        assert env.stat().st_mode & 0o777 == 0o600
+        assert len(values["COMPOSE_FILE"].split(":")) == files_named
+        assert values["GATEWAY_API_TOKENS"] == f"*:{values['LOADTEST_TOKEN']}"
+        assert values["TRITON_SECRET"] not in found.stdout
+        assert subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode == 1
+        written.append(values)
+    assert len({values[name] for values in written for name in ("TRITON_SECRET", "LOADTEST_TOKEN")}) == 4

@@ -1,0 +1,139 @@
+"""What the compose files start, started here: Triton and gateway with their health checks, export, plans."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from health import Unhealthy, check
+
+from embedded import host
+from embedded.server import environment
+from tests.triton.server import TOKEN, finished, running
+
+from .compose import BASE, CPU, ROOT, SECRET, interpolated, raw, triton_command
+from .serving import ServingImage, free_port
+
+MODEL = "@cf/huggingface/distilbert-sst-2-int8"
+
+
+@pytest.fixture(scope="module")
+def triton() -> Iterator[ServingImage]:
+    with ServingImage() as serving:
+        yield serving
+
+
+def service(name: str, file: Path = BASE) -> dict[str, Any]:
+    found: dict[str, Any] = raw(file)["services"][name]
+    return found
+
+
+def test_triton_2_51_knows_every_flag() -> None:
+    program = host.wheel_folder() / "bin" / "tritonserver"
+    found = subprocess.run(
+        [program, "--help"], env=environment(), capture_output=True, text=True, check=False
+    )
+    known = set(re.findall(r"--[a-z0-9-]+", found.stdout + found.stderr))
+    assert {flag.partition("=")[0] for flag in triton_command()[1:]} <= known
+
+
+def test_the_health_check_of_triton_classifies(triton: ServingImage) -> None:
+    program, script = service("triton")["healthcheck"]["test"][1:]
+    assert (program, Path(script).parent) == ("python3", Path("/opt/tritonflare"))
+    command = [sys.executable, "-I", str(ROOT / "docker/triton" / Path(script).name)]
+    found = subprocess.run(
+        [*command, f"--url=http://127.0.0.1:{triton.http}"], capture_output=True, text=True, check=False
+    )
+    assert (found.returncode, found.stdout) == (0, "healthy: 1 ensembles answered\n")
+
+
+def test_the_health_check_fails_where_nobody_listens() -> None:
+    command = [sys.executable, str(ROOT / "docker/triton/health.py"), f"--url=http://127.0.0.1:{free_port()}"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 1
+    assert found.stdout.startswith("unhealthy: ")
+    assert "Traceback" not in found.stderr
+
+
+def test_a_server_without_models_is_not_healthy(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    with ServingImage(repository=tmp_path / "models") as empty, pytest.raises(Unhealthy, match="no ensemble"):
+        _until_http(empty)
+
+
+def _until_http(serving: ServingImage) -> None:
+    """Check until there is an answer: HTTP listens a little after gRPC."""
+    for _ in range(100):
+        try:
+            check(f"http://127.0.0.1:{serving.http}", 3)
+        except urllib.error.URLError:
+            continue
+
+
+def test_metrics_are_where_prometheus_looks(triton: ServingImage) -> None:
+    assert "--metrics-port=8002" in triton_command()
+    with urllib.request.urlopen(f"http://127.0.0.1:{triton.metrics}/metrics", timeout=5) as metrics:
+        assert b"nv_inference_request_success" in metrics.read()
+
+
+def test_the_gateway_of_the_compose_file_serves_before_this_triton(triton: ServingImage) -> None:
+    described = service("gateway")
+    settings = described["environment"]
+    assert settings["GATEWAY_TRITON_URL"] == "dns:///triton:8001"
+    settings |= {
+        "GATEWAY_HOST": "127.0.0.1",
+        "GATEWAY_PORT": "0",
+        # The same resolver and balancer; the name is one that every host has.
+        "GATEWAY_TRITON_URL": f"dns:///localhost:{triton.grpc}",
+        "GATEWAY_API_TOKENS": f"*:{TOKEN}",
+    }
+    values = interpolated(list(settings.values()), {"TRITON_SECRET": SECRET})
+    with running(*described["command"], **dict(zip(settings, values, strict=True))) as gateway:
+        program, *arguments = described["healthcheck"]["test"][1:]
+        port = gateway.url.rpartition(":")[2]
+        probe = [sys.executable, *(argument.replace("8787", port) for argument in arguments)]
+        assert program == "python"
+        assert subprocess.run(probe, check=False).returncode == 0
+        url = f"{gateway.url}/client/v4/accounts/me/ai/run/{MODEL}"
+        request = urllib.request.Request(url, b'{"text":"good"}', {"Authorization": f"Bearer {TOKEN}"})
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            assert answer.status == 200
+    failed = subprocess.run(probe, capture_output=True, check=False)
+    assert failed.returncode == 1
+
+
+@pytest.mark.parametrize("file", [BASE, CPU], ids=["gpu", "cpu"])
+def test_export_and_plans_leave_a_repository_that_triton_can_read(tmp_path: Path, file: Path) -> None:
+    models, plans = tmp_path / "models", tmp_path / "plans"
+    models.mkdir()
+    plans.mkdir()
+    status, output = finished(*command_of_export(file, models), cwd=ROOT, timeout=300)
+    assert status == 0, output
+    program, script, *options = service("plans")["command"]
+    assert (program, Path(script).name) == ("python3", "build_plans.py")
+    options = [text.replace("/models", str(models)).replace("/plans", str(plans)) for text in options]
+    command = [sys.executable, str(ROOT / "docker/triton" / Path(script).name), *options]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert "No TensorRT plan is built" in found.stdout
+    assert (plans / "summary.json").is_file()
+    backends = {config.read_text().rpartition('backend: "')[2][:6] for config in models.rglob("config.pbtxt")}
+    assert ("onnxru" in backends) == (file == BASE)
+    # The same again changes nothing, as `docker compose up` does it each time.
+    before = sorted(path.relative_to(models) for path in (models / "repository").rglob("*"))
+    assert finished(*command_of_export(file, models), cwd=ROOT, timeout=300)[0] == 0
+    assert sorted(path.relative_to(models) for path in (models / "repository").rglob("*")) == before
+
+
+def command_of_export(file: Path, models: Path) -> list[str]:
+    """The export's command line with this folder as its volume."""
+    variables = {"EXPORT_SOURCE": "checkpoints/minilm-sst2", "EXPORT_TARGET": "tensorrt"}
+    command = interpolated(service("export", file)["command"], variables)
+    return [argument.replace("/models", str(models)) for argument in command]
