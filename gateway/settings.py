@@ -10,10 +10,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from gateway.loopback import is_loopback
+from gateway.targets import targets
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(gt=0)]
@@ -67,7 +68,8 @@ class Settings(BaseSettings):
         "127.0.0.1:8001",
         min_length=1,
         description="gRPC target of Triton: host:port; of several dns:///name:port, for all addresses of the "
-        "name, or ipv4:host:port,host:port. They take turns; a call that one cannot take goes to the next.",
+        "name, or ipv4:10.0.0.1:8001,10.0.0.2:8001. They take turns; a call that one cannot take goes to the "
+        "next.",
     )
     triton_metadata_key: SecretStr | None = Field(
         None,
@@ -199,6 +201,17 @@ class Settings(BaseSettings):
         description="Share of the requests without a traceparent that are traced; for the others, the "
         "caller has decided. Only with otlp_endpoint.",
     )
+
+    @field_validator("triton_url")
+    @classmethod
+    def _check_target(cls, url: str) -> str:
+        try:
+            targets(url)
+        except ValueError as exc:
+            raise ValueError(
+                "must be host:port, dns:///name:port, or several addresses with commas between"
+            ) from exc
+        return url
 
     @model_validator(mode="after")
     def _check_limits_against_each_other(self) -> Settings:

@@ -65,6 +65,8 @@ def test_secrets_show_up_neither_in_repr_nor_in_errors(monkeypatch: pytest.Monke
         ({"workers": 0}, "GATEWAY_WORKERS: Input should be greater than 0"),
         ({"retry_interval_s": 6}, "retry_interval_s must not exceed refresh_interval_s"),
         ({"canary_max_age_s": 9}, "canary_max_age_s must exceed refresh_interval_s"),
+        ({"triton_url": "http://triton:8001"}, "GATEWAY_TRITON_URL: must be host:port, dns:///name:port, or"),
+        ({"triton_url": "triton"}, "GATEWAY_TRITON_URL: must be host:port"),
         ({"triton_metadata_key": "secret"}, "triton_metadata_key must be of the form name=secret"),
         ({"triton_metadata_key": "na me=secret"}, "triton_metadata_key must be of the form name=secret"),
         ({"triton_metadata_key": "name="}, "triton_metadata_key must be of the form name=secret"),
