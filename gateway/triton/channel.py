@@ -7,44 +7,26 @@ short back-off when it is lost; a call goes to the next one that is there.
 from __future__ import annotations
 
 import asyncio
-import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import grpc
 
+from gateway.targets import Address, authority, targets
 from gateway.triton.frames import Header, header_block
 from gateway.triton.http2 import CallFailed, Connection
 
-Address = tuple[str, int]
-
 CONNECT_TIMEOUT_S = 1.0
-"""Time for a connection to come about and for the server to greet."""
+"""Time for a connection to come about; whoever waits for a server that has not greeted by then is told."""
+GREET_TIMEOUT_S = 3.0
+"""Time for the server to greet once it is connected: it may be very busy."""
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 0.5
 """Triton is near: its return must show at once, so pauses between attempts stay well below a second."""
+_ELSEWHERE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND)
+"""A server is away, or unloads its models: one that stops in order answers NOT_FOUND for seconds."""
 RESOLVE_S = 5.0
 """Pause between two looks at the addresses behind a name: new ones get calls after that time."""
-_PREFIX = re.compile(r"(?:dns:(?://[^/]*)?/*|ipv4:|ipv6:)")
-
-
-def targets(url: str) -> list[Address]:
-    """Split a gRPC target into hosts and ports.
-
-    Args:
-        url: ``host:port``, ``dns:///host:port``, or several of them behind each other with commas
-            between (``ipv4:10.0.0.1:8001,10.0.0.2:8001``).
-
-    Raises:
-        ValueError: it is none of these.
-    """
-    found = []
-    for part in _PREFIX.sub("", url, count=1).split(","):
-        host, _, port = part.strip().rpartition(":")
-        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-            raise ValueError("not of the form host:port")
-        found.append((host.removeprefix("[").removesuffix("]"), int(port)))
-    return found
 
 
 def _encoded(metadata: Sequence[tuple[str, str]]) -> list[Header]:
@@ -52,67 +34,93 @@ def _encoded(metadata: Sequence[tuple[str, str]]) -> list[Header]:
 
 
 class _Line:
-    """One address: its connection, made again and again until `end`."""
+    """One address: its connection, made again and again until `end`.
 
-    def __init__(self, address: Address, max_message_bytes: int, changed: asyncio.Event) -> None:
+    Args:
+        address: the address.
+        max_message_bytes: largest message to take.
+        opened: where every connection is as long as it is open.
+        changed: called when a call that waits should look again.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        max_message_bytes: int,
+        opened: set[Connection],
+        changed: Callable[[], None],
+    ) -> None:
         self._address = address
         self._max_message_bytes = max_message_bytes
+        self._opened = opened
         self._changed = changed
+        self._turn = asyncio.Event()
+        self._ended = False
         self.connection: Connection | None = None
         self.failed = False
-        """The last attempt to connect did not succeed."""
+        """The last attempt to connect did not succeed, or takes long."""
         self.task = asyncio.create_task(self._keep())
 
     def end(self) -> None:
         """Give the address up; calls under way go on."""
+        self._ended = True  # wait_for may swallow the cancellation
         self.task.cancel()
         if self.connection is not None:
             self.connection.leave()
 
     async def _keep(self) -> None:
+        loop = asyncio.get_running_loop()
         pause_s = FIRST_PAUSE_S
-        while True:
+        while not self._ended:
+            began = loop.time()
             if await self._connect():
+                # A server that greets and leaves must not keep us busy.
+                await asyncio.sleep(began + FIRST_PAUSE_S - loop.time())
                 pause_s = FIRST_PAUSE_S
             else:
-                self.failed = True
-                self._changed.set()
+                self._fail()
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     async def _connect(self) -> bool:
-        """Be connected until the server leaves; tell whether it greeted at all."""
+        """Be connected until either side leaves; tell whether the server greeted at all."""
         loop = asyncio.get_running_loop()
-        turn = asyncio.Event()
-
-        def changed() -> None:
-            turn.set()
-            self._changed.set()
-
-        connection = Connection(self._max_message_bytes, changed)
+        connection = Connection(self._max_message_bytes, self._told)
+        late = [loop.call_later(CONNECT_TIMEOUT_S, self._fail)]
         try:
-            await asyncio.wait_for(self._greet(loop, connection, turn), CONNECT_TIMEOUT_S)
+            await asyncio.wait_for(
+                loop.create_connection(lambda: connection, *self._address), CONNECT_TIMEOUT_S
+            )
+            self._opened.add(connection)
+            connection.closed.add_done_callback(lambda _: self._opened.discard(connection))
+            late.append(loop.call_later(GREET_TIMEOUT_S, connection.abort))
+            await self._until(lambda: connection.usable or connection.closed.done())
         except (OSError, asyncio.TimeoutError):
             return False
         finally:
-            if not connection.usable:
+            for timer in late:
+                timer.cancel()
+            if self._ended or not connection.usable:
                 connection.abort()
+        if not connection.usable:
+            return False
         self.connection, self.failed = connection, False
-        self._changed.set()
-        while connection.usable:
-            turn.clear()
-            await turn.wait()
+        self._changed()
+        await self._until(lambda: not connection.usable)
         return True
 
-    async def _greet(
-        self, loop: asyncio.AbstractEventLoop, connection: Connection, turn: asyncio.Event
-    ) -> None:
-        await loop.create_connection(lambda: connection, *self._address)
-        while not connection.usable:
-            if connection.closed.done():
-                raise ConnectionError("closed before it greeted")
-            turn.clear()
-            await turn.wait()
+    async def _until(self, met: Callable[[], bool]) -> None:
+        while not (met() or self._ended):
+            self._turn.clear()
+            await self._turn.wait()
+
+    def _told(self) -> None:
+        self._turn.set()
+        self._changed()
+
+    def _fail(self) -> None:
+        self.failed = True
+        self._changed()
 
 
 class Channel:
@@ -125,46 +133,56 @@ class Channel:
     """
 
     def __init__(self, url: str, max_message_bytes: int, metadata: Sequence[tuple[str, str]] = ()) -> None:
-        self._url = url
         self._targets = targets(url)
         self._max_message_bytes = max_message_bytes
         self._metadata = _encoded(metadata)
         self._heads: dict[str, bytes] = {}
+        self._found: dict[Address, list[Address]] = {}
+        """What the last look-up that succeeded found for each of the targets."""
+        self._unseen = set(self._targets)
+        """Targets whose first look-up is not over."""
         self._lines: dict[Address, _Line] = {}
+        self._opened: set[Connection] = set()
+        """All that are open, also those that only finish their calls."""
         self._turn = 0
-        self._changed = asyncio.Event()
-        self._resolver: asyncio.Task[None] | None = None
-        self._unresolved = False
-        """The last look found no address at all."""
+        self._waiters: dict[asyncio.Future[None], None] = {}
+        self._resolvers: list[asyncio.Task[None]] = []
+        self._ended = False
 
     async def open(self) -> None:
         """Begin to connect; calls wait until the first attempts have shown whether somebody is there."""
-        self._resolver = asyncio.create_task(self._resolve())
+        self._resolvers = [asyncio.create_task(self._resolve(target)) for target in self._targets]
 
     async def close(self) -> None:
-        """Close all connections at once; calls under way fail."""
-        await self._end()
-        for line in self._lines.values():
-            if line.connection is not None:
-                line.connection.abort()
-        self._lines = {}
+        """Close all connections at once; calls under way fail with UNAVAILABLE."""
+        self._end()
+        for connection in tuple(self._opened):
+            connection.abort()
+        await self._gone()
 
     async def drain(self) -> None:
-        """Begin no more calls, and close when those under way have ended."""
-        await self._end()
-        for line in self._lines.values():
-            if line.connection is not None:
-                await line.connection.closed
-        self._lines = {}
+        """Begin no more calls, and return when those under way have ended.
 
-    async def _end(self) -> None:
-        tasks = [line.task for line in self._lines.values()]
-        if self._resolver is not None:
-            self._resolver.cancel()
-            tasks.append(self._resolver)
+        Calls that still wait for a connection fail with UNAVAILABLE, so that they can go elsewhere.
+        Cancelled, it leaves those under way alone: they go on, and their connections close after them.
+        """
+        self._end()
+        await self._gone()
+
+    def _end(self) -> None:
+        self._ended = True
+        for resolver in self._resolvers:
+            resolver.cancel()
         for line in self._lines.values():
             line.end()
+        self._wake()
+
+    async def _gone(self) -> None:
+        tasks = [*self._resolvers, *(line.task for line in self._lines.values())]
         await asyncio.gather(*tasks, return_exceptions=True)
+        closed = [connection.closed for connection in self._opened]
+        if closed:
+            await asyncio.wait(closed)
 
     async def unary(
         self, method: str, message: bytes, timeout_s: float, metadata: Sequence[tuple[str, str]] = ()
@@ -177,30 +195,44 @@ class Channel:
             timeout_s: seconds for everything, connecting included.
             metadata: headers of this call alone.
 
+        What one server cannot take goes to the next, once to each: nothing that is asked here changes
+        anything, so asking twice does no harm.
+
         Raises:
-            CallFailed: with the status; UNAVAILABLE while nobody is there.
+            CallFailed: with the status; UNAVAILABLE while nobody is there, and when the connection was lost
+                or the server refused the call. Whoever calls again then gets another connection.
         """
-        connection = self._pick()
-        if connection is None:
-            loop = asyncio.get_running_loop()
-            ends = loop.time() + timeout_s
-            connection = await self._wait(ends)
-            timeout_s = ends - loop.time()
+        if len(message) > self._max_message_bytes:
+            raise CallFailed(grpc.StatusCode.RESOURCE_EXHAUSTED)
         head = self._heads.get(method)
         if head is None:
             head = self._heads[method] = self._head(method)
         if metadata:
             head += header_block(_encoded(metadata))
-        return await connection.call(head, message, timeout_s)
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + timeout_s
+        tried: list[Connection] = []
+        connection = self._pick() or await self._wait(ends)
+        while True:
+            try:
+                return await connection.call(head, message, ends - loop.time())
+            except CallFailed as failure:
+                tried.append(connection)
+                another = self._pick(tried) if failure.code in _ELSEWHERE else None
+                if another is None:
+                    raise
+                connection = another
+            finally:
+                if self._waiters:
+                    self._wake()  # there may be room again
 
     def _head(self, method: str) -> bytes:
-        host, port = self._targets[0]
         return header_block(
             [
                 (b":method", b"POST"),
                 (b":scheme", b"http"),
                 (b":path", method.encode()),
-                (b":authority", f"{host}:{port}".encode()),
+                (b":authority", authority(self._targets[0]).encode()),
                 (b"content-type", b"application/grpc"),
                 (b"te", b"trailers"),
                 (b"user-agent", b"tritonflare"),
@@ -208,12 +240,12 @@ class Channel:
             ]
         )
 
-    def _pick(self) -> Connection | None:
+    def _pick(self, tried: Sequence[Connection] = ()) -> Connection | None:
         """The next connection that has room."""
         lines = tuple(self._lines.values())
         for offset in range(len(lines)):
             connection = lines[(self._turn + offset) % len(lines)].connection
-            if connection is not None and connection.has_room:
+            if connection is not None and connection.has_room and connection not in tried:
                 self._turn += offset + 1
                 return connection
         return None
@@ -224,37 +256,51 @@ class Channel:
             connection = self._pick()
             if connection is not None:
                 return connection
-            lines = self._lines.values()
-            if all(line.failed for line in lines) and (lines or self._unresolved):
+            nobody = not self._unseen and all(line.failed for line in self._lines.values())
+            if self._ended or nobody:
                 raise CallFailed(grpc.StatusCode.UNAVAILABLE)
-            self._changed.clear()
+            if loop.time() >= ends:
+                raise CallFailed(grpc.StatusCode.DEADLINE_EXCEEDED)
+            waiter: asyncio.Future[None] = loop.create_future()
+            self._waiters[waiter] = None
+            timer = loop.call_at(ends, _wake, (waiter,))
             try:
-                await asyncio.wait_for(self._changed.wait(), ends - loop.time())
-            except asyncio.TimeoutError:
-                raise CallFailed(grpc.StatusCode.DEADLINE_EXCEEDED) from None
+                await waiter
+            finally:
+                timer.cancel()
+                del self._waiters[waiter]
 
-    async def _resolve(self) -> None:
-        """Keep one line for each address behind the target; while names cannot be resolved, the old ones."""
+    def _wake(self) -> None:
+        """Have the calls that wait for a connection look again, in their order."""
+        _wake(self._waiters)
+
+    async def _resolve(self, target: Address) -> None:
+        """Keep one line for each address behind the target; while it cannot be resolved, the old ones."""
         loop = asyncio.get_running_loop()
+        host, port = target
         while True:
-            found: dict[Address, None] = {}
-            known = True
-            for host, port in self._targets:
-                try:
-                    infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-                except OSError:
-                    known = False
-                    continue
-                found.update({(str(info[4][0]), port): None for info in infos})
-            self._unresolved = not found
-            if known:
-                self._connect_to(found)
-            self._changed.set()
-            await asyncio.sleep(RESOLVE_S if found else FIRST_PAUSE_S)
+            try:
+                infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                self._found[target] = [(str(info[4][0]), port) for info in infos]
+            except (OSError, UnicodeError):
+                pass  # what was found before stays
+            self._unseen.discard(target)
+            self._connect_to({address: None for found in self._found.values() for address in found})
+            self._wake()
+            looked = loop.time()
+            await asyncio.sleep(LONGEST_PAUSE_S)
+            while loop.time() < looked + RESOLVE_S and not all(line.failed for line in self._lines.values()):
+                await asyncio.sleep(LONGEST_PAUSE_S)
 
     def _connect_to(self, addresses: dict[Address, None]) -> None:
         for address in self._lines.keys() - addresses.keys():
             self._lines.pop(address).end()
         for address in addresses:
             if address not in self._lines:
-                self._lines[address] = _Line(address, self._max_message_bytes, self._changed)
+                self._lines[address] = _Line(address, self._max_message_bytes, self._opened, self._wake)
+
+
+def _wake(waiters: Iterable[asyncio.Future[None]]) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)

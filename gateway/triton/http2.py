@@ -9,6 +9,7 @@ no server push, no compression, no streams of messages.
 from __future__ import annotations
 
 import asyncio
+import math
 import struct
 from collections.abc import Callable
 from typing import cast
@@ -20,10 +21,11 @@ from gateway.triton.frames import (
     FRAME_BYTES,
     LARGEST_STREAM,
     LARGEST_WINDOW,
-    MAX_HEAD_BYTES,
+    NO_TABLE,
     PREFACE,
     Blocks,
     Flag,
+    Frames,
     Kind,
     ProtocolError,
     Reason,
@@ -37,7 +39,8 @@ from gateway.triton.frames import (
 )
 
 QUIET_S = 30.0
-"""A connection with calls on which nothing came for so long is asked whether it is alive."""
+"""A connection on which nothing came for so long since a call began is asked whether it is alive. Calls
+that are over by then count too: a server may be gone without a word, and every call run out of time."""
 PING_TIMEOUT_S = 5.0
 _TOP_UP_BYTES = 2**24
 """After so many received bytes the connection's window is filled up again."""
@@ -62,16 +65,21 @@ class CallFailed(Exception):
 
 
 class _Call:
-    """One stream: what is still to be sent, what came, and the future of its answer."""
+    """One stream: what is to be sent and how much of it is, what came, and the future of its answer."""
 
-    __slots__ = ("answer", "headers", "received", "rest", "stream", "window")
+    __slots__ = ("answer", "ends", "headers", "message", "parts", "received", "sent", "stream", "window")
 
-    def __init__(self, stream: int, rest: bytes, window: int, answer: asyncio.Future[bytes]) -> None:
+    def __init__(
+        self, stream: int, message: bytes, window: int, ends: float, answer: asyncio.Future[bytes]
+    ) -> None:
         self.stream = stream
-        self.rest = rest
+        self.message = message
+        self.sent = 0
         self.window = window
+        self.ends = ends
         self.answer = answer
-        self.received = b""
+        self.parts: list[bytes] = []
+        self.received = 0
         self.headers: dict[bytes, bytes] = {}
 
     def fail(self, code: grpc.StatusCode) -> None:
@@ -84,12 +92,15 @@ class _Call:
         if status is None:
             http = self.headers.get(b":status", b"200")
             self.fail(_OF_HTTP.get(http, grpc.StatusCode.UNKNOWN))
-        elif status != b"0":
+            return
+        if status != b"0":
             self.fail(_CODES.get(status, grpc.StatusCode.UNKNOWN))
-        elif len(self.received) < 5 or self.received[:5] != _prefix(len(self.received) - 5):
+            return
+        received = b"".join(self.parts)
+        if len(received) < 5 or received[:5] != _prefix(len(received) - 5):
             self.fail(grpc.StatusCode.INTERNAL)
         elif not self.answer.done():
-            self.answer.set_result(self.received[5:])
+            self.answer.set_result(received[5:])
 
 
 def _prefix(size: int) -> bytes:
@@ -102,7 +113,8 @@ class Connection(asyncio.Protocol):
 
     Args:
         max_message_bytes: largest message to take.
-        changed: called when the connection becomes usable, stops being so, or has room again.
+        changed: called when the connection becomes usable or stops being so, and when the server has
+            changed its settings.
     """
 
     def __init__(self, max_message_bytes: int, changed: Callable[[], None]) -> None:
@@ -111,13 +123,11 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._blocks = Blocks()
-        self._buffer = b""
+        self._frames = Frames()
         self._calls: dict[int, _Call] = {}
         self._blocked: dict[int, _Call] = {}
         """Calls whose message waits for the server to open a window."""
         self._next_stream = 1
-        self._open_block: tuple[int, int, bytes] | None = None
-        """Flags, stream and what came so far of a header block in several frames."""
         self._greeted = False
         self._leaving = False
         self._lost = False
@@ -126,7 +136,10 @@ class Connection(asyncio.Protocol):
         self._frame_bytes = FRAME_BYTES
         self._max_streams = LARGEST_STREAM
         self._unreported = 0
-        self._heard = 0.0
+        self._waits_since: float | None = None
+        """When a call began, or something came within one, and nothing has come ever since."""
+        self._asked = False
+        """A PING is not answered yet."""
         self._look: asyncio.TimerHandle | None = None
         self.closed: asyncio.Future[None] = self._loop.create_future()
         self._takers = {
@@ -138,13 +151,12 @@ class Connection(asyncio.Protocol):
             Kind.PING: self._take_ping,
             Kind.GOAWAY: self._take_goaway,
             Kind.WINDOW_UPDATE: self._take_window,
-            Kind.CONTINUATION: self._take_continuation,
         }
 
     @property
     def usable(self) -> bool:
         """The server has greeted and neither side is leaving."""
-        return self._greeted and not self._leaving and not self._lost and self._next_stream < LARGEST_STREAM
+        return self._greeted and not self._leaving and not self._lost
 
     @property
     def has_room(self) -> bool:
@@ -167,16 +179,24 @@ class Connection(asyncio.Protocol):
         Raises:
             CallFailed: the status is not OK, the connection was lost, or the time is over.
         """
+        if not self.usable:
+            raise CallFailed(grpc.StatusCode.UNAVAILABLE)
         stream, self._next_stream = self._next_stream, self._next_stream + 2
         answer: asyncio.Future[bytes] = self._loop.create_future()
-        call = _Call(stream, _prefix(len(message)) + message, self._stream_window, answer)
-        timeout = short_header(
-            b"grpc-timeout", b"%dm" % min(max(1, int(timeout_s * 1000)), _LONGEST_TIMEOUT_MS)
-        )
-        if not self._calls:
-            self._heard = self._loop.time()
+        now = self._loop.time()
+        call = _Call(stream, _prefix(len(message)) + message, self._stream_window, now + timeout_s, answer)
+        if self._waits_since is None:
+            self._waits_since = now
         self._calls[stream] = call
-        self._send(call, frame(Kind.HEADERS, Flag.END_HEADERS, stream, head + timeout))
+        # Rounded up, so that the server does not give up before we do.
+        milliseconds = min(max(1, math.ceil(timeout_s * 1000)), _LONGEST_TIMEOUT_MS)
+        block = head + short_header(b"grpc-timeout", b"%dm" % milliseconds)
+        if stream == 1:
+            block = NO_TABLE + block
+        self._send(call, frame(Kind.HEADERS, Flag.END_HEADERS, stream, block))
+        if self._next_stream > LARGEST_STREAM:
+            self.leave()  # there are no more numbers for calls
+            self._changed()
         timer = self._loop.call_later(timeout_s, call.fail, grpc.StatusCode.DEADLINE_EXCEEDED)
         try:
             return await answer
@@ -188,8 +208,6 @@ class Connection(asyncio.Protocol):
             self._blocked.pop(stream, None)
             if self._leaving and not self._calls:
                 self.abort()
-            elif len(self._calls) + 1 == self._max_streams:
-                self._changed()
 
     def leave(self) -> None:
         """Begin no more calls; close when those under way have ended."""
@@ -199,6 +217,7 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close now; calls under way fail with UNAVAILABLE."""
+        self._leaving = True
         if self._transport is not None:
             self._transport.abort()
 
@@ -207,6 +226,9 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet: our settings, and a connection window that never is what limits."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        if self._leaving:
+            self.abort()
+            return
         ours = settings(
             (
                 (Setting.HEADER_TABLE_SIZE, 0),
@@ -231,36 +253,21 @@ class Connection(asyncio.Protocol):
         self._changed()
 
     def data_received(self, data: bytes) -> None:
-        """Take whole frames, keep the rest."""
-        self._heard = self._loop.time()
-        data = self._buffer + data if self._buffer else data
-        at, end = 0, len(data)
+        """Take the frames that are complete."""
         try:
-            while end - at >= 9:
-                length = int.from_bytes(data[at : at + 3], "big")
-                if length > FRAME_BYTES:
+            for kind, flags, stream, payload in self._frames.cut(data):
+                if not self._greeted and kind != Kind.SETTINGS:
                     raise ProtocolError
-                if end - at < 9 + length:
-                    break
-                stream = int.from_bytes(data[at + 5 : at + 9], "big") & LARGEST_STREAM
-                self._take(data[at + 3], data[at + 4], stream, data[at + 9 : at + 9 + length])
-                at += 9 + length
-        except (ProtocolError, struct.error, IndexError):
-            self._leaving = True
+                take = self._takers.get(kind)
+                if take is not None:  # other types mean nothing to us, known or not
+                    take(flags, stream, payload)
+        except ProtocolError:
             self._write(frame(Kind.GOAWAY, 0, 0, struct.pack(">II", 0, Reason.PROTOCOL_ERROR)))
             self.abort()
-            return
-        self._buffer = data[at:]
+        self._asked = False
+        self._waits_since = self._loop.time() if self._calls else None
 
     # --- what comes ---------------------------------------------------------------------------------
-
-    def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
-        in_block = self._open_block is not None
-        if in_block != (kind == Kind.CONTINUATION) or not (self._greeted or kind == Kind.SETTINGS):
-            raise ProtocolError
-        take = self._takers.get(kind)
-        if take is not None:  # other types mean nothing to us, known or not
-            take(flags, stream, payload)
 
     def _take_push(self, flags: int, stream: int, payload: bytes) -> None:
         raise ProtocolError  # we have said that we take none
@@ -271,42 +278,33 @@ class Connection(asyncio.Protocol):
 
     def _take_reset(self, flags: int, stream: int, payload: bytes) -> None:
         call = self._calls.pop(stream, None)
-        if call is not None:
-            call.fail(_OF_RESET.get(int.from_bytes(payload, "big"), grpc.StatusCode.INTERNAL))
+        if call is None:
+            return
+        code = _OF_RESET.get(int.from_bytes(payload, "big"), grpc.StatusCode.INTERNAL)
+        if code is grpc.StatusCode.CANCELLED and self._loop.time() >= call.ends:
+            code = grpc.StatusCode.DEADLINE_EXCEEDED  # the server's timer was faster than ours
+        elif code is grpc.StatusCode.CANCELLED and self._leaving:
+            code = grpc.StatusCode.UNAVAILABLE  # it stops, and takes its calls along
+        call.fail(code)
 
     def _take_data(self, flags: int, stream: int, payload: bytes) -> None:
         self._unreported += len(payload)
         if self._unreported >= _TOP_UP_BYTES:
             self._write(frame(Kind.WINDOW_UPDATE, 0, 0, number(self._unreported)))
             self._unreported = 0
+        part = unpadded(flags & Flag.PADDED, payload)
         call = self._calls.get(stream)
         if call is None or call.answer.done():
             return  # nobody waits for it any more
-        call.received += unpadded(flags & Flag.PADDED, payload)
-        if len(call.received) > self._max_message_bytes + 5:
+        call.parts.append(part)
+        call.received += len(part)
+        if call.received > self._max_message_bytes + 5:
+            call.parts.clear()
             call.fail(grpc.StatusCode.RESOURCE_EXHAUSTED)
         elif flags & Flag.END_STREAM:
             self._end(call)
 
-    def _take_head(self, flags: int, stream: int, payload: bytes) -> None:
-        block = unpadded(flags, payload)
-        if flags & Flag.END_HEADERS:
-            self._take_block(flags, stream, block)
-        else:
-            self._open_block = (flags, stream, block)
-
-    def _take_continuation(self, flags: int, stream: int, payload: bytes) -> None:
-        if self._open_block is None or self._open_block[1] != stream:
-            raise ProtocolError
-        first_flags, _, block = self._open_block
-        block += payload
-        if len(block) > MAX_HEAD_BYTES:
-            raise ProtocolError
-        self._open_block = None if flags & Flag.END_HEADERS else (first_flags, stream, block)
-        if self._open_block is None:
-            self._take_block(first_flags, stream, block)
-
-    def _take_block(self, flags: int, stream: int, block: bytes) -> None:
+    def _take_head(self, flags: int, stream: int, block: bytes) -> None:
         headers = self._blocks.decode(block)
         call = self._calls.get(stream)
         if call is None:
@@ -316,7 +314,7 @@ class Connection(asyncio.Protocol):
             self._end(call)
 
     def _end(self, call: _Call) -> None:
-        if call.rest:
+        if call.sent < len(call.message):
             # Answered before it was asked to the end: the rest is not wanted.
             self._write(frame(Kind.RST_STREAM, 0, call.stream, number(Reason.NO_ERROR)))
         del self._calls[call.stream]
@@ -329,10 +327,8 @@ class Connection(asyncio.Protocol):
             if name == Setting.MAX_CONCURRENT_STREAMS:
                 self._max_streams = value
             elif name == Setting.MAX_FRAME_SIZE:
-                self._frame_bytes = max(FRAME_BYTES, value)
+                self._frame_bytes = value
             elif name == Setting.INITIAL_WINDOW_SIZE:
-                if value > LARGEST_WINDOW:
-                    raise ProtocolError
                 grown, self._stream_window = value - self._stream_window, value
                 for call in self._calls.values():
                     call.window += grown
@@ -364,15 +360,17 @@ class Connection(asyncio.Protocol):
     def _send(self, call: _Call, before: bytes = b"") -> None:
         """Send as much of the message as the windows let through, in one write."""
         parts = [before]
-        while call.rest:
-            size = min(len(call.rest), self._frame_bytes, self._window, call.window)
+        end = len(call.message)
+        while call.sent < end:
+            size = min(end - call.sent, self._frame_bytes, self._window, call.window)
             if size <= 0:
                 self._blocked[call.stream] = call
                 break
-            part, call.rest = call.rest[:size], call.rest[size:]
+            part = call.message[call.sent : call.sent + size]
+            call.sent += size
             self._window -= size
             call.window -= size
-            parts.append(frame(Kind.DATA, 0 if call.rest else Flag.END_STREAM, call.stream, part))
+            parts.append(frame(Kind.DATA, Flag.END_STREAM if call.sent == end else 0, call.stream, part))
         self._write(b"".join(parts))
 
     def _unblock(self) -> None:
@@ -386,15 +384,14 @@ class Connection(asyncio.Protocol):
             self._transport.write(data)
 
     def _look_after(self) -> None:
-        """Find out whether a connection is dead on which calls wait and nothing comes."""
-        now = self._loop.time()
-        pause_s = QUIET_S
-        if self._calls and now - self._heard >= QUIET_S + PING_TIMEOUT_S:
+        """Find out whether a connection is dead on which something was asked and nothing comes."""
+        quiet_s = 0.0 if self._waits_since is None else self._loop.time() - self._waits_since
+        if quiet_s < QUIET_S:
+            pause_s = QUIET_S - quiet_s
+        elif not self._asked:
+            self._asked, pause_s = True, PING_TIMEOUT_S
+            self._write(frame(Kind.PING, 0, 0, bytes(8)))
+        else:
             self.abort()
             return
-        if self._calls and now - self._heard >= QUIET_S:
-            self._write(frame(Kind.PING, 0, 0, bytes(8)))
-            pause_s = PING_TIMEOUT_S
-        elif self._calls:
-            pause_s = QUIET_S - (now - self._heard)
         self._look = self._loop.call_later(pause_s, self._look_after)
