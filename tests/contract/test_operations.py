@@ -231,7 +231,7 @@ async def test_a_port_in_use_is_one_clear_sentence(triton: FakeTriton) -> None:
 
 def test_without_any_token_no_app_is_built() -> None:
     with pytest.raises(ConfigurationError, match="No API token is configured"):
-        build_app(settings_for(FakeTriton(), api_tokens=None))
+        build_app(settings_for(FakeTriton(), api_tokens=None, triton_url="127.0.0.1:8001"))
 
 
 PROGRAM = """

@@ -19,6 +19,8 @@ from gateway.triton.http2 import CallFailed
 LIMIT = 8 * 2**20
 METHOD = "/test.Service/"
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+GIVEN_UP = {UNAVAILABLE, grpc.StatusCode.CANCELLED}
+"""What grpc.aio's server itself says of calls under way when it stops: now this, now that."""
 
 
 class Server:
@@ -159,7 +161,7 @@ async def test_a_name_that_does_not_exist_is_unavailable() -> None:
 
 async def test_headers_and_statuses_travel() -> None:
     async with running() as (server,), opened(server.address, metadata=[("Key", "v")]) as channel:
-        await channel.unary(METHOD + "Echo", b"", 1.0, [(b"traceparent", b"00-1")])
+        await channel.unary(METHOD + "Echo", b"", 1.0, [("traceparent", "00-1")])
         assert server.metadata == {"key": "v", "traceparent": "00-1", "user-agent": "tritonflare"}
         assert await code_of(ask(channel, "None")) is grpc.StatusCode.UNIMPLEMENTED
 
@@ -191,8 +193,8 @@ async def test_with_one_of_two_gone_one_retry_is_enough_and_its_return_shows_wit
         stop = True
         await asyncio.gather(*callers)
         assert outcomes["ok"] > 50
-        assert outcomes.keys() <= {"ok", "UNAVAILABLE"}
-        assert outcomes["UNAVAILABLE"] <= 8
+        assert outcomes.keys() <= {"ok", *(code.name for code in GIVEN_UP)}
+        assert sum(outcomes.values()) - outcomes["ok"] <= 8
 
 
 async def test_while_nobody_is_there_calls_fail_at_once_and_are_served_within_a_second_after() -> None:
@@ -217,7 +219,7 @@ async def test_a_server_that_stops_within_a_call_is_unavailable(grace_s: float |
         tasks = [asyncio.create_task(ask(channel, "Hold")) for _ in range(3)]
         await until(lambda: server.running == 3)
         await server.stop(grace_s)
-        assert {await code_of(task) for task in tasks} == {UNAVAILABLE}
+        assert {await code_of(task) for task in tasks} <= GIVEN_UP
 
 
 async def test_deadline_and_cancellation_reach_the_server() -> None:
