@@ -21,8 +21,8 @@ RULES = FOLDER / "prometheus" / "rules.yml"
 DASHBOARD = FOLDER / "grafana" / "dashboards" / "tritonflare.json"
 DOCUMENT = ROOT / "docs" / "observability.md"
 
-EMBEDDED = {"tritonflare_triton_restarts_total": {"instance"}}
-"""Exported by ``tritonflare serve`` alone."""
+OPTIONAL = {"tritonflare_rate_store_failures_total": {"instance"}}
+"""Exported where rates are counted in Redis."""
 DOCUMENTED_GPU = {
     name: {"gpu_uuid"}
     for name in ("nv_gpu_utilization", "nv_gpu_memory_used_bytes", "nv_gpu_memory_total_bytes")

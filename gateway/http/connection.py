@@ -156,6 +156,14 @@ class Connection(asyncio.Protocol):
     # --- the parser's side ------------------------------------------------------------------------
 
     def _feed(self, data: bytes) -> None:
+        if len(data) <= MAX_HEAD_BYTES:
+            self._parse(data)
+            return
+        # In pieces: what is refused must not depend on how much came at once.
+        for at in range(0, len(data), MAX_HEAD_BYTES):
+            self._parse(data[at : at + MAX_HEAD_BYTES])
+
+    def _parse(self, data: bytes) -> None:
         if self._refused:
             return
         was_in_head, between = self._in_head, not self._in_head and self._incoming is None

@@ -6,10 +6,14 @@ HPACK is the ``hpack`` package's. Since neither side keeps a dynamic table (SETT
 
 from __future__ import annotations
 
+import logging
 import struct
 from collections.abc import Iterator, Sequence
 
 import hpack
+
+# At debug it writes down headers, and with them what a server says of somebody's text.
+logging.getLogger("hpack").setLevel(logging.WARNING)
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME_BYTES = 16_384

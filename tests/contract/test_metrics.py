@@ -12,7 +12,7 @@ import pytest
 from tests.monitoring import (
     DOCUMENT,
     DOCUMENTED_GPU,
-    EMBEDDED,
+    OPTIONAL,
     PROMETHEUS,
     Family,
     Page,
@@ -51,7 +51,7 @@ def documented(section: str) -> dict[str, Family]:
 async def test_the_documented_metrics_are_those_that_are_exported(triton: FakeTriton) -> None:
     page = await page_of(triton)
     described = documented("Metrics of the gateway")
-    for name in EMBEDDED:
+    for name in OPTIONAL:
         assert described.pop(name)
     assert described == page.families
 
@@ -65,7 +65,7 @@ async def test_names_end_as_their_kinds_and_units_want(triton: FakeTriton) -> No
 
 
 async def test_queries_ask_the_gateway_for_what_it_exports(triton: FakeTriton) -> None:
-    known = (await page_of(triton)).samples | recorded() | EMBEDDED | DOCUMENTED_GPU | PROMETHEUS
+    known = (await page_of(triton)).samples | recorded() | OPTIONAL | DOCUMENTED_GPU | PROMETHEUS
     asked = 0
     for place, query in expressions():
         if any(name.startswith("nv_inference") or "_encoder_" in name for name in names_in(query)):
