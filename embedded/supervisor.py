@@ -27,6 +27,7 @@ _log = logging.getLogger("tritonflare.embedded")
 
 _ATTEMPTS = 3
 """At a start, before it counts as failed: Triton was seen to die of a race between its threads."""
+_THREAD_START_S = 1.0
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 4.0
 """Between two starts: Triton is back within five seconds after what kept it away is gone."""
@@ -91,6 +92,7 @@ class Supervisor:
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stopping, self._reloading = threading.Event(), threading.Event()
         self._ready, self._wired = threading.Event(), threading.Event()
+        self._begun = threading.Event()
         self._reports: Reports | None = None
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="triton-supervisor", daemon=True)
@@ -126,8 +128,8 @@ class Supervisor:
         Raises:
             EmbeddedError: it cannot serve, or failed several times; nothing is left running.
         """
-        self._thread.start()
         try:
+            self._thread.start()
             self._ready.wait()
             if self._failure is not None:
                 raise self._failure
@@ -150,10 +152,12 @@ class Supervisor:
         self._stopping.set()
         self._wired.set()
         os.eventfd_write(self._wake, 1)
-        if self._thread.ident is not None:
+        # A signal may have ended `start` in the middle of the thread's own start.
+        if self._begun.wait(_THREAD_START_S):
             self._thread.join()
 
     def _run(self) -> None:
+        self._begun.set()
         try:
             self._served = self._start_release(self._port)
             self._ready.set()

@@ -69,7 +69,7 @@ def test_a_whole_gateway_needs_nothing_that_the_image_leaves_out(site: Path) -> 
     )
     found = with_these_packages(site, code)
     assert found.returncode == 0, found.stderr
-    assert "'tritonclient.grpc.service_pb2_grpc'" in found.stdout
+    assert "'tritonclient.grpc.service_pb2'" in found.stdout
     assert "'numpy'" not in found.stdout
 
 

@@ -29,7 +29,7 @@ class Server:
     slow: ClassVar[bool] = False
     ports = itertools.count(1)
 
-    def __init__(self, repository: Path, port: int, secret: str) -> None:
+    def __init__(self, repository: Path, port: int, secret: str, otlp_endpoint: str | None) -> None:
         self.content = ""
         self.repository = repository
         self.port = port or next(self.ports)

@@ -166,9 +166,12 @@ def test_a_path_with_a_space_and_quotes_is_served(tmp_path: Path, int8_repositor
         assert ask(program.url, "x").status_code == 200
 
 
-@pytest.mark.parametrize("setting", ["GATEWAY_TRITON_URL", "GATEWAY_TRITON_METADATA_KEY"])
-def test_settings_about_another_triton_are_refused(home: Path, setting: str) -> None:
-    settings: dict[str, Any] = {setting: "name=secret"}
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("GATEWAY_TRITON_URL", "secret:8001"), ("GATEWAY_TRITON_METADATA_KEY", "name=secret")],
+)
+def test_settings_about_another_triton_are_refused(home: Path, setting: str, value: str) -> None:
+    settings: dict[str, Any] = {setting: value}
     status, output = finished("serve", "--port", "0", cwd=home, **settings)
     assert status == 2
     assert f"{setting} is about a Triton that runs elsewhere" in output
