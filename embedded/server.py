@@ -143,10 +143,12 @@ class TritonServer:
         """End the process and its stubs at once, whatever state they are in, and remove what they used."""
         process = self._process
         if process is not None:
+            # The server first: while it lives, a stub that ended is an INTERNAL error to callers.
+            process.kill()
+            process.wait()
             # Its session holds the stubs too: those that were still loading do not end by themselves.
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
         if self._reader is not None:
             self._reader.join(timeout=10)
         self._process = self._reader = None

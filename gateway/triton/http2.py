@@ -53,6 +53,8 @@ _OF_RESET = {
 }
 _OF_HTTP = dict.fromkeys((b"429", b"502", b"503", b"504"), grpc.StatusCode.UNAVAILABLE)
 """What a proxy says that is no gRPC server (grpc/doc/http-grpc-status-mapping.md)."""
+_DEAD_STUB = b"is not healthy"
+"""Said by Triton's python backend, with INTERNAL, of a model whose process is gone or stuck: try again."""
 _CODES = {str(code.value[0]).encode(): code for code in grpc.StatusCode}
 
 
@@ -94,7 +96,8 @@ class _Call:
             self.fail(_OF_HTTP.get(http, grpc.StatusCode.UNKNOWN))
             return
         if status != b"0":
-            self.fail(_CODES.get(status, grpc.StatusCode.UNKNOWN))
+            dead = _DEAD_STUB in self.headers.get(b"grpc-message", b"")
+            self.fail(grpc.StatusCode.UNAVAILABLE if dead else _CODES.get(status, grpc.StatusCode.UNKNOWN))
             return
         received = b"".join(self.parts)
         if len(received) < 5 or received[:5] != _prefix(len(received) - 5):

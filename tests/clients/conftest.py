@@ -68,9 +68,9 @@ def small_gateway(real_triton: TritonServer) -> Iterator[Program]:
 
 
 @pytest.fixture
-def busy_gateway(small_gateway: Program) -> Iterator[Program]:
+def busy_gateway(small_gateway: Program, real_triton: TritonServer) -> Iterator[Program]:
     """The same while it works on something."""
-    with occupied(small_gateway):
+    with occupied(small_gateway, real_triton.pid):
         yield small_gateway
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from embedded.server import TritonServer
 from tests.clients.checks import MODEL, TEXT, check_scores
 from tests.clients.node import JS, environment, node
 from tests.clients.trouble import REFUSALS, Refusal, occupied_until_someone_is_refused, requests_seen
@@ -117,8 +118,10 @@ def test_a_refusal_is_the_sdk_s_exception_with_the_code_of_the_api(
     assert after - before == refusal.attempts
 
 
-def test_a_busy_gateway_answers_the_second_attempt(tmp_path: Path, small_gateway: Program) -> None:
-    with occupied_until_someone_is_refused(small_gateway):
+def test_a_busy_gateway_answers_the_second_attempt(
+    tmp_path: Path, small_gateway: Program, real_triton: TritonServer
+) -> None:
+    with occupied_until_someone_is_refused(small_gateway, real_triton.pid):
         (seen,) = sdk(tmp_path, small_gateway, RUN)
     check_scores(seen["result"])
     assert len(seen["requests"]) == 2

@@ -13,6 +13,7 @@ import cloudflare
 import httpx
 import pytest
 
+from embedded.server import TritonServer
 from tests.clients.checks import MODEL, TEXT, UUID, check_scores
 from tests.clients.trouble import REFUSALS, Refusal, occupied_until_someone_is_refused, requests_seen
 from tests.triton.server import ACCOUNT, TOKEN, Program
@@ -177,9 +178,12 @@ def test_a_refusal_is_the_sdk_s_exception_with_the_code_of_the_api(
     assert after - before == refusal.attempts
 
 
-def test_a_busy_gateway_answers_the_second_attempt(small_gateway: Program) -> None:
+def test_a_busy_gateway_answers_the_second_attempt(small_gateway: Program, real_triton: TritonServer) -> None:
     seen = Seen()
-    with sdk(small_gateway, seen) as client, occupied_until_someone_is_refused(small_gateway):
+    with (
+        sdk(small_gateway, seen) as client,
+        occupied_until_someone_is_refused(small_gateway, real_triton.pid),
+    ):
         check_scores(scores_of(client.ai.run(MODEL, account_id=ACCOUNT, text=TEXT)))
     assert len(seen.times) == 2
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import socket
-import threading
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
+from threading import Event, Thread
 
 import httpx
 import psutil
@@ -128,8 +128,10 @@ def gateway_without_triton() -> Iterator[Program]:
         address, key = _address_and_key(triton)
         settings = {"GATEWAY_API_TOKENS": tokens, "GATEWAY_TRITON_METADATA_KEY": key}
         gateway = stack.enter_context(running("gateway", "--port", "0", "--triton-url", address, **settings))
+        # Its supervisor would start another one.
+        server.process.send_signal(signal.SIGSTOP)
+        stack.callback(server.process.send_signal, signal.SIGCONT)
         triton.kill()
-        server.process.wait(60)
         yield gateway
 
 
@@ -156,16 +158,24 @@ def _samples(gateway: Program) -> Iterator[Sample]:
 
 
 @contextmanager
-def occupied(gateway: Program) -> Iterator[socket.socket]:
-    """Hold one of the gateway's places with a body that never ends."""
-    host, port = gateway.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port))) as slow:
-        slow.sendall(
-            f"POST /client/v4/accounts/{ACCOUNT}/ai/run/{MODEL} HTTP/1.1\r\nHost: {host}\r\n"
-            f"Authorization: Bearer {TOKEN}\r\nContent-Length: 100\r\n\r\n{{".encode()
-        )
+def occupied(gateway: Program, triton: int) -> Iterator[Callable[[], None]]:
+    """Hold the gateway's one place with a text that its Triton does not get to; yields what gives it back."""
+    paused = psutil.Process(triton)
+    paused.suspend()
+    call = Thread(target=_classify, args=(gateway,))
+    call.start()
+    try:
         assert wait_until(lambda: _in_flight(gateway) == 1, 10)
-        yield slow
+        yield paused.resume
+    finally:
+        paused.resume()
+        call.join()
+
+
+def _classify(gateway: Program) -> None:
+    path = f"/client/v4/accounts/{ACCOUNT}/ai/run/{MODEL}"
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    httpx.post(gateway.url + path, headers=headers, json={"text": TEXT}, timeout=60)
 
 
 def _in_flight(gateway: Program) -> float:
@@ -175,18 +185,18 @@ def _in_flight(gateway: Program) -> float:
 
 
 @contextmanager
-def occupied_until_someone_is_refused(gateway: Program) -> Iterator[None]:
+def occupied_until_someone_is_refused(gateway: Program, triton: int) -> Iterator[None]:
     """Hold a place; give it back when the gateway has said that it is busy."""
     before = requests_seen(gateway, code="3040")
-    over = threading.Event()
+    over = Event()
 
-    def watch(slow: socket.socket) -> None:
+    def watch(release: Callable[[], None]) -> None:
         while not over.is_set() and requests_seen(gateway, code="3040") == before:
             time.sleep(0.02)
-        slow.shutdown(socket.SHUT_RDWR)
+        release()
 
-    with occupied(gateway) as slow:
-        watcher = threading.Thread(target=watch, args=(slow,))
+    with occupied(gateway, triton) as release:
+        watcher = Thread(target=watch, args=(release,))
         watcher.start()
         try:
             yield

@@ -46,6 +46,13 @@ async def test_each_grpc_status_has_one_answer_without_tritons_words(
     assert await in_flight(client) == 0
 
 
+async def test_a_model_whose_process_is_gone_is_away_and_not_a_model_that_failed(
+    client: Client, triton: FakeTriton
+) -> None:
+    triton.infer_fault = fail(grpc.StatusCode.INTERNAL, "Stub process 'encoder_0_0' is not healthy.")
+    check_ai(await client.run(GOOD), 503, 3050, AWAY)
+
+
 async def test_retry_headers_say_when_a_retry_makes_sense(client: Client, triton: FakeTriton) -> None:
     expected = {
         grpc.StatusCode.UNAVAILABLE: ("1", "1000", None),
