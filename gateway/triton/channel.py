@@ -23,8 +23,8 @@ GREET_TIMEOUT_S = 3.0
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 0.5
 """Triton is near: its return must show at once, so pauses between attempts stay well below a second."""
-_ELSEWHERE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND)
-"""A server is away, or unloads its models: one that stops in order answers NOT_FOUND for seconds."""
+_ELSEWHERE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.CANCELLED)
+"""A server is away, unloads its models (one that stops answers NOT_FOUND for seconds), or gave up."""
 RESOLVE_S = 5.0
 """Pause between two looks at the addresses behind a name: new ones get calls after that time."""
 

@@ -17,9 +17,9 @@ import schemathesis
 from schemathesis.core.failures import FailureGroup
 
 from embedded.server import TritonServer
+from gateway.composition import build_app
 from gateway.http.app import App
 from gateway.http.pages import description
-from gateway.main import build_app
 
 from .fake_triton import FakeTriton
 from .golden import DESCRIBED, FOLDER, Case

@@ -16,7 +16,8 @@ import grpc
 import psutil
 import pytest
 
-from gateway.main import build_app, serve
+from gateway.composition import build_app
+from gateway.main import serve
 from gateway.settings import ConfigurationError
 
 from .fake_triton import SST2, FakeTriton, fail, hold

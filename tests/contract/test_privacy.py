@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from gateway.access_log import FLUSH_S
-from gateway.main import build_app
+from gateway.composition import build_app
 
 from .fake_triton import SST2, FakeTriton, fail
 from .harness import ACCOUNT, ANY_TOKEN, TOKEN, Client, running_gateway, settings_for

@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import pytest
 
-from gateway.main import build_app
+from gateway.composition import build_app
 from gateway.settings import ConfigurationError, load_settings
 from tests.otlp import Collector, Span, collecting
 
@@ -204,7 +204,7 @@ async def test_a_collector_that_is_away_costs_no_request_and_no_time_at_the_end(
 
 def test_without_an_endpoint_nothing_of_opentelemetry_is_imported() -> None:
     program = (
-        "import sys; from gateway.main import build_app; from gateway.settings import load_settings; "
+        "import sys; from gateway.composition import build_app; from gateway.settings import load_settings; "
         "build_app(load_settings(api_tokens='*:long-enough-a-token')); "
         "sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
     )

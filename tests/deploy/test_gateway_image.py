@@ -64,7 +64,7 @@ def test_the_command_line_needs_nothing_that_the_image_leaves_out(site: Path) ->
 def test_a_whole_gateway_needs_nothing_that_the_image_leaves_out(site: Path) -> None:
     # As far as a gateway gets before it waits for Triton: everything is imported and put together.
     code = (
-        "from gateway.main import build_app; from gateway.settings import load_settings; "
+        "from gateway.composition import build_app; from gateway.settings import load_settings; "
         "build_app(load_settings()); print(sorted(sys.modules))"
     )
     found = with_these_packages(site, code)

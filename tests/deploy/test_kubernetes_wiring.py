@@ -9,8 +9,9 @@ from pathlib import Path
 import build_plans
 import pytest
 
-from gateway.main import build_app
+from gateway.composition import build_app
 from gateway.settings import Settings, load_settings
+from gateway.triton.channel import RESOLVE_S
 from tests.deploy.manifests import (
     KUBERNETES,
     ROOT,
@@ -28,8 +29,6 @@ from tests.deploy.manifests import (
 from tritonflare.export import export
 
 CHECKPOINT_IMAGE = KUBERNETES / "checkpoint.Dockerfile"
-RESOLVE_S = 5
-"""Pause between two looks of the gateway at the addresses behind the name."""
 DNS_S = 30
 """CoreDNS may keep an answer for that long."""
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
