@@ -7,6 +7,7 @@ short back-off when it is lost; a call goes to the next one that is there.
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Callable, Iterable, Sequence
 
@@ -15,6 +16,8 @@ import grpc
 from gateway.targets import Address, authority, targets
 from gateway.triton.frames import Header, header_block
 from gateway.triton.http2 import CallFailed, Connection
+
+_log = logging.getLogger("tritonflare.backend")
 
 CONNECT_TIMEOUT_S = 1.0
 """Time for a connection to come about; whoever waits for a server that has not greeted by then is told."""
@@ -107,6 +110,8 @@ class _Line:
         self.connection, self.failed = connection, False
         self._changed()
         await self._until(lambda: not connection.usable)
+        if not self._ended:
+            _log.warning("connection to Triton: %s; connecting again", connection.end)
         return True
 
     async def _until(self, met: Callable[[], bool]) -> None:

@@ -144,13 +144,13 @@ class Connection(asyncio.Protocol):
         self._asked = False
         """A PING is not answered yet."""
         self._look: asyncio.TimerHandle | None = None
+        self.end = "its end"  # why, for the log
         self.closed: asyncio.Future[None] = self._loop.create_future()
         self._takers = {
             Kind.DATA: self._take_data,
             Kind.HEADERS: self._take_head,
             Kind.RST_STREAM: self._take_reset,
             Kind.SETTINGS: self._take_settings,
-            Kind.PUSH_PROMISE: self._take_push,
             Kind.PING: self._take_ping,
             Kind.GOAWAY: self._take_goaway,
             Kind.WINDOW_UPDATE: self._take_window,
@@ -249,6 +249,7 @@ class Connection(asyncio.Protocol):
         if self._look is not None:
             self._look.cancel()
         calls, self._calls = tuple(self._calls.values()), {}
+        self.end += f", with {len(calls)} calls under way" if calls else ""
         for call in calls:
             call.fail(grpc.StatusCode.UNAVAILABLE)
         if not self.closed.done():
@@ -259,21 +260,19 @@ class Connection(asyncio.Protocol):
         """Take the frames that are complete."""
         try:
             for kind, flags, stream, payload in self._frames.cut(data):
-                if not self._greeted and kind != Kind.SETTINGS:
-                    raise ProtocolError
+                if kind == Kind.PUSH_PROMISE or not (self._greeted or kind == Kind.SETTINGS):
+                    raise ProtocolError  # we have said that we take no pushes
                 take = self._takers.get(kind)
                 if take is not None:  # other types mean nothing to us, known or not
                     take(flags, stream, payload)
         except ProtocolError:
+            self.end = "a breach of HTTP/2"
             self._write(frame(Kind.GOAWAY, 0, 0, struct.pack(">II", 0, Reason.PROTOCOL_ERROR)))
             self.abort()
         self._asked = False
         self._waits_since = self._loop.time() if self._calls else None
 
     # --- what comes ---------------------------------------------------------------------------------
-
-    def _take_push(self, flags: int, stream: int, payload: bytes) -> None:
-        raise ProtocolError  # we have said that we take none
 
     def _take_ping(self, flags: int, stream: int, payload: bytes) -> None:
         if not flags & Flag.ACK:
@@ -344,6 +343,7 @@ class Connection(asyncio.Protocol):
         """Calls that the server has not looked at fail as UNAVAILABLE, so that they can go elsewhere."""
         last = int.from_bytes(payload[:4], "big") & LARGEST_STREAM
         self._leaving = True
+        self.end = "the server's leave"
         for unseen in [known for known in self._calls if known > last]:
             self._calls.pop(unseen).fail(grpc.StatusCode.UNAVAILABLE)
         if not self._calls:
@@ -395,6 +395,6 @@ class Connection(asyncio.Protocol):
             self._asked, pause_s = True, PING_TIMEOUT_S
             self._write(frame(Kind.PING, 0, 0, bytes(8)))
         else:
-            self.abort()
-            return
+            self.end = "silence"
+            return self.abort()
         self._look = self._loop.call_later(pause_s, self._look_after)

@@ -248,3 +248,23 @@ def test_a_response_that_cannot_be_sent_costs_no_thread(folder: Path, tmp_path: 
     assert told.answers.get(timeout=30)[0].error.args == ("inference failed: RuntimeError",)
     assert fine.answers.get(timeout=30)[0].error is None
     model.finalize()
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"),
+    [
+        ("max 100000", 3),
+        ("200000 100000", 2),
+        ("150000 100000", 2),
+        ("50000 100000", 1),
+        ("900000 100000", 3),
+    ],
+)
+def test_a_containers_quota_bounds_the_threads(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quota: str, cores: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2})
+    file = tmp_path / "cpu.max"
+    assert encoder_module.cores(file) == 3
+    file.write_text(quota)
+    assert encoder_module.cores(file) == cores

@@ -46,6 +46,16 @@ def length_groups(lengths: list[int]) -> list[list[int]]:
     return groups
 
 
+def cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Cores that this process may use: a container's quota (cgroup v2), if it is less than there are."""
+    allowed = len(os.sched_getaffinity(0))
+    try:
+        limit, period = quota.read_text().split()
+        return max(1, min(allowed, -(-int(limit) // int(period))))
+    except (OSError, ValueError):  # no such file, or "max": no limit
+        return allowed
+
+
 class Call:
     """A request of Triton: its texts run in any order and group, and its answer leaves as one."""
 
@@ -172,7 +182,7 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         self.labels = config["output"][0]["dims"][0]
         instances = sum(group["count"] for group in config["instance_group"])
-        count = max(1, len(os.sched_getaffinity(0)) // instances)
+        count = max(1, cores() // instances)
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         model = str(Path(__file__).with_name("model.onnx"))
