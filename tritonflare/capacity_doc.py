@@ -5,6 +5,7 @@ python -m tritonflare.capacity_doc [.cache/bench/bench.json]
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import sys
@@ -101,7 +102,11 @@ def _example(rows: Sequence[Row]) -> str:
 
 def main(arguments: Sequence[str]) -> None:
     """Write the page."""
-    source = Path(arguments[0]) if arguments else BENCH / "bench.json"
+    parser = argparse.ArgumentParser(description="Put the figures of a bench into docs/capacity.md.")
+    parser.add_argument("bench", nargs="?", type=Path, default=BENCH / "bench.json", help="a bench.json")
+    source: Path = parser.parse_args(arguments).bench
+    if not source.is_file():
+        parser.error(f"there is no {source.name}; run `make bench` first")
     document = json.loads(source.read_text(encoding="utf-8"))
     page = replaced(PAGE.read_text(encoding="utf-8"), measured(document))
     PAGE.write_text(page, encoding="utf-8")
