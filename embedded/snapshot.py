@@ -31,7 +31,7 @@ class Releases:
             EmbeddedError: as `take_snapshot` says.
         """
         self._taken = self._seen = look_at(self._repository)
-        folder = Path(tempfile.mkdtemp(prefix=leftovers.tag()))
+        folder = Path(tempfile.mkdtemp(prefix=f"{leftovers.tag()}snapshot_"))
         try:
             take_snapshot(self._repository, folder / "models")
         except BaseException:

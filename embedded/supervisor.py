@@ -251,7 +251,7 @@ class Supervisor:
                 raise
             except EmbeddedError as error:
                 _log.error("Triton could not be started anew: %s", error)
-                if isinstance(error, PortInUse) and not self._port:
+                if isinstance(error, PortInUse) and port != self._port:
                     port = 0
             # What was published meanwhile may be what can be served.
             release = self._new_version_is_wanted()
@@ -308,4 +308,6 @@ class Supervisor:
         except EmbeddedError:
             raise
         except Exception as error:
+            if self._stopping.is_set():
+                raise GivenUp("The supervisor stops.") from error
             raise EmbeddedError("the gateway could not change over to it.") from error

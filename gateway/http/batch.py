@@ -39,8 +39,9 @@ class BatchRunner:
             Overloaded: there is no room for so many texts.
             RateLimited: so many texts exceed the account's rate.
         """
-        await self._rate.spend(request, len(inputs))
         with self._admission.places(len(inputs) - 1):
+            # After there is room: what is refused for the lack of it must not cost the rate.
+            await self._rate.spend(request, len(inputs))
             read = [_read(item) for item in inputs]
             texts = [text for _, text in read if isinstance(text, str)]
             interrupt.watch_for_disconnect(request)

@@ -85,6 +85,7 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
+        self._triton.labels("ok")  # an alert must see that none was answered yet
         self._call_texts = Histogram(
             "tritonflare_call_texts",
             "Texts in one inference call to Triton.",

@@ -15,7 +15,8 @@ import grpc
 
 from gateway.targets import Address, authority, targets
 from gateway.triton.frames import Header, header_block
-from gateway.triton.http2 import CallFailed, Connection
+from gateway.triton.http2 import Connection
+from gateway.triton.status import CallFailed
 
 _log = logging.getLogger("tritonflare.backend")
 
@@ -94,6 +95,7 @@ class _Line:
             await asyncio.wait_for(
                 loop.create_connection(lambda: connection, *self._address), CONNECT_TIMEOUT_S
             )
+            late.pop().cancel()  # somebody is there, if only busy: wait for the greeting
             self._opened.add(connection)
             connection.closed.add_done_callback(lambda _: self._opened.discard(connection))
             late.append(loop.call_later(GREET_TIMEOUT_S, connection.abort))
@@ -222,8 +224,12 @@ class Channel:
             try:
                 return await connection.call(head, message, ends - loop.time())
             except CallFailed as failure:
+                if failure.code not in _ELSEWHERE:
+                    raise
                 tried.append(connection)
-                another = self._pick(tried) if failure.code in _ELSEWHERE else None
+                # The same server again only where it was the connection that failed, and only once.
+                again = len(tried) == 1 and not connection.usable
+                another = self._pick(tried) or (await self._wait(ends) if again else None)
                 if another is None:
                     raise
                 connection = another
@@ -263,7 +269,7 @@ class Channel:
                 return connection
             nobody = not self._unseen and all(line.failed for line in self._lines.values())
             if self._ended or nobody:
-                raise CallFailed(grpc.StatusCode.UNAVAILABLE)
+                raise CallFailed(grpc.StatusCode.UNAVAILABLE, "nobody is there")
             if loop.time() >= ends:
                 raise CallFailed(grpc.StatusCode.DEADLINE_EXCEEDED)
             waiter: asyncio.Future[None] = loop.create_future()

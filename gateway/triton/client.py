@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -15,11 +16,13 @@ from gateway.domain.catalogue import Ensemble, Model
 from gateway.domain.errors import AiError, BackendFailed, DeadlineExceeded, ModelUnavailable
 from gateway.triton.channel import Channel
 from gateway.triton.errors import mapped_errors
+from gateway.triton.status import StubSilent
 from gateway.triton.wire import MalformedResponse, Message, infer_request, read_scores
 
 _log = logging.getLogger("tritonflare.backend")
 
 Metadata = tuple[tuple[str, str], ...]
+_STUB_PAUSE_S = 0.3
 _SERVICE = "/inference.GRPCInferenceService/"
 ObserveCall = Callable[[Model, str, float], None]
 """Told the model, the outcome (``ok`` or the name of our error) and the seconds of each inference call."""
@@ -49,6 +52,7 @@ class TritonClient:
         self._options = options
         self._observe = observe
         self._trace_context = trace_context
+        self._described: dict[str, Ensemble] = {}
         metadata = []
         if options.restricted_key is not None:
             name, secret = options.restricted_key
@@ -89,9 +93,7 @@ class TritonClient:
             raise DeadlineExceeded
         request = infer_request(model.ensemble, texts).SerializeToString()
         with mapped_errors(f"ModelInfer {model.ensemble}"):
-            raw = await self._channel.unary(
-                _SERVICE + "ModelInfer", request, deadline_s, self._call_metadata()
-            )
+            raw = await self._call(request, deadline_s)
         try:
             response = service_pb2.ModelInferResponse.FromString(raw)
             return read_scores(response, len(texts), len(model.labels))
@@ -99,8 +101,19 @@ class TritonClient:
             _log.error("ModelInfer %s: %s", model.ensemble, exc)
             raise BackendFailed from exc
 
-    def _call_metadata(self) -> Metadata:
-        return () if self._trace_context is None else self._trace_context()
+    async def _call(self, request: bytes, deadline_s: float) -> bytes:
+        """Call ModelInfer, a second time where a process of Triton was silent for a second."""
+        ends = time.monotonic() + deadline_s
+        metadata = () if self._trace_context is None else self._trace_context()
+        try:
+            return await self._channel.unary(_SERVICE + "ModelInfer", request, deadline_s, metadata)
+        except StubSilent:
+            # A machine that stalls for a second looks the same as a process that is gone.
+            left_s = ends - time.monotonic() - _STUB_PAUSE_S
+            if left_s <= 0:
+                raise
+            await asyncio.sleep(_STUB_PAUSE_S)
+            return await self._channel.unary(_SERVICE + "ModelInfer", request, left_s, metadata)
 
     async def _ready_models(self) -> list[str]:
         request = service_pb2.RepositoryIndexRequest(ready=True)
@@ -113,13 +126,14 @@ class TritonClient:
         try:
             answer = await self._ask("ModelConfig", request, service_pb2.ModelConfigResponse, name)
         except (BackendFailed, ModelUnavailable):
-            # One model that cannot be described must not hide the others; the seam has logged it.
-            return None
+            # It must not hide the others, nor itself if it was known: the index says that it is ready.
+            return self._described.get(name)
         config = answer.config
         if config.platform != "ensemble":
             return None
         parameters = {key: value.string_value for key, value in config.parameters.items()}
-        return Ensemble(name, parameters, config.max_batch_size)
+        self._described[name] = Ensemble(name, parameters, config.max_batch_size)
+        return self._described[name]
 
     async def _ask(self, method: str, request: Message, answer: Message, about: str = "") -> Message:
         """Make one of the calls that discover models; ``answer`` is the class of what comes back."""

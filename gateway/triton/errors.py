@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,9 +17,13 @@ from gateway.domain.errors import (
     ModelUnavailable,
     Overloaded,
 )
-from gateway.triton.http2 import CallFailed
+from gateway.triton.status import CallFailed
 
 _log = logging.getLogger("tritonflare.backend")
+
+_PAUSE_S = 1.0
+_said: dict[tuple[str, str], float] = {}
+"""When a kind of failure was last written down; of statuses and reasons there are few."""
 
 
 def own_error(code: grpc.StatusCode) -> AiError:
@@ -49,6 +54,17 @@ def mapped_errors(call: str) -> Iterator[None]:
         yield
     except CallFailed as exc:
         error = own_error(exc.code)
-        level = logging.ERROR if isinstance(error, BackendFailed) else logging.DEBUG
-        _log.log(level, "%s: Triton answered %s; its own log says why", call, exc.code.name)
+        level = logging.ERROR if isinstance(error, BackendFailed) else logging.WARNING
+        if level == logging.ERROR or _quiet_since(exc):
+            _log.log(level, "%s: %s (%s); Triton's own log may say why", call, exc.code.name, exc.reason)
         raise error from exc
+
+
+def _quiet_since(failure: CallFailed) -> bool:
+    """Whether nothing was said of such failures for a second: a server that is away fails every call."""
+    now = time.monotonic()
+    kind = (failure.code.name, failure.reason)
+    if now - _said.get(kind, -_PAUSE_S) < _PAUSE_S:
+        return False
+    _said[kind] = now
+    return True

@@ -37,6 +37,7 @@ from gateway.triton.frames import (
     short_header,
     unpadded,
 )
+from gateway.triton.status import CallFailed, of_headers, of_reset
 
 QUIET_S = 30.0
 """A connection on which nothing came for so long since a call began is asked whether it is alive. Calls
@@ -45,25 +46,6 @@ PING_TIMEOUT_S = 5.0
 _TOP_UP_BYTES = 2**24
 """After so many received bytes the connection's window is filled up again."""
 _LONGEST_TIMEOUT_MS = 99_999_999
-
-_OF_RESET = {
-    Reason.REFUSED_STREAM: grpc.StatusCode.UNAVAILABLE,
-    Reason.CANCEL: grpc.StatusCode.CANCELLED,
-    Reason.ENHANCE_YOUR_CALM: grpc.StatusCode.RESOURCE_EXHAUSTED,
-}
-_OF_HTTP = dict.fromkeys((b"429", b"502", b"503", b"504"), grpc.StatusCode.UNAVAILABLE)
-"""What a proxy says that is no gRPC server (grpc/doc/http-grpc-status-mapping.md)."""
-_DEAD_STUB = b"is not healthy"
-"""Said by Triton's python backend, with INTERNAL, of a model whose process is gone or stuck: try again."""
-_CODES = {str(code.value[0]).encode(): code for code in grpc.StatusCode}
-
-
-class CallFailed(Exception):
-    """A call ended with another status than OK; the server's words are not kept."""
-
-    def __init__(self, code: grpc.StatusCode) -> None:
-        super().__init__(code.name)
-        self.code = code
 
 
 class _Call:
@@ -84,24 +66,18 @@ class _Call:
         self.received = 0
         self.headers: dict[bytes, bytes] = {}
 
-    def fail(self, code: grpc.StatusCode) -> None:
+    def fail(self, failure: CallFailed) -> None:
         if not self.answer.done():
-            self.answer.set_exception(CallFailed(code))
+            self.answer.set_exception(failure)
 
-    def finish(self) -> None:
+    def finish(self, *, late: bool) -> None:
         """The server has ended the stream: find the status and the one message."""
-        status = self.headers.get(b"grpc-status")
-        if status is None:
-            http = self.headers.get(b":status", b"200")
-            self.fail(_OF_HTTP.get(http, grpc.StatusCode.UNKNOWN))
-            return
-        if status != b"0":
-            dead = _DEAD_STUB in self.headers.get(b"grpc-message", b"")
-            self.fail(grpc.StatusCode.UNAVAILABLE if dead else _CODES.get(status, grpc.StatusCode.UNKNOWN))
-            return
+        failure = of_headers(self.headers, late=late)
         received = b"".join(self.parts)
-        if len(received) < 5 or received[:5] != _prefix(len(received) - 5):
-            self.fail(grpc.StatusCode.INTERNAL)
+        if failure is None and (len(received) < 5 or received[:5] != _prefix(len(received) - 5)):
+            failure = CallFailed(grpc.StatusCode.INTERNAL, "no message")
+        if failure is not None:
+            self.fail(failure)
         elif not self.answer.done():
             self.answer.set_result(received[5:])
 
@@ -200,7 +176,7 @@ class Connection(asyncio.Protocol):
         if self._next_stream > LARGEST_STREAM:
             self.leave()  # there are no more numbers for calls
             self._changed()
-        timer = self._loop.call_later(timeout_s, call.fail, grpc.StatusCode.DEADLINE_EXCEEDED)
+        timer = self._loop.call_later(timeout_s, call.fail, CallFailed(grpc.StatusCode.DEADLINE_EXCEEDED))
         try:
             return await answer
         finally:
@@ -251,7 +227,7 @@ class Connection(asyncio.Protocol):
         calls, self._calls = tuple(self._calls.values()), {}
         self.end += f", with {len(calls)} calls under way" if calls else ""
         for call in calls:
-            call.fail(grpc.StatusCode.UNAVAILABLE)
+            call.fail(CallFailed(grpc.StatusCode.UNAVAILABLE, "the connection was lost"))
         if not self.closed.done():
             self.closed.set_result(None)
         self._changed()
@@ -282,12 +258,8 @@ class Connection(asyncio.Protocol):
         call = self._calls.pop(stream, None)
         if call is None:
             return
-        code = _OF_RESET.get(int.from_bytes(payload, "big"), grpc.StatusCode.INTERNAL)
-        if code is grpc.StatusCode.CANCELLED and self._loop.time() >= call.ends:
-            code = grpc.StatusCode.DEADLINE_EXCEEDED  # the server's timer was faster than ours
-        elif code is grpc.StatusCode.CANCELLED and self._leaving:
-            code = grpc.StatusCode.UNAVAILABLE  # it stops, and takes its calls along
-        call.fail(code)
+        late = self._loop.time() >= call.ends
+        call.fail(of_reset(int.from_bytes(payload, "big"), late=late, leaving=self._leaving))
 
     def _take_data(self, flags: int, stream: int, payload: bytes) -> None:
         self._unreported += len(payload)
@@ -302,7 +274,7 @@ class Connection(asyncio.Protocol):
         call.received += len(part)
         if call.received > self._max_message_bytes + 5:
             call.parts.clear()
-            call.fail(grpc.StatusCode.RESOURCE_EXHAUSTED)
+            call.fail(CallFailed(grpc.StatusCode.RESOURCE_EXHAUSTED))
         elif flags & Flag.END_STREAM:
             self._end(call)
 
@@ -320,7 +292,7 @@ class Connection(asyncio.Protocol):
             # Answered before it was asked to the end: the rest is not wanted.
             self._write(frame(Kind.RST_STREAM, 0, call.stream, number(Reason.NO_ERROR)))
         del self._calls[call.stream]
-        call.finish()
+        call.finish(late=self._loop.time() >= call.ends)
 
     def _take_settings(self, flags: int, stream: int, payload: bytes) -> None:
         if flags & Flag.ACK:
@@ -345,7 +317,7 @@ class Connection(asyncio.Protocol):
         self._leaving = True
         self.end = "the server's leave"
         for unseen in [known for known in self._calls if known > last]:
-            self._calls.pop(unseen).fail(grpc.StatusCode.UNAVAILABLE)
+            self._calls.pop(unseen).fail(CallFailed(grpc.StatusCode.UNAVAILABLE, "the server leaves"))
         if not self._calls:
             self.abort()
         self._changed()

@@ -60,7 +60,7 @@ class MovingBackend:
         self._now = _Server(client(url))
         self._before: _Server | None = None
         self._gone: frozenset[Model] = frozenset()
-        """Models that only the server before had."""
+        """Models that only servers before had."""
         self._opened = asyncio.Event()
 
     async def open(self) -> None:
@@ -112,7 +112,7 @@ class MovingBackend:
         before = frozenset(self._served())
         # No await in between: the catalogue and the server change in the same moment.
         replace(found)
-        self._gone = before - frozenset(self._served())
+        self._gone = (self._gone | before) - frozenset(self._served())
         old, self._now, self._before = self._now, fresh, self._now
         await self._quiet(old, drain_s)
         self._before = None

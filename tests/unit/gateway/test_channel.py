@@ -14,7 +14,7 @@ import pytest
 
 from gateway.triton import channel as channel_module
 from gateway.triton.channel import Channel
-from gateway.triton.http2 import CallFailed
+from gateway.triton.status import CallFailed
 
 LIMIT = 8 * 2**20
 METHOD = "/test.Service/"

@@ -35,7 +35,8 @@ from gateway.triton.frames import (
     settings_of,
     unpadded,
 )
-from gateway.triton.http2 import CallFailed, Connection
+from gateway.triton.http2 import Connection
+from gateway.triton.status import CallFailed
 
 HEAD = header_block([(b":method", b"POST"), (b":path", b"/s/m")])
 GREETING = frame(Kind.SETTINGS, 0, 0)
