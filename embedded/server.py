@@ -67,7 +67,7 @@ class TritonServer:
         self.port = port
         self.secret = secret or secrets.token_urlsafe(32)
         self.models: list[Model] = []
-        self._tag = f"{leftovers.tag()}{next(_numbers)}_"
+        self.tag = f"{leftovers.tag()}{next(_numbers)}_"
         self._ready_timeout_s = ready_timeout_s
         self._otlp_endpoint = otlp_endpoint
         self._relay = LogRelay()
@@ -115,7 +115,7 @@ class TritonServer:
             _log.info("removed %d processes, regions and folders that a killed server left behind", swept)
         self.port = self.port or _free_port()
         _require_free(self.port)
-        self._scratch = Path(tempfile.mkdtemp(prefix=self._tag))
+        self._scratch = Path(tempfile.mkdtemp(prefix=self.tag))
         try:
             prepare_scratch(self._scratch, self.repository)
             self._process = self._spawn(self._scratch)
@@ -152,7 +152,7 @@ class TritonServer:
         if self._reader is not None:
             self._reader.join(timeout=10)
         self._process = self._reader = None
-        leftovers.sweep(own=self._tag)
+        leftovers.sweep(own=self.tag)
 
     def command(self, scratch: Path) -> list[str]:
         """The command line; see ARCHITECTURE.md for the reason of each switch."""
@@ -172,7 +172,7 @@ class TritonServer:
             "--allow-metrics=false",
             "--allow-sagemaker=false",
             "--allow-vertex-ai=false",
-            f"--backend-config=python,shm-region-prefix-name={self._tag}",
+            f"--backend-config=python,shm-region-prefix-name={self.tag}",
             *trace_switches(self._otlp_endpoint),
         ]
 

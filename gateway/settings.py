@@ -174,7 +174,7 @@ class Settings(BaseSettings):
         description="Pause between readiness going off and the port closing, for load balancers to notice.",
     )
     drain_timeout_s: int = Field(
-        15, gt=0, description="Time that requests in flight get to finish at shutdown."
+        10, gt=0, description="Time that requests in flight get to finish at shutdown."
     )
     access_log_share: float = Field(
         1.0,
@@ -233,6 +233,8 @@ class Settings(BaseSettings):
                 "requests_per_minute needs workers to be 1 or rate_redis_url: each worker would count for "
                 "itself, and an account could send as many times as much"
             )
+        if self.rate_redis_url is not None and not self.requests_per_minute:
+            raise ValueError("rate_redis_url does nothing without requests_per_minute: set both or none")
         if self.binding_without_token and not is_loopback(self.host):
             raise ValueError(
                 "binding_without_token needs host to be a loopback address such as 127.0.0.1, "

@@ -49,7 +49,7 @@ def real_triton() -> Iterator[TritonServer]:
     with TritonServer(REPOSITORY) as server:
         children = psutil.Process(server.pid).children(recursive=True)
         yield server
-    assert_nothing_left(os.getpid(), children, "")
+    assert_nothing_left(os.getpid(), children, "", tag=server.tag)
 
 
 class ByFile(LoadScopeScheduling):  # type: ignore[misc]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -74,7 +75,10 @@ def _until_http(serving: ServingImage) -> None:
         try:
             check(f"http://127.0.0.1:{serving.http}", 3)
         except urllib.error.URLError:
-            continue
+            time.sleep(0.05)
+        else:
+            return
+    pytest.fail("there was no answer over HTTP")
 
 
 def test_metrics_are_where_prometheus_looks(triton: ServingImage) -> None:

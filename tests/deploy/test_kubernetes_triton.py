@@ -67,7 +67,7 @@ def triton() -> Iterator[DeployedTriton]:
     with server:
         children = psutil.Process(server.pid).children(recursive=True)
         yield server
-    assert_nothing_left(os.getpid(), children, "")
+    assert_nothing_left(os.getpid(), children, "", tag=server.tag)
 
 
 @pytest.fixture(scope="module")

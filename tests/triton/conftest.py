@@ -59,7 +59,7 @@ def triton(repository: Path) -> Iterator[TritonServer]:
     with TritonServer(repository) as server:
         children = psutil.Process(server.pid).children(recursive=True)
         yield server
-    assert_nothing_left(os.getpid(), children, "")
+    assert_nothing_left(os.getpid(), children, "", tag=server.tag)
 
 
 @pytest.fixture(scope="session")

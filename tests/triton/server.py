@@ -49,12 +49,17 @@ class Program:
         return status
 
 
-def assert_nothing_left(pid: int, children: list[psutil.Process], url: str, patience: float = 10) -> None:
-    """No child process, shared-memory region or listening port survives; orphans get a moment."""
+def assert_nothing_left(
+    pid: int, children: list[psutil.Process], url: str, patience: float = 10, *, tag: str | None = None
+) -> None:
+    """No child process, shared-memory region or listening port survives; orphans get a moment.
+
+    ``tag`` is that of one server among several of the process ``pid``.
+    """
     _, alive = psutil.wait_procs(children, timeout=patience)
     assert not alive, alive
     for folder in ("/dev/shm", tempfile.gettempdir()):
-        assert not list(Path(folder).glob(f"tritonflare_{pid}_*"))
+        assert not list(Path(folder).glob(f"{tag or f'tritonflare_{pid}_'}*"))
     if url:
         host, port = url.removeprefix("http://").split(":")
         with socket.socket() as probe:
