@@ -278,7 +278,10 @@ class Coalescer:
             answers = await self._backend.classify(model, [text.data for text in texts], deadline_s)
         except BackendFailed as exc:
             if len(texts) > 1:
-                await asyncio.gather(*(self._answer(model, [text], loop) for text in texts))
+                # One after the other: a slot is for one call. What nobody wants any more is left out.
+                for text in texts:
+                    if not text.answer.done():
+                        await self._answer(model, [text], loop)
                 return
             answers = [exc]
         except AiError as exc:

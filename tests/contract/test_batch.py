@@ -114,7 +114,9 @@ async def test_texts_travel_together_and_every_answer_returns_to_its_text(
     # Equal scores where the sigmoid is 1.0 in doubles keep their order among themselves.
     assert [len(texts[place]) for place in ranks[:30]] == list(range(1, 31))
     calls = [len(read_texts(r)) for r in triton.requests[before:] if read_texts(r) != [b"A canary sings."]]
-    assert sorted(calls) == [2, 8, 8, 8, 8, 8, 8]  # the fake takes 8 at once
+    # The fake takes 8 at once; two slots that become free in one moment share what is left.
+    assert (sum(calls), max(calls)) == (50, 8)
+    assert len(calls) <= 10
 
 
 @pytest.mark.parametrize("max_batch_size", [0, 1])

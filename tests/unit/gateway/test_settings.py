@@ -61,6 +61,7 @@ def test_secrets_show_up_neither_in_repr_nor_in_errors(monkeypatch: pytest.Monke
             {"requests_per_minute": 2000, "workers": 2},
             "requests_per_minute needs workers to be 1 or rate_redis_url",
         ),
+        ({"rate_redis_url": "redis://127.0.0.1"}, "rate_redis_url does nothing without requests_per_minute"),
         ({"tls_key": "key.pem"}, "tls_certificate and tls_key belong together"),
         ({"workers": 0}, "GATEWAY_WORKERS: Input should be greater than 0"),
         ({"retry_interval_s": 6}, "retry_interval_s must not exceed refresh_interval_s"),
