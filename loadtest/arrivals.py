@@ -31,6 +31,14 @@ SHAPES: dict[str, Callable[[float], float]] = {
 """Factor on the wanted load at a place (0…1) of the run."""
 
 
+_STEPS = 1000
+
+
+def mean_level(shape: str) -> float:
+    """The factor that ``shape`` puts on the wanted load, on average over the run."""
+    return sum(SHAPES[shape]((step + 0.5) / _STEPS) for step in range(_STEPS)) / _STEPS
+
+
 def arrivals(shape: str, rate: float, seconds: float, even: bool, seed: int) -> Iterator[float]:
     """Times in seconds from 0 up to ``seconds`` at which requests are due, ``rate`` of them a second.
 

@@ -163,6 +163,7 @@ def send_at_set_times(run: Run, client: Any) -> None:
             return
         run.record.facts["capacity"] += round(capacity)
         rate = options.load * capacity
+        run.record.facts["asked_milli"] += round(1000 * rate)
         _log.info("capacity: %.0f requests/s; asking for %.0f", capacity, rate)
         gevent.sleep(_REST_S)
     under_way = Pool(options.max_in_flight)
@@ -181,24 +182,23 @@ def send_at_set_times(run: Run, client: Any) -> None:
 
 
 def _find_capacity(run: Run, client: Any) -> float:
-    """Good answers a second of a closed loop, without its first quarter; recorded if there are none."""
+    """Good answers a second of a closed loop, without its first quarter; what is wrong fails the run."""
     options = run.options
     users = max(1, options.calibration_users // run.generators)
     run.restart()
     outcomes: Counter[str] = Counter()
+    good = 0
 
     def ask_on() -> None:
+        nonlocal good
         while run.now() < options.calibration:
             outcome, _ = run.answer(client, run.draw())
-            if run.now() >= options.calibration / 4:
-                outcomes[outcome] += 1
+            outcomes[outcome] += 1
+            good += outcome == OK and run.now() >= options.calibration / 4
 
     pool = Pool(users)
     for _ in range(users):
         pool.spawn(ask_on)
     pool.join()
-    if not outcomes[OK]:
-        for outcome, count in outcomes.items():
-            run.record.at(0, "calibration").due += count
-            run.record.at(0, "calibration").outcomes[outcome] += count
-    return outcomes[OK] / (options.calibration * 3 / 4)
+    run.record.calibrated(outcomes, found=bool(good))
+    return good / (options.calibration * 3 / 4)

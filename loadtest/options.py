@@ -93,6 +93,21 @@ def positive(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    """Read a share, 0 to 1.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none; nan would let everything pass.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share from 0 to 1")
+    return value
+
+
 def rate(text: str) -> float | None:
     """Read requests a second; ``auto`` is None."""
     return None if text == "auto" else positive(text)
@@ -158,6 +173,6 @@ def add_arguments(parser: Any) -> None:
             f"fail above this {name} of good answers ({allowed:g})",
             type=positive,
         )
-    add("--max-error-share", limits.error_share, "fail above this share of errors (0)", type=float)
+    add("--max-error-share", limits.error_share, "fail above this share of errors (0)", type=share)
     add("--min-achieved-share", limits.achieved_share, "open loop: fail below this good share (0.99)",
-        type=float)  # fmt: skip
+        type=share)  # fmt: skip

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from loadtest.checks import OK
+from loadtest.checks import OK, WRONG
 
+CALIBRATION = "calibration"
+"""The kind of call under which wrong answers from before the load stand."""
 _STEP = math.log(1.01)
 _SMALLEST_S = 1e-6
 
@@ -71,7 +73,8 @@ class Record:
         self.seconds: dict[tuple[int, str], Second] = {}
         self.answered: Counter[int] = Counter()
         self.facts: Counter[str] = Counter()
-        """``generators`` that began, ``finished`` ones, and the ``capacity`` that they add up to."""
+        """``generators`` that began, ``finished`` ones, the ``capacity`` that they add up to, and
+        the load that they ask for because of it, ``asked_milli``, in thousandths of a request a second."""
 
     def at(self, time_s: float, kind: str) -> Second:
         """The second of ``time_s`` (from the beginning of the load)."""
@@ -86,6 +89,14 @@ class Record:
             second.good.add(done_s - due_s)
             second.texts += texts
             self.answered[int(done_s)] += 1
+
+    def calibrated(self, outcomes: Mapping[str, int], found: bool) -> None:
+        """Note what was answered before the load, if it is wrong, or bad and no capacity was ``found``."""
+        for outcome, count in outcomes.items():
+            if outcome in WRONG or (outcome != OK and not found):
+                second = self.at(0, CALIBRATION)
+                second.due += count
+                second.outcomes[outcome] += count
 
     def take(self) -> dict[str, Any]:
         """Everything since the last time, as plain lists for a message; nothing stays."""

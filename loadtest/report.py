@@ -27,6 +27,7 @@ class Reported(Protocol):
         """The server."""
 
     record: Record
+    generators: int
 
 
 def write_report(run: Reported) -> bool:
@@ -43,7 +44,13 @@ def write_report(run: Reported) -> bool:
         "load": options.load if options.rate is None else None,
         "tolerance": options.tolerance,
     }
-    summary = summarise(run.record, about)
+    open_loop = options.loop == "open"
+    summary = summarise(
+        run.record,
+        about,
+        rate=options.rate if open_loop else None,
+        generators=run.generators if open_loop else None,
+    )
     found = complaints(summary, options.limits)
     folder = options.output
     folder.mkdir(parents=True, exist_ok=True)

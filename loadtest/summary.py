@@ -8,17 +8,30 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from loadtest.arrivals import mean_level
 from loadtest.checks import OK
-from loadtest.record import Histogram, Record, Second, total
+from loadtest.record import CALIBRATION, Histogram, Record, Second, total
 
 FORMAT = 1
 UNANSWERED = "unanswered"
 _SHARES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
 
 
-def summarise(record: Record, about: Mapping[str, Any]) -> dict[str, Any]:
-    """Make the document of ``record``; ``about`` (loop, shape, duration_s, …) is put first."""
+def summarise(
+    record: Record, about: Mapping[str, Any], rate: float | None = None, generators: int | None = None
+) -> dict[str, Any]:
+    """Make the document of ``record``; ``about`` (loop, shape, duration_s, …) is put first.
+
+    Args:
+        record: what happened.
+        about: what was asked for; it needs ``shape`` and ``duration_s``.
+        rate: requests a second that the open loop was told to send; None if it found that by itself.
+        generators: processes that were to send the open loop; None of a closed one.
+    """
     everything = total(record.seconds.values())
+    if rate is None:
+        rate = record.facts["asked_milli"] / 1000
+    due = sum(one.due for (_, kind), one in record.seconds.items() if kind != CALIBRATION)
     errors = errors_of(everything)
     duration = about["duration_s"]
     good = len(everything.good)
@@ -27,13 +40,16 @@ def summarise(record: Record, about: Mapping[str, Any]) -> dict[str, Any]:
         "format": FORMAT,
         **about,
         "capacity_per_s": _rounded(record.facts["capacity"]) or None,
-        "wanted_per_s": _rounded(everything.due / duration),
+        # By the options and the shape; ``wanted`` is what the generators came to, which random arrivals vary.
+        "asked_per_s": _rounded(rate * mean_level(about["shape"])) or None,
+        "wanted_per_s": _rounded(due / duration),
         "good_per_s": _rounded(good / duration),
         "texts_per_s": _rounded(everything.texts / duration),
         "requests": {"due": everything.due, "good": good, "errors": sum(errors.values())},
         "errors": errors,
         "latency_ms": percentiles(everything.good),
         "generator": {
+            "expected": generators,
             "started": record.facts["generators"],
             "finished": record.facts["finished"],
             "late_p99_ms": _rounded(everything.late.percentile_ms(0.99)),
@@ -111,6 +127,7 @@ def facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("traffic", summary["traffic"]),
         ("load", f"{summary['loop']} loop, {summary['shape']}, {summary['duration_s']:g} s"),
         ("capacity found before, requests/s", number(summary["capacity_per_s"])),
+        ("asked requests/s", number(summary.get("asked_per_s"))),
         ("wanted requests/s", number(summary["wanted_per_s"])),
         ("good answers/s", number(summary["good_per_s"])),
         ("texts/s", number(summary["texts_per_s"])),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,9 @@ from loadtest.checks import WRONG
 
 _LATE_MS = 100.0
 _DRIFT = 1.5
+_SENT_SHARE = 0.97
+_SIGMAS = 4.0
+"""How far independent arrivals may be from their mean: about one run in 30,000 is further below it."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,18 @@ def _rate(summary: Mapping[str, Any], limits: Limits) -> Iterator[str]:
             f"rate: {achieved:.1%} of the wanted {summary['wanted_per_s']:.0f} requests/s were answered well "
             f"({summary['good_per_s']:.0f}/s), at least {limits.achieved_share:.1%} must be"
         )
+    yield from _generators(summary)
+
+
+def _generators(summary: Mapping[str, Any]) -> Iterator[str]:
+    """What the load generator itself did not do; the server must not be judged by it."""
+    asked = (summary["asked_per_s"] or 0.0) * summary["duration_s"]
+    sent = summary["wanted_per_s"] * summary["duration_s"]
+    if sent < _SENT_SHARE * asked and sent < asked - _SIGMAS * math.sqrt(asked):
+        yield f"load generator: it came to {sent:.0f} of the {asked:.0f} requests that were asked for"
+    expected, started = summary["generator"]["expected"], summary["generator"]["started"]
+    if expected is not None and started < expected:
+        yield f"load generator: {expected - started} of {expected} never began"
     late = summary["generator"]["late_p99_ms"]
     if late is not None and late > _LATE_MS:
         yield (

@@ -31,7 +31,12 @@ def _path(exists: bool = False) -> click.Path:
 
 @click.command()
 @click.argument("source", default=str(CHECKPOINT))
-@click.option("--name", help="Public name, e.g. @cf/acme/mood [default: the checkpoint's tritonflare.json].")
+@click.option(
+    "--name",
+    # Empty where docker-compose.yml passes on a variable that is not set.
+    callback=lambda _context, _option, name: name or None,
+    help="Public name, e.g. @cf/acme/mood [default: the checkpoint's tritonflare.json].",
+)
 @click.option("--revision", help="Branch, tag or commit of a hub id.")
 @click.option(
     "--target",

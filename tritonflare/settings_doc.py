@@ -35,6 +35,10 @@ COMPOSE = {
         "checkpoints/minilm-sst2",
         "What is served: a folder below `checkpoints/`, which is CHECKPOINTS, or a hub id such as org/name.",
     ),
+    "EXPORT_NAME": (
+        "",
+        "Its public name, such as @cf/acme/mood; without one that of the checkpoint's tritonflare.json.",
+    ),
     "EXPORT_TARGET": ("tensorrt", "tensorrt or onnxruntime; with docker-compose.cpu.yml always cpu."),
     "CHECKPOINTS": ("./checkpoints", "Folder of your own checkpoints."),
     "HF_TOKEN": ("", "Token for the hub, if EXPORT_SOURCE is one of its ids and not public."),

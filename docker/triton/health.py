@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 import urllib.request
 from collections.abc import Sequence
 from typing import Any
@@ -26,22 +27,23 @@ def check(base: str, timeout_s: float) -> int:
 
     Args:
         base: such as ``http://127.0.0.1:8000``.
-        timeout_s: how long each answer may take.
+        timeout_s: how long everything together may take; an answer that trickles in may take a little longer.
 
     Raises:
         Unhealthy: no ensemble is ready, or one gave no outputs.
         OSError: Triton is away, not ready, too slow, or refused.
         ValueError: an answer was no JSON.
     """
-    _call(f"{base}/v2/health/ready", None, timeout_s)
-    index = _call(f"{base}/v2/repository/index", {"ready": True}, timeout_s) or []
+    deadline = time.monotonic() + timeout_s
+    _call(f"{base}/v2/health/ready", None, deadline)
+    index = _call(f"{base}/v2/repository/index", {"ready": True}, deadline) or []
     answered = 0
     for name in sorted({model["name"] for model in index}):
-        config = _call(f"{base}/v2/models/{name}/config", None, timeout_s)
+        config = _call(f"{base}/v2/models/{name}/config", None, deadline)
         if config.get("platform") != "ensemble":
             continue
         text = {"name": "TEXT", "shape": [1, 1], "datatype": "BYTES", "data": [TEXT]}
-        answer = _call(f"{base}/v2/models/{name}/infer", {"inputs": [text]}, timeout_s)
+        answer = _call(f"{base}/v2/models/{name}/infer", {"inputs": [text]}, deadline)
         if not answer.get("outputs"):
             raise Unhealthy(f"{name} gave no outputs")
         answered += 1
@@ -50,10 +52,13 @@ def check(base: str, timeout_s: float) -> int:
     return answered
 
 
-def _call(url: str, body: Any, timeout_s: float) -> Any:
+def _call(url: str, body: Any, deadline: float) -> Any:
+    left_s = deadline - time.monotonic()
+    if left_s <= 0:
+        raise TimeoutError("no time is left")
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})  # noqa: S310 (loopback)
-    with urllib.request.urlopen(request, timeout=timeout_s) as response:  # noqa: S310
+    with urllib.request.urlopen(request, timeout=left_s) as response:  # noqa: S310
         return json.loads(response.read() or b"null")
 
 
@@ -61,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the check; say in one line what is wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="Triton's HTTP endpoint")
-    parser.add_argument("--timeout", type=float, default=3.0, help="seconds for each answer")
+    parser.add_argument("--timeout", type=float, default=10.0, help="seconds for all answers together")
     options = parser.parse_args(arguments)
     try:
         answered = check(options.url, options.timeout)

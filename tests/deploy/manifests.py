@@ -23,7 +23,8 @@ VARIANTS: Mapping[str, tuple[str, Sequence[str]]] = {
     "cpu": ("overlays/cpu", ()),
     "cpu with shared models": ("overlays/cpu", ("components/shared-models",)),
     "gpu": ("overlays/gpu", ()),
-    "gpu with TensorRT": ("overlays/gpu", ("components/tensorrt",)),
+    "gpu with shared models": ("overlays/gpu", ("components/shared-models",)),
+    "gpu with TensorRT": ("overlays/gpu-tensorrt", ()),
     "kserve": ("overlays/kserve", ()),
 }
 """What people apply: an overlay, and the components that they add to it."""

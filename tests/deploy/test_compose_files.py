@@ -81,6 +81,33 @@ def test_images_are_pinned_and_nobody_elses_of_our_name_is_pulled(configuration:
         if "build" in service:
             assert service["pull_policy"] == "build", name
             assert (ROOT / service["build"]["dockerfile"]).is_file(), name
+        elif service["image"].startswith("tritonflare-"):
+            assert service["pull_policy"] == "never", name
+
+
+def test_every_image_of_ours_is_built_by_one_service_that_starts_with_those_that_share_it(
+    configuration: dict[str, Any],
+) -> None:
+    named = configuration["services"]
+    builders = {service["image"]: name for name, service in services(configuration) if "build" in service}
+    assert len(builders) == sum("build" in service for service in named.values())
+    for name, service in services(configuration):
+        if service["image"].startswith("tritonflare-") and "build" not in service:
+            # What depends on the builder cannot be started without it, so the image is there.
+            assert builders[service["image"]] in service["depends_on"], name
+
+
+def test_secrets_of_other_services_do_not_reach_the_gateway(configuration: dict[str, Any]) -> None:
+    environment = configuration["services"]["gateway"]["environment"]
+    secrets = {name for name in COMPOSE if name.endswith(("_TOKEN", "_SECRET"))}
+    assert len(secrets) == 3
+    assert {name: environment[name] for name in secrets} == dict.fromkeys(secrets, "")
+
+
+def test_a_load_test_does_not_wait_for_its_workers_for_ever(configuration: dict[str, Any]) -> None:
+    command = configuration["services"]["loadtest"]["command"]
+    assert "--expect-workers=2" in command
+    assert "--expect-workers-max-wait=120" in command
 
 
 def test_only_the_gateway_is_published_and_by_default_on_loopback(configuration: dict[str, Any]) -> None:

@@ -138,6 +138,6 @@ def test_export_and_plans_leave_a_repository_that_triton_can_read(tmp_path: Path
 
 def command_of_export(file: Path, models: Path) -> list[str]:
     """The export's command line with this folder as its volume."""
-    variables = {"EXPORT_SOURCE": "checkpoints/minilm-sst2", "EXPORT_TARGET": "tensorrt"}
+    variables = {"EXPORT_SOURCE": "checkpoints/minilm-sst2", "EXPORT_NAME": "", "EXPORT_TARGET": "tensorrt"}
     command = interpolated(service("export", file)["command"], variables)
     return [argument.replace("/models", str(models)) for argument in command]

@@ -279,11 +279,12 @@ def test_triton_serves_what_the_export_writes(variant: str, monkeypatch: pytest.
     manifests = render(variant)
     every = [container for one in pods(manifests) for container in one.containers]
     (container,) = [one for one in every if one.get("name") == "export"]
+    (source,) = container["envFrom"]
+    data = named(manifests, "ConfigMap", source["configMapRef"]["name"])["data"]
+    release = {f"$({name})": value for name, value in data.items()}
     program, subcommand, *arguments = container["command"]
     assert (program, subcommand) == ("tritonflare", "export")
-    release = {
-        f"$({key})": value for one in of_kind(manifests, "ConfigMap") for key, value in one["data"].items()
-    }
+    arguments = [release.get(word, word) for word in arguments]
     # The image's, not this machine's.
     monkeypatch.setattr("click.Path.convert", lambda path, value, *_: Path(value))
     with export.make_context(subcommand, arguments) as context:
@@ -298,6 +299,33 @@ def test_triton_serves_what_the_export_writes(variant: str, monkeypatch: pytest.
         assert served["storageUri"] == repository.replace("/models", "pvc://tritonflare-models")
     else:
         assert option(served["args"], "--model-repository") == repository
+
+
+@every_variant
+def test_an_export_has_room_for_what_it_computes_and_fetches(variant: str) -> None:
+    (one,) = [one for one in pods(render(variant)) for each in one.containers if each.get("name") == "export"]
+    (container,) = [each for each in one.containers if each.get("name") == "export"]
+    (mount,) = [mount for mount in container["volumeMounts"] if mount["mountPath"] == "/tmp"]
+    (volume,) = [volume for volume in one.spec["volumes"] if volume["name"] == mount["name"]]
+    assert volume["emptyDir"]["sizeLimit"] == "8Gi"
+    assert container["resources"]["limits"]["memory"] == "4Gi"
+    # Or the pod of Triton is not one that gets cores of its own.
+    assert container["resources"]["limits"] == container["resources"]["requests"]
+
+
+def test_kserves_models_are_exported_before_its_predictor_mounts_them() -> None:
+    label = "app.kubernetes.io/component=models"
+    key, _, value = label.partition("=")
+    manifests = render("kserve")
+    first = [one for one in manifests if one["metadata"].get("labels", {}).get(key) == value]
+    assert sorted(one["kind"] for one in first) == ["ConfigMap", "Job", "PersistentVolumeClaim"]
+    # With these alone the Job can run.
+    (export_,) = pods(first)
+    (container,) = export_.containers
+    assert (
+        container["envFrom"][0]["configMapRef"]["name"] == of_kind(first, "ConfigMap")[0]["metadata"]["name"]
+    )
+    assert f"--selector {label}" in (ROOT / "docs" / "kubernetes.md").read_text()
 
 
 def test_a_plan_is_built_after_the_export_and_where_triton_runs() -> None:

@@ -125,6 +125,49 @@ def test_a_generator_that_is_late_or_dead_is_not_blamed_on_the_server() -> None:
     ]
 
 
+def test_a_generator_that_never_began_fails_the_run_although_the_others_did_their_part() -> None:
+    record = _record(rate=100)
+    document = ABOUT | {"duration_s": 10}
+    assert complaints(summarise(record, document, rate=100, generators=1), Limits()) == []
+    assert complaints(summarise(record, document, rate=200, generators=2), Limits()) == [
+        "load generator: it came to 1000 of the 2000 requests that were asked for",
+        "load generator: 1 of 2 never began",
+    ]
+
+
+@pytest.mark.parametrize(("sent", "passes"), [(195, True), (155, True), (140, False)])
+def test_random_arrivals_may_be_a_few_sigma_fewer_than_asked(sent: int, passes: bool) -> None:
+    record = _record(rate=1, seconds=sent)
+    summary = summarise(record, ABOUT | {"duration_s": 100}, rate=2, generators=1)
+    assert (complaints(summary, Limits()) == []) == passes
+
+
+def test_what_was_asked_goes_by_the_shape_and_by_the_capacity_that_was_found() -> None:
+    about = ABOUT | {"duration_s": 10}
+    assert summarise(_record(), about | {"shape": "ramp"}, rate=20)["asked_per_s"] == pytest.approx(11)
+    assert summarise(_record(), about | {"shape": "spike"}, rate=20)["asked_per_s"] == pytest.approx(28)
+    record = _record()
+    record.facts["asked_milli"] += 20_500
+    assert summarise(record, about)["asked_per_s"] == 20.5
+
+
+def test_a_wrong_answer_before_the_load_fails_the_run_and_a_refusal_does_not() -> None:
+    record = _record()
+    record.calibrated({"ok": 500, "429/3040": 7}, found=True)
+    assert _summary(record)["complaints"] == []
+    record.calibrated({"ok": 500, "wrong score": 1}, found=True)
+    found = complaints(_summary(record), Limits(error_share=1, achieved_share=0))
+    assert found == ["wrong answers: 1 × wrong score"]
+    # It was no part of the load.
+    assert _summary(record)["wanted_per_s"] == 20
+
+
+def test_where_no_capacity_is_found_its_errors_are_the_runs() -> None:
+    record = Record()
+    record.calibrated({"429/3040": 7}, found=False)
+    assert _summary(record)["errors"] == {"429/3040": 7}
+
+
 def test_a_closed_loop_has_no_wanted_rate() -> None:
     summary = _summary(_record(outcome="429/3040"), loop="closed")
     assert [one.split(":")[0] for one in summary["complaints"]] == ["errors", "no good answer"]
