@@ -208,7 +208,8 @@ def leaks(early: Size, late: Size) -> list[str]:
 
 async def soak(served: Served, made: Soak, seconds: float) -> Book:
     """Run, and look for leaks once everything has come to rest."""
-    warm = asyncio.create_task(measured(served, min(WARM_S, seconds / 3)))
+    processes = Size.of(served).processes
+    warm = asyncio.create_task(measured(served, min(WARM_S, seconds / 3), processes))
     book = await made.run(seconds)
     await asyncio.sleep(10)
     late = Size.of(served)
@@ -220,13 +221,13 @@ async def soak(served: Served, made: Soak, seconds: float) -> Book:
     return book
 
 
-async def measured(served: Served, after_s: float) -> Size:
-    """The size after a while, at a moment at which all processes are there."""
+async def measured(served: Served, after_s: float, processes: int) -> Size:
+    """The size after a while, at a moment at which all processes are there: readiness lags behind."""
     await asyncio.sleep(after_s)
     while True:
         with suppress(psutil.NoSuchProcess):
             size = Size.of(served)
-            if served.get("/readyz").status_code == 200:
+            if size.processes == processes and served.get("/readyz").status_code == 200:
                 return size
         await asyncio.sleep(1)
 
