@@ -64,7 +64,7 @@ class CoalescingLimits:
 class _Text:
     """A text on its way; its answer is set once, an error too, and cancelled if nobody waits for it."""
 
-    __slots__ = ("answer", "arrived", "call", "data", "ends", "entered", "sent")
+    __slots__ = ("answer", "arrived", "call", "data", "ends", "entered")
 
     def __init__(self, data: bytes, arrived: float, ends: float, answer: asyncio.Future[Answer]) -> None:
         self.data = data
@@ -73,7 +73,7 @@ class _Text:
         self.answer = answer
         self.call: _Call | None = None
         # For measuring: the loop's own clock (uvloop's) goes in steps of a millisecond.
-        self.entered = self.sent = time.perf_counter()
+        self.entered = time.perf_counter()
 
 
 class _Call:
@@ -250,8 +250,7 @@ class Coalescer:
             call = _Call(texts, sent)
             for text in texts:
                 text.call = call
-                text.sent = sent
-            call.task = loop.create_task(self._answer(queue.model, texts, loop))
+            call.task = loop.create_task(self._answer(queue.model, texts, sent, loop))
             self._calls.add(call.task)
             # Not a finally inside: a task that is cancelled before its first step never gets there.
             call.task.add_done_callback(partial(self._done, queue, call, loop))
@@ -270,7 +269,9 @@ class Coalescer:
         queue.free += 1
         self._schedule(queue, loop)
 
-    async def _answer(self, model: Model, texts: list[_Text], loop: asyncio.AbstractEventLoop) -> None:
+    async def _answer(
+        self, model: Model, texts: list[_Text], sent: float, loop: asyncio.AbstractEventLoop
+    ) -> None:
         """Set the answers of ``texts``; a call that fails is repeated for each of them alone."""
         deadline_s = max(text.ends for text in texts) - loop.time()
         answers: Sequence[Answer]
@@ -281,7 +282,7 @@ class Coalescer:
                 # One after the other: a slot is for one call. What nobody wants any more is left out.
                 for text in texts:
                     if not text.answer.done():
-                        await self._answer(model, [text], loop)
+                        await self._answer(model, [text], sent, loop)
                 return
             answers = [exc]
         except AiError as exc:
@@ -290,7 +291,7 @@ class Coalescer:
         for text, answer in zip(texts, answers, strict=True):
             if not text.answer.done():
                 if isinstance(answer, RawScores):
-                    answer.timing = Timing(text.sent - text.entered, now - text.sent)
+                    answer.timing = Timing(sent - text.entered, now - sent)
                 text.answer.set_result(answer)
 
     def _expire(self, queue: _Queue, waiting: Sequence[_Text]) -> None:

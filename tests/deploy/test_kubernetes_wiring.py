@@ -135,8 +135,6 @@ def in_image(script: str) -> None:
     """Triton's image has the files of docker/triton in /opt/tritonflare."""
     folder, _, name = script.rpartition("/")
     assert folder == "/opt/tritonflare"
-    if not (ROOT / "docker" / "triton" / "Dockerfile").is_file():
-        pytest.skip("there is no image for Triton in this tree")
     assert (ROOT / "docker" / "triton" / name).is_file()
     assert f"docker/triton/{name}" in (ROOT / "docker" / "triton" / "Dockerfile").read_text()
 
