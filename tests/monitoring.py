@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
+
+from tests.programs import required
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docker" / "monitoring"
@@ -129,10 +128,4 @@ def recorded() -> dict[str, set[str]]:
 
 def promtool() -> str:
     """Find promtool; skip without it, and fail where CI runs."""
-    found = shutil.which("promtool")
-    if found is None:
-        message = "promtool is not installed (Debian: apt-get install prometheus)"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    return found
+    return required("promtool", "promtool is not installed (Debian: apt-get install prometheus)")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import socket
 import subprocess
 import time
@@ -11,18 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
+from tests.programs import required
 
 
 def require_redis() -> str:
     """Return the program; skip where there is none, and fail where CI is set."""
-    program = shutil.which("redis-server")
-    if program is None:
-        reason = "needs redis-server (apt-get install redis-server)"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return program
+    return required("redis-server", "needs redis-server (apt-get install redis-server)")
 
 
 class Redis:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +11,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import pytest
 import yaml
+
+from tests.programs import required
 
 ROOT = Path(__file__).parents[2]
 KUBERNETES = ROOT / "deploy" / "kubernetes"
@@ -50,10 +50,7 @@ def render(variant: str) -> Sequence[Manifest]:
 
 
 def _kustomize(folder: Path) -> Sequence[Manifest]:
-    if shutil.which("kubectl") is None:
-        if os.environ.get("CI"):
-            pytest.fail("kubectl is not installed, and nothing else here renders the manifests")
-        pytest.skip("kubectl is not installed: it renders the manifests")
+    required("kubectl", "kubectl is not installed, and nothing else here renders the manifests")
     done = subprocess.run(
         ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, timeout=60, check=False
     )
