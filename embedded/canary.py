@@ -14,7 +14,7 @@ from embedded.repository import Model
 
 TEXT = b"Is anyone there?"
 TIMEOUT_S = 2.0
-"""For an answer while starting; who waits asks again."""
+"""For an answer while starting; who waits looks again."""
 # gRPC's own back-off starts at a second, which a start-up of three would notice.
 _OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 50),
@@ -35,6 +35,7 @@ class Canary:
         self._channel = grpc.insecure_channel(address, options=_OPTIONS)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._metadata = ((f"triton-grpc-protocol-{key}", secret),)
+        self._songs: dict[str, grpc.Future[Any]] = {}
 
     def __enter__(self) -> Canary:
         return self
@@ -56,14 +57,24 @@ class Canary:
             )
             if not ready.ready:
                 return False
-            for model in models:
-                self.sing(model.ensemble, TIMEOUT_S).result()
+            return all(self._answered(model.ensemble) for model in models)
         except grpc.RpcError:
+            return False
+
+    def _answered(self, ensemble: str) -> bool:
+        song = self._songs.pop(ensemble, None) or self.sing(ensemble)
+        try:
+            song.result(timeout=TIMEOUT_S)
+        except grpc.FutureTimeoutError:
+            self._songs[ensemble] = song
             return False
         return True
 
-    def sing(self, ensemble: str, timeout_s: float) -> grpc.Future[Any]:
-        """Begin to score one text."""
+    def sing(self, ensemble: str) -> grpc.Future[Any]:
+        """Begin to score one text.
+
+        Without a deadline: Triton 2.51 dies of an inference that is cancelled in the moment in which it ends.
+        """
         request = service_pb2.ModelInferRequest(
             model_name=ensemble,
             inputs=[
@@ -71,9 +82,7 @@ class Canary:
             ],
             raw_input_contents=[struct.pack("<I", len(TEXT)) + TEXT],
         )
-        call: grpc.Future[Any] = self._stub.ModelInfer.future(
-            request, timeout=timeout_s, metadata=self._metadata
-        )
+        call: grpc.Future[Any] = self._stub.ModelInfer.future(request, metadata=self._metadata)
         return call
 
     def count(self, timeout_s: float) -> grpc.Future[Any]:

@@ -18,8 +18,6 @@ TROUBLES: tuple[Trouble, ...] = ("ended", "stub", "failing", "wedged")
 
 LOOK_S = 1.0
 """Pause between two looks."""
-_CANARY_S = 10.0
-"""A canary waits behind full queues as long as a request may."""
 _FAILED_LOOKS = 3
 _IDLE_LOOKS = 8
 """Looks without an answer, and without work either. A pause of five seconds, whatever its cause, costs
@@ -75,7 +73,7 @@ class Vitals:
         self._processes = processes
         self._models = models
         self._pulses = {model.ensemble: Pulse() for model in models}
-        self._songs = {model.ensemble: canary.sing(model.ensemble, _CANARY_S) for model in models}
+        self._songs = {model.ensemble: canary.sing(model.ensemble) for model in models}
         self._counting = canary.count(LOOK_S)
         self._counted: Counts = {}
         self._marks: dict[str, Counts] = {}
@@ -121,12 +119,12 @@ class Vitals:
         song = self._songs[model.ensemble]
         if not song.done():
             return Sign.ANSWER if moved else Sign.SILENCE
-        self._songs[model.ensemble] = self._canary.sing(model.ensemble, _CANARY_S)
+        self._songs[model.ensemble] = self._canary.sing(model.ensemble)
         error = song.exception()
         if error is None or moved:
             return Sign.ANSWER
         code = error.code() if isinstance(error, grpc.RpcError) else None
-        absent = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+        absent = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
         return Sign.SILENCE if code in absent else Sign.FAILURE
 
     def _moved(self, model: Model) -> bool:

@@ -5,17 +5,23 @@ slot that becomes free takes its share of them, the oldest first. A call costs t
 about as much for many texts as for one, and a lone request waits for nothing. While other calls keep the
 model busy, a free slot waits a moment for more texts: callers whose answers left together come back
 one after the other, and the first of them would take a call for itself.
+
+A call that was sent is never cancelled: nobody may be left who waits for it, but Triton is at work on it all
+the same, and its slot stays taken until Triton is done. So there is never more under way than there are
+slots, however soon callers give up; ARCHITECTURE.md says what cancelling does to Triton.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Protocol
 
 from gateway.domain.backend import Backend, RawScores, Timing
@@ -49,6 +55,11 @@ LONGEST_GATHER_S = 0.001
 _SMOOTHED_OVER = 8
 """Calls."""
 _LEAST_DEAD = 64
+HELD_S = 30.0
+"""So long after the last of its texts a call may still keep its slot. A server that is silent for longer has
+lost it, or nobody looks after the server; more calls would only pile up there."""
+_ALARM_PAUSE_S = 0.005
+"""Least pause between two looks for texts whose time is over: under overload there is one at any moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,39 +75,40 @@ class CoalescingLimits:
 class _Text:
     """A text on its way; its answer is set once, an error too, and cancelled if nobody waits for it."""
 
-    __slots__ = ("answer", "arrived", "call", "data", "ends", "entered")
+    __slots__ = ("answer", "arrived", "data", "ends", "entered", "sent")
 
     def __init__(self, data: bytes, arrived: float, ends: float, answer: asyncio.Future[Answer]) -> None:
         self.data = data
         self.arrived = arrived
         self.ends = ends
         self.answer = answer
-        self.call: _Call | None = None
+        self.sent = False
         # For measuring: the loop's own clock (uvloop's) goes in steps of a millisecond.
         self.entered = time.perf_counter()
 
 
 class _Call:
-    """Texts that were sent together; when nobody waits for any of them, the call is cancelled."""
+    """Texts that were sent together."""
 
-    __slots__ = ("live", "sent", "task", "texts")
+    __slots__ = ("sent", "texts")
 
     def __init__(self, texts: list[_Text], sent: float) -> None:
         self.texts = texts
         self.sent = sent
-        self.live = len(texts)
-        self.task: asyncio.Task[None] | None = None
 
 
 class _Queue:
-    """The texts of one model that wait, the oldest first."""
+    """The texts of one model that wait, the oldest first, and its calls under way."""
 
-    __slots__ = ("call_s", "dead", "free", "gathering", "model", "scheduled", "waiting")
+    __slots__ = ("alarm", "call_s", "calls", "dead", "free", "gathering", "model", "scheduled", "waiting")
 
     def __init__(self, model: Model, slots: int) -> None:
         self.model = model
         self.free = slots
         self.waiting: deque[_Text] = deque()
+        self.calls: set[_Call] = set()
+        self.alarm: asyncio.TimerHandle | None = None
+        """Comes when the time of a text is over, wherever the text is by then."""
         self.scheduled = False
         """Texts leave at the end of this turn of the loop."""
         self.gathering: asyncio.Handle | None = None
@@ -107,12 +119,30 @@ class _Queue:
         """How many of them nobody waits for any more."""
 
     def abandon(self, text: _Text) -> None:
-        """Forget what a text holds, and every so often all that are dead, so that they cannot pile up."""
+        """Forget what a text holds, and every so often all that are dead, so that they cannot pile up.
+
+        One that was sent is the server's.
+        """
+        if text.sent:
+            return
         text.data = b""
         self.dead += 1
         if self.dead >= _LEAST_DEAD and 2 * self.dead > len(self.waiting):
             self.waiting = deque(text for text in self.waiting if not text.answer.done())
             self.dead = 0
+
+    def expire(self, now: float) -> float:
+        """Answer the texts whose time is over; return when that of the next one will be."""
+        soonest = math.inf
+        for text in chain(self.waiting, *(call.texts for call in self.calls)):
+            if text.answer.done():
+                continue
+            if text.ends <= now:
+                text.answer.set_result(DeadlineExceeded())
+                self.abandon(text)
+            else:
+                soonest = min(soonest, text.ends)
+        return soonest
 
     def take(self, limits: CoalescingLimits, now: float) -> list[_Text]:
         """Remove the oldest text and those that fit it, up to this slot's share; the dead are dropped."""
@@ -174,8 +204,6 @@ class Coalescer:
         at_once = self._limits.max_call_texts
         waiting = [self._enter(queue, data, now + deadline_s, loop) for data in texts[:at_once]]
         answers: list[Answer] = []
-        # A call lasts as long as its latest text lets it; a batch wants what there is in its own time.
-        timer = loop.call_later(deadline_s, self._expire, queue, waiting) if len(texts) > 1 else None
         try:
             for data in texts[at_once:]:
                 answers.append(await waiting[len(answers)].answer)
@@ -183,11 +211,10 @@ class Coalescer:
             answers += [await text.answer for text in waiting[len(answers) :]]
         except asyncio.CancelledError:
             for text in waiting:
-                self._abandon(queue, text)
+                # The one that was being waited for has been cancelled together with whoever waited.
+                if text.answer.cancel() or text.answer.cancelled():
+                    queue.abandon(text)
             raise
-        finally:
-            if timer is not None:
-                timer.cancel()
         return answers
 
     def _enter(self, queue: _Queue, data: bytes, ends: float, loop: asyncio.AbstractEventLoop) -> _Text:
@@ -196,8 +223,22 @@ class Coalescer:
             text.answer.set_result(DeadlineExceeded())
             return text
         queue.waiting.append(text)
+        if queue.alarm is None or ends < queue.alarm.when():
+            self._set_alarm(queue, ends, loop)
         self._schedule(queue, loop)
         return text
+
+    def _set_alarm(self, queue: _Queue, at: float, loop: asyncio.AbstractEventLoop) -> None:
+        if queue.alarm is not None:
+            queue.alarm.cancel()
+        queue.alarm = loop.call_at(at, self._expire, queue, loop)
+
+    def _expire(self, queue: _Queue, loop: asyncio.AbstractEventLoop) -> None:
+        queue.alarm = None
+        now = loop.time()
+        soonest = queue.expire(now)
+        if soonest < math.inf:
+            self._set_alarm(queue, max(soonest, now + _ALARM_PAUSE_S), loop)
 
     @property
     def waiting(self) -> int:
@@ -249,17 +290,19 @@ class Coalescer:
             self._observe(len(texts), sent - texts[0].entered)
             call = _Call(texts, sent)
             for text in texts:
-                text.call = call
-            call.task = loop.create_task(self._answer(queue.model, texts, sent, loop))
-            self._calls.add(call.task)
+                text.sent = True
+            queue.calls.add(call)
+            task = loop.create_task(self._answer(queue.model, texts, sent, loop))
+            self._calls.add(task)
             # Not a finally inside: a task that is cancelled before its first step never gets there.
-            call.task.add_done_callback(partial(self._done, queue, call, loop))
+            task.add_done_callback(partial(self._done, queue, call, loop))
 
     def _done(
         self, queue: _Queue, call: _Call, loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]
     ) -> None:
         """Free the slot; whatever happened, everybody has an answer now."""
         self._calls.discard(task)
+        queue.calls.discard(call)
         if not task.cancelled() and task.exception() is not None:
             _log.error("a call for %s failed", queue.model.name, exc_info=task.exception())
         for text in call.texts:
@@ -273,7 +316,7 @@ class Coalescer:
         self, model: Model, texts: list[_Text], sent: float, loop: asyncio.AbstractEventLoop
     ) -> None:
         """Set the answers of ``texts``; a call that fails is repeated for each of them alone."""
-        deadline_s = max(text.ends for text in texts) - loop.time()
+        deadline_s = max(text.ends for text in texts) - loop.time() + HELD_S
         answers: Sequence[Answer]
         try:
             answers = await self._backend.classify(model, [text.data for text in texts], deadline_s)
@@ -293,24 +336,3 @@ class Coalescer:
                 if isinstance(answer, RawScores):
                     answer.timing = Timing(sent - text.entered, now - sent)
                 text.answer.set_result(answer)
-
-    def _expire(self, queue: _Queue, waiting: Sequence[_Text]) -> None:
-        for text in waiting:
-            if not text.answer.done():
-                text.answer.set_result(DeadlineExceeded())
-                self._leave(queue, text)
-
-    def _abandon(self, queue: _Queue, text: _Text) -> None:
-        # The one that was being waited for has been cancelled together with whoever waited.
-        if text.answer.cancel() or text.answer.cancelled():
-            self._leave(queue, text)
-
-    def _leave(self, queue: _Queue, text: _Text) -> None:
-        """Nobody waits for ``text`` any more."""
-        call = text.call
-        if call is None:
-            queue.abandon(text)
-            return
-        call.live -= 1
-        if call.live == 0 and call.task is not None:
-            call.task.cancel()

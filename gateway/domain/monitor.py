@@ -15,6 +15,8 @@ from gateway.domain.errors import DeadlineExceeded, Overloaded, TritonflareError
 _log = logging.getLogger("tritonflare.monitor")
 
 CANARY_TEXT = b"A canary sings."
+_LONGEST_SONG_S = 60.0
+"""A canary that is not back by then is given up, and another one sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,8 @@ class Monitor:
         self._times = times
         self._clock = clock
         self._sung: dict[Model, float] = {}
+        self._songs: dict[Model, asyncio.Task[None]] = {}
+        """Canaries that are not back: a backend that is silent must not collect them."""
         self._draining = False
         self._trouble: str | None = "starting"
         self._became_ready = asyncio.Event()
@@ -70,17 +74,24 @@ class Monitor:
 
     async def run(self) -> None:
         """Look at the backend for ever; a round that fails is followed by the next."""
-        while True:
-            try:
-                await self.look()
-            except Exception:
-                # The loop is the only thing that brings readiness back, so no defect may end it.
-                _log.exception("a look at the backend failed")
-                self._sung.clear()
-            reason = self.why_not_ready()
-            self._report(reason)
-            ready = reason is None
-            await asyncio.sleep(self._times.refresh_interval_s if ready else self._times.retry_interval_s)
+        try:
+            while True:
+                await self._round()
+        finally:
+            for song in self._songs.values():
+                song.cancel()
+
+    async def _round(self) -> None:
+        try:
+            await self.look()
+        except Exception:
+            # The loop is the only thing that brings readiness back, so no defect may end it.
+            _log.exception("a look at the backend failed")
+            self._sung.clear()
+        reason = self.why_not_ready()
+        self._report(reason)
+        ready = reason is None
+        await asyncio.sleep(self._times.refresh_interval_s if ready else self._times.retry_interval_s)
 
     async def look(self) -> None:
         """Refresh the catalogue and send one canary to each model."""
@@ -94,8 +105,18 @@ class Monitor:
         self._sung = {model: at for model, at in self._sung.items() if model in models}
 
     async def _send_canary(self, model: Model) -> None:
+        """Wait for the model's canary for as long as one may take; if it is late, later looks find it."""
+        song = self._songs.get(model)
+        if song is None:
+            song = self._songs[model] = asyncio.create_task(self._sing(model))
+        await asyncio.wait((song,), timeout=self._times.canary_timeout_s)
+        if song.done():
+            del self._songs[model]
+            song.result()
+
+    async def _sing(self, model: Model) -> None:
         try:
-            await self._backend.classify(model, (CANARY_TEXT,), self._times.canary_timeout_s)
+            await self._backend.classify(model, (CANARY_TEXT,), _LONGEST_SONG_S)
         except (DeadlineExceeded, Overloaded):
             # Busy is not broken: under full load the last answer counts until it is too old.
             return

@@ -1,7 +1,7 @@
 """Connections to all addresses of a target, and calls that take turns on them.
 
-What gRPC calls a channel with the policy ``round_robin``: a connection to each address, made anew with a
-short back-off when it is lost; a call goes to the next one that is there.
+A connection to each address, made anew with a short back-off when it is lost; a call goes to the one with
+the fewest calls under way, and where that is all the same they take turns, as gRPC's ``round_robin`` does.
 """
 
 from __future__ import annotations
@@ -252,14 +252,20 @@ class Channel:
         )
 
     def _pick(self, tried: Sequence[Connection] = ()) -> Connection | None:
-        """The next connection that has room."""
+        """Of the connections that have room, the one with the fewest calls; the next of those that are alike.
+
+        So a server that is silent keeps its share of the calls, and not all of them.
+        """
         lines = tuple(self._lines.values())
+        best: Connection | None = None
+        turn = self._turn
         for offset in range(len(lines)):
-            connection = lines[(self._turn + offset) % len(lines)].connection
-            if connection is not None and connection.has_room and connection not in tried:
-                self._turn += offset + 1
-                return connection
-        return None
+            connection = lines[(turn + offset) % len(lines)].connection
+            if connection is None or not connection.has_room or connection in tried:
+                continue
+            if best is None or connection.calls < best.calls:
+                best, self._turn = connection, turn + offset + 1
+        return best
 
     async def _wait(self, ends: float) -> Connection:
         loop = asyncio.get_running_loop()

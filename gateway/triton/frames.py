@@ -118,11 +118,6 @@ def header_block(headers: Sequence[Header]) -> bytes:
     return hpack.Encoder().encode(never, huffman=False)
 
 
-def short_header(name: bytes, value: bytes) -> bytes:
-    """Encode a header of its own value in each call: name and value shorter than 127 bytes (6.2.3)."""
-    return b"\x10%c%b%c%b" % (len(name), name, len(value), value)
-
-
 class Frames:
     """Cuts what comes from the peer into frames."""
 

@@ -4,12 +4,15 @@
 ARCHITECTURE.md has the measurement. This is the part of HTTP/2 (RFC 9113) and of gRPC's mapping onto it
 (grpc/doc/PROTOCOL-HTTP2.md) that a client needs whose every call is one message there and one back:
 no server push, no compression, no streams of messages.
+
+A call that the server has and nobody waits for any more is not cancelled, and no deadline travels along: it
+goes on, and what comes back is dropped. Triton 2.51 dies of an inference that is cancelled in the moment in which it ends
+(ARCHITECTURE.md, "Tried"), and gRPC's deadlines cancel at the server, too.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 import struct
 from collections.abc import Callable
 from typing import cast
@@ -34,7 +37,6 @@ from gateway.triton.frames import (
     number,
     settings,
     settings_of,
-    short_header,
     unpadded,
 )
 from gateway.triton.status import CallFailed, of_headers, of_reset
@@ -45,22 +47,20 @@ that are over by then count too: a server may be gone without a word, and every 
 PING_TIMEOUT_S = 5.0
 _TOP_UP_BYTES = 2**24
 """After so many received bytes the connection's window is filled up again."""
-_LONGEST_TIMEOUT_MS = 99_999_999
+_MOST_CALLS = 1024
+"""On one connection, those included that nobody waits for: a server that is silent for good gets no more."""
 
 
 class _Call:
     """One stream: what is to be sent and how much of it is, what came, and the future of its answer."""
 
-    __slots__ = ("answer", "ends", "headers", "message", "parts", "received", "sent", "stream", "window")
+    __slots__ = ("answer", "headers", "message", "parts", "received", "sent", "stream", "window")
 
-    def __init__(
-        self, stream: int, message: bytes, window: int, ends: float, answer: asyncio.Future[bytes]
-    ) -> None:
+    def __init__(self, stream: int, message: bytes, window: int, answer: asyncio.Future[bytes]) -> None:
         self.stream = stream
         self.message = message
         self.sent = 0
         self.window = window
-        self.ends = ends
         self.answer = answer
         self.parts: list[bytes] = []
         self.received = 0
@@ -70,9 +70,9 @@ class _Call:
         if not self.answer.done():
             self.answer.set_exception(failure)
 
-    def finish(self, *, late: bool) -> None:
+    def finish(self) -> None:
         """The server has ended the stream: find the status and the one message."""
-        failure = of_headers(self.headers, late=late)
+        failure = of_headers(self.headers)
         received = b"".join(self.parts)
         if failure is None and (len(received) < 5 or received[:5] != _prefix(len(received) - 5)):
             failure = CallFailed(grpc.StatusCode.INTERNAL, "no message")
@@ -140,11 +140,11 @@ class Connection(asyncio.Protocol):
     @property
     def has_room(self) -> bool:
         """One more call may begin now."""
-        return self.usable and len(self._calls) < self._max_streams
+        return self.usable and len(self._calls) < min(self._max_streams, _MOST_CALLS)
 
     @property
     def calls(self) -> int:
-        """How many calls are under way."""
+        """How many calls are under way, those included that nobody waits for any more."""
         return len(self._calls)
 
     async def call(self, head: bytes, message: bytes, timeout_s: float) -> bytes:
@@ -153,7 +153,7 @@ class Connection(asyncio.Protocol):
         Args:
             head: the header block of the method, of `header_block`.
             message: the serialised request.
-            timeout_s: seconds; they travel along as ``grpc-timeout``.
+            timeout_s: how long to wait; the server is not told.
 
         Raises:
             CallFailed: the status is not OK, the connection was lost, or the time is over.
@@ -162,16 +162,11 @@ class Connection(asyncio.Protocol):
             raise CallFailed(grpc.StatusCode.UNAVAILABLE)
         stream, self._next_stream = self._next_stream, self._next_stream + 2
         answer: asyncio.Future[bytes] = self._loop.create_future()
-        now = self._loop.time()
-        call = _Call(stream, _prefix(len(message)) + message, self._stream_window, now + timeout_s, answer)
+        call = _Call(stream, _prefix(len(message)) + message, self._stream_window, answer)
         if self._waits_since is None:
-            self._waits_since = now
+            self._waits_since = self._loop.time()
         self._calls[stream] = call
-        # Rounded up, so that the server does not give up before we do.
-        milliseconds = min(max(1, math.ceil(timeout_s * 1000)), _LONGEST_TIMEOUT_MS)
-        block = head + short_header(b"grpc-timeout", b"%dm" % milliseconds)
-        if stream == 1:
-            block = NO_TABLE + block
+        block = NO_TABLE + head if stream == 1 else head
         self._send(call, frame(Kind.HEADERS, Flag.END_HEADERS, stream, block))
         if self._next_stream > LARGEST_STREAM:
             self.leave()  # there are no more numbers for calls
@@ -181,12 +176,10 @@ class Connection(asyncio.Protocol):
             return await answer
         finally:
             timer.cancel()
-            if self._calls.pop(stream, None) is not None:
-                # Cancelled, or too late: the server need not go on.
+            if stream in self._blocked:
+                # The server does not have the whole message, so it has not begun: take the call back.
                 self._write(frame(Kind.RST_STREAM, 0, stream, number(Reason.CANCEL)))
-            self._blocked.pop(stream, None)
-            if self._leaving and not self._calls:
-                self.abort()
+                self._remove(call)
 
     def leave(self) -> None:
         """Begin no more calls; close when those under way have ended."""
@@ -255,11 +248,10 @@ class Connection(asyncio.Protocol):
             self._write(frame(Kind.PING, Flag.ACK, 0, payload))
 
     def _take_reset(self, flags: int, stream: int, payload: bytes) -> None:
-        call = self._calls.pop(stream, None)
-        if call is None:
-            return
-        late = self._loop.time() >= call.ends
-        call.fail(of_reset(int.from_bytes(payload, "big"), late=late, leaving=self._leaving))
+        call = self._calls.get(stream)
+        if call is not None:
+            self._remove(call)
+            call.fail(of_reset(int.from_bytes(payload, "big"), leaving=self._leaving))
 
     def _take_data(self, flags: int, stream: int, payload: bytes) -> None:
         self._unreported += len(payload)
@@ -268,14 +260,15 @@ class Connection(asyncio.Protocol):
             self._unreported = 0
         part = unpadded(flags & Flag.PADDED, payload)
         call = self._calls.get(stream)
-        if call is None or call.answer.done():
-            return  # nobody waits for it any more
-        call.parts.append(part)
-        call.received += len(part)
-        if call.received > self._max_message_bytes + 5:
-            call.parts.clear()
-            call.fail(CallFailed(grpc.StatusCode.RESOURCE_EXHAUSTED))
-        elif flags & Flag.END_STREAM:
+        if call is None:
+            return
+        if not call.answer.done():  # somebody waits for it
+            call.parts.append(part)
+            call.received += len(part)
+            if call.received > self._max_message_bytes + 5:
+                call.parts.clear()
+                call.fail(CallFailed(grpc.StatusCode.RESOURCE_EXHAUSTED))
+        if flags & Flag.END_STREAM:
             self._end(call)
 
     def _take_head(self, flags: int, stream: int, block: bytes) -> None:
@@ -291,8 +284,15 @@ class Connection(asyncio.Protocol):
         if call.sent < len(call.message):
             # Answered before it was asked to the end: the rest is not wanted.
             self._write(frame(Kind.RST_STREAM, 0, call.stream, number(Reason.NO_ERROR)))
+        self._remove(call)
+        call.finish()
+
+    def _remove(self, call: _Call) -> None:
+        """A call is over at the server."""
         del self._calls[call.stream]
-        call.finish(late=self._loop.time() >= call.ends)
+        self._blocked.pop(call.stream, None)
+        if self._leaving and not self._calls:
+            self.abort()
 
     def _take_settings(self, flags: int, stream: int, payload: bytes) -> None:
         if flags & Flag.ACK:
@@ -317,6 +317,7 @@ class Connection(asyncio.Protocol):
         self._leaving = True
         self.end = "the server's leave"
         for unseen in [known for known in self._calls if known > last]:
+            self._blocked.pop(unseen, None)
             self._calls.pop(unseen).fail(CallFailed(grpc.StatusCode.UNAVAILABLE, "the server leaves"))
         if not self._calls:
             self.abort()
@@ -351,8 +352,7 @@ class Connection(asyncio.Protocol):
     def _unblock(self) -> None:
         blocked, self._blocked = self._blocked, {}
         for call in blocked.values():
-            if call.stream in self._calls:
-                self._send(call)
+            self._send(call)
 
     def _write(self, data: bytes) -> None:
         if data and self._transport is not None and not self._lost:
@@ -361,6 +361,8 @@ class Connection(asyncio.Protocol):
     def _look_after(self) -> None:
         """Find out whether a connection is dead on which something was asked and nothing comes."""
         quiet_s = 0.0 if self._waits_since is None else self._loop.time() - self._waits_since
+        if self._leaving and all(call.answer.done() for call in self._calls.values()):
+            return self.abort()  # they have had their time
         if quiet_s < QUIET_S:
             pause_s = QUIET_S - quiet_s
         elif not self._asked:

@@ -37,28 +37,20 @@ class StubSilent(CallFailed):
         super().__init__(grpc.StatusCode.UNAVAILABLE, "a model's process is silent")
 
 
-def _timed(code: grpc.StatusCode, late: bool) -> CallFailed:
-    # The server's timer may be faster than ours, and then it says that the call was cancelled.
-    if code is grpc.StatusCode.CANCELLED and late:
-        code = grpc.StatusCode.DEADLINE_EXCEEDED
-    return CallFailed(code)
-
-
-def of_reset(reason: int, *, late: bool, leaving: bool) -> CallFailed:
+def of_reset(reason: int, *, leaving: bool) -> CallFailed:
     """What a reset stream means.
 
     Args:
         reason: the code of RST_STREAM.
-        late: the call's time is over.
         leaving: the server has said that it stops; it takes its calls along.
     """
     code = _OF_RESET.get(reason, grpc.StatusCode.INTERNAL)
-    if leaving and code is grpc.StatusCode.CANCELLED and not late:
+    if leaving and code is grpc.StatusCode.CANCELLED:
         return CallFailed(grpc.StatusCode.UNAVAILABLE, "the server leaves")
-    return _timed(code, late)
+    return CallFailed(code)
 
 
-def of_headers(headers: Mapping[bytes, bytes], *, late: bool) -> CallFailed | None:
+def of_headers(headers: Mapping[bytes, bytes]) -> CallFailed | None:
     """What the headers at the end of a stream mean; None is OK."""
     status = headers.get(b"grpc-status")
     if status is None:
@@ -67,4 +59,4 @@ def of_headers(headers: Mapping[bytes, bytes], *, late: bool) -> CallFailed | No
         return None
     if _SILENT_STUB in headers.get(b"grpc-message", b""):
         return StubSilent()
-    return _timed(_CODES.get(status, grpc.StatusCode.UNKNOWN), late)
+    return CallFailed(_CODES.get(status, grpc.StatusCode.UNKNOWN))

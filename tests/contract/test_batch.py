@@ -259,10 +259,11 @@ async def test_metrics_count_the_tokens_of_every_text(client: Client) -> None:
     assert await client.metric(f'tritonflare_tokens_total{{model="{SST2}"}}') == 7
 
 
-async def test_a_batch_whose_caller_hangs_up_is_dropped(client: Client, triton: FakeTriton) -> None:
+async def test_of_a_batch_whose_caller_hangs_up_no_more_is_sent(client: Client, triton: FakeTriton) -> None:
     release = asyncio.Event()
     triton.infer_fault = hold(release)
-    _, writer = await client.open("POST", RUN, json.dumps(batch("a", "b")).encode())
+    texts = [f"text {number}" for number in range(100)]
+    _, writer = await client.open("POST", RUN, json.dumps(batch(*texts)).encode())
 
     async def running() -> bool:
         return triton.running > 0
@@ -271,10 +272,13 @@ async def test_a_batch_whose_caller_hangs_up_is_dropped(client: Client, triton: 
     writer.close()
 
     async def dropped() -> bool:
-        return triton.cancelled > 0 and await client.metric("tritonflare_requests_in_flight") == 0
+        return await client.metric("tritonflare_requests_in_flight") == 0
 
     await until(dropped)
+    sent = len(triton.requests)
     release.set()
+    assert (await client.run({"text": "another"})).status == 200
+    assert (triton.cancelled, len(triton.requests)) == (0, sent + 1)
 
 
 async def test_a_lone_surrogate_in_a_reference_is_sent_back_as_the_replacement_character(

@@ -222,15 +222,30 @@ async def test_a_server_that_stops_within_a_call_is_unavailable(grace_s: float |
         assert {await code_of(task) for task in tasks} <= GIVEN_UP
 
 
-async def test_deadline_and_cancellation_reach_the_server() -> None:
+async def test_neither_deadline_nor_cancellation_reach_the_server() -> None:
     async with running() as (server,), opened(server.address) as channel:
         assert await code_of(ask(channel, "Hold", timeout_s=0.1)) is grpc.StatusCode.DEADLINE_EXCEEDED
-        await until(lambda: server.cancelled == 1)
         task = asyncio.create_task(ask(channel, "Hold"))
-        await until(lambda: server.running == 1)
+        await until(lambda: server.running == 2)
         task.cancel()
-        await until(lambda: server.cancelled == 2)
-        assert task.cancelled()
+        assert await ask(channel) == b"x"
+        assert (task.cancelled(), server.running, server.cancelled) == (True, 2, 0)
+        server.release.set()
+        await until(lambda: server.running == 0)
+        assert server.cancelled == 0
+
+
+async def test_a_server_that_is_silent_keeps_only_its_share_of_the_calls() -> None:
+    async with running(2) as (silent, server), opened(f"{silent.address},{server.address}") as channel:
+        await until(lambda: sum(line.connection is not None for line in channel._lines.values()) == 2)
+        server.release.set()
+        held = [asyncio.create_task(ask(channel, "Hold")) for _ in range(2)]
+        await until(lambda: silent.running == 1)
+        for _ in range(20):
+            await ask(channel)
+        assert (silent.calls, server.calls) == (0, 20)
+        silent.release.set()
+        await asyncio.gather(*held)
 
 
 async def test_big_messages_go_both_ways_and_too_big_ones_do_not() -> None:

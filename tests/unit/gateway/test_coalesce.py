@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.domain import coalesce
 from gateway.domain.backend import RawScores
 from gateway.domain.catalogue import Ensemble, Model, parse_model
 from gateway.domain.coalesce import CALL_BYTES, Answer, Coalescer, CoalescingLimits
@@ -176,26 +177,44 @@ async def test_abandoned_and_expired_texts_are_never_sent() -> None:
     assert calls.texts == [b"first", b"kept"]
 
 
-async def test_a_call_that_nobody_waits_for_any_more_is_cancelled_and_frees_its_slot() -> None:
-    calls = Calls(wait=lambda: 30)
+async def test_a_call_that_nobody_waits_for_any_more_goes_on_and_keeps_its_slot() -> None:
+    calls = Calls(wait=lambda: 0.1)
     coalescer = Coalescer(calls, replace(LIMITS, call_slots=1))
-    both = [asyncio.create_task(ask(coalescer, text)) for text in (b"a", b"b")]
+    gone = asyncio.create_task(ask(coalescer, b"a"))
+    expired = asyncio.create_task(ask(coalescer, b"b", deadline_s=0.02))
     await asyncio.sleep(0.01)
-    both[0].cancel()
-    await asyncio.sleep(0.01)
-    assert (calls.open, calls.cancelled) == (1, 0)
-    both[1].cancel()
-    await asyncio.sleep(0.01)
-    assert (calls.open, calls.cancelled) == (0, 1)
-    calls.wait = lambda: 0.0
-    assert await ask(coalescer, b"c") == [scores(b"c")]
+    gone.cancel()
+    next_one = asyncio.create_task(ask(coalescer, b"c"))
+    assert [type(answer) for answer in await expired] == [DeadlineExceeded]
+    assert (calls.sent, calls.open) == ([[b"a", b"b"]], 1)
+    assert await next_one == [scores(b"c")]
+    assert (calls.cancelled, calls.most_open) == (0, 1)
 
 
-async def test_a_call_gets_the_latest_deadline_of_its_texts() -> None:
+async def test_each_text_has_its_own_deadline_wherever_it_is() -> None:
+    calls = Calls(wait=lambda: 30)
+    coalescer = Coalescer(calls, replace(LIMITS, call_slots=1, max_call_texts=2))
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+
+    async def ended(text: bytes, deadline_s: float) -> float:
+        (answer,) = await ask(coalescer, text, deadline_s=deadline_s)
+        assert isinstance(answer, DeadlineExceeded)
+        return loop.time() - began
+
+    # Two are under way, two wait; the first that came is not the first whose time is over.
+    given_s = (0.2, 0.05, 0.1, 0.03)
+    ends = await asyncio.gather(*(ended(b"%d" % number, s) for number, s in enumerate(given_s)))
+    assert ends == [pytest.approx(s, abs=0.02) for s in given_s]
+    await coalescer.close()
+
+
+async def test_a_server_that_is_silent_for_too_long_loses_its_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coalesce, "HELD_S", 20.0)
     calls = Calls()
     coalescer = Coalescer(calls, replace(LIMITS, call_slots=1))
     await asyncio.gather(ask(coalescer, b"a", deadline_s=5), ask(coalescer, b"b", deadline_s=50))
-    assert calls.deadlines == [pytest.approx(50, abs=1)]
+    assert calls.deadlines == [pytest.approx(70, abs=1)]
 
 
 async def test_texts_that_nobody_waits_for_do_not_pile_up_behind_a_call_that_hangs() -> None:
@@ -304,6 +323,8 @@ def test_whatever_comes_nothing_is_lost_sent_twice_or_mixed_up(
                     assert answer == scores(text)
 
         await asyncio.gather(*(one(place) for place in range(len(requests))))
+        # Calls of callers that hung up come to their end, too.
+        await asyncio.gather(*coalescer._calls)
         for _ in range(20):
             await asyncio.sleep(0)
         assert not calls.open

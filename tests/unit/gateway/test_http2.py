@@ -20,6 +20,7 @@ from gateway.triton.frames import (
     FRAME_BYTES,
     LARGEST_STREAM,
     LARGEST_WINDOW,
+    NO_TABLE,
     PREFACE,
     Blocks,
     Flag,
@@ -256,12 +257,12 @@ async def test_a_call_is_one_head_and_one_message() -> None:
     ((_, flags, stream, block),) = wire.of(Kind.HEADERS)
     assert (flags, stream, block[0]) == (Flag.END_HEADERS, 1, 0x20)
     headers = dict(hpack.Decoder().decode(block, raw=True))
-    assert headers == {b":method": b"POST", b":path": b"/s/m", b"grpc-timeout": b"1235m"}
+    assert headers == {b":method": b"POST", b":path": b"/s/m"}
     assert wire.of(Kind.DATA) == [(Kind.DATA, Flag.END_STREAM, 1, message(b"ping"))]
     connection.data_received(answer(1))
     assert await task == b"pong"
     second = await begun(connection)
-    assert wire.of(Kind.HEADERS)[1][2:] == (3, HEAD + wire.of(Kind.HEADERS)[1][3][len(HEAD) :])
+    assert wire.of(Kind.HEADERS)[1][2:] == (3, HEAD)
     connection.data_received(answer(3))
     assert await second == b"pong"
     assert not wire.of(Kind.RST_STREAM)
@@ -305,7 +306,10 @@ def test_an_answer_is_the_same_in_whatever_frames_and_pieces(
             grpc.StatusCode.INTERNAL,
         ),
         (frame(Kind.DATA, Flag.END_STREAM, 1, message(b"a")), grpc.StatusCode.UNKNOWN),
-        (frame(Kind.DATA, 0, 1, bytes(1006)), grpc.StatusCode.RESOURCE_EXHAUSTED),
+        (
+            frame(Kind.DATA, 0, 1, bytes(1006)) + frame(Kind.HEADERS, 5, 1, trailers()),
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+        ),
         (frame(Kind.RST_STREAM, 0, 1, number(Reason.REFUSED_STREAM)), grpc.StatusCode.UNAVAILABLE),
         (frame(Kind.RST_STREAM, 0, 1, number(Reason.CANCEL)), grpc.StatusCode.CANCELLED),
         (frame(Kind.RST_STREAM, 0, 1, number(Reason.NO_ERROR)), grpc.StatusCode.INTERNAL),
@@ -347,22 +351,53 @@ async def test_a_lost_connection_is_unavailable_and_not_usable_before_its_calls_
     assert connection.closed.done()
 
 
-async def test_deadline_and_cancellation_reset_the_stream() -> None:
-    connection, wire = connected()
-    assert await code_of(connection.call(HEAD, b"", 0.01)) is grpc.StatusCode.DEADLINE_EXCEEDED
+async def abandoned(connection: Connection) -> None:
     task = await begun(connection)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert wire.said(Kind.RST_STREAM, 1) == wire.said(Kind.RST_STREAM, 3) == [Reason.CANCEL]
-    assert connection.calls == 0
 
 
-async def test_a_server_that_gives_up_at_the_deadline_has_exceeded_it() -> None:
+async def test_the_server_hears_neither_of_a_deadline_nor_of_a_cancellation() -> None:
+    connection, wire = connected()
+    assert await code_of(connection.call(HEAD, b"", 0.01)) is grpc.StatusCode.DEADLINE_EXCEEDED
+    await abandoned(connection)
+    assert [part[3] for part in wire.of(Kind.HEADERS)] == [NO_TABLE + HEAD, HEAD]
+    assert (wire.of(Kind.RST_STREAM), connection.calls) == ([], 2)
+    third = await begun(connection)
+    connection.data_received(answer(3) + answer(5) + answer(1))
+    assert await third == b"pong"
+    assert (wire.aborted, connection.calls) == (False, 0)
+
+
+async def test_a_connection_that_leaves_waits_for_calls_that_nobody_waits_for() -> None:
+    connection, wire = connected()
+    await abandoned(connection)
+    connection.leave()
+    assert not wire.aborted
+    connection.data_received(answer(1))
+    assert wire.aborted
+
+
+async def test_a_connection_that_leaves_does_not_wait_for_such_calls_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http2, "QUIET_S", 0.02)
+    connection, wire = connected()
+    await abandoned(connection)
+    connection.leave()
+    await asyncio.sleep(0.1)
+    assert wire.aborted
+
+
+async def test_a_server_that_never_answers_gets_no_more_calls_in_the_end() -> None:
     connection, _ = connected()
-    task = await begun(connection, timeout_s=0)
-    connection.data_received(frame(Kind.RST_STREAM, 0, 1, number(Reason.CANCEL)))
-    assert await code_of(task) is grpc.StatusCode.DEADLINE_EXCEEDED
+    for _ in range(http2._MOST_CALLS):
+        assert connection.has_room
+        await abandoned(connection)
+    assert (connection.usable, connection.has_room) == (True, False)
+    connection.data_received(answer(1))
+    assert connection.has_room
 
 
 # --- flow control -------------------------------------------------------------------------------------
