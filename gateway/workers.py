@@ -26,6 +26,7 @@ from gateway.domain.errors import AiError
 from gateway.http.shared_metrics import SharedMetrics, restart_counter, triton_restart_counter
 from gateway.serving import another
 from gateway.settings import ConfigurationError, Settings
+from gateway.tokens import TokenTable
 from gateway.upstream import Upstream
 
 _log = logging.getLogger("tritonflare.workers")
@@ -63,6 +64,8 @@ class Post:
     metrics: SharedMetrics
     replaces: bool
     """Others serve already, or did."""
+    tokens: TokenTable | None = None
+    """As the supervisor read them last."""
 
 
 class Supervisor:
@@ -75,6 +78,7 @@ class Supervisor:
         stop: set it to have the workers drain and end.
         at_once: set it to have them end without waiting for anybody.
         upstream: tells what becomes of Triton.
+        tokens: kept up to date by whoever gives them; each worker gets them as they are at its start.
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class Supervisor:
         stop: asyncio.Event,
         at_once: asyncio.Event,
         upstream: Upstream | None = None,
+        tokens: TokenTable | None = None,
     ) -> None:
         self._settings = settings
         self._work = work
@@ -92,6 +97,7 @@ class Supervisor:
         self._stop = stop
         self._at_once = at_once
         self._upstream = upstream
+        self._tokens = tokens
         self._ready: set[int] = set()
         self._started = False
         self._workers: set[_Worker] = set()
@@ -168,7 +174,8 @@ class Supervisor:
         except OSError as error:
             return error.strerror or "no pipe could be made"
         try:
-            post = Post(number, self._settings, another(self._reserved), far, metrics, replaces)
+            sock = another(self._reserved)
+            post = Post(number, self._settings, sock, far, metrics, replaces, self._tokens)
             worker = _Worker(self._work, near, post)
         except OSError as error:
             near.close()
