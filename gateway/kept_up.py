@@ -36,6 +36,9 @@ class KeptUp:
         else:
             self.tokens = known
             self._read_if_possible()
+        self._certificate_watch = FileWatch(
+            [file for file in (settings.tls_certificate, settings.tls_key) if file is not None]
+        )
         self.certificate = check_certificate(settings)
 
     def works(self) -> Iterator[Coroutine[None, None, None]]:
@@ -43,7 +46,7 @@ class KeptUp:
         if self._tokens_files:
             yield follow(self._tokens_watch, self._read_tokens, complaint=self._complaint)
         if self.certificate is not None:
-            yield follow(FileWatch(self.certificate.files), self.certificate.read_again)
+            yield follow(self._certificate_watch, self.certificate.read_again)
 
     def _read_if_possible(self) -> None:
         try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import trustme
 from gateway.kept_up import check_certificate
 from gateway.main import serve
 from gateway.settings import ConfigurationError, Settings
+from gateway.tls import Certificate
 
 from .fake_triton import FakeTriton
 from .harness import RUN, TOKEN, running_gateway, settings_for, until
@@ -148,6 +151,49 @@ async def test_a_new_certificate_is_shown_without_a_restart_and_a_wrong_one_neve
             return bool(await shown() != first)
 
         await until(exchanged)
+
+
+class KeyThatChanges(type(Path())):  # type: ignore[misc]  # what Path() makes differs by platform
+    """A path to a key that somebody exchanges just before its n-th use."""
+
+    uses_left: int
+    exchange: Callable[[], object]
+
+    def __fspath__(self) -> str:
+        self.uses_left -= 1
+        if self.uses_left == 0:
+            self.exchange()
+        return str(self)
+
+
+@pytest.mark.parametrize("use", [1, 2, 3, 4])
+async def test_a_pair_that_is_exchanged_while_it_is_read_leaves_a_whole_one_in_use(
+    authority: trustme.CA, tmp_path: Path, use: int
+) -> None:
+    pair = write_pair(authority, tmp_path)
+    other = authority.issue_cert("localhost").private_key_pem.bytes()
+    key = KeyThatChanges(pair["tls_key"])
+    key.uses_left, key.exchange = 0, lambda: pair["tls_key"].write_bytes(other)
+    certificate = Certificate(pair["tls_certificate"], key)
+    server = await asyncio.start_server(
+        lambda _reader, writer: writer.close(), "127.0.0.1", 0, ssl=certificate.context
+    )
+    async with server:
+
+        async def shown() -> Any:
+            return (await handshake(server.sockets[0].getsockname()[1], client_context(authority)))[0]
+
+        first = await shown()
+        write_pair(authority, tmp_path)
+        key.uses_left = use
+        with suppress(ConfigurationError):
+            certificate.read_again()
+        kept = await shown()
+        assert kept == first or use > 2  # one reading uses the key twice
+        write_pair(authority, tmp_path)
+        key.uses_left = 0
+        certificate.read_again()
+        assert await shown() not in (first, kept)
 
 
 def _settings(**given: object) -> Settings:
