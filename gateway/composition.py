@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from gateway.access_log import AccessLog
-from gateway.descriptors import room_for_connections
+from gateway.descriptors import OpenFiles, room_for_connections
 from gateway.domain.cache import AnswerCache
 from gateway.domain.catalogue import Catalogue, Ensemble, Model
 from gateway.domain.coalesce import AnswerSource, Coalescer, CoalescingLimits
@@ -120,6 +120,7 @@ def compose(
     crowd = Crowd(
         room_for_connections(settings.max_connections), metrics.watch_connections(lambda: len(crowd))
     )
+    metrics.watch_open_files(OpenFiles().share)
     rate = RateLimit(
         settings.requests_per_minute, lambda: kept_up.tokens.accounts, _rate_store(settings, metrics)
     )
