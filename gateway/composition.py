@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from gateway.access_log import AccessLog
-from gateway.descriptors import room_for_connections
+from gateway.descriptors import OpenFiles, room_for_connections
 from gateway.domain.cache import AnswerCache
 from gateway.domain.catalogue import Catalogue, Ensemble, Model
 from gateway.domain.coalesce import AnswerSource, Coalescer, CoalescingLimits
@@ -32,8 +32,10 @@ from gateway.http.run import RunLimits, RunModel
 from gateway.http.shared_metrics import SharedMetrics
 from gateway.http.verify import VerifyToken
 from gateway.kept_up import KeptUp
+from gateway.serving import running_beside
 from gateway.settings import ConfigurationError, Settings
 from gateway.tls import Certificate
+from gateway.tokens import TokenTable
 from gateway.triton.client import TritonClient, TritonOptions
 from gateway.triton.moving import MovingBackend
 
@@ -93,17 +95,20 @@ def build_app(settings: Settings) -> App:
     return compose(settings).app
 
 
-def compose(settings: Settings, shared: SharedMetrics | None = None) -> Gateway:
+def compose(
+    settings: Settings, shared: SharedMetrics | None = None, known: TokenTable | None = None
+) -> Gateway:
     """Put a gateway together; nothing is opened yet.
 
     Args:
         settings: the settings.
         shared: where several workers add their metrics up.
+        known: what they know of tokens; see `KeptUp`.
 
     Raises:
         ConfigurationError: the settings make no gateway.
     """
-    kept_up = KeptUp(settings)
+    kept_up = KeptUp(settings, known)
     admission = Admission(settings.max_requests_in_flight)
     metrics = Metrics(
         in_flight=lambda: admission.in_flight,
@@ -115,6 +120,7 @@ def compose(settings: Settings, shared: SharedMetrics | None = None) -> Gateway:
     crowd = Crowd(
         room_for_connections(settings.max_connections), metrics.watch_connections(lambda: len(crowd))
     )
+    metrics.watch_open_files(OpenFiles().share)
     rate = RateLimit(
         settings.requests_per_minute, lambda: kept_up.tokens.accounts, _rate_store(settings, metrics)
     )
@@ -132,13 +138,10 @@ def compose(settings: Settings, shared: SharedMetrics | None = None) -> Gateway:
     async def running() -> AsyncIterator[None]:
         await inference.backend.open()
         works = (inference.monitor.run(), metrics.publish(), *kept_up.works())
-        watching = [asyncio.create_task(work) for work in works]
         try:
-            yield
+            async with running_beside(works):
+                yield
         finally:
-            for task in watching:
-                task.cancel()
-            await asyncio.gather(*watching, return_exceptions=True)
             await inference.close()
             await rate.close()
             access_log.flush()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import time
 from contextlib import suppress
 
 from gateway.settings import ConfigurationError
@@ -11,6 +13,27 @@ MOST_CONNECTIONS = 16_384
 """What a worker takes unless told otherwise, if there is room."""
 RESERVED = 256
 """Descriptors for everything else: Triton's channel, files, refusals, the interpreter's own."""
+
+_COUNT_EVERY_S = 5.0
+"""Counting the open files of a process takes a while when they are many."""
+
+
+class OpenFiles:
+    """How many of the files that this process may open are open."""
+
+    def __init__(self) -> None:
+        self._share = 0.0
+        self._counted = -_COUNT_EVERY_S
+
+    def share(self) -> float:
+        """Return it as a share of the limit, 0…1, a few seconds old at most; 0 where nobody can tell."""
+        if time.monotonic() - self._counted >= _COUNT_EVERY_S:
+            self._counted = time.monotonic()
+            soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+            with suppress(OSError):
+                opened = len(os.listdir("/proc/self/fd"))
+                self._share = 0.0 if soft == resource.RLIM_INFINITY else opened / soft
+        return self._share
 
 
 def room_for_connections(wanted: int) -> int:

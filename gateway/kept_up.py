@@ -2,34 +2,58 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Coroutine, Iterator
 
-from gateway.settings import Settings
+from gateway.settings import ConfigurationError, Settings
 from gateway.tls import Certificate
 from gateway.tokens import TokenTable, load_tokens
 from gateway.watch import FileWatch, follow
+
+_log = logging.getLogger("tritonflare.tokens")
 
 
 class KeptUp:
     """Tokens and certificate; each process that serves keeps its own up to date.
 
+    Args:
+        settings: the settings.
+        known: for one of several processes, the tokens that were good a moment ago. They are in force while
+            the file cannot be read, so that a process can be replaced then; and none is right too, because
+            the last one may have been revoked since.
+
     Raises:
         ConfigurationError: there is no token, or a file cannot be used.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, known: TokenTable | None = None) -> None:
         self._settings = settings
         self._tokens_files = [] if settings.tokens_file is None else [settings.tokens_file]
         self._tokens_watch = FileWatch(self._tokens_files)
-        self.tokens = check_tokens(settings)
+        self._complaint = ""
+        if known is None:
+            self.tokens = check_tokens(settings)
+        else:
+            self.tokens = known
+            self._read_if_possible()
+        self._certificate_watch = FileWatch(
+            [file for file in (settings.tls_certificate, settings.tls_key) if file is not None]
+        )
         self.certificate = check_certificate(settings)
 
     def works(self) -> Iterator[Coroutine[None, None, None]]:
         """What to run in the background."""
         if self._tokens_files:
-            yield follow(self._tokens_watch, self._read_tokens)
+            yield follow(self._tokens_watch, self._read_tokens, complaint=self._complaint)
         if self.certificate is not None:
-            yield follow(FileWatch(self.certificate.files), self.certificate.read_again)
+            yield follow(self._certificate_watch, self.certificate.read_again)
+
+    def _read_if_possible(self) -> None:
+        try:
+            self._read_tokens()
+        except ConfigurationError as error:
+            self._complaint = str(error)
+            _log.error("%s What other processes read before is in force.", error)
 
     def _read_tokens(self) -> str:
         self.tokens.replace(_load_tokens(self._settings, may_be_none=True))

@@ -18,9 +18,9 @@ from gateway.domain.monitor import Monitor
 from gateway.http.connection import Patience
 from gateway.http.routes import API_PREFIX
 from gateway.http.server import Server
-from gateway.kept_up import check_certificate, check_tokens
+from gateway.kept_up import KeptUp
 from gateway.logs import configure_logging
-from gateway.serving import base_url, bind, closing_all, signals_set
+from gateway.serving import base_url, bind, closing_all, running_beside, signals_set
 from gateway.settings import ConfigurationError, Settings, unknown_variables
 from gateway.upstream import Upstream
 from gateway.workers import Post, Supervisor, obeying, say
@@ -72,8 +72,7 @@ async def serve(
     Raises:
         ConfigurationError: there is no token, or the address cannot be bound.
     """
-    check_tokens(settings)
-    certificate = check_certificate(settings)
+    kept_up = KeptUp(settings)
     if settings.binding_without_token:
         _log.warning("Workers bindings on this machine need no token (GATEWAY_BINDING_WITHOUT_TOKEN)")
     unknown = unknown_variables(os.environ)
@@ -85,12 +84,15 @@ async def serve(
 
     def started() -> None:
         if on_started is not None:
-            on_started(base_url(listening[0], "http" if certificate is None else "https"))
+            on_started(base_url(listening[0], "http" if kept_up.certificate is None else "https"))
 
     with closing_all(listening), signals_set(stopping, at_once):
         if settings.workers > 1:
-            supervisor = Supervisor(settings, _work, listening[0], stopping, at_once, upstream)
-            await supervisor.run(started)
+            supervisor = Supervisor(
+                settings, _work, listening[0], stopping, at_once, upstream, kept_up.tokens
+            )
+            async with running_beside(kept_up.works()):
+                await supervisor.run(started)
         else:
             gateway = compose(settings)
             if upstream is not None:
@@ -158,7 +160,7 @@ def _work(post: Post) -> None:
 
 async def _serve_at(post: Post) -> None:
     stop, at_once = asyncio.Event(), asyncio.Event()
-    gateway = compose(post.settings, post.metrics)
+    gateway = compose(post.settings, post.metrics, post.tokens)
     with obeying(post, stop, at_once, gateway.move), closing_all([post.sock]):
         await _serve_here(
             post.settings,

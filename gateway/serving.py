@@ -6,8 +6,8 @@ import asyncio
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 
 from gateway.http.server import BACKLOG
 from gateway.settings import ConfigurationError
@@ -90,6 +90,18 @@ def closing_all(sockets: Sequence[socket.socket]) -> Iterator[None]:
     finally:
         for sock in sockets:
             sock.close()
+
+
+@asynccontextmanager
+async def running_beside(works: Iterable[Coroutine[None, None, None]]) -> AsyncIterator[None]:
+    """Run ``works`` in the background, and cancel at the end what is left of them."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @contextmanager

@@ -174,7 +174,10 @@ class Settings(BaseSettings):
         description="Pause between readiness going off and the port closing, for load balancers to notice.",
     )
     drain_timeout_s: int = Field(
-        10, gt=0, description="Time that requests in flight get to finish at shutdown."
+        10,
+        gt=0,
+        description="Time that requests in flight get to finish at shutdown; those that would take longer, "
+        "up to request_timeout_s, are answered 503.",
     )
     access_log_share: float = Field(
         1.0,
@@ -246,6 +249,11 @@ class Settings(BaseSettings):
     def _check_times_and_secrets(self) -> Settings:
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key belong together: set both or none")
+        if self.max_queue_s >= self.request_timeout_s:
+            raise ValueError(
+                "max_queue_s must be below request_timeout_s, or texts would meet their deadline before any "
+                "is refused at once: lower max_queue_s, to a fifth of request_timeout_s for instance"
+            )
         if self.retry_interval_s > self.refresh_interval_s:
             raise ValueError("retry_interval_s must not exceed refresh_interval_s")
         look_s = self.refresh_interval_s + self.triton_control_timeout_s + self.canary_timeout_s

@@ -17,8 +17,10 @@ class Certificate:
 
     def __init__(self, chain: Path, key: Path) -> None:
         self._chain, self._key = chain, key
-        self.context = _context()
-        self._load(self.context)
+        self.context = self._read()
+        """To listen with; each handshake goes on with the pair that is in use then."""
+        self._in_use = self.context
+        self.context.sni_callback = self._choose
 
     @property
     def files(self) -> tuple[Path, Path]:
@@ -31,11 +33,17 @@ class Certificate:
         Raises:
             ConfigurationError: as at the beginning; the former pair stays in use.
         """
-        self._load(_context())  # a pair that does not fit must not get half-way into the one in use
-        self._load(self.context)
+        self._in_use = self._read()
         return "TLS: a new certificate is in use"
 
-    def _load(self, context: ssl.SSLContext) -> None:
+    def _choose(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        # Loading into the context that listens would leave it with half a pair, should the files be
+        # exchanged while they are read. OpenSSL calls this for clients that name no server, too.
+        connection.context = self._in_use
+
+    def _read(self) -> ssl.SSLContext:
+        context = _context()
+        files = f"GATEWAY_TLS_CERTIFICATE {self._chain} and GATEWAY_TLS_KEY {self._key}"
         for name, file in (("GATEWAY_TLS_CERTIFICATE", self._chain), ("GATEWAY_TLS_KEY", self._key)):
             try:
                 file.open("rb").close()
@@ -45,8 +53,10 @@ class Certificate:
             context.load_cert_chain(self._chain, self._key, password=_no_password)
         except ssl.SSLError as exc:
             reason = "the key is not that of the certificate" if "MISMATCH" in str(exc) else "one is no PEM"
-            files = f"GATEWAY_TLS_CERTIFICATE {self._chain} and GATEWAY_TLS_KEY {self._key}"
             raise ConfigurationError(f"{files} do not serve: {reason}.") from exc
+        except OSError as exc:
+            raise ConfigurationError(f"{files} cannot be read: {exc.strerror}.") from exc
+        return context
 
 
 def _context() -> ssl.SSLContext:

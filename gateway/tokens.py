@@ -12,6 +12,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 
@@ -50,20 +51,35 @@ def is_token68(value: str) -> bool:
     return _TOKEN68.fullmatch(value) is not None
 
 
-def clock_that_never_goes_back() -> Callable[[], float]:
-    """Return a clock of the seconds since 1970 on which what has expired stays so.
+@dataclass(frozen=True, slots=True)
+class ClockThatNeverGoesBack:
+    """A clock of the seconds since 1970 on which what has expired stays so.
 
-    It is the machine's clock, but never behind the time that has passed since this call, suspension
+    It is the machine's clock, but never behind the time that has passed since this one began, suspension
     included: setting the machine's clock back makes no expired token good again. A clock set forward by
-    mistake ends tokens early, until it is put right.
+    mistake ends tokens early, until it is put right. Another process on this machine can go on with it.
     """
-    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # Linux alone counts suspension
-    began, began_up = time.time(), time.clock_gettime(clock)
-    return lambda: max(time.time(), began + time.clock_gettime(clock) - began_up)
+
+    began: float
+    began_up: float
+
+    @classmethod
+    def begin(cls) -> ClockThatNeverGoesBack:
+        """Begin now."""
+        return cls(time.time(), _up_s())
+
+    def __call__(self) -> float:
+        """Tell the time."""
+        return max(time.time(), self.began + _up_s() - self.began_up)
+
+
+def _up_s() -> float:
+    # Linux alone counts suspension.
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 class TokenTable:
-    """Which token opens which accounts, and until when."""
+    """Which token opens which accounts, and until when; it can travel to another process."""
 
     def __init__(self, entries: Iterable[TokenEntry], clock: Callable[[], float] | None = None) -> None:
         """Take the entries; a token may be listed for several accounts, and the latest expiry of each counts.
@@ -72,7 +88,7 @@ class TokenTable:
             entries: the tokens.
             clock: seconds since 1970; only tokens that expire look at it.
         """
-        self._now = clock if clock is not None else clock_that_never_goes_back()
+        self._now = clock if clock is not None else ClockThatNeverGoesBack.begin()
         accounts: dict[str, dict[str, float]] = {}
         for entry in entries:
             until = accounts.setdefault(entry.digest, {})

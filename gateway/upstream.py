@@ -17,7 +17,8 @@ class Receiver(Protocol):
         """Send new calls to another Triton; return when none is under way at the old one.
 
         Raises:
-            AiError: the new one cannot be reached; everything is as it was.
+            AiError: the new one cannot be reached; calls go to the present one as before. Of several
+                processes that is so if none can reach it: if some can, the others are replaced.
         """
         ...
 

@@ -35,6 +35,11 @@ class FileWatch:
         self._known = self._last
         return True
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether the files are as they were when a change was last told: nobody is writing them."""
+        return self._last == self._known
+
     def _look(self) -> _Look:
         return tuple(map(_signature, self._files))
 
@@ -46,22 +51,36 @@ def _signature(file: Path) -> tuple[int, int, int] | None:
     return None
 
 
-async def follow(watch: FileWatch, read_again: Callable[[], str], pause_s: float = LOOK_S) -> None:
-    """Call ``read_again`` after each change, for ever.
+async def follow(
+    watch: FileWatch, read_again: Callable[[], str], pause_s: float = LOOK_S, *, complaint: str = ""
+) -> None:
+    """Call ``read_again`` after each change, and until it succeeds, for ever.
+
+    A file that cannot be read for a moment, for want of a permission or because its other half is yet to
+    come, need not change for it to be read.
 
     Args:
         watch: made before the files were read for the first time, so that no change in between is lost.
         read_again: puts the new content in force and returns a line for the log. If it raises
             ConfigurationError, that is logged, and what was read before stays in force.
         pause_s: between two looks.
+        complaint: what is wrong with the files now, if they could not be read at the beginning either.
     """
     while True:
         await asyncio.sleep(pause_s)
-        if not watch.has_changed():
+        changed = watch.has_changed()
+        if not changed and not (complaint and watch.is_settled):
             continue
+        former, complaint = complaint, ""
         try:
             _log.info("%s", read_again())
         except ConfigurationError as error:
-            _log.error("%s What was read before stays in force.", error)
-        except Exception:
-            _log.exception("a file that has changed could not be read; what was read before stays in force")
+            complaint = str(error)
+            if changed or complaint != former:
+                _log.error("%s What was read before stays in force.", complaint)
+        except Exception as error:
+            complaint = repr(error)
+            if changed or complaint != former:
+                _log.exception(
+                    "a file that has changed could not be read; what was read before stays in force"
+                )

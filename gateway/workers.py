@@ -22,10 +22,11 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from gateway.domain.errors import AiError
+from gateway.domain.errors import AiError, BackendUnavailable
 from gateway.http.shared_metrics import SharedMetrics, restart_counter, triton_restart_counter
 from gateway.serving import another
 from gateway.settings import ConfigurationError, Settings
+from gateway.tokens import TokenTable
 from gateway.upstream import Upstream
 
 _log = logging.getLogger("tritonflare.workers")
@@ -63,6 +64,8 @@ class Post:
     metrics: SharedMetrics
     replaces: bool
     """Others serve already, or did."""
+    tokens: TokenTable | None = None
+    """As the supervisor read them last."""
 
 
 class Supervisor:
@@ -75,6 +78,7 @@ class Supervisor:
         stop: set it to have the workers drain and end.
         at_once: set it to have them end without waiting for anybody.
         upstream: tells what becomes of Triton.
+        tokens: kept up to date by whoever gives them; each worker gets them as they are at its start.
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class Supervisor:
         stop: asyncio.Event,
         at_once: asyncio.Event,
         upstream: Upstream | None = None,
+        tokens: TokenTable | None = None,
     ) -> None:
         self._settings = settings
         self._work = work
@@ -92,6 +97,7 @@ class Supervisor:
         self._stop = stop
         self._at_once = at_once
         self._upstream = upstream
+        self._tokens = tokens
         self._ready: set[int] = set()
         self._started = False
         self._workers: set[_Worker] = set()
@@ -127,14 +133,31 @@ class Supervisor:
             metrics.remove()
 
     async def move(self, url: str) -> None:
-        """Have all workers call another Triton; one that cannot is replaced by one that does."""
-        self._settings = self._settings.model_copy(update={"triton_url": url})
+        """Have all workers call another Triton; if any can, those that cannot are replaced by ones that do.
+
+        Returns when no worker is left that calls the present one.
+
+        Raises:
+            BackendUnavailable: none of them can reach it; all go on as they were, but for those that did not
+                answer: they are replaced.
+        """
         longest_s = self._settings.request_timeout_s + _EXIT_S
-        moving = {worker: asyncio.create_task(worker.move(url, longest_s)) for worker in self._workers}
-        for worker, task in moving.items():
-            if not await task and worker in self._workers:
+        asked = list(self._workers)
+        outcomes = await asyncio.gather(*(worker.move(url, longest_s) for worker in asked))
+        moved = any(outcomes)
+        if moved:
+            self._settings = self._settings.model_copy(update={"triton_url": url})
+            # Those too that have started meanwhile, before the address was theirs.
+            wrong = [worker for worker in self._workers if worker.url != url]
+        else:
+            wrong = [worker for worker, outcome in zip(asked, outcomes, strict=True) if outcome is None]
+        for worker in wrong:
+            if worker in self._workers:
                 _log.error("worker %d could not change over to the other Triton", worker.number)
                 worker.drain()
+        await asyncio.gather(*(worker.ended.wait() for worker in wrong))
+        if not moved:
+            raise BackendUnavailable
 
     async def _keep(
         self,
@@ -168,7 +191,8 @@ class Supervisor:
         except OSError as error:
             return error.strerror or "no pipe could be made"
         try:
-            post = Post(number, self._settings, another(self._reserved), far, metrics, replaces)
+            sock = another(self._reserved)
+            post = Post(number, self._settings, sock, far, metrics, replaces, self._tokens)
             worker = _Worker(self._work, near, post)
         except OSError as error:
             near.close()
@@ -225,6 +249,9 @@ class _Worker:
         self.refusal: str | None = None
         self._moved = asyncio.Event()
         self._has_moved = False
+        self.url = post.settings.triton_url
+        """Of the Triton that it calls."""
+        self.ended = asyncio.Event()
         self._process: SpawnProcess = _CONTEXT.Process(target=work, args=(post,))
         with post.sock, post.link, _signals_held_back():
             self._process.start()
@@ -245,13 +272,21 @@ class _Worker:
                 return self.refusal is None
         return False
 
-    async def move(self, url: str, longest_s: float) -> bool:
-        """Tell it to call another Triton; return whether it has nothing under way at the present one."""
+    async def move(self, url: str, longest_s: float) -> bool | None:
+        """Tell it to call another Triton.
+
+        Returns:
+            Whether it does, and has nothing under way at the one before; None if it has not said.
+        """
         self._moved.clear()
         with suppress(OSError):
             self.link.send(Move(url))
             await _any(self._moved, timeout_s=longest_s)
-        return self._moved.is_set() and self._has_moved
+        if self.ended.is_set() or not self._moved.is_set():
+            return None
+        if self._has_moved:
+            self.url = url
+        return self._has_moved
 
     def drain(self) -> None:
         if self._process.is_alive():
@@ -269,6 +304,7 @@ class _Worker:
         status = self._process.exitcode
         self._process.close()
         self.link.close()
+        self.ended.set()
         self._moved.set()
         return status if status is not None else 0
 

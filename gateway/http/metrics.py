@@ -25,7 +25,7 @@ from gateway.http.shared_metrics import SharedMetrics, restart_counter, triton_r
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _TOKENS = (8, 16, 32, 64, 128, 256, 512)
-_Mode = Literal["livesum", "livemin", "max"]
+_Mode = Literal["livesum", "livemin", "livemax", "max"]
 _PUBLISH_S = 0.25
 """How old another process's gauges may be."""
 
@@ -157,6 +157,11 @@ class Metrics:
         gauge = self._gauge("tritonflare_connections", "Open connections of callers, idle ones included.")
         self._gauges += ((gauge, count),)
         return crowd_events(self._registry)
+
+    def watch_open_files(self, share: Callable[[], float]) -> None:
+        """Add the share of the limit of open files that is used; of several processes, the largest."""
+        help_text = "Open file descriptors as a share of their limit; of several workers, the largest."
+        self._gauges += ((self._gauge("tritonflare_open_files_ratio", help_text, "livemax"), share),)
 
     def watch_rate_store(self) -> Callable[[], None]:
         """Add the number of failed calls to the store of rates; what is returned counts one."""

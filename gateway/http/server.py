@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
+from weakref import WeakSet
 
 from gateway.http.connection import App, Connection, Patience
 from gateway.http.crowd import Crowd
@@ -16,6 +18,8 @@ _LOOK_AROUND_S = 0.02
 """Time to take what the kernel holds already: requests on idle connections, connections not accepted yet."""
 _LAST_WORDS_S = 1.0
 """What requests get to say that they were cancelled."""
+_FIRST_REQUEST_S = 1.0
+"""What a connection whose handshake ended during the drain gets to send a request."""
 _TLS_FAREWELL_S = 1.0
 """What a peer gets to say goodbye in TLS, too."""
 
@@ -30,6 +34,8 @@ class Server:
         self._tls = tls
         self._listeners: list[asyncio.Server] = []
         self._stopping = False
+        self._accepted: WeakSet[Connection] = WeakSet()
+        """Those among them that are in a TLS handshake; they enter the crowd after it."""
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Accept connections from now on."""
@@ -52,10 +58,12 @@ class Server:
         connection = Connection(self._app, self._crowd, self._patience)
         if self._stopping:
             connection.say_last()
+        if self._tls is not None:
+            self._accepted.add(connection)
         return connection
 
-    def _connections(self) -> Iterator[Connection]:
-        return (member for member in self._crowd if isinstance(member, Connection))
+    def _connections(self) -> list[Connection]:
+        return [member for member in self._crowd if isinstance(member, Connection)]
 
     async def stop(self, drain_s: float, at_once: asyncio.Event) -> None:
         """Accept no more, answer what is there for up to ``drain_s``, then cancel the rest.
@@ -65,12 +73,16 @@ class Server:
             at_once: set it to wait no longer.
         """
         self._stopping = True
-        for connection in self._connections():
+        for connection in (*self._connections(), *self._accepted):
             connection.say_last()
         await asyncio.sleep(_LOOK_AROUND_S)
+        # It has to wait already when they close, or it would not wait.
+        all_gone = asyncio.gather(*(listener.wait_closed() for listener in self._listeners))
+        await asyncio.sleep(0)  # nor is one that was accepted just now among the connections yet
         for listener in self._listeners:
             listener.close()
-        await self._wait_for_connections(drain_s, at_once)
+        await self._wait_for_connections(drain_s, at_once, all_gone)
+        all_gone.cancel()
         tasks = [connection.task for connection in self._connections() if connection.task is not None]
         for task in tasks:
             task.cancel()
@@ -79,11 +91,18 @@ class Server:
         for connection in self._connections():
             connection.abort()
 
-    async def _wait_for_connections(self, drain_s: float, at_once: asyncio.Event) -> None:
-        loop = asyncio.get_running_loop()
-        ends = loop.time() + drain_s
-        await asyncio.sleep(0)  # one that was accepted just now is not among them yet
-        for connection in self._connections():
-            connection.finish()
-        while len(self._crowd) and loop.time() < ends and not at_once.is_set():
+    async def _wait_for_connections(
+        self, drain_s: float, at_once: asyncio.Event, all_gone: asyncio.Future[Any]
+    ) -> None:
+        now = asyncio.get_running_loop().time
+        ends = now() + drain_s
+        finish_at = dict.fromkeys(self._connections(), now())
+        while not at_once.is_set():
+            for connection in self._connections():
+                if now() >= finish_at.setdefault(connection, now() + _FIRST_REQUEST_S):
+                    finish_at[connection] = math.inf
+                    connection.finish()
+            # In TLS there are others yet, in their handshake; it has transfer_s, and then they are closed.
+            if now() >= ends or not (len(self._crowd) or (self._tls is not None and not all_gone.done())):
+                return
             await asyncio.sleep(0.01)

@@ -50,7 +50,10 @@ def open_gateway(real_triton: TritonServer) -> Iterator[Program]:
 @pytest.fixture(scope="session")
 def hasty_gateway(real_triton: TritonServer) -> Iterator[Program]:
     """A gateway that gives a text less time than a long one takes."""
-    settings = _settings(real_triton) | {"GATEWAY_REQUEST_TIMEOUT_S": "0.01"}
+    settings = _settings(real_triton) | {
+        "GATEWAY_REQUEST_TIMEOUT_S": "0.01",
+        "GATEWAY_MAX_QUEUE_S": "0.005",
+    }
     with running("gateway", "--port", "0", "--triton-url", real_triton.address, **settings) as program:
         yield program
 

@@ -123,7 +123,9 @@ def settings_for(triton: FakeTriton, **overrides: Any) -> Settings:
         "request_timeout_s": 5.0,
         "drain_timeout_s": 5,
     }
-    return Settings(**(given | overrides))
+    given |= overrides
+    given.setdefault("max_queue_s", min(2.0, given["request_timeout_s"] / 5))
+    return Settings(**given)
 
 
 @dataclass

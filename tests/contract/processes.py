@@ -20,7 +20,7 @@ from .harness import ACCOUNT, TOKEN, until
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-W", "error", "-m", "tritonflare", "gateway", "--workers", "2"]
-_SERVING = re.compile(r"serving on http://127\.0\.0\.1:(\d+)/client/v4$", re.MULTILINE)
+_SERVING = re.compile(r"serving on https?://127\.0\.0\.1:(\d+)/client/v4$", re.MULTILINE)
 
 
 @dataclass

@@ -33,6 +33,7 @@ TRAILERS = next(case for case in CASES if case.name == "chunks: trailers without
 def port(tmp_path_factory: pytest.TempPathFactory, real_triton: TritonServer) -> Iterator[int]:
     settings = {
         "GATEWAY_REQUEST_TIMEOUT_S": str(wire.DEADLINE_S),
+        "GATEWAY_MAX_QUEUE_S": str(wire.DEADLINE_S / 5),
         "GATEWAY_KEEP_ALIVE_TIMEOUT_S": str(wire.DEADLINE_S),
         "GATEWAY_TRANSFER_TIMEOUT_S": str(wire.DEADLINE_S),
     }

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from gateway.http.pages import description
@@ -13,7 +15,7 @@ from gateway.tokens import hash_token
 
 from .fake_triton import FakeTriton
 from .harness import ACCOUNT, RUN, TOKEN, Answer, Client, running_gateway, settings_for, until
-from .processes import supervised_gateway
+from .processes import Supervised, supervised_gateway
 
 BODY = b'{"text":"a"}'
 VERIFY = "/client/v4/user/tokens/verify"
@@ -134,3 +136,55 @@ async def test_every_worker_reads_the_file_again(triton: FakeTriton, file: Path,
 
         await until(all_know, 5)
         assert {await status(client, "old") for _ in range(16)} == {401}
+
+
+async def _killed_and_replaced(running: Supervised) -> None:
+    killed = running.workers[0]
+    killed.kill()
+
+    async def replaced() -> bool:
+        with suppress(psutil.NoSuchProcess):
+            return killed not in running.workers and len([*filter(running.listens, running.workers)]) == 2
+        return False
+
+    await until(replaced, 15)
+
+
+async def test_a_worker_is_replaced_while_the_file_is_broken(
+    triton: FakeTriton, file: Path, tmp_path: Path
+) -> None:
+    scratch = tmp_path / "run"
+    scratch.mkdir()
+    async with supervised_gateway(triton, scratch, GATEWAY_TOKENS_FILE=str(file)) as running:
+        client = Client(running.port)
+
+        async def everywhere(token: str, expected: int) -> bool:
+            return {await status(client, token) for _ in range(16)} == {expected}
+
+        file.write_text(line("good") + "half a li")
+        await _killed_and_replaced(running)
+        assert await everywhere("old", 200)
+        assert await everywhere("good", 401)
+        assert await everywhere("wrong", 401)
+        assert running.log.read_text().count("next starts in") == 1
+        file.write_text(line("good"))
+        await until(lambda: everywhere("good", 200), 5)
+        assert await everywhere("old", 401)
+
+
+async def test_a_worker_is_replaced_when_no_token_is_good_any_more(
+    triton: FakeTriton, file: Path, tmp_path: Path
+) -> None:
+    scratch = tmp_path / "run"
+    scratch.mkdir()
+    settings = {"GATEWAY_TOKENS_FILE": str(file), "GATEWAY_API_TOKENS": ""}
+    async with supervised_gateway(triton, scratch, **settings) as running:
+        file.write_text("")
+        await _killed_and_replaced(running)
+        client = Client(running.port)
+
+        async def closed() -> bool:
+            return {await status(client, "old") for _ in range(16)} == {401}
+
+        await until(closed, 5)
+        assert running.log.read_text().count("next starts in") == 1

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import ssl
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +18,12 @@ import trustme
 from gateway.kept_up import check_certificate
 from gateway.main import serve
 from gateway.settings import ConfigurationError, Settings
+from gateway.tls import Certificate
 
-from .fake_triton import FakeTriton
+from .fake_triton import FakeTriton, hold
 from .harness import RUN, TOKEN, running_gateway, settings_for, until
+from .processes import supervised_gateway
+from .test_protocol import post
 
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 GOOD = {"text": "a"}
@@ -148,6 +154,138 @@ async def test_a_new_certificate_is_shown_without_a_restart_and_a_wrong_one_neve
             return bool(await shown() != first)
 
         await until(exchanged)
+
+
+class KeyThatChanges(type(Path())):  # type: ignore[misc]  # what Path() makes differs by platform
+    """A path to a key that somebody exchanges just before its n-th use."""
+
+    uses_left: int
+    exchange: Callable[[], object]
+
+    def __fspath__(self) -> str:
+        self.uses_left -= 1
+        if self.uses_left == 0:
+            self.exchange()
+        return str(self)
+
+
+@pytest.mark.parametrize("use", [1, 2, 3, 4])
+async def test_a_pair_that_is_exchanged_while_it_is_read_leaves_a_whole_one_in_use(
+    authority: trustme.CA, tmp_path: Path, use: int
+) -> None:
+    pair = write_pair(authority, tmp_path)
+    other = authority.issue_cert("localhost").private_key_pem.bytes()
+    key = KeyThatChanges(pair["tls_key"])
+    key.uses_left, key.exchange = 0, lambda: pair["tls_key"].write_bytes(other)
+    certificate = Certificate(pair["tls_certificate"], key)
+    server = await asyncio.start_server(
+        lambda _reader, writer: writer.close(), "127.0.0.1", 0, ssl=certificate.context
+    )
+    async with server:
+
+        async def shown() -> Any:
+            return (await handshake(server.sockets[0].getsockname()[1], client_context(authority)))[0]
+
+        first = await shown()
+        write_pair(authority, tmp_path)
+        key.uses_left = use
+        with suppress(ConfigurationError):
+            certificate.read_again()
+        kept = await shown()
+        assert kept == first or use > 2  # one reading uses the key twice
+        write_pair(authority, tmp_path)
+        key.uses_left = 0
+        certificate.read_again()
+        assert await shown() not in (first, kept)
+
+
+class SlowClient:
+    """Makes a TLS handshake in as many steps as a test wants."""
+
+    def __init__(self, context: ssl.SSLContext, reader: asyncio.StreamReader, writer: asyncio.StreamWriter):
+        self.reader, self.writer = reader, writer
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._in, self._out, server_hostname="localhost")
+
+    @classmethod
+    async def greet(cls, port: int, context: ssl.SSLContext) -> SlowClient:
+        """Connect, say hello, and wait until that is answered."""
+        client = cls(context, *await asyncio.open_connection("127.0.0.1", port))
+        with pytest.raises(ssl.SSLWantReadError):
+            client._tls.do_handshake()
+        client.writer.write(client._out.read())
+        client._in.write(await client.reader.read(65536))
+        return client
+
+    async def ask(self, request: bytes) -> bytes:
+        """Finish the handshake, send a request, and return all that comes until the end."""
+        answer = b""
+        while True:
+            try:
+                if not answer:
+                    self._tls.do_handshake()
+                    self._tls.write(request)
+                    request = b""
+                while piece := self._tls.read(65536):
+                    answer += piece
+                self.writer.close()
+                return answer
+            except ssl.SSLWantReadError:
+                pass
+            self.writer.write(self._out.read())
+            came = await asyncio.wait_for(self.reader.read(65536), 5)
+            if not came:
+                self.writer.close()
+                return answer
+            self._in.write(came)
+
+
+async def test_a_handshake_that_is_under_way_at_the_end_is_finished_and_answered(
+    triton: FakeTriton, authority: trustme.CA, tmp_path: Path
+) -> None:
+    pair = {f"GATEWAY_{name.upper()}": str(file) for name, file in write_pair(authority, tmp_path).items()}
+    async with supervised_gateway(triton, tmp_path, GATEWAY_TRANSFER_TIMEOUT_S="2", **pair) as running:
+        context = client_context(authority)
+        answered = await SlowClient.greet(running.port, context)
+        others = [await SlowClient.greet(running.port, context) for _ in range(3)]
+        began = asyncio.get_running_loop().time()
+        running.process.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.3)
+        head, _, body = (await answered.ask(post())).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 "), head
+        assert b"\r\nconnection: close" in head.lower()
+        assert b"POSITIVE" in body
+        for other in others:
+            assert await asyncio.wait_for(other.reader.read(), 5) == b""  # and no reset
+            other.writer.close()
+        assert await asyncio.to_thread(running.process.wait, 10) == 0
+        assert asyncio.get_running_loop().time() - began < 5
+
+
+async def test_one_that_ends_during_the_drain_does_not_hold_it_up(
+    triton: FakeTriton, authority: trustme.CA, tmp_path: Path
+) -> None:
+    """The connection was accepted before the end began, and entered the crowd after."""
+    settings = settings_for(triton, drain_timeout_s=30, **write_pair(authority, tmp_path))
+    async with running_gateway(settings) as running:
+        context, release = client_context(authority), asyncio.Event()
+        triton.infer_fault = hold(release)
+        late = await SlowClient.greet(running.client.port, context)
+        busy = asyncio.create_task((await SlowClient.greet(running.client.port, context)).ask(post()))
+
+        async def inferring() -> bool:
+            return triton.running > 0
+
+        await until(inferring)
+        running.stop.set()
+        await asyncio.sleep(0.2)
+        asking = asyncio.create_task(late.ask(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"))
+        head = await asyncio.wait_for(asking, 5)
+        assert head.startswith(b"HTTP/1.1 200 ")
+        assert b"connection: close" in head.lower()
+        release.set()
+        assert (await busy).startswith(b"HTTP/1.1 200 ")
+        await asyncio.wait_for(asyncio.shield(running.task), 5)
 
 
 def _settings(**given: object) -> Settings:

@@ -84,6 +84,7 @@ async def test_every_worker_answers_and_knows_what_all_of_them_counted(
             ] == [30]
             assert found["tritonflare_call_texts_sum"] == 30
             assert found["tritonflare_worker_restarts_total"] == 0
+            assert 0 < found["tritonflare_open_files_ratio"] < 0.8  # of the worst, not their sum
         async with running_gateway(settings_for(triton)) as alone:
             assert (await alone.client.run({"text": "good"})).status == 200
             page = (await alone.client.get("/metrics")).body

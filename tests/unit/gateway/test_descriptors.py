@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import resource
+import tempfile
+from contextlib import ExitStack
 
 import pytest
 
-from gateway.descriptors import MOST_CONNECTIONS, RESERVED, room_for_connections
+from gateway.descriptors import MOST_CONNECTIONS, RESERVED, OpenFiles, room_for_connections
 from gateway.settings import ConfigurationError
 
 
@@ -51,3 +53,21 @@ def test_more_than_the_hard_limit_leaves_room_for_is_refused(limits: list[int]) 
     ):
         room_for_connections(4000)
     assert limits == [256, 4096]
+
+
+def test_open_files_are_counted_as_a_share_of_the_limit_now_and_then(
+    limits: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    time = 1000.0
+    monkeypatch.setattr("gateway.descriptors.time.monotonic", lambda: time)
+    files = OpenFiles()
+    before = files.share()
+    with ExitStack() as stack:
+        for _ in range(20):
+            stack.enter_context(tempfile.TemporaryFile())
+        assert files.share() == before
+        time += 10
+        assert files.share() * limits[0] == pytest.approx(before * limits[0] + 20)
+    limits[0] = resource.RLIM_INFINITY
+    time += 10
+    assert files.share() == 0

@@ -64,6 +64,7 @@ def test_secrets_show_up_neither_in_repr_nor_in_errors(monkeypatch: pytest.Monke
         ({"rate_redis_url": "redis://127.0.0.1"}, "rate_redis_url does nothing without requests_per_minute"),
         ({"tls_key": "key.pem"}, "tls_certificate and tls_key belong together"),
         ({"workers": 0}, "GATEWAY_WORKERS: Input should be greater than 0"),
+        ({"request_timeout_s": 2}, "lower max_queue_s, to a fifth of request_timeout_s"),
         ({"retry_interval_s": 6}, "retry_interval_s must not exceed refresh_interval_s"),
         ({"canary_max_age_s": 9}, "canary_max_age_s must exceed refresh_interval_s"),
         ({"triton_url": "http://triton:8001"}, "GATEWAY_TRITON_URL: must be host:port, dns:///name:port, or"),

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from gateway.settings import ConfigurationError
 from gateway.tokens import (
     Access,
+    ClockThatNeverGoesBack,
     TokenTable,
-    clock_that_never_goes_back,
     hash_token,
     is_token68,
     load_tokens,
@@ -147,7 +147,7 @@ def test_the_clock_of_expiry_follows_the_machine_forward_and_never_goes_back(
     machine, up = _Clock(1000.0), _Clock(50.0)
     monkeypatch.setattr("gateway.tokens.time.time", machine)
     monkeypatch.setattr("gateway.tokens.time.clock_gettime", lambda _clock: up())
-    now = clock_that_never_goes_back()
+    now = ClockThatNeverGoesBack.begin()
     assert now() == 1000
     machine.now, up.now = 500, 60  # set back while ten seconds passed
     assert now() == 1010

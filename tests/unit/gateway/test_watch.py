@@ -92,3 +92,43 @@ async def test_what_cannot_be_read_is_one_line_in_the_log_and_the_next_change_is
     assert said[0] == said[3] == "read"
     assert said[1] == "Line 1 is bad. What was read before stays in force."
     assert len(said) == 4
+
+
+async def test_what_cannot_be_read_for_a_moment_is_read_without_another_change(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("good")
+    failures = [ConfigurationError("It cannot be read."), *[PermissionError()] * 3]
+    tries = 0
+
+    def read_again() -> str:
+        nonlocal tries
+        tries += 1
+        if failures:
+            raise failures.pop(0)
+        return "read"
+
+    with caplog.at_level(logging.INFO, "tritonflare"):
+        task = asyncio.create_task(follow(FileWatch([file]), read_again, 0.01))
+        file.write_text("good 2")
+        await asyncio.sleep(0.3)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+    assert tries == 5
+    said = [record.getMessage() for record in caplog.records]
+    assert said[0] == "It cannot be read. What was read before stays in force."
+    assert said[2:] == ["read"]
+
+
+async def test_a_file_that_could_not_be_read_is_not_tried_while_it_is_being_written(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("good")
+    watch = FileWatch([file])
+    file.write_text("half")
+    assert looks(watch, 2) == [False, True]
+    assert watch.is_settled
+    file.write_text("half and")
+    assert looks(watch, 1) == [False]
+    assert not watch.is_settled

@@ -13,9 +13,12 @@ import pytest
 from prometheus_client import values
 
 from gateway import workers
+from gateway.domain.errors import BackendUnavailable
 from gateway.serving import bind
 from gateway.settings import ConfigurationError, Settings
 from gateway.workers import Post, Supervisor, obeying, say
+
+OTHER = "127.0.0.1:9999"
 
 
 def refuse(post: Post) -> None:
@@ -53,14 +56,40 @@ def obey(post: Post) -> None:
     asyncio.run(wait())
 
 
+def move_if(post: Post, can: Callable[[str], bool]) -> None:
+    async def move(url: str) -> None:
+        if not can(url):
+            raise BackendUnavailable
+
+    async def wait() -> None:
+        stop, at_once = asyncio.Event(), asyncio.Event()
+        with obeying(post, stop, at_once, move):
+            say(post, None)
+            await stop.wait()
+
+    asyncio.run(wait())
+
+
+def move_never(post: Post) -> None:
+    move_if(post, lambda url: False)
+
+
+def move_unless_first(post: Post) -> None:
+    """The first cannot, and a replacement starts where the others have gone to, or not at all."""
+    if post.replaces and post.settings.triton_url != OTHER:
+        refuse(post)
+    move_if(post, lambda url: post.number > 0)
+
+
 class Run:
     """A supervisor in this event loop."""
 
     def __init__(self, work: Callable[[Post], None], count: int = 1) -> None:
         self.stop, self.at_once, self.started = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._reserved = bind("127.0.0.1", 0, shared=True)
-        supervisor = Supervisor(Settings(workers=count), work, self._reserved, self.stop, self.at_once)
-        self.task = asyncio.create_task(supervisor.run(self.started.set))
+        settings = Settings(workers=count)
+        self.supervisor = Supervisor(settings, work, self._reserved, self.stop, self.at_once)
+        self.task = asyncio.create_task(self.supervisor.run(self.started.set))
 
     def close(self) -> None:
         self._reserved.close()
@@ -138,3 +167,31 @@ async def test_only_the_supervisor_can_say_at_once(run: Callable[..., Run]) -> N
         await asyncio.wait_for(asyncio.shield(running.task), 0.5)
     running.at_once.set()
     await asyncio.wait_for(running.task, 5)
+
+
+async def test_when_no_worker_can_move_all_stay_as_they_are(
+    run: Callable[..., Run], caplog: pytest.LogCaptureFixture
+) -> None:
+    running = run(move_never, 2)
+    await asyncio.wait_for(running.started.wait(), 10)
+    with pytest.raises(BackendUnavailable):
+        await asyncio.wait_for(running.supervisor.move(OTHER), 10)
+    await asyncio.sleep(0.3)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+    running.stop.set()
+    await asyncio.wait_for(running.task, 10)
+
+
+async def test_when_one_can_move_the_other_is_replaced_before_the_old_server_may_end(
+    run: Callable[..., Run], caplog: pytest.LogCaptureFixture
+) -> None:
+    running = run(move_unless_first, 2)
+    await asyncio.wait_for(running.started.wait(), 10)
+    await asyncio.wait_for(running.supervisor.move(OTHER), 10)
+    await asyncio.sleep(0.5)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == [
+        "worker 0 could not change over to the other Triton",
+        "worker 0 ended (status 0); the next starts in 0.2 s",
+    ]
+    running.stop.set()
+    await asyncio.wait_for(running.task, 10)
