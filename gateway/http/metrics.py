@@ -45,77 +45,13 @@ class Metrics:
         """
         self._shared = shared
         self._registry = CollectorRegistry()
-        self._requests = Counter(
-            "tritonflare_requests",
-            "Requests to the API, by model ('unknown': not served, 'none': not about one model, or refused"
-            " before it was looked for), API error code (0: success) and HTTP status.",
-            ("model", "code", "status"),
-            registry=self._registry,
-        )
-        self._duration = Histogram(
-            "tritonflare_request_duration_seconds",
-            "Time from the request's headers to its answer.",
-            ("model",),
-            buckets=_SECONDS,
-            registry=self._registry,
-        )
-        self._tokens = Counter(
-            "tritonflare_tokens",
-            "Tokens read by the model, after truncation.",
-            ("model",),
-            registry=self._registry,
-        )
-        self._text_tokens = Histogram(
-            "tritonflare_text_tokens",
-            "Tokens of one text as the model reads it: special tokens included, after truncation.",
-            ("model",),
-            buckets=_TOKENS,
-            registry=self._registry,
-        )
-        self._truncated = Counter(
-            "tritonflare_truncated_texts",
-            "Texts that were longer than the model reads.",
-            ("model",),
-            registry=self._registry,
-        )
-        self._triton = Histogram(
-            "tritonflare_triton_call_duration_seconds",
-            "Time of one inference call to Triton, canaries included, by outcome.",
-            ("outcome",),
-            buckets=_SECONDS,
-            registry=self._registry,
-        )
-        self._triton.labels("ok")  # an alert must see that none was answered yet
-        self._call_texts = Histogram(
-            "tritonflare_call_texts",
-            "Texts in one inference call to Triton.",
-            buckets=(1, 2, 4, 8, 16, 32, 64),
-            registry=self._registry,
-        )
-        self._queue = Histogram(
-            "tritonflare_queue_duration_seconds",
-            "Time that the oldest text of a call has waited for a call slot.",
-            buckets=_SECONDS,
-            registry=self._registry,
-        )
-        # Looking a child up by its labels costs more than counting: the labels are few, so all are kept.
-        self._of_outcome = cache(
-            lambda model, code, status: (
-                self._requests.labels(model, str(code), str(status)).inc,
-                self._duration.labels(model).observe,
-            )
-        )
-        self._tokens_of = cache(
-            lambda model: (self._tokens.labels(model).inc, self._text_tokens.labels(model).observe)
-        )
+        self._requests = _Requests(self._registry)
+        self._texts = _Texts(self._registry)
+        self._calls = _Calls(self._registry)
         restart_counter(self._registry)
         self.triton_restarted = triton_restart_counter(self._registry)
-        build = Gauge(
-            "tritonflare_build_info",
-            "Always 1; the label says which version runs.",
-            ("version",),
-            registry=self._registry,
-            multiprocess_mode="max",
+        build = self._gauge(
+            "tritonflare_build_info", "Always 1; the label says which version runs.", "max", ("version",)
         )
         build.labels(version("tritonflare")).set(1)
         if shared is None:
@@ -167,31 +103,33 @@ class Metrics:
         """Add the number of failed calls to the store of rates; what is returned counts one."""
         return rate_store_failures(self._registry)
 
-    def _gauge(self, name: str, help_text: str, mode: _Mode = "livesum") -> Gauge:
-        return Gauge(name, help_text, registry=self._registry, multiprocess_mode=mode)
+    def _gauge(
+        self, name: str, help_text: str, mode: _Mode = "livesum", labels: tuple[str, ...] = ()
+    ) -> Gauge:
+        return Gauge(name, help_text, labels, registry=self._registry, multiprocess_mode=mode)
 
     def request_done(self, model: str, code: int, status: int, seconds: float) -> None:
         """Count one finished API request."""
-        count, observe = self._of_outcome(model, code, status)
+        count, observe = self._requests.of(model, code, status)
         count()
         observe(seconds)
 
     def text_classified(self, model: str, answer: Classification) -> None:
         """Count the tokens of one answer."""
-        count, observe = self._tokens_of(model)
+        count, observe = self._texts.of(model)
         count(answer.tokens)
         observe(answer.tokens)
         if answer.truncated:
-            self._truncated.labels(model).inc()
+            self._texts.truncated.labels(model).inc()
 
     def call_sent(self, texts: int, waited_s: float) -> None:
         """Count one call of several texts."""
-        self._call_texts.observe(texts)
-        self._queue.observe(waited_s)
+        self._calls.texts.observe(texts)
+        self._calls.queue.observe(waited_s)
 
     def triton_called(self, outcome: str, seconds: float) -> None:
         """Count one inference call."""
-        self._triton.labels(outcome).observe(seconds)
+        self._calls.duration.labels(outcome).observe(seconds)
 
     async def publish(self) -> None:
         """Let other processes know the gauges, for ever; return at once if there are none."""
@@ -207,6 +145,82 @@ class Metrics:
         """Return the text exposition format 0.0.4; of several processes, the sums."""
         self._read_gauges()
         return generate_latest(self._registry if self._shared is None else self._shared.registry())
+
+
+class _Requests:
+    """What is counted of each request to the API."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        requests = Counter(
+            "tritonflare_requests",
+            "Requests to the API, by model ('unknown': not served, 'none': not about one model, or refused"
+            " before it was looked for), API error code (0: success) and HTTP status.",
+            ("model", "code", "status"),
+            registry=registry,
+        )
+        duration = Histogram(
+            "tritonflare_request_duration_seconds",
+            "Time from the request's headers to its answer.",
+            ("model",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        # Looking a child up by its labels costs more than counting: the labels are few, so all are kept.
+        self.of = cache(
+            lambda model, code, status: (
+                requests.labels(model, str(code), str(status)).inc,
+                duration.labels(model).observe,
+            )
+        )
+
+
+class _Texts:
+    """What is counted of each text that has an answer."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        tokens = Counter(
+            "tritonflare_tokens", "Tokens read by the model, after truncation.", ("model",), registry=registry
+        )
+        text_tokens = Histogram(
+            "tritonflare_text_tokens",
+            "Tokens of one text as the model reads it: special tokens included, after truncation.",
+            ("model",),
+            buckets=_TOKENS,
+            registry=registry,
+        )
+        self.truncated = Counter(
+            "tritonflare_truncated_texts",
+            "Texts that were longer than the model reads.",
+            ("model",),
+            registry=registry,
+        )
+        self.of = cache(lambda model: (tokens.labels(model).inc, text_tokens.labels(model).observe))
+
+
+class _Calls:
+    """What is counted of each call to Triton."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.duration = Histogram(
+            "tritonflare_triton_call_duration_seconds",
+            "Time of one inference call to Triton, canaries included, by outcome.",
+            ("outcome",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.duration.labels("ok")  # an alert must see that none was answered yet
+        self.texts = Histogram(
+            "tritonflare_call_texts",
+            "Texts in one inference call to Triton.",
+            buckets=(1, 2, 4, 8, 16, 32, 64),
+            registry=registry,
+        )
+        self.queue = Histogram(
+            "tritonflare_queue_duration_seconds",
+            "Time that the oldest text of a call has waited for a call slot.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
 
 
 class CacheMetrics:

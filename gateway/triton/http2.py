@@ -6,8 +6,8 @@ ARCHITECTURE.md has the measurement. This is the part of HTTP/2 (RFC 9113) and o
 no server push, no compression, no streams of messages.
 
 A call that the server has and nobody waits for any more is not cancelled, and no deadline travels along: it
-goes on, and what comes back is dropped. Triton 2.51 dies of an inference that is cancelled in the moment in which it ends
-(ARCHITECTURE.md, "Tried"), and gRPC's deadlines cancel at the server, too.
+goes on, and what comes back is dropped. Triton 2.51 dies of an inference that is cancelled in the moment in
+which it ends (ARCHITECTURE.md, "Coalescing"), and gRPC's deadlines cancel at the server, too.
 """
 
 from __future__ import annotations
