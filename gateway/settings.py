@@ -162,7 +162,9 @@ class Settings(BaseSettings):
         5.0, description="Pause between two looks at Triton's models, each with a canary inference."
     )
     retry_interval_s: Seconds = Field(0.5, description="The same pause while something is not ready.")
-    canary_timeout_s: Seconds = Field(2.0, description="Deadline of one canary inference.")
+    canary_timeout_s: Seconds = Field(
+        2.0, description="Time to wait for a canary's answer; one that comes later counts when it comes."
+    )
     canary_max_age_s: Seconds = Field(
         20.0, description="A model counts as ready for this long after its last answered canary."
     )
