@@ -121,6 +121,8 @@ class Connection(asyncio.Protocol):
         self._crowd.leave(self)
         self._timer.cancel()
         self._waiting.clear()
+        self._refused = True
+        del self._parser  # it holds our methods, and only the collector would find the two
         if self._current is not None:
             self._current.lose()
         self.resume_writing()

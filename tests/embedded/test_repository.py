@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,25 @@ def test_a_damaged_file_is_refused(repository: Path, file: str, message: str) ->
     path.write_bytes(content[:-1] + b"\x01")
     with pytest.raises(EmbeddedError, match=message):
         check_repository(repository)
+
+
+def test_large_weights_are_not_held_in_memory_to_be_compared(repository: Path) -> None:
+    file = repository / "local-mood_encoder_int8" / "1" / "model.onnx"
+    before = hashlib.sha256(file.read_bytes()).hexdigest()
+    content = bytes(8_000_000)
+    file.unlink()  # it may be a hard link
+    file.write_bytes(content)
+    config = repository / "local-mood" / "config.pbtxt"
+    text = config.read_text().replace(before, hashlib.sha256(content).hexdigest())
+    config.unlink()
+    config.write_text(text)
+    tracemalloc.start()
+    try:
+        check_repository(repository)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < len(content) / 4
 
 
 def test_the_highest_version_is_what_counts(repository: Path) -> None:

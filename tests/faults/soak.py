@@ -54,6 +54,8 @@ class Soak:
     tokens: Path
     recoveries: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     problems: list[str] = field(default_factory=list)
+    sizes: list[Size] = field(default_factory=list)
+    """After WARM_S and at the end."""
     rotations: int = 0
     turns: int = 0
 
@@ -213,7 +215,8 @@ async def soak(served: Served, made: Soak, seconds: float) -> Book:
     book = await made.run(seconds)
     await asyncio.sleep(10)
     late = Size.of(served)
-    made.problems += leaks(await warm, late)
+    made.sizes = [await warm, late]
+    made.problems += leaks(*made.sizes)
     page = served.get("/metrics").text
     in_flight = next(line for line in page.splitlines() if line.startswith("tritonflare_requests_in_flight "))
     if not in_flight.endswith(" 0.0"):
@@ -241,6 +244,7 @@ def report(made: Soak, book: Book, seed: int) -> str:
             f"  {name}: {len(times)} times, right answers again after {max(times):.1f} s at most"
             for name, times in sorted(made.recoveries.items())
         ),
+        *(f"  {size.memory:.0f} MB, {size.files} files, {size.processes} processes" for size in made.sizes),
     ]
     if made.problems:
         lines += [f"{len(made.problems)} problems:", *(f"  {problem}" for problem in made.problems[:50])]
