@@ -13,6 +13,7 @@ from gevent.pool import Pool
 
 from loadtest.arrivals import arrivals
 from loadtest.checks import OK, References, Scores, outcome_of
+from loadtest.golden import compare, is_bundled, read_golden
 from loadtest.options import LoadOptions
 from loadtest.record import Record
 from loadtest.reference import NoReferenceError, ask_alone, read_references, write_references
@@ -35,6 +36,8 @@ class Run:
         self._scores: dict[str, Scores] = {}
         self.generators = 0
         """Processes that send the open loop together; 0 until the load starts."""
+        self.truth = ""
+        """What the answers are held against."""
         self.record = Record()
         self._began = 0.0
         self._token = os.environ.get("TOKEN", "")
@@ -68,12 +71,27 @@ class Run:
         options, texts = self.options, self._make_traffic(0).texts
         if options.reference is not None:
             self._scores = read_references(options.reference, texts)
+            self.truth = f"answers in {options.reference.name}"
             return
         url = run_url(self.host, options.account, options.model)
         _log.info("asking %d texts alone", len(texts))
         self._scores = ask_alone(url, self._token, texts, options.timeout, not options.insecure)
         options.output.mkdir(parents=True, exist_ok=True)
         write_references(self._scores, options.model, options.output / "references.json")
+        self.truth = f"the server's own answers; {self._golden()}"
+
+    def _golden(self) -> str:
+        """How the answers to the golden texts agree, where the model is the one that they are of.
+
+        Raises:
+            NoReferenceError: they do not agree, or there are none.
+        """
+        options, verify = self.options, not self.options.insecure
+        where = (self.host, options.account, options.model)
+        if not is_bundled(*where, self._token, options.timeout, verify):
+            return "not the bundled model, so nothing tells whether they are right"
+        golden = read_golden(options.golden)
+        return compare(golden, ask_alone(run_url(*where), self._token, list(golden), options.timeout, verify))
 
     def plan(self) -> dict[str, Any]:
         """What the workers need besides the options."""

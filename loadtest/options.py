@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtest.arrivals import SHAPES, SPIKE
+from loadtest.golden import GOLDEN
 from loadtest.traffic import KINDS, parse_traffic
 from loadtest.verdict import Limits
 
@@ -39,6 +40,7 @@ class LoadOptions:
     timeout: float
     texts: int
     reference: Path | None
+    golden: Path
     tolerance: float
     output: Path
     seed: int
@@ -62,7 +64,7 @@ class LoadOptions:
         )
         named = {name: getattr(namespace, name) for name in cls.__dataclass_fields__ if name != "limits"}
         named["reference"] = Path(named["reference"]) if named["reference"] else None
-        named["output"] = Path(named["output"])
+        named["golden"], named["output"] = Path(named["golden"]), Path(named["output"])
         return cls(**named, limits=limits)
 
 
@@ -159,6 +161,9 @@ def add_arguments(parser: Any) -> None:
     add("--timeout", 10.0, "longest wait for a connection or an answer (10s)", type=seconds)
     add("--texts", 256, "different held-out sentences to ask (256)", type=_count)
     add("--reference", "", "references.json of an earlier run to hold the answers against")
+    add(
+        "--golden", str(GOLDEN), "logits that the bundled model has to agree with (tests/golden/logits.jsonl)"
+    )
     add("--tolerance", 1e-4, "largest difference of a score from its reference (0.0001)", type=positive)
     add("--output", ".cache/loadtest", "folder for summary, references and plots (.cache/loadtest)")
     add("--seed", 1, "of traffic and arrivals (1)", type=int)

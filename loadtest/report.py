@@ -27,6 +27,7 @@ class Reported(Protocol):
         """The server."""
 
     record: Record
+    truth: str
     generators: int
 
 
@@ -43,6 +44,7 @@ def write_report(run: Reported) -> bool:
         "arrivals": options.arrivals,
         "load": options.load if options.rate is None else None,
         "tolerance": options.tolerance,
+        "references": run.truth,
     }
     open_loop = options.loop == "open"
     summary = summarise(

@@ -125,6 +125,7 @@ def facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("server", summary["host"]),
         ("model", summary["model"]),
         ("traffic", summary["traffic"]),
+        ("answers held against", summary.get("references") or "–"),
         ("load", f"{summary['loop']} loop, {summary['shape']}, {summary['duration_s']:g} s"),
         ("capacity found before, requests/s", number(summary["capacity_per_s"])),
         ("asked requests/s", number(summary.get("asked_per_s"))),

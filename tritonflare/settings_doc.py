@@ -31,6 +31,10 @@ COMPOSE = {
     ),
     "REPLICAS_GATEWAY": ("1", "Gateways; each takes a port of PUBLISH."),
     "REPLICAS_TRITON": ("1", "Tritons; the gateways share their calls among them."),
+    "TRITON_END_AFTER": (
+        "4",
+        "Health checks that fail in a row before they end Triton, so that it starts again; 0 never does.",
+    ),
     "EXPORT_SOURCE": (
         "checkpoints/minilm-sst2",
         "What is served: a folder below `checkpoints/`, which is CHECKPOINTS, or a hub id such as org/name.",

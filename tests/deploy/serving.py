@@ -81,7 +81,8 @@ class ServingImage:
         """Start Triton; wait until it serves."""
         self._scratch = Path(tempfile.mkdtemp(prefix="tritonfleet_"))
         prepare_scratch(self._scratch, self.repository.resolve())
-        with (self._scratch / "log").open("wb") as log:
+        # Appended, like a pipe: the health check writes into it as well.
+        with (self._scratch / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 self.command, env=environment(), stdout=log, stderr=log, start_new_session=True
             )
@@ -94,6 +95,17 @@ class ServingImage:
         assert self._process.poll() is None, self.log()
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.grpc)) == 0
+
+    @property
+    def pid(self) -> int:
+        """The running tritonserver."""
+        assert self._process is not None
+        return self._process.pid
+
+    def ended(self, timeout_s: float) -> int:
+        """Wait until it has ended by itself; return the exit status."""
+        assert self._process is not None
+        return self._process.wait(timeout_s)
 
     def log(self) -> str:
         """What Triton has said."""

@@ -169,6 +169,25 @@ def test_triton_has_longer_to_stop_than_it_takes(configuration: dict[str, Any]) 
     assert int(triton["stop_grace_period"].removesuffix("s")) >= int(timeout.partition("=")[2]) + 5
 
 
+def test_what_triton_does_not_answer_in_time_ends_it_and_a_crowd_does_not(
+    configuration: dict[str, Any],
+) -> None:
+    triton = configuration["services"]["triton"]
+    check = triton["healthcheck"]
+    options = dict(re.findall(r"--([\w-]+)=(\S+)", " ".join(check["test"])))
+    # What a gateway waits for no longer is given up, so the queue before the canary is at most that long.
+    from gateway.settings import Settings
+
+    assert float(options["timeout"]) >= 2 * Settings.model_fields["request_timeout_s"].default
+    assert int(check["timeout"].removesuffix("s")) >= float(options["timeout"]) + 5
+    assert int(options["end-after"]) == int(COMPOSE["TRITON_END_AFTER"][0]) > check["retries"]
+    # The count has to survive from one look to the next, and nothing else can be written.
+    mounts = [mount.partition(":")[0] for mount in triton["tmpfs"]]
+    assert str(Path(options["state"]).parent) in mounts
+    # Ended, not only unhealthy: that is what makes an engine start it again.
+    assert triton["restart"] == "unless-stopped"
+
+
 def test_the_gateway_has_longer_to_stop_than_it_takes(configuration: dict[str, Any]) -> None:
     from gateway.settings import Settings
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -12,16 +14,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from health import Unhealthy, check
 
 from embedded import host
 from embedded.server import environment
-from tests.triton.server import TOKEN, finished, running
+from tests.triton.server import TOKEN, finished, running, wait_until
 
 from .compose import BASE, CPU, ROOT, SECRET, interpolated, raw, triton_command
 from .serving import ServingImage, free_port
 
+END_AFTER = 3
 MODEL = "@cf/huggingface/distilbert-sst-2-int8"
 
 
@@ -45,14 +49,50 @@ def test_triton_2_51_knows_every_flag() -> None:
     assert {flag.partition("=")[0] for flag in triton_command()[1:]} <= known
 
 
-def test_the_health_check_of_triton_classifies(triton: ServingImage) -> None:
-    program, script = service("triton")["healthcheck"]["test"][1:]
-    assert (program, Path(script).parent) == ("python3", Path("/opt/tritonflare"))
-    command = [sys.executable, "-I", str(ROOT / "docker/triton" / Path(script).name)]
-    found = subprocess.run(
-        [*command, f"--url=http://127.0.0.1:{triton.http}"], capture_output=True, text=True, check=False
+def look(triton: ServingImage, state: Path, *more: str) -> tuple[int, str]:
+    """Run the compose file's health check once with another port and another file to remember in."""
+    program, script, *options = interpolated(
+        service("triton")["healthcheck"]["test"][1:], {"TRITON_END_AFTER": str(END_AFTER)}
     )
-    assert (found.returncode, found.stdout) == (0, "healthy: 1 ensembles answered\n")
+    assert (program, Path(script).parent) == ("python3", Path("/opt/tritonflare"))
+    command = [sys.executable, "-I", str(ROOT / "docker/triton" / Path(script).name), *options]
+    here = [f"--url=http://127.0.0.1:{triton.http}", f"--state={state}", *more]
+    found = subprocess.run([*command, *here], capture_output=True, text=True, check=False)
+    assert found.stderr == ""
+    return found.returncode, found.stdout
+
+
+def test_the_health_check_of_triton_classifies_and_leaves_it_alone(
+    triton: ServingImage, tmp_path: Path
+) -> None:
+    for _ in range(2 * END_AFTER):
+        assert look(triton, tmp_path / "state") == (0, "healthy: 1 ensembles answered\n")
+
+
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP], ids=["dead", "stuck"])
+def test_the_health_check_ends_a_triton_whose_model_is_dead_or_stuck(
+    tmp_path: Path, fault: signal.Signals
+) -> None:
+    state = tmp_path / "state"
+    with ServingImage() as serving:
+        assert wait_until(lambda: look(serving, state)[0] == 0, 10)
+        stubs = psutil.Process(serving.pid).children()
+        next(stub for stub in stubs if "encoder" in stub.cmdline()[1]).send_signal(fault)
+        for number in range(1, END_AFTER):
+            status, said = look(serving, state)
+            assert status == 1
+            assert "end" not in said
+            assert json.loads(state.read_text())["failures"] == number
+        assert "told to end after 3 failed looks" in look(serving, state)[1]
+        # In order it would take until Triton's exit timeout: a dead model is waited for.
+        assert wait_until(lambda: "killed" in look(serving, state, "--kill-after=1")[1], 10)
+        assert serving.ended(5) == -signal.SIGKILL
+        assert "told to end after 3 failed looks" in serving.log()
+        serving.kill()
+        # What comes back is another process: nothing of the old one counts.
+        serving.start()
+        assert wait_until(lambda: look(serving, state)[0] == 0, 10)
+        assert json.loads(state.read_text())["failures"] == 0
 
 
 def test_the_health_check_fails_where_nobody_listens() -> None:

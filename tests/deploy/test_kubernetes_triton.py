@@ -99,10 +99,11 @@ def test_the_probe_needs_no_key_and_everything_else_does(triton: DeployedTriton)
                 call(request, timeout=5)
 
 
-def test_the_canary_of_the_image_gets_its_answer(triton: DeployedTriton) -> None:
+def test_the_canary_of_the_image_gets_its_answer(triton: DeployedTriton, tmp_path: Path) -> None:
     _, script, *arguments = pod(render("cpu"), "triton").main["livenessProbe"]["exec"]["command"]
     file = ROOT / "docker" / "triton" / script.rpartition("/")[2]
     arguments[arguments.index("--url") + 1] = f"http://127.0.0.1:{triton.http_port}"
+    arguments[arguments.index("--state") + 1] = str(tmp_path / "state")
     done = subprocess.run(
         [sys.executable, str(file), *arguments], capture_output=True, text=True, timeout=60, check=False
     )

@@ -128,7 +128,13 @@ def test_triton_lives_while_it_classifies(variant: str) -> None:
         assert option(triton["args"], "--metrics-address") == "0.0.0.0"
         # The script says what was wrong before the kubelet ends it.
         assert probe["timeoutSeconds"] > float(option(arguments, "--timeout"))
+        # The kubelet restarts what fails, so the script only looks. What it remembers has to be writable.
+        assert not any(argument.startswith("--end-after") for argument in arguments)
+        assert Path(option(arguments, "--state")).parent == Path("/tmp")
+        assert {"name": "tmp", "mountPath": "/tmp"} in triton["volumeMounts"]
         in_image(script)
+    # A pod that does not classify is not kept for the whole of preStop.
+    assert triton["livenessProbe"]["terminationGracePeriodSeconds"] < 30
 
 
 def in_image(script: str) -> None:

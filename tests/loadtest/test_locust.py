@@ -58,6 +58,7 @@ def test_a_good_run_on_the_real_server_writes_every_report(gateway: Program, tmp
     assert {file.name for file in tmp_path.iterdir()} == REPORTS
     summary = run.summary
     assert summary["passed"]
+    assert "labels as FP32 PyTorch" in summary["references"]
     assert summary["requests"]["due"] == summary["requests"]["good"] > 100
     assert {"single", "several", "invalid"} <= set(summary["kinds"])
     assert summary["texts_per_s"] > summary["kinds"]["single"]["good"] / 4

@@ -26,10 +26,13 @@ GIVEN_UP = {UNAVAILABLE, grpc.StatusCode.CANCELLED}
 class Server:
     """A grpc.aio server that echoes, and may come and go on its port."""
 
-    def __init__(self, options: Iterable[tuple[str, Any]] = ()) -> None:
+    def __init__(
+        self, options: Iterable[tuple[str, Any]] = (), host: str = "127.0.0.1", port: int = 0
+    ) -> None:
         self._options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", LIMIT), *options]
         self._server: grpc.aio.Server | None = None
-        self.port = 0
+        self.host = host
+        self.port = port
         self.calls = 0
         self.running = 0
         self.most = 0
@@ -39,7 +42,7 @@ class Server:
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     async def start(self) -> None:
         server = grpc.aio.server(options=self._options)
@@ -48,7 +51,7 @@ class Server:
             for name, handle in (("Echo", self._echo), ("Hold", self._hold), ("Big", self._big))
         }
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Service", handlers),))
-        self.port = server.add_insecure_port(f"127.0.0.1:{self.port}")
+        self.port = server.add_insecure_port(self.address)
         await server.start()
         self._server = server
 
