@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from enum import Enum
 from typing import Literal
 
@@ -18,6 +19,7 @@ TROUBLES: tuple[Trouble, ...] = ("ended", "stub", "failing", "wedged")
 
 LOOK_S = 1.0
 """Pause between two looks."""
+_LAST_SONG_S = 0.5
 _FAILED_LOOKS = 3
 _IDLE_LOOKS = 8
 """Looks without an answer, and without work either. A pause of five seconds, whatever its cause, costs
@@ -81,7 +83,11 @@ class Vitals:
         self._looked = time.monotonic()
 
     def close(self) -> None:
-        """Look no more."""
+        """Look no more; canaries under way have a moment to come back, because closing cancels them."""
+        ends = time.monotonic() + _LAST_SONG_S
+        for song in self._songs.values():
+            with suppress(grpc.FutureTimeoutError, grpc.FutureCancelledError):
+                song.exception(timeout=max(0.0, ends - time.monotonic()))
         self._canary.close()
         self._processes.close()
 

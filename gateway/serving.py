@@ -125,3 +125,13 @@ def signals_set(stop: asyncio.Event, at_once: asyncio.Event) -> Iterator[None]:
     finally:
         for number in watched:
             loop.remove_signal_handler(number)
+
+
+async def first_of(*events: asyncio.Event, timeout_s: float | None = None) -> None:
+    """Wait until one of the events is set."""
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()

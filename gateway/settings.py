@@ -68,8 +68,8 @@ class Settings(BaseSettings):
         "127.0.0.1:8001",
         min_length=1,
         description="gRPC target of Triton: host:port; of several dns:///name:port, for all addresses of the "
-        "name, or ipv4:10.0.0.1:8001,10.0.0.2:8001. They take turns; a call that one cannot take goes to the "
-        "next.",
+        "name, or ipv4:10.0.0.1:8001,10.0.0.2:8001. A call goes to the one with the fewest under way, and if "
+        "that cannot take it to the next.",
     )
     triton_metadata_key: SecretStr | None = Field(
         None,

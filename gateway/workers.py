@@ -12,7 +12,7 @@ import multiprocessing
 import signal
 import socket
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -24,7 +24,7 @@ from prometheus_client import CollectorRegistry
 
 from gateway.domain.errors import AiError, BackendUnavailable
 from gateway.http.shared_metrics import SharedMetrics, restart_counter, triton_restart_counter
-from gateway.serving import another
+from gateway.serving import another, first_of
 from gateway.settings import ConfigurationError, Settings
 from gateway.tokens import TokenTable
 from gateway.upstream import Upstream
@@ -155,9 +155,20 @@ class Supervisor:
             if worker in self._workers:
                 _log.error("worker %d could not change over to the other Triton", worker.number)
                 worker.drain()
-        await asyncio.gather(*(worker.ended.wait() for worker in wrong))
+        await self._see_out(wrong)
         if not moved:
             raise BackendUnavailable
+
+    async def _see_out(self, workers: Sequence[_Worker]) -> None:
+        """Wait for workers that were told to drain; kill those that do not end."""
+        ending = [asyncio.create_task(worker.ended.wait()) for worker in workers]
+        if ending:
+            settings = self._settings
+            longest_s = settings.shutdown_delay_s + settings.drain_timeout_s + _EXIT_S
+            await asyncio.wait(ending, timeout=longest_s)
+            for worker in workers:
+                worker.kill()
+            await asyncio.wait(ending)
 
     async def _keep(
         self,
@@ -180,7 +191,7 @@ class Supervisor:
             _log.error("worker %d ended (%s); the next starts in %.1f s", number, reason, pause_s)
             restarted()
             replaces = True
-            await _any(self._stop, timeout_s=pause_s)
+            await first_of(self._stop, timeout_s=pause_s)
 
     async def _live(
         self, number: int, metrics: SharedMetrics, on_started: Callable[[], None], replaces: bool
@@ -226,12 +237,12 @@ class Supervisor:
         loop.add_reader(worker.link, heard)
         loop.add_reader(worker.sentinel, ended.set)
         try:
-            await _any(ended, self._stop)
+            await first_of(ended, self._stop)
             worker.drain()
             longest_s = self._settings.shutdown_delay_s + self._settings.drain_timeout_s + _EXIT_S
-            await _any(ended, self._at_once, timeout_s=longest_s)
+            await first_of(ended, self._at_once, timeout_s=longest_s)
             worker.end_at_once()
-            await _any(ended, timeout_s=_EXIT_S)
+            await first_of(ended, timeout_s=_EXIT_S)
             # Its last words may have come together with its end.
             worker.hear()
         finally:
@@ -281,7 +292,7 @@ class _Worker:
         self._moved.clear()
         with suppress(OSError):
             self.link.send(Move(url))
-            await _any(self._moved, timeout_s=longest_s)
+            await first_of(self._moved, timeout_s=longest_s)
         if self.ended.is_set() or not self._moved.is_set():
             return None
         if self._has_moved:
@@ -295,6 +306,10 @@ class _Worker:
     def end_at_once(self) -> None:
         with suppress(OSError):
             self.link.send(None)
+
+    def kill(self) -> None:
+        if not self.ended.is_set():
+            self._process.kill()
 
     def end(self) -> int:
         """Kill what is left of it; return its exit status, negative for a signal."""
@@ -318,16 +333,6 @@ def _signals_held_back() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-async def _any(*events: asyncio.Event, timeout_s: float | None = None) -> None:
-    """Wait until one of the events is set."""
-    waiting = [asyncio.create_task(event.wait()) for event in events]
-    try:
-        await asyncio.wait(waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in waiting:
-            task.cancel()
 
 
 @contextmanager

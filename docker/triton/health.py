@@ -193,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="Triton's HTTP endpoint")
-    parser.add_argument("--timeout", type=float, default=20.0, help="seconds for all answers together")
+    parser.add_argument("--timeout", type=float, default=45.0, help="seconds for all answers together")
     parser.add_argument("--state", type=Path, help="file in which one look leaves to the next what it knows")
     parser.add_argument(
         "--end-after",

@@ -100,15 +100,27 @@ class _Call:
 class _Queue:
     """The texts of one model that wait, the oldest first, and its calls under way."""
 
-    __slots__ = ("alarm", "call_s", "calls", "dead", "free", "gathering", "model", "scheduled", "waiting")
+    __slots__ = (
+        "alarm",
+        "alarm_at",
+        "call_s",
+        "calls",
+        "dead",
+        "free",
+        "gathering",
+        "model",
+        "scheduled",
+        "waiting",
+    )
 
     def __init__(self, model: Model, slots: int) -> None:
         self.model = model
         self.free = slots
         self.waiting: deque[_Text] = deque()
         self.calls: set[_Call] = set()
-        self.alarm: asyncio.TimerHandle | None = None
+        self.alarm: asyncio.Handle | None = None
         """Comes when the time of a text is over, wherever the text is by then."""
+        self.alarm_at = math.inf
         self.scheduled = False
         """Texts leave at the end of this turn of the loop."""
         self.gathering: asyncio.Handle | None = None
@@ -223,7 +235,7 @@ class Coalescer:
             text.answer.set_result(DeadlineExceeded())
             return text
         queue.waiting.append(text)
-        if queue.alarm is None or ends < queue.alarm.when():
+        if ends < queue.alarm_at:
             self._set_alarm(queue, ends, loop)
         self._schedule(queue, loop)
         return text
@@ -231,10 +243,10 @@ class Coalescer:
     def _set_alarm(self, queue: _Queue, at: float, loop: asyncio.AbstractEventLoop) -> None:
         if queue.alarm is not None:
             queue.alarm.cancel()
-        queue.alarm = loop.call_at(at, self._expire, queue, loop)
+        queue.alarm, queue.alarm_at = loop.call_at(at, self._expire, queue, loop), at
 
     def _expire(self, queue: _Queue, loop: asyncio.AbstractEventLoop) -> None:
-        queue.alarm = None
+        queue.alarm, queue.alarm_at = None, math.inf
         now = loop.time()
         soonest = queue.expire(now)
         if soonest < math.inf:

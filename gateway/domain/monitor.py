@@ -102,6 +102,8 @@ class Monitor:
             _log.debug("discovery failed: %s", exc.message)
         await asyncio.gather(*map(self._send_canary, list(self._catalogue)))
         models = set(self._catalogue)  # read again: a new version may have come meanwhile
+        for gone in self._songs.keys() - models:
+            self._songs.pop(gone).cancel()
         self._sung = {model: at for model, at in self._sung.items() if model in models}
 
     async def _send_canary(self, model: Model) -> None:

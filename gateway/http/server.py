@@ -83,6 +83,7 @@ class Server:
             listener.close()
         await self._wait_for_connections(drain_s, at_once, all_gone)
         all_gone.cancel()
+        await asyncio.gather(all_gone, return_exceptions=True)
         tasks = [connection.task for connection in self._connections() if connection.task is not None]
         for task in tasks:
             task.cancel()

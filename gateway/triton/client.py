@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
@@ -23,6 +24,8 @@ _log = logging.getLogger("tritonflare.backend")
 
 Metadata = tuple[tuple[str, str], ...]
 _STUB_PAUSE_S = 0.3
+LAST_CALLS_S = 2.0
+"""For calls that nobody waits for any more when the channel is closed, which cancels them."""
 _SERVICE = "/inference.GRPCInferenceService/"
 ObserveCall = Callable[[Model, str, float], None]
 """Told the model, the outcome (``ok`` or the name of our error) and the seconds of each inference call."""
@@ -64,7 +67,9 @@ class TritonClient:
         await self._channel.open()
 
     async def close(self) -> None:
-        """Close the channel at once; requests have been drained before."""
+        """Close the channel; what Triton is still at work on, for whomever, has a moment to end."""
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._channel.drain(), LAST_CALLS_S)
         await self._channel.close()
 
     async def discover(self) -> Sequence[Ensemble]:

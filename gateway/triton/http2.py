@@ -171,7 +171,8 @@ class Connection(asyncio.Protocol):
         if self._next_stream > LARGEST_STREAM:
             self.leave()  # there are no more numbers for calls
             self._changed()
-        timer = self._loop.call_later(timeout_s, call.fail, CallFailed(grpc.StatusCode.DEADLINE_EXCEEDED))
+        late = CallFailed(grpc.StatusCode.DEADLINE_EXCEEDED, "no answer in time")
+        timer = self._loop.call_later(timeout_s, call.fail, late)
         try:
             return await answer
         finally:
@@ -217,7 +218,7 @@ class Connection(asyncio.Protocol):
         self._lost = True
         if self._look is not None:
             self._look.cancel()
-        calls, self._calls = tuple(self._calls.values()), {}
+        calls, self._calls, self._blocked = tuple(self._calls.values()), {}, {}
         self.end += f", with {len(calls)} calls under way" if calls else ""
         for call in calls:
             call.fail(CallFailed(grpc.StatusCode.UNAVAILABLE, "the connection was lost"))
@@ -289,10 +290,13 @@ class Connection(asyncio.Protocol):
 
     def _remove(self, call: _Call) -> None:
         """A call is over at the server."""
+        was_full = not self.has_room
         del self._calls[call.stream]
         self._blocked.pop(call.stream, None)
         if self._leaving and not self._calls:
             self.abort()
+        elif was_full:
+            self._changed()
 
     def _take_settings(self, flags: int, stream: int, payload: bytes) -> None:
         if flags & Flag.ACK:
@@ -361,8 +365,8 @@ class Connection(asyncio.Protocol):
     def _look_after(self) -> None:
         """Find out whether a connection is dead on which something was asked and nothing comes."""
         quiet_s = 0.0 if self._waits_since is None else self._loop.time() - self._waits_since
-        if self._leaving and all(call.answer.done() for call in self._calls.values()):
-            return self.abort()  # they have had their time
+        if not self.has_room and all(call.answer.done() for call in self._calls.values()):
+            return self.abort()  # they have had their time, and hold what others need
         if quiet_s < QUIET_S:
             pause_s = QUIET_S - quiet_s
         elif not self._asked:

@@ -22,7 +22,7 @@ class Client(Backend, Protocol):
         ...
 
     async def close(self) -> None:
-        """Close at once."""
+        """Close soon: what the server is at work on has a moment to end."""
         ...
 
 
@@ -69,7 +69,7 @@ class MovingBackend:
         self._opened.set()
 
     async def close(self) -> None:
-        """Close all at once; requests have been drained before."""
+        """Close all; requests have been drained before."""
         for server in (self._now, self._before):
             if server is not None:
                 await server.client.close()

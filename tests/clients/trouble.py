@@ -162,20 +162,24 @@ def occupied(gateway: Program, triton: int) -> Iterator[Callable[[], None]]:
     """Hold the gateway's one place with a text that its Triton does not get to; yields what gives it back."""
     paused = psutil.Process(triton)
     paused.suspend()
-    call = Thread(target=_classify, args=(gateway,))
+    answers: list[httpx.Response] = []
+    call = Thread(target=lambda: answers.append(_classify(gateway)))
     call.start()
     try:
-        assert wait_until(lambda: _in_flight(gateway) == 1, 10)
+        assert wait_until(lambda: _in_flight(gateway) == 1, 10), (
+            [(answer.status_code, answer.text) for answer in answers],
+            gateway.lines[-20:],
+        )
         yield paused.resume
     finally:
         paused.resume()
         call.join()
 
 
-def _classify(gateway: Program) -> None:
+def _classify(gateway: Program) -> httpx.Response:
     path = f"/client/v4/accounts/{ACCOUNT}/ai/run/{MODEL}"
     headers = {"Authorization": f"Bearer {TOKEN}"}
-    httpx.post(gateway.url + path, headers=headers, json={"text": TEXT}, timeout=60)
+    return httpx.post(gateway.url + path, headers=headers, json={"text": TEXT}, timeout=60)
 
 
 def _in_flight(gateway: Program) -> float:

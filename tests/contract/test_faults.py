@@ -140,7 +140,8 @@ async def test_a_silent_triton_is_3007_at_the_deadline(triton: FakeTriton) -> No
         check_ai(await running.client.run(GOOD), 408, 3007, "Request timeout")
         assert asyncio.get_running_loop().time() - started < 2
         assert await in_flight(running.client) == 0
-        assert (triton.running, triton.cancelled) == (1, 0)
+        assert triton.running >= 1
+        assert triton.cancelled == 0
 
 
 async def test_a_body_that_never_ends_is_3007_at_the_deadline(triton: FakeTriton) -> None:
@@ -180,7 +181,7 @@ async def test_a_caller_who_hangs_up_frees_the_place_and_lets_the_inference_go_o
     _, writer = await client.open("POST", RUN, b'{"text":"a"}')
 
     async def inferring() -> bool:
-        return triton.running == 1
+        return triton.texts == [b"a"]
 
     async def over() -> bool:
         return await in_flight(client) == 0
@@ -191,7 +192,7 @@ async def test_a_caller_who_hangs_up_frees_the_place_and_lets_the_inference_go_o
     await until(over)
     release.set()
     assert (await client.run(GOOD)).status == 200
-    assert (triton.running, triton.cancelled, len(triton.requests)) == (0, 0, 3)  # one is the canary's
+    assert (triton.cancelled, triton.texts) == (0, [b"a", b"a"])
     counted = (
         'tritonflare_requests_total{code="499",model="@cf/huggingface/distilbert-sst-2-int8",status="499"}'
     )

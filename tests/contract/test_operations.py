@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import re
 import signal
@@ -202,6 +203,30 @@ async def test_what_outlives_the_drain_deadline_gets_an_envelope(triton: FakeTri
         await until(inferring)
         running.stop.set()
         check_ai(await waiting, 503, 3050, "The model server is not available, please try again.")
+
+
+@pytest.mark.parametrize("callers", [0, 1])
+async def test_a_stop_lets_triton_finish_what_callers_gave_up_and_says_nothing_of_it(
+    triton: FakeTriton, caplog: pytest.LogCaptureFixture, callers: int
+) -> None:
+    async with running_gateway(settings_for(triton)) as running:
+        release = asyncio.Event()
+        triton.infer_fault = hold(release)
+        for _ in range(callers):
+            _, writer = await running.client.open("POST", RUN, b'{"text":"given up"}')
+
+            async def inferring() -> bool:
+                return triton.texts == [b"given up"]
+
+            await until(inferring)
+            writer.close()
+        running.stop.set()
+        await asyncio.sleep(0.3)
+        release.set()
+        await asyncio.wait_for(running.task, 5)
+        gc.collect()  # what nobody has retrieved is told then
+        assert triton.cancelled == 0
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
 
 
 async def test_cancelling_serve_closes_the_port_and_leaves_no_task(triton: FakeTriton) -> None:

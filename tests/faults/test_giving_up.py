@@ -26,10 +26,11 @@ STOPS_WITHIN_S = 8.0
 
 async def give_up_about_when_the_answer_comes(target: Target, hang_up: bool, seen: Counter[bytes]) -> None:
     host, port = target.url.removeprefix("http://").split(":")
-    request = target.request("The film was a joy from the first minute to the last.")
     usual_s = 0.005
     ends = time.monotonic() + SECONDS
     while time.monotonic() < ends:
+        # Where the gateway's deadline is what ends, some are in time and some cannot be.
+        request = target.request("A joy." if hang_up else "A joy. " * random.choice((1, 1, 20, 60, 400)))
         reader, writer = await asyncio.open_connection(host, int(port))
         began = time.monotonic()
         writer.write(request)
@@ -46,7 +47,7 @@ async def give_up_about_when_the_answer_comes(target: Target, hang_up: bool, see
 
 @pytest.mark.parametrize(
     ("hang_up", "timeout_s", "expected"),
-    [(True, "10", {b"200", b"gone"}), (False, "0.008", {b"200", b"408"})],
+    [(True, "10", {b"200", b"gone"}), (False, "0.03", {b"200", b"408"})],
     ids=["callers hang up", "deadlines are over"],
 )
 def test_triton_survives_whoever_gives_up_when_the_answer_comes(
@@ -59,7 +60,7 @@ def test_triton_survives_whoever_gives_up_when_the_answer_comes(
             *(give_up_about_when_the_answer_comes(target, hang_up, seen) for _ in range(CALLERS))
         )
 
-    with serving(REPOSITORY, GATEWAY_REQUEST_TIMEOUT_S=timeout_s, GATEWAY_MAX_QUEUE_S="0.007") as served:
+    with serving(REPOSITORY, GATEWAY_REQUEST_TIMEOUT_S=timeout_s, GATEWAY_MAX_QUEUE_S="0.02") as served:
         triton = served.triton()
         asyncio.run(all_of_them(served.target))
         print(dict(seen))

@@ -390,6 +390,51 @@ async def test_a_connection_that_leaves_does_not_wait_for_such_calls_for_ever(
     assert wire.aborted
 
 
+async def test_a_call_that_is_blocked_when_the_connection_is_lost_is_unavailable() -> None:
+    connection, _ = connected()
+    task = await begun(connection, bytes(DEFAULT_WINDOW))
+    connection.connection_lost(None)
+    assert await code_of(task) is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_whoever_waits_for_room_hears_when_a_given_up_call_makes_some(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http2, "_MOST_CALLS", 2)
+    heard: list[bool] = []
+    connection = Connection(1000, lambda: heard.append(connection.has_room))
+    wire = Wire(connection)
+    connection.connection_made(wire)
+    connection.data_received(GREETING)
+    await abandoned(connection)
+    await abandoned(connection)
+    heard.clear()
+    connection.data_received(answer(1))
+    connection.data_received(answer(3))
+    assert heard == [True]
+
+
+async def test_a_connection_full_of_calls_that_nobody_waits_for_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http2, "QUIET_S", 0.02)
+    monkeypatch.setattr(http2, "_MOST_CALLS", 2)
+    connection, wire = connected()
+
+    async def lives_on() -> bool:
+        """It is not silent, it only does not answer."""
+        for _ in range(20):
+            if not wire.aborted:
+                connection.data_received(frame(Kind.PING, 0, 0, bytes(8)))
+                await asyncio.sleep(0.01)
+        return not wire.aborted
+
+    await abandoned(connection)
+    assert await lives_on()
+    await abandoned(connection)
+    assert not await lives_on()
+
+
 async def test_a_server_that_never_answers_gets_no_more_calls_in_the_end() -> None:
     connection, _ = connected()
     for _ in range(http2._MOST_CALLS):
