@@ -1,4 +1,7 @@
-"""Load on several gateways as a client of a fleet sends it: what breaks is tried again at the next."""
+"""Load on several gateways as a client of a fleet sends it: what breaks, or is 503, goes to the next.
+
+A gateway that has just started is 503 until it knows the models, and nobody asks its ``/readyz`` here.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from dataclasses import dataclass, field
 from .load import Answer, Connections, Target, agrees, scores
 
 ATTEMPTS = 3
-"""What the official SDKs make of a request: one, and two more when a connection breaks."""
+"""What the official SDKs make of a request: one, and two more when a connection breaks or it is 503."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Sent:
     """By the event loop's clock."""
     answered_s: float
     gateways: tuple[int, ...]
-    """Whom it asked; all but the last broke or refused the connection."""
+    """Whom it asked; all but the last broke or refused the connection, or were not available."""
     status: int
     """HTTP status; 0 where every attempt broke."""
     right: bool
@@ -62,7 +65,7 @@ async def fleet_load(
         text, left = texts[number % len(texts)], loop.time()
         tried: list[int] = []
         status, right = 0, False
-        while not status and len(tried) < ATTEMPTS:
+        while status in (0, 503) and len(tried) < ATTEMPTS:
             gateway = (number + len(tried)) % len(targets)
             tried.append(gateway)
             with suppress(OSError, EOFError):

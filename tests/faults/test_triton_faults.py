@@ -94,11 +94,12 @@ def test_a_triton_that_stands_still_for_five_seconds_goes_on_by_itself(
 def test_a_stub_that_is_stuck_is_noticed_and_replaced(
     served: Served, answers: dict[str, Answer], half: float
 ) -> None:
-    expected = more(served, "wedged")
+    # The python backend says that the stub is not healthy, or says nothing.
+    expected = more(served, "wedged"), more(served, "failing")
     book, back_s = asyncio.run(under_load(served, answers, half, served.stub("encoder").suspend, 1))
     assert_refused_at_worst(book)
     assert back_s < NOTICED_WITHIN_S + BACK_WITHIN_S
-    assert served.restarts() == expected
+    assert served.restarts() in expected
 
 
 def test_a_stop_in_the_middle_of_a_restart_leaves_nothing(answers: dict[str, Answer], half: float) -> None:
