@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from threading import Event, Thread
 
 import httpx
@@ -162,6 +163,8 @@ def occupied(gateway: Program, triton: int) -> Iterator[Callable[[], None]]:
     """Hold the gateway's one place with a text that its Triton does not get to; yields what gives it back."""
     paused = psutil.Process(triton)
     paused.suspend()
+    # On a busy machine its threads go on for a while, long enough for an answer.
+    assert wait_until(lambda: _stands_still(triton), 10)
     answers: list[httpx.Response] = []
     call = Thread(target=lambda: answers.append(_classify(gateway)))
     call.start()
@@ -174,6 +177,14 @@ def occupied(gateway: Program, triton: int) -> Iterator[Callable[[], None]]:
     finally:
         paused.resume()
         call.join()
+
+
+def _stands_still(process: int) -> bool:
+    states = [
+        task.joinpath("stat").read_text().rpartition(")")[2].split()[0]
+        for task in Path(f"/proc/{process}/task").iterdir()
+    ]
+    return set(states) == {"T"}
 
 
 def _classify(gateway: Program) -> httpx.Response:
