@@ -151,17 +151,17 @@ def end(memory: Memory, kill_after_s: float) -> str:
     """
     now = time.monotonic()
     if memory.told_s is None:
-        said = f"; told to end after {memory.failures} failed looks"
-        os.kill(memory.pid, signal.SIGTERM)
-        memory.told_s = now
+        number, said = signal.SIGTERM, f"; told to end after {memory.failures} failed looks"
     elif now - memory.told_s >= kill_after_s:
-        said = f"; killed {now - memory.told_s:.0f} s after it was told to end"
-        os.kill(memory.pid, signal.SIGKILL)
+        number, said = signal.SIGKILL, f"; killed {now - memory.told_s:.0f} s after it was told to end"
     else:
         return ""
-    # Into the server's own log: what this program writes is kept for a few looks only.
+    # Into the server's own log: what this program writes is kept for a few looks only. Before it has gone.
     with suppress(OSError), Path(f"/proc/{memory.pid}/fd/2").open("a", encoding="utf-8") as log:
         log.write(f"health check{said}\n")
+    os.kill(memory.pid, number)
+    if memory.told_s is None:
+        memory.told_s = now
     return said
 
 
