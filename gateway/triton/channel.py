@@ -1,4 +1,4 @@
-"""Connections to all addresses of a target, and calls that take turns on them.
+"""Connections to all addresses of a target, and calls that are shared out to them.
 
 A connection to each address, made anew with a short back-off when it is lost; a call goes to the one with
 the fewest calls under way, and where that is all the same they take turns, as gRPC's ``round_robin`` does.

@@ -83,7 +83,12 @@ class Server:
 
 @asynccontextmanager
 async def running(count: int = 1, *options: tuple[str, Any]) -> AsyncIterator[list[Server]]:
-    servers = [Server(options) for _ in range(count)]
+    async with started([Server(options) for _ in range(count)]) as servers:
+        yield servers
+
+
+@asynccontextmanager
+async def started(servers: list[Server]) -> AsyncIterator[list[Server]]:
     for server in servers:
         await server.start()
     try:

@@ -13,7 +13,17 @@ import pytest
 from gateway.triton import channel as channel_module
 from gateway.triton.channel import LONGEST_PAUSE_S, Channel
 
-from .test_channel import UNAVAILABLE, Server, ask, ask_until_served, code_of, free_port, opened, until
+from .test_channel import (
+    UNAVAILABLE,
+    Server,
+    ask,
+    ask_until_served,
+    code_of,
+    free_port,
+    opened,
+    started,
+    until,
+)
 
 NAME = "triton.test"
 RESOLVE_S = 1.0
@@ -55,14 +65,10 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Names:
 async def at_one_port(count: int) -> AsyncIterator[list[Server]]:
     """Servers at addresses of their own and the same port, like containers."""
     port = free_port()
-    servers = [Server(host=f"127.0.0.{number + 1}", port=port) for number in range(count)]
-    for server in servers:
-        await server.start()
-    try:
+    async with started(
+        [Server(host=f"127.0.0.{number + 1}", port=port) for number in range(count)]
+    ) as servers:
         yield servers
-    finally:
-        for server in servers:
-            await server.stop()
 
 
 def to(servers: list[Server]) -> str:
