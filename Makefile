@@ -93,11 +93,11 @@ export: $(VENV)/.serve ## export the bundled checkpoint into model_repository/
 	$(BIN)/tritonflare export --verbose
 
 .PHONY: test
-test: $(VENV)/.dev $(MODEL) $(CLIENTS)/node_modules/.installed ## run all tests, the end-to-end ones on the real tritonserver
+test: $(VENV)/.dev $(CLIENTS)/node_modules/.installed ## run all tests, the end-to-end ones on the real tritonserver
 	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 .PHONY: clients
-clients: $(VENV)/.dev $(MODEL) $(CLIENTS)/node_modules/.installed ## run the real clients, SDKs and Workers, before the real Triton
+clients: $(VENV)/.dev $(CLIENTS)/node_modules/.installed ## run the real clients, SDKs and Workers, before the real Triton
 	$(BIN)/python -m pytest tests/clients $(ARGS)
 
 .PHONY: check
@@ -138,7 +138,7 @@ loadtest-env: $(LOAD_VENV)/.loadtest # for the tests that run locust; they skip 
 
 # It can take as long as you like; not part of `make test`.
 .PHONY: soak
-soak: $(VENV)/.dev $(MODEL) ## all faults at random against `tritonflare serve`: make soak MINUTES=15 SEED=1
+soak: $(VENV)/.dev ## all faults at random against `tritonflare serve`: make soak MINUTES=15 SEED=1
 	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),15) --seed $(or $(SEED),1)
 
 .PHONY: sbom
@@ -194,7 +194,7 @@ lock: ## resolve requirements/*.txt anew (needs uv)
 
 .PHONY: clean
 clean: ## remove environments, caches and the bundled model's generated files; your models and tokens stay
-	rm -rf $(VENV) $(TORCH_VENV) $(LOAD_VENV) $(SUPPLY_VENV) sbom.cdx.json $(CLIENTS)/node_modules .cache/artefacts *.egg-info
+	rm -rf $(VENV) $(TORCH_VENV) $(LOAD_VENV) $(SUPPLY_VENV) sbom.cdx.json $(CLIENTS)/node_modules .cache/artefacts .cache/tests *.egg-info
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	for folder in $(ENSEMBLE) $(ENSEMBLE)_encoder_int8 $(REPOSITORY)/tokenizer_$$(sha256sum $(CHECKPOINT)/tokenizer.json | cut -c 1-12)_512; do
 		rm -rf $$folder/warmup $$folder/1/model.onnx $$folder/1/tokenizer.json $$folder/[2-9]* $$folder/1[0-9]*

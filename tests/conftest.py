@@ -13,8 +13,8 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from embedded.server import TritonServer
+from tests.bundled import bundled_repository
 from tests.triton.server import assert_nothing_left
-from tritonflare.paths import REPOSITORY
 
 TESTS = Path(__file__).parent
 STARTS_TRITON = (
@@ -45,8 +45,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def real_triton() -> Iterator[TritonServer]:
-    """The real tritonserver with the exported model."""
-    with TritonServer(REPOSITORY) as server:
+    """The real tritonserver with the bundled model."""
+    with TritonServer(bundled_repository()) as server:
         children = psutil.Process(server.pid).children(recursive=True)
         yield server
     assert_nothing_left(os.getpid(), children, "", tag=server.tag)

@@ -16,8 +16,8 @@ from types import TracebackType
 
 from embedded import host
 from embedded.server import environment, prepare_scratch
+from tests.bundled import bundled_repository
 from tests.triton.server import wait_until
-from tritonflare.paths import REPOSITORY
 
 from .compose import triton_command
 
@@ -38,7 +38,7 @@ class ServingImage:
     grpc: int = field(default_factory=free_port)
     http: int = field(default_factory=free_port)
     metrics: int = field(default_factory=free_port)
-    repository: Path = REPOSITORY
+    repository: Path = field(default_factory=bundled_repository)
 
     def __post_init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None

@@ -21,10 +21,10 @@ import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from embedded.server import RESTRICTED_KEY, TritonServer
+from tests.bundled import bundled_repository
 from tests.deploy.manifests import ROOT, pod, render
 from tests.deploy.test_kubernetes_metrics import TRITON, exported_names
 from tests.triton.server import ACCOUNT, TOKEN, Program, assert_nothing_left, running
-from tritonflare.paths import REPOSITORY
 
 MODEL = "@cf/huggingface/distilbert-sst-2-int8"
 pytestmark = pytest.mark.timeout(400)
@@ -63,7 +63,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def triton() -> Iterator[DeployedTriton]:
-    server = DeployedTriton(REPOSITORY)
+    server = DeployedTriton(bundled_repository())
     with server:
         children = psutil.Process(server.pid).children(recursive=True)
         yield server

@@ -14,24 +14,17 @@ from tokenizers import Tokenizer
 from export.artefact import Artefact
 from export.checkpoint import load_checkpoint
 from export.graph.encoder import build_graph
-from export.plan import ExportPlan
-from export.run import run_export
 from export.scores import probabilities
-from tests.texts import CHECKPOINT, few_examples
+from tests.bundled import bundled_repository
+from tests.texts import CHECKPOINT
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.usefixtures("no_pictures")
-def test_the_files_in_git_are_what_an_export_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_files_in_git_are_what_an_export_writes() -> None:
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
-    # The gate has tests of its own; here it need not ask about hundreds of texts.
-    monkeypatch.setattr("export.run.ENOUGH_TEXTS", 0)
-    places = tmp_path / "models", tmp_path / "artefacts"
-    run_export(
-        ExportPlan(CHECKPOINT, *places, all_precisions=False, examples=few_examples(tmp_path), timing=None)
-    )
+    exported = bundled_repository()
     listed = subprocess.run(
         ["git", "ls-files", "model_repository"], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -39,12 +32,8 @@ def test_the_files_in_git_are_what_an_export_writes(tmp_path: Path, monkeypatch:
     compared = [path for path in tracked if path.name in {"config.pbtxt", "model.py"}]
     assert len(compared) == 5  # three configurations, two model.py
     for path in compared:
-        assert (tmp_path / "models" / path).read_text() == (ROOT / "model_repository" / path).read_text(), (
-            path
-        )
-    assert {p.relative_to(tmp_path / "models") for p in (tmp_path / "models").rglob("config.pbtxt")} <= set(
-        tracked
-    )
+        assert (exported / path).read_text() == (ROOT / "model_repository" / path).read_text(), path
+    assert {path.relative_to(exported) for path in exported.rglob("config.pbtxt")} <= set(tracked)
 
 
 @pytest.fixture(scope="module")

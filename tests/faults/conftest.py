@@ -14,10 +14,10 @@ import httpx
 import psutil
 import pytest
 
+from tests.bundled import bundled_repository
 from tests.faults.load import Answer, Target, capacity, reference
 from tests.texts import sentences
 from tests.triton.server import ACCOUNT, TOKEN, Program, running
-from tritonflare.paths import REPOSITORY
 
 MODEL = "@cf/huggingface/distilbert-sst-2-int8"
 PATH = f"/client/v4/accounts/{ACCOUNT}/ai/run/{MODEL}"
@@ -74,18 +74,18 @@ def serving(repository: Path, *options: str, **settings: str) -> Iterator[Served
 @pytest.fixture(scope="session")
 def answers() -> dict[str, Answer]:
     """What is right, by text; of a server that has nothing else to do."""
-    with serving(REPOSITORY) as served:
+    with serving(bundled_repository()) as served:
         return asyncio.run(reference(served.target, sentences()[:64]))
 
 
 @pytest.fixture(scope="session")
 def half(answers: dict[str, Answer]) -> float:
     """Half of the requests a second that this machine can answer just now."""
-    with serving(REPOSITORY) as served:
+    with serving(bundled_repository()) as served:
         return asyncio.run(capacity(served.target, list(answers))) / 2
 
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     """A copy of the bundled model's repository."""
-    return Path(shutil.copytree(REPOSITORY, tmp_path / "models"))
+    return Path(shutil.copytree(bundled_repository(), tmp_path / "models"))

@@ -23,13 +23,13 @@ import click
 import psutil
 
 from gateway.tokens import hash_token
+from tests.bundled import bundled_repository
 from tests.faults.callers import GONE, IDLE, SLOW, unwanted
 from tests.faults.conftest import Served, serving
 from tests.faults.load import HUNG, NO_ANSWER, Answer, Book, Connections, Target, capacity, load, reference
 from tests.faults.releases import publish_second_version
 from tests.texts import sentences
 from tests.triton.server import TOKEN
-from tritonflare.paths import REPOSITORY
 
 BACK_WITHIN_S = 15.0
 """From a fault to the next right answer. That of the test of a single fault is 5 s; here the one before
@@ -263,7 +263,7 @@ def main(minutes: float, seed: int, workers: int) -> None:
         folder = Path(name)
         first, second, published = folder / "first", folder / "second", folder / "models"
         for release in (first, second):
-            shutil.copytree(REPOSITORY, release)
+            shutil.copytree(bundled_repository(), release)
         publish_second_version(second)
         texts = sentences()[:64]
         found = []

@@ -12,9 +12,9 @@ import pytest
 
 from embedded.repository import check_repository
 from export.errors import ExportError
+from tests.bundled import bundled_repository
 from tests.faults.releases import publish_second_version
 from tests.triton.server import finished
-from tritonflare.paths import REPOSITORY
 
 ROOM = 40 * 1024 * 1024
 """For one version of the bundled model, not for two."""
@@ -29,7 +29,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     if os.geteuid() != 0 or subprocess.run(command, check=False, capture_output=True).returncode != 0:
         pytest.skip("mounting needs root and the right to do so")
     try:
-        shutil.copytree(REPOSITORY, folder / "models")
+        shutil.copytree(bundled_repository(), folder / "models")
         yield folder
     finally:
         subprocess.run(["umount", str(folder)], check=True)

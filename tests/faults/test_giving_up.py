@@ -13,9 +13,9 @@ from collections import Counter
 
 import pytest
 
+from tests.bundled import bundled_repository
 from tests.faults.conftest import serving
 from tests.faults.load import Target
-from tritonflare.paths import REPOSITORY
 
 CALLERS = 4
 SECONDS = 6.0
@@ -60,7 +60,9 @@ def test_triton_survives_whoever_gives_up_when_the_answer_comes(
             *(give_up_about_when_the_answer_comes(target, hang_up, seen) for _ in range(CALLERS))
         )
 
-    with serving(REPOSITORY, GATEWAY_REQUEST_TIMEOUT_S=timeout_s, GATEWAY_MAX_QUEUE_S="0.02") as served:
+    with serving(
+        bundled_repository(), GATEWAY_REQUEST_TIMEOUT_S=timeout_s, GATEWAY_MAX_QUEUE_S="0.02"
+    ) as served:
         triton = served.triton()
         asyncio.run(all_of_them(served.target))
         print(dict(seen))

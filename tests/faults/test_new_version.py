@@ -12,11 +12,11 @@ import pytest
 
 from embedded.errors import EmbeddedError
 from embedded.repository import check_repository
+from tests.bundled import bundled_repository
 from tests.faults.conftest import Served, serving
 from tests.faults.load import Answer, Book, agrees, load, reference
 from tests.faults.releases import publish_damaged_version, publish_second_version
 from tests.triton.server import TOKEN, finished, wait_until
-from tritonflare.paths import REPOSITORY
 
 SERVED = "the new version is served"
 REFUSED = "the new version is not served, the old one goes on"
@@ -25,7 +25,7 @@ REFUSED = "the new version is not served, the old one goes on"
 @pytest.fixture(scope="module")
 def second(answers: dict[str, Answer], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answer]:
     """What the second version answers."""
-    repository = Path(shutil.copytree(REPOSITORY, tmp_path_factory.mktemp("second") / "models"))
+    repository = Path(shutil.copytree(bundled_repository(), tmp_path_factory.mktemp("second") / "models"))
     publish_second_version(repository)
     with serving(repository) as served:
         found = asyncio.run(reference(served.target, answers))

@@ -10,9 +10,9 @@ import pytest
 
 from embedded.vitals import TROUBLES
 from gateway.http.shared_metrics import TROUBLES as COUNTED
+from tests.bundled import bundled_repository
 from tests.faults.conftest import DEADLINE_S, Served, serving
 from tests.faults.load import Answer, Book, load
-from tritonflare.paths import REPOSITORY
 
 BACK_WITHIN_S = 5.0
 NOTICED_WITHIN_S = 12.0
@@ -21,7 +21,7 @@ NOTICED_WITHIN_S = 12.0
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    with serving(REPOSITORY) as served:
+    with serving(bundled_repository()) as served:
         yield served
 
 
@@ -103,7 +103,7 @@ def test_a_stub_that_is_stuck_is_noticed_and_replaced(
 
 
 def test_a_stop_in_the_middle_of_a_restart_leaves_nothing(answers: dict[str, Answer], half: float) -> None:
-    with serving(REPOSITORY, "--workers", "2") as served:
+    with serving(bundled_repository(), "--workers", "2") as served:
         expected = more(served, "ended")
         book, back_s = asyncio.run(under_load(served, answers, half, served.triton().kill))
         assert_refused_at_worst(book)

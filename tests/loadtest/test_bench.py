@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from loadtest.bench import sections
+from tests.bundled import bundled_repository
 from tests.triton.server import finished
 from tritonflare import bench
 
@@ -23,6 +24,7 @@ def test_a_wrong_section_and_a_wrong_number_are_usage_errors() -> None:
 
 def test_a_short_run_measures_every_section_and_compares_with_itself(tmp_path: Path) -> None:
     folder = tmp_path / "out"
+    served = "--repository", str(bundled_repository())
     options = (
         "--rounds",
         "1",
@@ -35,7 +37,7 @@ def test_a_short_run_measures_every_section_and_compares_with_itself(tmp_path: P
         "--load",
         "own",
     )
-    status, output = finished("bench", *options, "--output", str(folder), timeout=240)
+    status, output = finished("bench", *served, *options, "--output", str(folder), timeout=240)
     assert status == 0, output
     document = json.loads((folder / "bench.json").read_text(encoding="utf-8"))
     assert {row["section"] for row in document["ways"]} == set(sections.SECTIONS)
@@ -59,6 +61,8 @@ def test_a_short_run_measures_every_section_and_compares_with_itself(tmp_path: P
     assert {file.suffix for file in folder.iterdir()} == {".json", ".md", ".png"}
 
     against = ("--against", str(folder / "bench.json"), "--sections", "ceiling", "--output", str(folder))
-    status, output = finished("bench", "--rounds", "1", "--seconds", "0.1", *against, "--fail-below", "0.9")
+    status, output = finished(
+        "bench", *served, "--rounds", "1", "--seconds", "0.1", *against, "--fail-below", "0.9"
+    )
     assert status == 1, output
     assert "HTTP under load is unknown" in output

@@ -10,15 +10,15 @@ from tritonclient.grpc import model_config_pb2 as pb
 from embedded.repository import check_repository
 from export.repository.inventory import read_inventory
 from loadtest.bench.null_repository import NULL_NAME, ModelFolders, copy_with_null
+from tests.bundled import bundled_repository
 
-REPOSITORY = Path(__file__).parents[2] / "model_repository"
 NAME = "@cf/huggingface/distilbert-sst-2-int8"
 
 
 def _copy(folder: Path) -> tuple[ModelFolders, ModelFolders]:
-    (model,) = (model for model in read_inventory(REPOSITORY) if model.name == NAME)
+    (model,) = (model for model in read_inventory(bundled_repository()) if model.name == NAME)
     real = ModelFolders(model.ensemble, model.tokenizer, model.encoder)
-    return real, copy_with_null(REPOSITORY, real, folder)
+    return real, copy_with_null(bundled_repository(), real, folder)
 
 
 def _config(folder: Path) -> pb.ModelConfig:

@@ -12,46 +12,24 @@ import psutil
 import pytest
 
 from embedded.server import RESTRICTED_KEY, TritonServer
-from export.plan import ExportPlan
-from export.run import run_export
-from tests.texts import CHECKPOINT, few_examples
+from tests.bundled import bundled_repository, export_bundled
 from tests.triton.server import ACCOUNT, TOKEN, Program, assert_nothing_left, running
 
 INT8 = "@cf/huggingface/distilbert-sst-2-int8"
 FP32 = "@test/fp32"
 
 
-def _export(folder: Path, precision: str, name: str | None) -> None:
-    """Publish the bundled model in ``folder/models``; the gate, tested elsewhere, asks about few texts."""
-    plan = ExportPlan(
-        CHECKPOINT,
-        folder / "models",
-        folder / precision,
-        examples=few_examples(folder),
-        all_precisions=False,
-        precision=precision,
-        name=name,
-        timing=None,
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("export.run.ENOUGH_TEXTS", 0)
-        run_export(plan)
-
-
 @pytest.fixture(scope="session")
-def int8_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def int8_repository() -> Path:
     """The model in INT8 alone, which starts faster."""
-    folder = tmp_path_factory.mktemp("int8")
-    _export(folder, "int8", None)
-    return folder / "models"
+    return bundled_repository()
 
 
 @pytest.fixture(scope="session")
 def repository(int8_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("repository")
     shutil.copytree(int8_repository, folder / "models", symlinks=True)
-    _export(folder, "fp32", FP32)
-    return folder / "models"
+    return export_bundled(folder, "fp32", FP32)
 
 
 @pytest.fixture(scope="session")
