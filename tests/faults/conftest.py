@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ class Served:
 
     program: Program
     target: Target
+    start_s: float
+    """How long it took to start, on this machine and beside what else runs here."""
 
     def triton(self) -> psutil.Process:
         return next(child for child in self.program.children() if child.name() == "tritonserver")
@@ -62,8 +65,11 @@ def serving(repository: Path, *options: str, **settings: str) -> Iterator[Served
         "GATEWAY_ACCESS_LOG_SHARE": "0",
         **settings,
     }
+    deadline_s = float(given["GATEWAY_REQUEST_TIMEOUT_S"])
+    began = time.monotonic()
     with running("serve", "--port", "0", "--repository", str(repository), *options, **given) as program:
-        yield Served(program, Target(program.url, TOKEN, PATH, DEADLINE_S))
+        start_s = time.monotonic() - began
+        yield Served(program, Target(program.url, TOKEN, PATH, deadline_s), start_s)
         if program.process.poll() is None:
             regions = list(Path("/dev/shm").glob(f"tritonflare_{program.process.pid}_*"))
             stubs = [child for child in program.children() if child.name().startswith("triton_python")]

@@ -71,8 +71,8 @@ def test_one_trace_holds_the_gateways_spans_and_tritons(
     assert {by_id[span.parent].name for span in collector.spans if span.name == "compute"} == {
         step.name for step in steps
     }
-    # Triton's span ends once the answer is sent, which may be after the gateway has read it; what computed the
-    # answer has ended by then. Each process reads the clock for itself.
+    # Triton's span ends once the answer is sent, which may be after the gateway has read it; what computed
+    # the answer has ended by then. Each process reads the clock for itself.
     assert call.start_ns - CLOCKS_NS <= received.start_ns <= ensemble.start_ns
     assert ensemble.end_ns <= call.end_ns + CLOCKS_NS
     assert ensemble.end_ns <= received.end_ns
