@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
 from export.build import INT8
 from export.evaluation.gate import Finding
@@ -65,7 +65,7 @@ def _other_precisions(plan: ExportPlan, findings: Sequence[Finding], chosen: str
     return ways
 
 
-def _other_schemes(plan: ExportPlan, chosen: str, checks: Collection[str]) -> list[str]:
+def _other_schemes(plan: ExportPlan, chosen: str, checks: set[str]) -> list[str]:
     if not chosen.startswith(INT8) or plan.int8 == AUTO or checks <= {"neighbours", "neighbour flips"}:
         return []
     ways = ["--int8 auto: measures every INT8 scheme and takes the fastest that passes (not with --quick)."]
@@ -74,7 +74,7 @@ def _other_schemes(plan: ExportPlan, chosen: str, checks: Collection[str]) -> li
     return ways
 
 
-def _other_texts(plan: ExportPlan, checks: Collection[str], texts: int, enough: int) -> list[str]:
+def _other_texts(plan: ExportPlan, checks: set[str], texts: int, enough: int) -> list[str]:
     if not checks & {"accuracy drop", "agreement", "p99 shift"}:
         return []
     if plan.examples is None:

@@ -236,10 +236,10 @@ def _warn(result: ExportResult) -> None:
     if not result.doubts:
         return
     frame = "!" * 80
-    lines = [frame, f"WARNING: {result.model.name} is published, but its answers look worthless."]
+    name = result.model.name
+    lines = [frame, f"WARNING: {name} is published, but its answers may be worth nothing."]
     for number, doubt in enumerate(result.doubts, 1):
         lines += [f"  {number}. {doubt.found}", f"     {doubt.remedy}"]
-    name = result.model.name
     lines += [f"To take it back: tritonflare export --remove {name}", frame]
     click.secho("\n".join(lines), err=True, fg="red", bold=True)
 

@@ -6,6 +6,7 @@ order, weights that were never trained, a head that answers the same to everythi
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,7 +66,7 @@ def _permuted(evaluation: Evaluation, chosen: Chosen, targets: Targets) -> Doubt
     if then.sum() <= _most_frequent(targets)[1] + KNOWLEDGE * len(then):
         return None
     labels, source = evaluation.labels, evaluation.examples.source
-    changed = [f'"{i}": "{labels[order[i]]}"' for i in range(len(labels)) if order[i] != i]
+    changed = [f'"{i}": {json.dumps(labels[order[i]])}' for i in range(len(labels)) if order[i] != i]
     more = f" and {len(changed) - SHOWN_LABELS} more" if len(changed) > SHOWN_LABELS else ""
     fitting = ", ".join(changed[:SHOWN_LABELS]) + more
     return Doubt(
@@ -82,9 +83,10 @@ def best_order(chosen: Chosen, targets: Targets) -> list[int]:
     order = list(range(chosen.shape[1]))
     occurring = np.flatnonzero(chosen.any(axis=0) | targets.any(axis=0))
     if 0 < len(occurring) <= MOST_LABELS:
-        mine, wanted = chosen[:, occurring].astype(np.int64), targets[:, occurring].astype(np.int64)
+        # Counts are exact in FP64, whose products are far faster than those of integers.
+        mine, wanted = chosen[:, occurring].astype(np.float64), targets[:, occurring].astype(np.float64)
         fit = mine.T @ wanted + (1 - mine).T @ (1 - wanted)
-        for label, other in zip(occurring, occurring[best_assignment(fit)], strict=True):
+        for label, other in zip(occurring, occurring[best_assignment(fit.astype(np.int64))], strict=True):
             order[label] = int(other)
     return order
 
@@ -116,9 +118,8 @@ def _one_answer(evaluation: Evaluation, chosen: Chosen, targets: Targets | None)
     total, source = len(chosen), evaluation.examples.source
     if texts < ONE_ANSWER * total:
         return None
-    said = (
-        f"it answers {_named(evaluation, answer)} to {texts:,} of {total:,} texts ({_percent(texts, total)})"
-    )
+    said = f"The model answers {_named(evaluation, answer)} to {texts:,} of {total:,} texts"
+    said += f" ({_percent(texts, total)})"
     if targets is None:
         return Doubt(
             "one answer",

@@ -345,7 +345,7 @@ def test_labels_in_another_order_are_published_with_a_warning_that_nobody_overlo
     assert result.exit_code == 0
     *_, last = result.output.splitlines()
     assert last == "!" * 80
-    assert "WARNING: @local/mood is published, but its answers look worthless." in result.output
+    assert "WARNING: @local/mood is published, but its answers may be worth nothing." in result.output
     fitting = '"0": "LABEL_2", "1": "LABEL_0", "2": "LABEL_1"'
     for where in (result.output, (plan.artefacts / "local-mood" / "report.md").read_text()):
         assert f"This would fit: {fitting}." in where
