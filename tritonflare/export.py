@@ -120,8 +120,9 @@ def export(
       tritonflare export ./mood --target tensorrt            for a GPU
       tritonflare export --list
 
-    Exit codes: 0 published; 2 the checkpoint or the repository will not do; 3 the gate or a
-    comparison failed, or --verify found something. After 2 and 3 the repository is as it was.
+    Exit codes: 0 published, perhaps with a warning; 2 the checkpoint or the repository will not
+    do; 3 the gate or a comparison failed, or --verify found something. After 2 and 3 the
+    repository is as it was.
     """  # noqa: D301 (\b keeps click from joining the lines)
     from export.errors import ExportError
 

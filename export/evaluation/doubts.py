@@ -25,7 +25,8 @@ MARGIN = 0.05
 DEVIATIONS = 3.0
 """Standard deviations by which another order of labels must fit better (McNemar's test)."""
 KNOWLEDGE = 0.01
-"""By so much it must then be better than the same answer to everything; a constant is in no order."""
+"""By so much another order must beat the same answer to everything where the model hardly says anything
+else: a constant is in no order."""
 MOST_LABELS = 300
 """More labels than that are not permuted: it would take long."""
 SHOWN_LABELS = 20
@@ -63,7 +64,8 @@ def _permuted(evaluation: Evaluation, chosen: Chosen, targets: Targets) -> Doubt
     won, lost = int((then & ~now).sum()), int((now & ~then).sum())
     if won <= lost or (won - lost) ** 2 < DEVIATIONS**2 * (won + lost):
         return None
-    if then.sum() <= _most_frequent(targets)[1] + KNOWLEDGE * len(then):
+    constant = _most_frequent(chosen)[1] >= ONE_ANSWER * len(chosen)
+    if constant and then.sum() <= _most_frequent(targets)[1] + KNOWLEDGE * len(then):
         return None
     labels, source = evaluation.labels, evaluation.examples.source
     changed = [f'"{i}": {json.dumps(labels[order[i]])}' for i in range(len(labels)) if order[i] != i]
@@ -74,7 +76,8 @@ def _permuted(evaluation: Evaluation, chosen: Chosen, targets: Targets) -> Doubt
         f"The model is right for {_percent(now.sum(), len(now))} of {len(now):,} texts; with its labels in "
         f"another order it would be right for {_percent(then.sum(), len(then))}.",
         f"If {source} is labelled right, id2label in config.json is not in the order of the model's scores. "
-        f"This would fit: {fitting}. Correct it and export again.",
+        f"This would fit: {fitting}. Correct it and export again. Where {source} gives labels as numbers, "
+        "write their names first: a number counts in the order of id2label.",
     )
 
 

@@ -87,6 +87,15 @@ def test_rare_labels_in_reversed_order_are_no_constant() -> None:
     assert checks(rows(answers, 2), rows(truth, 2)) == ["label order", "majority", "one answer"]
 
 
+def test_an_order_is_named_even_where_the_data_are_lopsided() -> None:
+    truth = (np.arange(300) < 295).astype(int)
+    answers = spoilt(1 - truth, 36, 2)
+    order, majority = found(rows(answers, 2), rows(truth, 2))
+    assert "right for 12.00 %" in order.found
+    assert "it would be right for 88.00 %" in order.found
+    assert "would be right for 98.33 %" in majority.found
+
+
 def test_two_of_many_labels_that_were_exchanged_are_found() -> None:
     labels = tuple("abcdefghijkl")
     truth = np.arange(600) % 12
