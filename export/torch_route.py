@@ -96,7 +96,8 @@ class TorchRoute:
         except Exception as error:  # the tracer's own, and whatever the model's code raises under it
             raise ExportError(
                 f"torch cannot export {self._checkpoint.name}, a {self._checkpoint.family!r} model "
-                f"({first_line(_cause(error))}); --verbose shows where."
+                f"({first_line(_cause(error))}); take a model of another architecture. --verbose shows where "
+                "torch stopped."
             ) from error
         _forget_where_it_was_made(model)
         return model

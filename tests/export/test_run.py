@@ -356,15 +356,42 @@ def test_labels_in_another_order_are_published_with_a_warning_that_nobody_overlo
     assert [warning["check"] for warning in warnings] == ["label order", "majority"]
 
 
-def test_a_model_that_always_says_the_same_is_told_without_labels(plan: ExportPlan) -> None:
+@pytest.fixture
+def constant(plan: ExportPlan) -> ExportPlan:
+    """A model that gives every text the second label."""
     file = Path(plan.source) / "model.safetensors"
     tensors = load_file(file)
     tensors["classifier.bias"] = np.array([0, 90, 0], np.float32)
     save_file(tensors, file)
-    result = ask(*places(plan), "--quick", "--precision", "fp32")
+    return plan
+
+
+ONE_ANSWER = "The model answers 'LABEL_1' to 263 of 263 texts (100.00 %): the exporter's own sentences"
+
+
+def test_a_model_that_always_says_the_same_is_told_without_labels(constant: ExportPlan) -> None:
+    result = ask(*places(constant), "--quick", "--precision", "fp32")
     assert result.exit_code == 0
-    assert "answers 'LABEL_1' to 263 of 263 texts (100.00 %): the exporter's own sentences" in result.output
+    assert ONE_ANSWER in result.output
     assert result.output.splitlines()[-1] == "!" * 80
+
+
+@pytest.mark.parametrize(("copies", "told"), [(1, True), (20, False)])
+def test_our_own_sentences_have_a_say_only_where_there_are_too_few_labels(
+    constant: ExportPlan, tmp_path: Path, copies: int, told: bool
+) -> None:
+    file = tmp_path / "eval.csv"
+    file.write_text("text,label\n" + "fine,1\n" * copies)
+    labelled = dataclasses.replace(constant, examples=file, precision="fp32", all_precisions=False)
+    found = [doubt.found for doubt in run_export(labelled).doubts]
+    assert any(ONE_ANSWER in each for each in found) == told
+
+
+def test_a_refusal_says_too_that_the_model_itself_is_wrong(constant: ExportPlan) -> None:
+    impossible = {**LENIENT, "fp32": dataclasses.replace(LENIENT["fp32"], neighbours=-1)}
+    plan = dataclasses.replace(constant, precision="fp32", all_precisions=False, limits=impossible)
+    with pytest.raises(VerificationError, match="WARNING: The model answers 'LABEL_1' to 263"):
+        run_export(plan)
 
 
 def test_a_refusal_names_the_options_that_help(plan: ExportPlan) -> None:
