@@ -59,6 +59,7 @@ Made by `make settings` from `export/compatibility.py`; a test stands behind eve
 - *onnxruntime*: Triton's ONNX Runtime backend on a GPU. INT8 is left out: its operators would run on the CPU.
 - *tensorrt*: FP16, and INT8 as QDQ through `nvidia-modelopt` (extra `tensorrt`; its test is skipped without
   it). The plan itself is built where it is served and was never built here: [TensorRT](tensorrt.md).
-- *anything else* needs the extra `torch`, and is tried with ELECTRA, MPNet and ModernBERT (`make parity`).
+- *anything else* needs the extra `torch`. `make parity` exports ELECTRA, MPNet, ModernBERT and I-BERT, and
+  reads LiLT and LUKE. torch cannot export Longformer and XLNet, and the refusal says why.
 - Two or more labels, single-label (softmax) or multi-label (sigmoid); regression heads are refused.
 """

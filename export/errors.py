@@ -9,6 +9,10 @@ ExportError
 
 from __future__ import annotations
 
+import re
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
 
 class ExportError(Exception):
     """One clear sentence for the person at the terminal; exit code 2 unless a class says otherwise."""
@@ -32,3 +36,9 @@ class VerificationError(ExportError):
 
 class PublishError(ExportError):
     """The model repository could not be replaced."""
+
+
+def first_line(error: Exception) -> str:
+    """What an error of another library says, as a part of a sentence; its type where it says nothing."""
+    said = _COLOUR.sub("", str(error)).strip() or type(error).__name__
+    return said.splitlines()[0].rstrip(".: ")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,8 +12,9 @@ from pathlib import Path
 from export.artefact import Artefact
 from export.build import INT8, Builder
 from export.checkpoint import sha256
-from export.errors import ExportError
+from export.errors import ExportError, first_line
 from export.evaluation.data import Examples
+from export.evaluation.doubts import FEWEST_TEXTS, Doubt, doubts
 from export.evaluation.evaluate import Evaluation, Progress, Silent, evaluate
 from export.evaluation.gate import Finding, judge, require
 from export.evaluation.host import describe_host
@@ -24,9 +25,10 @@ from export.evaluation.timing import TimingSettings
 from export.files import only_writer
 from export.plan import ExportPlan
 from export.quantise.openvino import openvino_candidates
+from export.remedies import OWN, ways_out
 from export.repository.inventory import refuse_conflict
 from export.repository.publish import publish_model
-from export.samples import own_texts
+from export.samples import OWN_TEXTS, own_texts
 from export.source import Source, read_source
 from export.spec import INSTANCES, ServedModel, ensemble_name
 from export.tensorrt.export import write_plan_graphs, write_plan_kit
@@ -42,14 +44,31 @@ _log = logging.getLogger("tritonflare.export")
 class ExportResult:
     """The published model, the artefact it was made from, and what the evaluation found.
 
-    kit: what the plan is built from where it is served, for the target ``tensorrt``.
+    doubts: what speaks against the model although it passed. kit: what the plan is built from where
+    it is served, for the target ``tensorrt``.
     """
 
     model: ServedModel
     artefact: str
     evaluation: Evaluation
     report: Path
+    doubts: tuple[Doubt, ...] = ()
     kit: Path | None = None
+
+
+class _Current:
+    """Passes on what is being done, and knows it when something goes wrong."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.name = "beginning"
+
+    def step(self, name: str) -> None:
+        self.name = name
+        self._progress.step(name)
+
+    def advance(self, done: int, total: int) -> None:
+        self._progress.advance(done, total)
 
 
 def run_export(plan: ExportPlan, progress: Progress | None = None) -> ExportResult:
@@ -58,12 +77,21 @@ def run_export(plan: ExportPlan, progress: Progress | None = None) -> ExportResu
     Raises:
         ExportError: one of its subclasses (export.errors); the repository is as it was.
     """
+    steps = _Current(progress or Silent())
     try:
-        with tempfile.TemporaryDirectory(prefix="tritonflare_export_") as work:
-            return _run(plan, progress or Silent(), Path(work))
+        with tempfile.TemporaryDirectory(prefix="tritonflare_export_", ignore_cleanup_errors=True) as work:
+            return _run(plan, steps, Path(work))
+    except ExportError:
+        raise
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ExportError(f"the export stopped: {reason}. The repository is as it was.") from error
+    except Exception as error:  # torch, transformers, onnx and ONNX Runtime raise whatever they like
+        kind = type(error).__name__
+        raise ExportError(
+            f"the export stopped while {steps.name} ({kind}: {first_line(error)}). The repository is as it "
+            "was; --verbose shows where it stopped."
+        ) from error
 
 
 def _run(plan: ExportPlan, progress: Progress, work: Path) -> ExportResult:
@@ -82,9 +110,15 @@ def _run(plan: ExportPlan, progress: Progress, work: Path) -> ExportResult:
         evaluation, chosen = _assess(builder, _others(builder, work))
         findings = judge(evaluation, plan.limits)
         own = _on_own_texts(builder, evaluation, chosen)
+        findings += own.findings
+        found = [*doubts(evaluation, chosen), *own.doubts]
         progress.step("writing the report")
-        report = write_report(evaluation, [*findings, *own], folder, _about(source), chosen)
-        require(evaluation, [finding for finding in (*findings, *own) if finding.artefact == chosen])
+        report = write_report(evaluation, findings, folder, _about(source), chosen, found)
+        require(
+            evaluation,
+            [finding for finding in findings if finding.artefact == chosen],
+            _advice(plan, findings, chosen, found, len(evaluation.examples.texts)),
+        )
         plans = write_plan_graphs(plan, source, folder) if plan.target == "tensorrt" else {}
 
         progress.step("publishing")
@@ -92,7 +126,7 @@ def _run(plan: ExportPlan, progress: Progress, work: Path) -> ExportResult:
         model = _served(plan, source, file)
         model = publish_model(plan.repository, model, file, source.checkpoint.tokenizer_file)
         kit = _write_kit(builder, model, plans) if plans else None
-    return ExportResult(model, chosen, evaluation, report, kit)
+    return ExportResult(model, chosen, evaluation, report, tuple(found), kit)
 
 
 def _assess(builder: Builder, others: dict[str, Candidate]) -> tuple[Evaluation, str]:
@@ -110,26 +144,48 @@ def _assess(builder: Builder, others: dict[str, Candidate]) -> tuple[Evaluation,
     return evaluation, chosen
 
 
-def _on_own_texts(builder: Builder, evaluation: Evaluation, chosen: str) -> list[Finding]:
+@dataclass(frozen=True)
+class _Own:
+    """What the exporter's own sentences have to say."""
+
+    findings: Sequence[Finding] = ()
+    doubts: Sequence[Doubt] = ()
+
+
+def _on_own_texts(builder: Builder, evaluation: Evaluation, chosen: str) -> _Own:
     """The gate on our own sentences too, where there are too few others to tell 98 from 99 per cent."""
     if len(evaluation.examples.texts) >= ENOUGH_TEXTS:
-        return []
-    own = Examples(own_texts(), None, "the exporter's own sentences")
-    found = judge(_evaluate(builder, {}, None, ("fp32", chosen), own), builder.plan.limits, [chosen])
-    return [
-        replace(each, check=f"{each.check}, own", found=f"{each.found} on the exporter's own sentences")
-        for each in found
+        return _Own()
+    own = _evaluate(builder, {}, None, ("fp32", chosen), Examples(own_texts(), None, OWN_TEXTS))
+    findings = [
+        replace(each, check=f"{each.check}{OWN}", found=f"{each.found} on {OWN_TEXTS}")
+        for each in judge(own, builder.plan.limits, [chosen])
     ]
+    # Where labels can tell, they do: a good model of spam may find none in our sentences.
+    few = len(evaluation.examples.texts) < FEWEST_TEXTS
+    return _Own(findings, doubts(own, chosen) if few else ())
+
+
+def _advice(
+    plan: ExportPlan, findings: Sequence[Finding], chosen: str, found: Sequence[Doubt], texts: int
+) -> list[str]:
+    """What to try after a refusal; what is wrong with the model itself comes first."""
+    lines = [f"WARNING: {doubt.found} {doubt.remedy}" for doubt in found]
+    ways = ways_out(plan, findings, chosen, texts, ENOUGH_TEXTS)
+    return [*lines, "What may help:", *(f"  {way}" for way in ways)] if ways else lines
 
 
 def _write_kit(builder: Builder, model: ServedModel, plans: dict[str, Path]) -> Path:
     builder.progress.step("writing the kit for the TensorRT plan")
     try:
         return write_plan_kit(builder.plan, builder.source, model, plans, builder.folder)
-    except OSError as error:
+    except ExportError:
+        raise
+    except Exception as error:  # not `run_export`'s message: something was published
+        reason = getattr(error, "strerror", None) or type(error).__name__
         raise ExportError(
             f"{model.name} is published for ONNX Runtime, but the kit for its TensorRT plan could not be "
-            f"written: {error.strerror or type(error).__name__}. Export again when that is mended."
+            f"written: {reason}. Export again when that is mended."
         ) from error
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from export.evaluation.data import Examples, load_examples
 
 HELDOUT = "heldout.tsv"
+OWN_TEXTS = "the exporter's own sentences"
 NEAREST, FURTHEST = 1, 12
 
 _OWN = (
@@ -59,4 +60,4 @@ def default_examples(folder: Path, labels: Sequence[str], problem_type: str) -> 
     file = folder / HELDOUT
     if file.is_file():
         return load_examples(file, labels, problem_type)
-    return Examples(own_texts(), None, "the exporter's own sentences")
+    return Examples(own_texts(), None, OWN_TEXTS)

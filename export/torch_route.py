@@ -1,15 +1,14 @@
 """Architectures that we do not write ourselves, exported by torch; needs the extra ``torch``.
 
-torch and transformers are imported inside the functions: nothing else of the export, and
-nothing of serving, may need them.
+torch is imported inside the functions: nothing else of the export, and nothing of serving, may
+need it.
 """
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import io
+from collections.abc import Sequence
+from contextlib import redirect_stderr
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +18,8 @@ import onnx
 from onnx import TensorProto
 
 from export.checkpoint.model import Checkpoint
-from export.errors import CheckpointError, ExportError
+from export.checkpoint.torch_model import without_noise
+from export.errors import CheckpointError, ExportError, first_line
 
 _OPSET = 18
 _TRACED = (2, 7)  # texts and tokens; a dimension of 1 would be taken for a constant
@@ -42,20 +42,34 @@ class TorchRoute:
 
         model = onnx.ModelProto()
         model.CopyFrom(self.fp32_graph(flavour))
-        with _without_noise():
-            half: onnx.ModelProto = convert_float_to_float16(
-                model, keep_io_types=True, node_block_list=_index_arithmetic(model.graph)
-            )
+        try:
+            with without_noise():
+                half: onnx.ModelProto = convert_float_to_float16(
+                    model, keep_io_types=True, node_block_list=_index_arithmetic(model.graph)
+                )
+        except Exception as error:  # the converter's own, over operators that it does not know
+            raise ExportError(
+                f"{self._checkpoint.name} cannot be converted to FP16 ({first_line(error)}); choose "
+                "--precision fp32 --quick."
+            ) from error
         return half
 
     def reference(self, rows: Sequence[Sequence[int]]) -> npt.NDArray[np.float64]:
         """Logits [N, labels] by torch in FP32, each text alone."""
         import torch  # noqa: PLC0415
 
-        with torch.no_grad():
-            found = [
-                self._module(torch.tensor([row]), torch.ones(1, len(row), dtype=torch.int64)) for row in rows
-            ]
+        found = []
+        for row in rows:
+            try:
+                with torch.no_grad():
+                    found.append(
+                        self._module(torch.tensor([row]), torch.ones(1, len(row), dtype=torch.int64))
+                    )
+            except Exception as error:  # whatever the model's code raises
+                raise CheckpointError(
+                    f"{self._checkpoint.name}, a {self._checkpoint.family!r} model, cannot score a text of "
+                    f"{len(row)} tokens ({first_line(error)})."
+                ) from error
         return torch.cat(found).double().numpy()  # type: ignore[no-any-return]
 
     @cached_property
@@ -66,7 +80,8 @@ class TorchRoute:
         axes = {0: "batch", 1: "sequence"}
         module = self._module
         try:
-            with _without_noise():
+            # Where it gives up, torch writes the whole graph to stderr, a hundred lines and more.
+            with without_noise(), redirect_stderr(io.StringIO()):
                 program = torch.onnx.export(
                     module,
                     (ids, torch.ones_like(ids)),
@@ -81,7 +96,8 @@ class TorchRoute:
         except Exception as error:  # the tracer's own, and whatever the model's code raises under it
             raise ExportError(
                 f"torch cannot export {self._checkpoint.name}, a {self._checkpoint.family!r} model "
-                f"({_first_line(error)})."
+                f"({first_line(_cause(error))}); take a model of another architecture. --verbose shows where "
+                "torch stopped."
             ) from error
         _forget_where_it_was_made(model)
         return model
@@ -91,7 +107,7 @@ class TorchRoute:
         """ids, mask → logits FP32, whatever ids the padding has."""
         import torch  # noqa: PLC0415
 
-        model, pad_id = _load(self._checkpoint), self._checkpoint.pad_id
+        model, pad_id = self._checkpoint.torch_model, self._checkpoint.pad_id
 
         class Logits(torch.nn.Module):
             def __init__(self) -> None:
@@ -106,39 +122,9 @@ class TorchRoute:
         return Logits().eval()
 
 
-def _load(checkpoint: Checkpoint) -> Any:
-    import torch  # noqa: PLC0415
-    import transformers  # noqa: PLC0415
-
-    try:
-        with _without_noise():
-            model, info = transformers.AutoModelForSequenceClassification.from_pretrained(
-                str(checkpoint.folder),
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                dtype=torch.float32,
-                attn_implementation="eager",
-                output_loading_info=True,
-            )
-    except Exception as error:  # whatever transformers raises over files that others wrote
-        raise CheckpointError(
-            f"transformers cannot read {checkpoint.name} ({_first_line(error)})."
-        ) from error
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise CheckpointError(
-            f"{checkpoint.name} has no tensor {missing[0]!r}; it is no trained text classifier."
-        )
-    for name, weight in model.named_parameters():
-        if not torch.isfinite(weight).all():
-            raise CheckpointError(f"{checkpoint.name}: tensor {name!r} holds numbers that are not finite.")
-    if model.config.num_labels != len(checkpoint.labels):
-        raise CheckpointError(
-            f"{checkpoint.name} scores {model.config.num_labels} labels but its config names "
-            f"{len(checkpoint.labels)}."
-        )
-    return model
+def _cause(error: Exception) -> Exception:
+    """The exporter wraps what went wrong into advice for those who write models."""
+    return error.__cause__ if isinstance(error.__cause__, Exception) else error
 
 
 def _index_arithmetic(graph: onnx.GraphProto) -> list[str]:
@@ -172,28 +158,3 @@ def _forget_where_it_was_made(model: onnx.ModelProto) -> None:
         del value.metadata_props[:]
     del model.graph.metadata_props[:]
     model.graph.doc_string = ""
-
-
-@contextmanager
-def _without_noise() -> Iterator[None]:
-    """Warnings about other people's code help nobody at the terminal; errors still come through."""
-    import transformers  # noqa: PLC0415
-
-    level = transformers.logging.get_verbosity()
-    exporter = logging.getLogger("torch.onnx")
-    before = exporter.level
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    exporter.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        exporter.setLevel(before)
-        transformers.logging.set_verbosity(level)
-        transformers.logging.enable_progress_bar()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

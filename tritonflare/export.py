@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,15 @@ if TYPE_CHECKING:
 TARGETS = ("cpu", "onnxruntime", "tensorrt")
 PRECISIONS = ("fp32", "fp16", "int8")
 INT8 = ("token", "static-minmax", "static-percentile", "static-entropy", "static-smoothed", "blocks", "auto")
+# The exporter cannot know who serves a repository: it may be another machine's, by a volume.
+_TAKEN = (
+    "`tritonflare serve --watch` takes the change by itself, `tritonflare serve` on SIGHUP or at its next "
+    "start. A Triton that runs elsewhere (Compose, Kubernetes) must be restarted."
+)
+# From what is needed most: where a terminal is too narrow, the last ones are left out.
+_COLUMNS = ("name", "version", "precision", "target", "labels", "MB", "weights", "tokenizer", "created")
+_NUMBERS = {"version", "labels", "MB"}
+_log = logging.getLogger("tritonflare.export")
 
 
 def _path(exists: bool = False) -> click.Path:
@@ -35,7 +45,8 @@ def _path(exists: bool = False) -> click.Path:
     "--name",
     # Empty where docker-compose.yml passes on a variable that is not set.
     callback=lambda _context, _option, name: name or None,
-    help="Public name, e.g. @cf/acme/mood [default: the checkpoint's tritonflare.json].",
+    help="Public name, e.g. @cf/acme/mood [default: that of the checkpoint's tritonflare.json, else "
+    "@local/ and the folder's name].",
 )
 @click.option("--revision", help="Branch, tag or commit of a hub id.")
 @click.option(
@@ -89,7 +100,9 @@ def _path(exists: bool = False) -> click.Path:
 @click.option(
     "--verify", "verifying", is_flag=True, help="Check the SHA-256 of all that is published, and stop."
 )
-@click.option("-v", "--verbose", is_flag=True, help="Log what each verification found.")
+@click.option(
+    "-v", "--verbose", is_flag=True, help="Log what each verification found, and where an error came from."
+)
 def export(
     listing: bool, remove: str | None, verifying: bool, verbose: bool, repository: Path, **options: Any
 ) -> None:
@@ -107,8 +120,9 @@ def export(
       tritonflare export ./mood --target tensorrt            for a GPU
       tritonflare export --list
 
-    Exit codes: 0 published; 2 the checkpoint or the repository will not do; 3 the gate or a
-    comparison failed, or --verify found something. After 2 and 3 the repository is as it was.
+    Exit codes: 0 published, perhaps with a warning; 2 the checkpoint or the repository will not
+    do; 3 the gate or a comparison failed, or --verify found something. After 2 and 3 the
+    repository is as it was.
     """  # noqa: D301 (\b keeps click from joining the lines)
     from export.errors import ExportError
 
@@ -116,17 +130,42 @@ def export(
         raise click.UsageError("--list, --verify and --remove are asked one at a time.")
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s")
     try:
-        if listing:
-            _list(repository)
-        elif remove is not None:
-            _remove(repository, remove)
-        elif verifying:
-            _verify(repository)
-        else:
-            _export(repository, **options)
+        with _one_sentence():
+            if listing:
+                _list(repository)
+            elif remove is not None:
+                _remove(repository, remove)
+            elif verifying:
+                _verify(repository)
+            else:
+                _export(repository, **options)
     except ExportError as error:
+        if error.__cause__ is not None:
+            _log.info("where it came from:", exc_info=error.__cause__)
         click.echo(f"tritonflare export: {error}", err=True)
         sys.exit(error.exit_code)
+
+
+@contextmanager
+def _one_sentence() -> Iterator[None]:
+    """Whatever goes wrong becomes an ExportError: a traceback tells its reader nothing to do."""
+    from export.errors import ExportError, first_line
+
+    try:
+        yield
+    except (ExportError, click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
+        raise
+    except ModuleNotFoundError as error:
+        raise ExportError(
+            f"exporting needs {error.name}, which is not installed: pip install 'tritonflare[export]'."
+        ) from error
+    except OSError as error:
+        raise ExportError(f"{error.strerror or first_line(error)}.") from error
+    except Exception as error:
+        raise ExportError(
+            f"this should not have happened ({type(error).__name__}: {first_line(error)}); --verbose shows "
+            "where."
+        ) from error
 
 
 def _export(
@@ -150,14 +189,16 @@ def _export(
         result = run_export(plan, steps)
     _show(result)
     click.echo(
-        f"Published {result.model.name} ({result.artefact}, version {result.model.version}) in {repository}; "
-        f"a running server must be restarted. Report: {result.report}"
+        f"Published {result.model.name} ({result.artefact}, version {result.model.version}) in {repository}. "
+        f"Report: {result.report}"
     )
+    click.echo(_TAKEN)
     if result.kit:
         click.echo(
             "The TensorRT plan is built where it is served, by docker/triton/build_plans.py from "
             f"{result.kit}; until then Triton's ONNX Runtime backend serves."
         )
+    _warn(result)
 
 
 def _limits(
@@ -187,53 +228,74 @@ def _show(result: ExportResult) -> None:
         if found.speed:
             line += f"  {found.speed.grouped_per_second:.0f} texts/s ({found.speed.grouped_ratio:.2f} ×)"
         click.echo(line)
-    if not evaluation.measurements[evaluation.reference].answers.chosen.any(axis=0).sum() > 1:
-        click.echo("Warning: FP32 gives every text the same label.", err=True)
     if evaluation.host.warning and result.model.precision == "int8":
         click.echo(f"Warning: {evaluation.host.warning}", err=True)
+
+
+def _warn(result: ExportResult) -> None:
+    """Last, and where nobody overlooks it: exit code 0 says that it is published, not that it is good."""
+    if not result.doubts:
+        return
+    frame = "!" * 80
+    name = result.model.name
+    lines = [frame, f"WARNING: {name} is published, but its answers may be worth nothing."]
+    for number, doubt in enumerate(result.doubts, 1):
+        lines += [f"  {number}. {doubt.found}", f"     {doubt.remedy}"]
+    lines += [f"To take it back: tritonflare export --remove {name}", frame]
+    click.secho("\n".join(lines), err=True, fg="red", bold=True)
 
 
 def _list(repository: Path) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from export.repository.inventory import read_inventory
 
-    console = Console()
-    columns = ("name", "precision", "target", "version", "labels", "MB", "created", "weights", "tokenizer")
     rows = [_row(model) for model in read_inventory(repository)]
-    if not console.is_terminal:
-        # For scripts, and whole: a table would be cut to a width that nobody looks at.
-        for line in (columns, *rows):
-            click.echo("\t".join(line))
-        return
-    table = Table()
-    for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column == "name")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
+
+    def table(columns: Sequence[str]) -> Table:
+        lined_up = Table(box=None, pad_edge=False)
+        for column in columns:
+            lined_up.add_column(column, no_wrap=True, justify="right" if column in _NUMBERS else "left")
+        for row in rows:
+            lined_up.add_row(*(Text(row[column]) for column in columns))
+        return lined_up
+
+    # Nothing is folded or cut: a terminal that is too narrow gets fewer columns, a script gets all.
+    console, unbounded = Console(), Console(width=10_000)
+    columns = list(_COLUMNS)
+    while (
+        console.is_terminal and len(columns) > 1 and unbounded.measure(table(columns)).maximum > console.width
+    ):
+        columns.pop()
+    Console(width=unbounded.measure(table(columns)).maximum).print(table(columns))
 
 
-def _row(model: Published) -> tuple[str, ...]:
-    return (
-        model.name,
-        model.precision,
-        model.target,
-        str(model.version),
-        str(len(model.labels)),
-        f"{model.size / 1e6:.1f}",
-        model.created_at,
-        model.weights_sha256[:12],
-        model.tokenizer,
-    )
+def _row(model: Published) -> dict[str, str]:
+    return {
+        "name": model.name,
+        "version": str(model.version),
+        "precision": model.precision,
+        "target": model.target,
+        "labels": str(len(model.labels)),
+        "MB": f"{model.size / 1e6:.1f}",
+        "weights": model.weights_sha256[:12],
+        "tokenizer": model.tokenizer,
+        "created": model.created_at,
+    }
 
 
 def _remove(repository: Path, name: str) -> None:
+    from export.repository.inventory import read_inventory
     from export.repository.publish import remove_model
 
     remove_model(repository, name)
-    click.echo(f"Removed {name} from {repository}; a running server must be restarted.")
+    click.echo(f"Removed {name} from {repository}.")
+    if read_inventory(repository):
+        click.echo(_TAKEN)
+    else:
+        click.echo("No model is left. A server that runs goes on with what it has; stop it yourself.")
 
 
 def _verify(repository: Path) -> None:

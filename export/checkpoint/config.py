@@ -15,6 +15,8 @@ _log = logging.getLogger("tritonflare.export")
 
 _PROBLEM_TYPES = ("single_label_classification", "multi_label_classification")
 _HEAD = "ForSequenceClassification"
+# What transformers takes where the config is silent; save_pretrained leaves them out.
+_DEFAULT_LABELS = 2
 # Far more than any classifier has; a mistyped count must not fill the memory.
 _MOST_LABELS = 10_000
 # Below this a tokenizer's own limit is a mistake rather than a choice.
@@ -91,8 +93,8 @@ class Config:
 
     def _label_names(self) -> tuple[str, ...]:
         names = self.values.get("id2label")
-        if names is None and self.values.get("num_labels") is not None:
-            count = self.count("num_labels")
+        if names is None:
+            count = self.count("num_labels") if self._counts_labels else _DEFAULT_LABELS
             if count > _MOST_LABELS:
                 raise CheckpointError(
                     f"{self.name}: config.json says num_labels is {count}; "
@@ -111,6 +113,19 @@ class Config:
                 f"{self.name}/config.json has gaps in id2label: no label {error}; "
                 'number the labels "0", "1", "2" and so on.'
             ) from error
+
+    @property
+    def _counts_labels(self) -> bool:
+        return self.values.get("num_labels") is not None
+
+    def other_labels(self, scored: int, named: int) -> CheckpointError:
+        """The error of a model that scores another number of labels than ``labels`` gave."""
+        if self.values.get("id2label") is None and not self._counts_labels:
+            return CheckpointError(
+                f"{self.name} scores {scored} labels, but its config.json has neither id2label nor "
+                f"num_labels, which means {named}; add id2label with {scored} names to it."
+            )
+        return CheckpointError(f"{self.name} scores {scored} labels but its config names {named}.")
 
     def _label_name(self, value: object) -> str:
         if not isinstance(value, str | int | float) or isinstance(value, bool):

@@ -11,13 +11,8 @@ from export.checkpoint.files import sha256
 from export.checkpoint.model import Checkpoint, Encoder
 from export.checkpoint.tensors import Tensors, weight_files, weights_digest
 from export.checkpoint.tokenizer import check_ids, check_limit, load_tokenizer, tokenizer_file
+from export.checkpoint.torch_model import TorchModel, load_torch_model, longest_input
 from export.errors import CheckpointError
-
-# Of the architectures that torch exports, those that number positions from pad_token_id + 1.
-_COUNT_FROM_PADDING = (
-    "camembert", "data2vec-text", "longformer", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta",
-    "xlm-roberta-xl", "xmod",
-)  # fmt: skip
 
 
 def load_checkpoint(folder: Path, work: Path | None = None) -> Checkpoint:
@@ -38,16 +33,20 @@ def load_checkpoint(folder: Path, work: Path | None = None) -> Checkpoint:
     files = weight_files(folder)
     family = written_family(config)
     weights: Encoder | None = None
-    pad_id = config.pad_id(family.pad_id if family else None)
+    model: TorchModel | None = None
     if family:
+        pad_id = config.pad_id(family.pad_id)
         weights = _weights(family, config, files, pad_id, labels)
-        vocabulary, positions = len(weights.words), len(weights.positions)
+        vocabulary, max_tokens = len(weights.words), tokens_limit(folder, len(weights.positions))
     else:
         _require_torch(config)
-        vocabulary, positions = config.count("vocab_size"), _positions(config, pad_id)
+        model = load_torch_model(folder, config, labels)
+        pad_id, vocabulary = config.pad_id(model.pad_id), model.vocabulary
     tokens = tokenizer_file(folder, work)
-    tokenizer, max_tokens = load_tokenizer(tokens), tokens_limit(folder, positions)
+    tokenizer = load_tokenizer(tokens)
     check_ids(tokenizer, config.name, vocabulary, pad_id)
+    if model:
+        max_tokens = longest_input(folder, config, model, tokenizer, pad_id)
     check_limit(tokenizer, config.name, max_tokens)
     return Checkpoint(
         name=config.name,
@@ -62,6 +61,7 @@ def load_checkpoint(folder: Path, work: Path | None = None) -> Checkpoint:
         tokenizer_file=tokens,
         weights_sha256=weights_digest(files),
         tokenizer_sha256=sha256(tokens),
+        torch_model=model and model.model,
     )
 
 
@@ -73,7 +73,7 @@ def _weights(
     tensors.refuse_unread_layers()
     scored = encoder.classifier.weight.shape[1]
     if scored != len(labels):
-        raise CheckpointError(f"{config.name} scores {scored} labels but its config names {len(labels)}.")
+        raise config.other_labels(scored, len(labels))
     if pad_id >= len(encoder.words):
         raise CheckpointError(
             f"{config.name}: config.json says pad_token_id is {pad_id}; the model knows "
@@ -89,8 +89,3 @@ def _require_torch(config: Config) -> None:
             f"{config.name} {why_not_written(config)}; install {', '.join(missing)} for it: "
             "pip install 'tritonflare[torch]'."
         )
-
-
-def _positions(config: Config, pad_id: int) -> int:
-    rows = config.count("max_position_embeddings")
-    return rows - pad_id - 1 if config.family in _COUNT_FROM_PADDING else rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -81,6 +82,7 @@ class Checkpoint:
         tokenizer_file: a ``tokenizer.json``, the checkpoint's own or converted from it.
         weights_sha256: of the weights file; of all shards' digests where there are several.
         tokenizer_sha256: of ``tokenizer_file``.
+        torch_model: the model of transformers where ``weights`` is None.
     """
 
     name: str
@@ -95,6 +97,7 @@ class Checkpoint:
     tokenizer_file: Path
     weights_sha256: str
     tokenizer_sha256: str
+    torch_model: Any = None
 
     @property
     def encoder(self) -> Encoder:

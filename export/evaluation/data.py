@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,9 @@ from export.errors import ExamplesError
 
 MULTI_LABEL = "multi_label_classification"
 Targets = npt.NDArray[np.bool_]
+_WANTED = {"text", "label"}
+_DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons"}
+SHOWN, SHOWN_NAMES = 40, 10
 Row = tuple[int, Any, Any]  # line number, text, label as written
 
 
@@ -90,10 +93,14 @@ def _tsv(name: str, content: str) -> Iterator[Row]:
 def _table(name: str, content: str, delimiter: str) -> Iterator[Row]:
     # Strict: a stray quotation mark would otherwise swallow the rows up to the next one.
     rows = csv.DictReader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
-    missing = {"text", "label"} - set(rows.fieldnames or ())
-    if missing:
+    try:
+        found = rows.fieldnames or ()
+    except csv.Error as error:
+        raise _unreadable(name, 0, error) from error
+    if not set(found) >= _WANTED:
         raise ExamplesError(
-            f"{name}, line 1: no column {sorted(missing)[0]!r}; its header must name text and label."
+            f"{name}, line 1: {_missing(found, 'column')}; its first line must name the columns, two of them "
+            f"text and label{_other_delimiter(found, delimiter)}."
         )
     try:
         for row in rows:
@@ -104,17 +111,38 @@ def _table(name: str, content: str, delimiter: str) -> Iterator[Row]:
                 )
             yield rows.line_num, row["text"], row["label"]
     except csv.Error as error:
-        # The row that could not be read begins after the last one that could.
-        where = f"{name}, line {rows.line_num + 1}"
-        if "field limit" in str(error):
-            raise ExamplesError(
-                f"{where}: a text of more than {csv.field_size_limit()} characters; shorten it, or close the "
-                "quotation mark before it."
-            ) from error
-        raise ExamplesError(
-            f"{where}: {error}; put texts that hold quotation marks "
-            "in double quotes, with every mark inside doubled."
-        ) from error
+        raise _unreadable(name, rows.line_num, error) from error
+
+
+def _unreadable(name: str, good: int, error: csv.Error) -> ExamplesError:
+    """The row that could not be read begins after the last one that could."""
+    where = f"{name}, line {good + 1}"
+    if "field limit" in str(error):
+        return ExamplesError(
+            f"{where}: a text of more than {csv.field_size_limit()} characters; shorten it, or close the "
+            "quotation mark before it."
+        )
+    return ExamplesError(
+        f"{where}: {error}; put texts that hold quotation marks "
+        "in double quotes, with every mark inside doubled."
+    )
+
+
+def _missing(found: Iterable[str], kind: str) -> str:
+    """Which of the wanted ones are not there, and what is."""
+    found = list(found)
+    wanted = " and ".join(repr(each) for each in sorted(_WANTED - set(found), reverse=True))
+    shown = [repr(each if len(each) <= SHOWN else f"{each[: SHOWN - 1]}…") for each in found[:SHOWN_NAMES]]
+    more = f" and {len(found) - SHOWN_NAMES} more" if len(found) > SHOWN_NAMES else ""
+    return f"no {kind} {wanted} among those found ({', '.join(shown) or 'none'}{more})"
+
+
+def _other_delimiter(found: Sequence[str], delimiter: str) -> str:
+    """A hint, where the whole header was taken for one column."""
+    other = next((each for each in ("\t", ";", ",") if len(found) == 1 and each in found[0]), None)
+    if other is None or other == delimiter:
+        return ""
+    return f", with {_DELIMITERS[delimiter]} between them and not {_DELIMITERS[other]}"
 
 
 def _jsonl(name: str, content: str) -> Iterator[Row]:
@@ -126,11 +154,12 @@ def _jsonl(name: str, content: str) -> Iterator[Row]:
             row = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise ExamplesError(f"{name}, line {line}: not JSON ({error}).") from error
-        for key in ("text", "label"):
-            if not isinstance(row, dict) or key not in row:
-                raise ExamplesError(
-                    f"{name}, line {line}: no {key!r}; every line is an object with text and label."
-                )
+        if not isinstance(row, dict):
+            raise ExamplesError(f"{name}, line {line}: no object; every line is one with text and label.")
+        if not row.keys() >= _WANTED:
+            raise ExamplesError(
+                f"{name}, line {line}: {_missing(row, 'key')}; every line is an object with text and label."
+            )
         yield line, row["text"], row["label"]
 
 

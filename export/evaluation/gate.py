@@ -108,8 +108,13 @@ def _at_most(
     return Finding(name, check, value, limit, value <= limit, found, allowed or f"at most {limit:g}")
 
 
-def require(evaluation: Evaluation, findings: Sequence[Finding]) -> None:
+def require(evaluation: Evaluation, findings: Sequence[Finding], advice: Sequence[str] = ()) -> None:
     """Go on only if every check passed.
+
+    Args:
+        evaluation: what was measured.
+        findings: what the gate said of the artefact that is to be published.
+        advice: lines for the end of the message.
 
     Raises:
         VerificationError: the message says which did not, by how much, and which texts flipped.
@@ -124,7 +129,11 @@ def require(evaluation: Evaluation, findings: Sequence[Finding]) -> None:
         lines += [f"{name} fails the gate: {said}.", *_flipped_lines(evaluation, name, own)]
     raise VerificationError(
         "\n".join(
-            [*lines, "Nothing was published; report.json beside the artefacts lists every flipped text."]
+            [
+                *lines,
+                "Nothing was published; report.json beside the artefacts lists every flipped text.",
+                *advice,
+            ]
         )
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from export.evaluation.doubts import Doubt
 from export.evaluation.evaluate import Evaluation, Measurement
 from export.evaluation.gate import Finding
 from export.evaluation.metrics import CALIBRATION_BINS
@@ -27,6 +28,7 @@ def write_report(
     folder: Path,
     about: Mapping[str, str],
     chosen: str,
+    doubts: Sequence[Doubt] = (),
 ) -> Path:
     """Write ``report.json``, ``report.md`` and PNG files, whether the gate was passed or not.
 
@@ -36,12 +38,13 @@ def write_report(
         folder: beside the artefacts; made if it does not exist.
         about: what the report is about, e.g. name, checkpoint, SHA-256; shown as it is, so no paths.
         chosen: the artefact that is to be published; the others are there to compare.
+        doubts: what speaks against it although it may pass.
 
     Returns:
         ``report.md``.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    document = as_document(evaluation, findings, about, chosen)
+    document = as_document(evaluation, findings, about, chosen, doubts)
     json_file, markdown_file = folder / "report.json", folder / "report.md"
     json_file.write_text(json.dumps(document, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     try:
@@ -56,7 +59,11 @@ def write_report(
 
 
 def as_document(
-    evaluation: Evaluation, findings: Sequence[Finding], about: Mapping[str, str], chosen: str
+    evaluation: Evaluation,
+    findings: Sequence[Finding],
+    about: Mapping[str, str],
+    chosen: str,
+    doubts: Sequence[Doubt] = (),
 ) -> dict[str, Any]:
     """The content of ``report.json``: figures in the units that their names say, shares in 0…1."""
     tokens = evaluation.tokens
@@ -65,6 +72,7 @@ def as_document(
         "about": dict(about),
         "chosen": chosen,
         "passed": all(finding.passed for finding in findings if finding.artefact == chosen),
+        "warnings": [asdict(doubt) for doubt in doubts],
         "reference": evaluation.reference,
         "labels": list(evaluation.labels),
         "problem_type": evaluation.problem_type,
@@ -139,6 +147,7 @@ def as_markdown(document: Mapping[str, Any], plots: Sequence[str]) -> str:
     """The same for people; ``plots`` are the names of pictures beside it."""
     parts = [
         "# Export report",
+        *(f"> **WARNING: {_cell(each['found'])}** {_cell(each['remedy'])}" for each in document["warnings"]),
         _table(("about", ""), document["about"].items()),
         _summary(document),
         "## Answers",

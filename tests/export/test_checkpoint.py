@@ -282,7 +282,9 @@ def test_tensors_that_do_not_fit_their_config_are_named(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"id2label": None}, "names no labels; add id2label"),
+        ({"id2label": None}, "scores 3 labels, but its config.json has neither id2label nor num_labels"),
+        ({"id2label": None}, "which means 2; add id2label with 3 names"),
+        ({"id2label": None, "num_labels": 2}, "scores 3 labels but its config names 2"),
         ({"id2label": {}}, "names no labels"),
         ({"id2label": ["a", "b", "c"]}, "names no labels"),
         ({"id2label": {"0": "a", "2": "b", "3": "c"}}, "gaps"),
@@ -323,6 +325,12 @@ def test_a_config_that_will_not_do_gets_one_clear_sentence(
 def test_labels_that_are_only_counted_are_named_as_transformers_does(folder: Path) -> None:
     change_config(folder, id2label=None, num_labels=3)
     assert load_checkpoint(folder).labels == ("LABEL_0", "LABEL_1", "LABEL_2")
+
+
+def test_a_silent_config_means_two_labels_as_in_transformers(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "two", labels=2)
+    change_config(folder, id2label=None)
+    assert load_checkpoint(folder).labels == ("LABEL_0", "LABEL_1")
 
 
 def test_labels_may_be_numbers(folder: Path) -> None:

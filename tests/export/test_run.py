@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from export.errors import ExportError, VerificationError
 from export.evaluation.timing import TimingSettings
 from export.plan import INT8_CHOICES, PRECISIONS, ExportPlan
 from export.quantise.candidates import SCHEMES
-from export.repository.inventory import read_inventory
+from export.repository.inventory import Published, read_inventory
 from export.run import run_export
 from export.source import read_source
 from export.spec import TARGETS
@@ -205,11 +206,205 @@ def test_the_command_does_not_mistake_one_wish_for_another(tmp_path: Path) -> No
     assert "not in the range" in ask("--min-agreement", "0.985").output
 
 
-def test_the_list_is_whole_where_nobody_looks_at_a_table(plan: ExportPlan) -> None:
-    long = "@cf/somebody/with-a-name-that-would-never-fit-into-a-narrow-table"
-    run_export(dataclasses.replace(plan, name=long))
-    found = ask("--list", "--repository", str(plan.repository))
-    head, line = (row.split("\t") for row in found.output.splitlines())
-    assert dict(zip(head, line, strict=True))["name"] == long
-    assert ask("--verify", "--repository", str(plan.repository)).output.startswith("1 published model,")
-    assert ask("--remove", long, "--repository", str(plan.repository)).exit_code == 0
+COLUMNS = ["name", "version", "precision", "target", "labels", "MB", "weights", "tokenizer", "created"]
+
+
+@pytest.fixture
+def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """Two published models whose names differ much in length; returns the options that name them."""
+    names = ("@cf/a/b", "@cf/somebody/with-a-name-that-would-never-fit-into-a-narrow-table-beside-the-rest")
+    models = [
+        Published(name, "e", f"tokenizer_{'0' * 12}_512", "e", version, "int8", "cpu", ("a", "b"),
+                  "2026-11-22 00:00:00.000", "f" * 64, "f" * 64, "f" * 64, 24_800_000)
+        for name, version in zip(names, (1, 12), strict=True)
+    ]  # fmt: skip
+    monkeypatch.setattr("export.repository.inventory.read_inventory", lambda _repository: models)
+    return names
+
+
+def starts(line: str) -> list[int]:
+    """Where the columns of a line begin: after two spaces and more."""
+    return [0, *(found.end() for found in re.finditer(r" {2,}", line.rstrip()))]
+
+
+def test_the_list_lines_up_and_is_whole_for_scripts(listed: tuple[str, ...]) -> None:
+    head, *lines = ask("--list").output.splitlines()
+    assert head.split() == COLUMNS
+    assert [line.split()[0] for line in lines] == list(listed)
+    for column in ("precision", "target", "weights", "tokenizer", "created"):
+        place = head.index(column)
+        assert all(line[place - 1] == " " != line[place] for line in lines)
+    assert all(line.split()[-2:] == ["2026-11-22", "00:00:00.000"] for line in lines)
+
+
+@pytest.mark.parametrize(("width", "columns"), [(300, 9), (130, 6), (40, 1)])
+def test_a_narrow_terminal_gets_fewer_columns_and_no_broken_ones(
+    listed: tuple[str, ...], width: int, columns: int
+) -> None:
+    found = CliRunner().invoke(cli.export, ["--list"], env={"FORCE_COLOR": "1", "COLUMNS": str(width)})
+    head, *lines = re.sub(r"\x1b\[[0-9;]*m", "", found.output).splitlines()
+    assert head.split() == COLUMNS[:columns]
+    assert [line.split()[0] for line in lines] == list(listed)
+
+
+def test_the_commands_on_a_repository_work_in_turn(plan: ExportPlan) -> None:
+    run_export(plan)
+    run_export(dataclasses.replace(plan, name="@x/other"))
+    assert ask("--verify", "--repository", str(plan.repository)).output.startswith("2 published models,")
+    first = ask("--remove", "@x/other", "--repository", str(plan.repository))
+    assert first.exit_code == 0
+    assert "--watch" in first.output
+    assert "SIGHUP" in first.output
+    # Triton is not started for a repository without models, so this change reaches no server.
+    last = ask("--remove", "@local/mood", "--repository", str(plan.repository))
+    assert "goes on with what it has" in last.output
+    assert "--watch" not in last.output
+
+
+def places(plan: ExportPlan) -> list[str]:
+    return [str(plan.source), "--repository", str(plan.repository), "--artefacts", str(plan.artefacts)]
+
+
+STEPS = ["read_source", "Artefact", "verify_fp32", "evaluate", "write_report", "publish_model"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("error", [RuntimeError("\x1b[96mno\x1b[0m memory.\nNext steps:"), IndexError()])
+def test_whatever_a_library_raises_is_one_sentence(
+    plan: ExportPlan, monkeypatch: pytest.MonkeyPatch, step: str, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(f"export.run.{step}", fail)
+    result = ask(*places(plan), "--quick", "--precision", "fp32")
+    assert result.exit_code == 2
+    said = "RuntimeError: no memory" if isinstance(error, RuntimeError) else "IndexError: IndexError"
+    last = result.output.splitlines()[-1]
+    assert re.fullmatch(
+        rf"tritonflare export: the export stopped while [\w ]+ \({said}\)\. The repository is .*", last
+    )
+    assert not plan.repository.exists()
+
+
+def test_only_verbose_shows_where_an_error_came_from(
+    plan: ExportPlan, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr("export.run.evaluate", fail)
+    with caplog.at_level("WARNING"):
+        assert "Traceback" not in ask(*places(plan), "--quick").output
+    assert "Traceback" not in caplog.text
+    with caplog.at_level("INFO"):
+        ask(*places(plan), "--quick", "--verbose")
+    assert "Traceback" in caplog.text
+    assert "no memory" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(13, "Permission denied"), "Permission denied."),
+        (ModuleNotFoundError("No module named 'onnx'", name="onnx"), "pip install 'tritonflare[export]'"),
+        (ZeroDivisionError("division by zero"), "(ZeroDivisionError: division by zero)"),
+    ],
+)
+@pytest.mark.parametrize("wish", ["--list", "--verify"])
+def test_no_command_on_a_repository_ends_in_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, wish: str, error: Exception, said: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("export.repository.inventory.read_inventory", fail)
+    result = ask(wish, "--repository", "nowhere")
+    assert result.exit_code == 2
+    assert said in result.output
+    assert len(result.output.splitlines()) == 1
+
+
+def test_what_was_published_says_who_takes_it_by_itself(plan: ExportPlan) -> None:
+    found = ask(*places(plan), "--quick", "--precision", "fp32").output
+    assert "a running server must be restarted" not in found
+    assert "`tritonflare serve --watch` takes the change by itself" in found
+    assert "`tritonflare serve` on SIGHUP" in found
+    assert "WARNING" not in found
+
+
+def test_labels_in_another_order_are_published_with_a_warning_that_nobody_overlooks(
+    plan: ExportPlan, tmp_path: Path
+) -> None:
+    answers = run_export(dataclasses.replace(plan, precision="fp32", all_precisions=False)).evaluation
+    turned = answers.measurements["fp32"].answers.chosen[:, [1, 2, 0]].argmax(axis=1)
+    texts = zip(answers.examples.texts, turned, strict=True)
+    file = tmp_path / "eval.jsonl"
+    file.write_text("\n".join(json.dumps({"text": text, "label": f"LABEL_{label}"}) for text, label in texts))
+    result = ask(*places(plan), "--quick", "--precision", "fp32", "--eval", str(file))
+    assert result.exit_code == 0
+    *_, last = result.output.splitlines()
+    assert last == "!" * 80
+    assert "WARNING: @local/mood is published, but its answers may be worth nothing." in result.output
+    fitting = '"0": "LABEL_2", "1": "LABEL_0", "2": "LABEL_1"'
+    for where in (result.output, (plan.artefacts / "local-mood" / "report.md").read_text()):
+        assert f"This would fit: {fitting}." in where
+        assert "right for 0.00 % of 263 texts" in where
+        assert "100.00 %" in where
+    warnings = report(plan)["warnings"]
+    assert isinstance(warnings, list)
+    assert [warning["check"] for warning in warnings] == ["label order", "majority"]
+
+
+@pytest.fixture
+def constant(plan: ExportPlan) -> ExportPlan:
+    """A model that gives every text the second label."""
+    file = Path(plan.source) / "model.safetensors"
+    tensors = load_file(file)
+    tensors["classifier.bias"] = np.array([0, 90, 0], np.float32)
+    save_file(tensors, file)
+    return plan
+
+
+ONE_ANSWER = "The model answers 'LABEL_1' to 263 of 263 texts (100.00 %): the exporter's own sentences"
+
+
+def test_a_model_that_always_says_the_same_is_told_without_labels(constant: ExportPlan) -> None:
+    result = ask(*places(constant), "--quick", "--precision", "fp32")
+    assert result.exit_code == 0
+    assert ONE_ANSWER in result.output
+    assert result.output.splitlines()[-1] == "!" * 80
+
+
+@pytest.mark.parametrize(("copies", "told"), [(1, True), (20, False)])
+def test_our_own_sentences_have_a_say_only_where_there_are_too_few_labels(
+    constant: ExportPlan, tmp_path: Path, copies: int, told: bool
+) -> None:
+    file = tmp_path / "eval.csv"
+    file.write_text("text,label\n" + "fine,1\n" * copies)
+    labelled = dataclasses.replace(constant, examples=file, precision="fp32", all_precisions=False)
+    found = [doubt.found for doubt in run_export(labelled).doubts]
+    assert any(ONE_ANSWER in each for each in found) == told
+
+
+def test_a_refusal_says_too_that_the_model_itself_is_wrong(constant: ExportPlan) -> None:
+    impossible = {**LENIENT, "fp32": dataclasses.replace(LENIENT["fp32"], neighbours=-1)}
+    plan = dataclasses.replace(constant, precision="fp32", all_precisions=False, limits=impossible)
+    with pytest.raises(VerificationError, match="WARNING: The model answers 'LABEL_1' to 263"):
+        run_export(plan)
+
+
+def test_a_refusal_names_the_options_that_help(plan: ExportPlan) -> None:
+    impossible = dataclasses.replace(LENIENT["int8"], agreement=1.1, p99_shift=-1)
+    with pytest.raises(VerificationError) as caught:
+        run_export(dataclasses.replace(plan, limits={**LENIENT, "int8": impossible}))
+    message = str(caught.value)
+    assert "What may help:" in message
+    for option in (
+        "--precision fp16: it passed",
+        "--precision fp32: it passed",
+        "--int8 blocks",
+        "--int8 auto",
+    ):
+        assert option in message
+    assert "--eval FILE: judges on your own labelled texts, 200 or more." in message

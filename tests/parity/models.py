@@ -41,6 +41,17 @@ TRACED: dict[str, tuple[Config, dict[str, Any]]] = {
         _BERT | {"max_position_embeddings": 64, "hidden_act": "gelu_new"},
     ),
 }
+# Architectures with tables of 66 positions that count from the padding id, 1, so that 64 are left.
+_COUNTING = _BERT | {"max_position_embeddings": 66, "pad_token_id": 1, "type_vocab_size": 1}
+COUNTING: dict[str, tuple[Config, dict[str, Any]]] = {
+    "ibert": (transformers.IBertConfig, _COUNTING),
+    "lilt": (transformers.LiltConfig, _COUNTING | {"max_2d_position_embeddings": 64}),
+    "luke": (transformers.LukeConfig, _COUNTING | {"entity_vocab_size": 10, "entity_emb_size": 48}),
+    "longformer": (transformers.LongformerConfig, _COUNTING | {"attention_window": [8, 8]}),
+    "roberta with gelu_new": (transformers.RobertaConfig, _COUNTING | {"hidden_act": "gelu_new"}),
+}
+_DEEP = {"vocab_size": VOCABULARY, "d_model": 48, "d_inner": 96, "n_layer": 2, "n_head": 4}
+UNLIMITED: dict[str, tuple[Config, dict[str, Any]]] = {"xlnet": (transformers.XLNetConfig, _DEEP)}
 
 
 def save_model(kind: tuple[Config, dict[str, Any]], folder: Path, labels: int, **settings: Any) -> Any:

@@ -1,0 +1,156 @@
+"""Signs that a model is worth nothing, whatever the gate says.
+
+The gate compares artefacts with FP32 and cannot see that FP32 itself is wrong: labels in another
+order, weights that were never trained, a head that answers the same to everything.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+
+from export.evaluation.assignment import best_assignment
+from export.evaluation.data import Targets
+from export.evaluation.evaluate import Evaluation
+from export.evaluation.metrics import Chosen
+
+FEWEST_TEXTS = 20
+"""Fewer prove nothing: three right answers of five may be luck."""
+ONE_ANSWER = 0.95
+"""Share of the texts with the same answer from which on it is a sign, and not a lopsided data set."""
+MARGIN = 0.05
+"""By so much the answer must be rarer in the data."""
+DEVIATIONS = 3.0
+"""Standard deviations by which another order of labels must fit better (McNemar's test)."""
+KNOWLEDGE = 0.01
+"""By so much another order must beat the same answer to everything where the model hardly says anything
+else: a constant is in no order."""
+MOST_LABELS = 300
+"""More labels than that are not permuted: it would take long."""
+SHOWN_LABELS = 20
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """One sign: what was found, in numbers, and what to do about it."""
+
+    check: str
+    found: str
+    remedy: str
+
+
+def doubts(evaluation: Evaluation, artefact: str) -> list[Doubt]:
+    """What speaks against publishing an artefact; empty where nothing does or too few texts were asked."""
+    chosen, targets = evaluation.measurements[artefact].answers.chosen, evaluation.examples.targets
+    if len(chosen) < FEWEST_TEXTS:
+        return []
+    if targets is None:
+        found = [_one_answer(evaluation, chosen, None)]
+    else:
+        found = [
+            _permuted(evaluation, chosen, targets),
+            _majority(evaluation, chosen, targets),
+            _one_answer(evaluation, chosen, targets),
+        ]
+    return [each for each in found if each is not None]
+
+
+def _permuted(evaluation: Evaluation, chosen: Chosen, targets: Targets) -> Doubt | None:
+    order = best_order(chosen, targets)
+    now = (chosen == targets).all(axis=1)
+    then = (chosen == targets[:, order]).all(axis=1)
+    won, lost = int((then & ~now).sum()), int((now & ~then).sum())
+    if won <= lost or (won - lost) ** 2 < DEVIATIONS**2 * (won + lost):
+        return None
+    constant = _most_frequent(chosen)[1] >= ONE_ANSWER * len(chosen)
+    if constant and then.sum() <= _most_frequent(targets)[1] + KNOWLEDGE * len(then):
+        return None
+    labels, source = evaluation.labels, evaluation.examples.source
+    changed = [f'"{i}": {json.dumps(labels[order[i]])}' for i in range(len(labels)) if order[i] != i]
+    more = f" and {len(changed) - SHOWN_LABELS} more" if len(changed) > SHOWN_LABELS else ""
+    fitting = ", ".join(changed[:SHOWN_LABELS]) + more
+    return Doubt(
+        "label order",
+        f"The model is right for {_percent(now.sum(), len(now))} of {len(now):,} texts; with its labels in "
+        f"another order it would be right for {_percent(then.sum(), len(then))}.",
+        f"If {source} is labelled right, id2label in config.json is not in the order of the model's scores. "
+        f"This would fit: {fitting}. Correct it and export again. Where {source} gives labels as numbers, "
+        "write their names first: a number counts in the order of id2label.",
+    )
+
+
+def best_order(chosen: Chosen, targets: Targets) -> list[int]:
+    """For each label of the model, the label of the data that its answers fit best."""
+    order = list(range(chosen.shape[1]))
+    occurring = np.flatnonzero(chosen.any(axis=0) | targets.any(axis=0))
+    if 0 < len(occurring) <= MOST_LABELS:
+        # Counts are exact in FP64, whose products are far faster than those of integers.
+        mine, wanted = chosen[:, occurring].astype(np.float64), targets[:, occurring].astype(np.float64)
+        fit = mine.T @ wanted + (1 - mine).T @ (1 - wanted)
+        for label, other in zip(occurring, occurring[best_assignment(fit.astype(np.int64))], strict=True):
+            order[label] = int(other)
+    return order
+
+
+def _majority(evaluation: Evaluation, chosen: Chosen, targets: Targets) -> Doubt | None:
+    answer, texts = _most_frequent(targets)
+    right, total = int((chosen == targets).all(axis=1).sum()), len(targets)
+    source = evaluation.examples.source
+    if texts == total:
+        return Doubt(
+            "one label in the data",
+            f"Every one of the {total:,} texts is labelled {_named(evaluation, answer)}: accuracy cannot "
+            "tell this model from one that always says so.",
+            f"Put texts of the other labels into {source} and export again.",
+        )
+    if right > texts:
+        return None
+    return Doubt(
+        "majority",
+        f"The model is right for {_percent(right, total)} of {total:,} texts; the same answer to all of "
+        f"them, {_named(evaluation, answer)}, would be right for {_percent(texts, total)}.",
+        f"Check that {source} is meant for this model, that id2label in config.json is in the order of its "
+        "scores, and that the weights are the trained ones.",
+    )
+
+
+def _one_answer(evaluation: Evaluation, chosen: Chosen, targets: Targets | None) -> Doubt | None:
+    answer, texts = _most_frequent(chosen)
+    total, source = len(chosen), evaluation.examples.source
+    if texts < ONE_ANSWER * total:
+        return None
+    said = f"The model answers {_named(evaluation, answer)} to {texts:,} of {total:,} texts"
+    said += f" ({_percent(texts, total)})"
+    if targets is None:
+        return Doubt(
+            "one answer",
+            f"{said}: {source}, which are about many things.",
+            "If that cannot be right, the weights are not the trained ones. Judge the model on labelled "
+            "texts of its own subject: --eval FILE.",
+        )
+    wanted = int((targets == answer).all(axis=1).sum())
+    if wanted > texts - MARGIN * total:
+        return None
+    return Doubt(
+        "one answer",
+        f"{said}; {source} has it for {wanted:,} ({_percent(wanted, total)}).",
+        "Check that the weights are the trained ones and that the texts are like those it was trained on.",
+    )
+
+
+def _most_frequent(rows: Chosen) -> tuple[Chosen, int]:
+    """The commonest set of labels, bool [labels], and how many texts have it."""
+    found, counts = np.unique(rows, axis=0, return_counts=True)
+    place = int(counts.argmax())
+    return found[place], int(counts[place])
+
+
+def _named(evaluation: Evaluation, answer: Chosen) -> str:
+    names = [repr(evaluation.labels[i]) for i in np.flatnonzero(answer)]
+    return " and ".join(names) or "no label"
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.2f} %"
