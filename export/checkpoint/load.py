@@ -25,8 +25,8 @@ def load_checkpoint(folder: Path, work: Path | None = None) -> Checkpoint:
 
     Args:
         folder: Hugging Face layout; never written to.
-        work: where a ``tokenizer.json`` goes that has to be converted from an older format;
-            None refuses a folder that has none.
+        work: where a ``tokenizer.json`` goes that is not the folder's own, because it is converted or
+            carries other files' options; None refuses a folder that needs it.
 
     Raises:
         CheckpointError: a file is missing or damaged, it is no classifier, or its architecture
@@ -45,8 +45,9 @@ def load_checkpoint(folder: Path, work: Path | None = None) -> Checkpoint:
     else:
         _require_torch(config)
         vocabulary, positions = config.count("vocab_size"), _positions(config, pad_id)
-    tokens = tokenizer_file(folder, work)
-    tokenizer, max_tokens = load_tokenizer(tokens), tokens_limit(folder, positions)
+    max_tokens = tokens_limit(folder, positions)
+    tokens = tokenizer_file(folder, work, vocabulary, max_tokens)
+    tokenizer = load_tokenizer(tokens)
     check_ids(tokenizer, config.name, vocabulary, pad_id)
     check_limit(tokenizer, config.name, max_tokens)
     return Checkpoint(

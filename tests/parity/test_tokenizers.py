@@ -20,7 +20,7 @@ SENTENCES = [
 
 
 def test_sentencepiece_of_xlm_roberta_is_converted(tmp_path: Path) -> None:
-    save_model(WRITTEN["xlm-roberta"], tmp_path / "model", 2)
+    save_model(WRITTEN["xlm-roberta"], tmp_path / "model", 2, tokenizer_class="XLMRobertaTokenizer")
     folder, work = tmp_path / "model", tmp_path / "work"
     (folder / "tokenizer.json").unlink()
     sentencepiece.SentencePieceTrainer.train(
