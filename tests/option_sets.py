@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
+import zlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from export.checkpoint.tokenizer import load_tokenizer, tokenizer_file
 from export.errors import CheckpointError
@@ -52,6 +54,16 @@ CLASSES: list[tuple[str, str, str, Json, tuple[str, ...]]] = [
     ("PreTrainedTokenizerFast", "modernbert", "bpe", BERT, ("add_prefix_space",)),
     ("PreTrainedTokenizerFast", "xlm-roberta", "unigram", ROBERTA, ("add_prefix_space",)),
 ]  # fmt: skip
+# Sentencepiece's compiled form of six rules: ﬁ is fi, Ａ is A, ä is ae, … is ..., 披 is p, U+3000 is a space.
+_CHARSMAP = zlib.decompress(base64.b64decode(
+    "eNoV03Wsl1UcB+CzV2BsDP4AkRoxcIgwLpfuEFBBFCmRDuluUBC4CIIScgWk6yrdHdLd3d2hiDQGID6/sz37fN6zs/PPe74hWQgh"
+    "5Rthx9QozEquhpCQoM9JHUIU62WikGDfShg+LwoLs4aQRl+UMgqD7KfSk2QKmc6htKTnTTLwFpnISBYy44qwcVkUsstsXE+Mwo2J"
+    "Ucil5+S277flO+TmXfKQj7zk50F8FArIOAoST2EKUZQiFKcYJSlBaUpRljKUpxzvUYFKVOR9KvMhH1CVKlTjIz7hYz6lOjWpQW1q"
+    "8Rl1+Jy61KceDWlAYxrRlCY0pxkt+IJWtKQNrWlHWzrQnk50pAud6UZXetCdXvSkD735ii/pR1/68zUDGcCg2M9lMN/wLUMYxlC+"
+    "5ztGMJxRjGQ0P/AjiYxlDD8xjgmMZxITmcJkpjGVGUwniZn8ws/MZhZzmcN85rGQBSxmEUtZwnKWsZIVrGYVa1nDetaxgV/ZFHt/"
+    "bGEz29jKDrazi53sYTf72MsB9nOIgxzhMMc4ygmOc4qTnOE05zjLBc5ziYtc4TLXuMqN2Cxwi5vcic0Cv3GXe/zOff6IzQB/8oiH"
+    "POExz3jKXzznH/7mBf/yipe85j9yhLi4OFPQvFVo3c5L+h+Y/5RW"
+))  # fmt: skip
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZäöüÄéèñßÅ0123456789.,!?-[]<>/_'\"这个披日本😀"
 _WORDS = ["the", "The", "bad", "Bad", "food", "word", "user", "cafe", "café", "SEP", "披萨"]
 _TOKENS = ["[USER]", "<e1>", "[cls]", "Bad", "food", "[NEW]", "é", "</e1>", "披萨", "the end"]
@@ -66,7 +78,7 @@ _WITHOUT_EFFECT = {
 MORE_TEXTS = [
     "Good Food BAD Wine", "excellent [USER] together phone [USER]", "<s> [SEP]</s> <mask>x[MASK]", "[SEP",
     "Bad[NEW]food <e1>Café</e1>", " the [cls][CLS] [UNK]<unk> ", "x\n\n y\tz  ``q'' 披萨这", "é[USER]é" * 9,
-    "the  end the end",
+    "the  end the end", "ﬁt Ａ…ä\u3000x ’ ",
 ]  # fmt: skip
 
 
@@ -100,6 +112,14 @@ def _pre_tokenizer(kind: str, rng: random.Random) -> pre_tokenizers.PreTokenizer
     return rng.choice([pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Whitespace()])
 
 
+def _sentencepiece_normalizers() -> list[normalizers.Normalizer]:
+    compiled = normalizers.Precompiled(_CHARSMAP)
+    return [
+        compiled,
+        normalizers.Sequence([normalizers.Strip(), compiled, normalizers.Replace(Regex(" {2,}"), " ")]),
+    ]
+
+
 def _tokenizer(kind: str, named: Json, rng: random.Random) -> Tokenizer:
     special = list(
         dict.fromkeys(
@@ -111,10 +131,10 @@ def _tokenizer(kind: str, named: Json, rng: random.Random) -> Tokenizer:
         lowercase=rng.random() < 0.5, strip_accents=rng.choice([None, True, False])
     )
     tokenizer.normalizer = rng.choice([bert, bert, normalizers.NFKC(), None]) if kind == "wordpiece" else (
-        rng.choice([None, normalizers.Lowercase(), normalizers.NFC()])
+        rng.choice([None, normalizers.Lowercase(), *_sentencepiece_normalizers()])
     )  # fmt: skip
     tokenizer.pre_tokenizer = _pre_tokenizer(kind, rng)
-    cls, sep = ((named[name], tokenizer.token_to_id(named[name])) for name in ("cls_token", "sep_token"))
+    cls, sep = ((named[name], special.index(named[name])) for name in ("cls_token", "sep_token"))
     if rng.random() < 0.8:
         tokenizer.post_processor = rng.choice([
             processors.TemplateProcessing(single=[cls[0], "$A", sep[0]], special_tokens=[cls, sep]),
@@ -152,7 +172,7 @@ def _named(name: str, content: str, typed: bool, rng: random.Random) -> Any:
 
 def _config(file: Json, named: Json, own: tuple[str, ...], rng: random.Random) -> Json:
     """tokenizer_config.json."""
-    values = {option: rng.random() < 0.5 for option in own} | {
+    values: Json = {option: rng.random() < 0.5 for option in own} | {
         "truncation_side": rng.choice(["left", "right"])
     }
     if "strip_accents" in own:
@@ -161,7 +181,7 @@ def _config(file: Json, named: Json, own: tuple[str, ...], rng: random.Random) -
         values["unk_id"] = rng.choice([0, 1, 3])
     config = {option: value for option, value in values.items() if rng.random() < 0.5}
     config |= {name: _named(name, token, True, rng) for name, token in named.items() if rng.random() < 0.3}
-    rare = {
+    rare: Json = {
         "image_token": rng.choice(_TOKENS),
         "split_special_tokens": rng.random() < 0.7,
         "additional_special_tokens": rng.sample(_TOKENS, rng.choice([0, 1, 2])),

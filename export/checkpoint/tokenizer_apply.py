@@ -27,6 +27,15 @@ _OPTIONS = {
     "add_prefix_space", "handle_chinese_chars", "lowercase", "merges", "pair", "strip_accents",
     "trim_offsets", "type_id", "vocab",
 }  # fmt: skip
+_OTHER_PARTS = (
+    "%s: tokenizer.json has another %s than a %s of transformers 5 builds; the tokens are those of "
+    'transformers 5. If it was trained with transformers 4, write "tokenizer_class": '
+    '"PreTrainedTokenizerFast" into %s.'
+)
+_PREFIX_SPACE = (
+    "%s: tokenizer.json says add_prefix_space is %s and transformers 5 obeys it; transformers 4 sets what %s "
+    "says, which is %s. The tokens are those of transformers 5."
+)
 _PARTS = {"normalizer": "normalizer", "pre_tokenizer": "pre-tokenizer", "model": "model"}
 
 
@@ -72,7 +81,12 @@ def apply_options(folder: Path, file: Json, known: TokenizerClass, vocabulary: i
         # A class adds its own special tokens unasked; one without a row would only break the model.
         if token["id"] < vocabulary or token["content"] in options.declared
     ]
-    _warn_of_other_parts(name, known, file, result, options.split)
+    other = _other_parts(file, result, options.split)
+    if other:
+        _log.warning(_OTHER_PARTS, name, " and ".join(other), known.name, CONFIG)
+    space = options.values.get("add_prefix_space")
+    if known.model is None and (file["pre_tokenizer"] or {}).get("add_prefix_space", space) != space:
+        _log.warning(_PREFIX_SPACE, name, not space, CONFIG, space)
     return file if _same(file, result) else result
 
 
@@ -165,8 +179,8 @@ def _without(part: Any, keys: set[str]) -> Any:
     return part
 
 
-def _warn_of_other_parts(name: str, known: TokenizerClass, file: Json, result: Json, split: bool) -> None:
-    """Where a class builds something else than its file holds, transformers 4 and 5 disagree."""
+def _other_parts(file: Json, result: Json, split: bool) -> list[str]:
+    """What a class builds otherwise than its file has it, options aside: transformers 4 takes the file."""
     other = [
         label
         for key, label in _PARTS.items()
@@ -177,13 +191,7 @@ def _warn_of_other_parts(name: str, known: TokenizerClass, file: Json, result: J
     kept = {token["content"] for token in result["added_tokens"]}
     if not split and any(token["content"] not in kept for token in file["added_tokens"]):
         other.append("list of added tokens")
-    if other:
-        _log.warning(
-            "%s: tokenizer.json has another %s than a %s of transformers 5 builds; the tokens are those of "
-            'transformers 5. If it was trained with transformers 4, write "tokenizer_class": '
-            '"PreTrainedTokenizerFast" into %s.',
-            name, " and ".join(other), known.name, CONFIG,
-        )  # fmt: skip
+    return other
 
 
 def _frame(content: Json) -> list[int]:

@@ -200,7 +200,10 @@ def _deberta_v2_parts(file: Json, values: Values, tokens: Tokens) -> Json:
 
 
 def _pair(tokenizer: Tokenizer, token: Any) -> tuple[str, int]:
-    return str(token), tokenizer.token_to_id(str(token))
+    index = tokenizer.token_to_id(str(token))
+    if index is None:
+        raise ValueError(f"{str(token)!r} has no id")
+    return str(token), index
 
 
 def _around(first: str, last: str) -> Callable[[Tokenizer, Values, Tokens], Any]:
@@ -236,7 +239,8 @@ _ROBERTA_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "sep_token": "</s>",
 _DEBERTA_TOKENS = _BERT_TOKENS | {"bos_token": "[CLS]", "eos_token": "[SEP]"}
 _WORDPIECE = {"do_lower_case": True, "tokenize_chinese_chars": True, "strip_accents": None}
 
-PRETRAINED = TokenizerClass("PreTrainedTokenizerFast")
+# Read for a warning alone: transformers 4 applies it to this class, transformers 5 does not.
+PRETRAINED = TokenizerClass("PreTrainedTokenizerFast", options={"add_prefix_space": False})
 _BERT = TokenizerClass(
     "BertTokenizer", "WordPiece", _BERT_TOKENS, _WORDPIECE, _wordpiece_parts,
     _around("cls_token", "sep_token"), ("unk_token", "cls_token", "sep_token"), token_types=True,
@@ -283,7 +287,7 @@ _DEBERTA_V2 = TokenizerClass(
 )  # fmt: skip
 
 # By the name without "Fast"; several are one class in transformers 5.
-_CLASSES = {
+CLASSES: dict[str, TokenizerClass] = {
     **{known.name: known for known in (
         _BERT, _DISTILBERT, _MPNET, _ROBERTA, _GPT2, _DEBERTA, _XLM_ROBERTA, _CAMEMBERT, _ALBERT, _DEBERTA_V2,
     )},
@@ -329,4 +333,4 @@ def tokenizer_class(model_type: object, named: object) -> TokenizerClass | None:
         return own
     if own is PRETRAINED:  # whatever is named
         return own
-    return _CLASSES.get(str(named).removesuffix("Fast"))
+    return CLASSES.get(str(named).removesuffix("Fast"))

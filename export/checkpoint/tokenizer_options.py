@@ -25,12 +25,18 @@ OF_A_CLASS = (
     "add_prefix_space", "do_lower_case", "keep_accents", "split_by_punct", "strip_accents",
     "tokenize_chinese_chars", "unk_id",
 )  # fmt: skip
-# Applied whatever the class, besides everything that ends in "_token" and holds a token.
-APPLIED = (
-    "added_tokens_decoder", "additional_special_tokens", "extra_special_tokens", "model_input_names",
-    "model_max_length", "model_specific_special_tokens", "split_special_tokens", "tokenizer_class",
-    "truncation_side",
-)  # fmt: skip
+# Applied whatever the class, besides every key that ends in "_token" and holds a token.
+APPLIED = {
+    "tokenizer_class": "chooses the class; without it `tokenizer_class`, then `model_type` of config.json",
+    "truncation_side": "long texts keep their end or their beginning; without it as tokenizer.json says",
+    "split_special_tokens": "special tokens in a text are ordinary text; refused beside other added tokens",
+    "added_tokens_decoder": "tokens that tokenizer.json lacks, and flags of those that it has",
+    "additional_special_tokens": "more special tokens",
+    "extra_special_tokens": "more special tokens",
+    "model_specific_special_tokens": "more special tokens",
+    "model_input_names": "token types that are not 0 are refused if they are among them",
+    "model_max_length": "the longest input, where it is less than the model's positions",
+}
 WITHOUT_EFFECT = {
     "turn ids into text, or chats into a text": (
         "chat_control_tokens", "chat_template", "clean_up_tokenization_spaces",

@@ -321,3 +321,6 @@ def test_where_transformers_4_and_5_disagree_a_warning_says_so(
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
     assert exported(folder, ["a"])[0].tokenizer_file == folder / "tokenizer.json"
     assert caplog.text == ""
+    spaced = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+    exported(rewrite(folder, pre_tokenizer=spaced), ["a"])
+    assert "n: tokenizer.json says add_prefix_space is True and transformers 5 obeys it" in caplog.text
