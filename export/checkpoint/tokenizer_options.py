@@ -150,7 +150,12 @@ class _Reader:
             given.pop(key, None)
         if "additional_special_tokens" in given and not given.get("extra_special_tokens"):
             given["extra_special_tokens"] = given.pop("additional_special_tokens")
+        stored = given.get("model_specific_special_tokens")
         specific = self._take_specific(given)
+        if isinstance(stored, dict):  # transformers also writes each of them under its own name
+            given = {
+                key: value for key, value in given.items() if key.endswith("_token") or key not in stored
+            }
         added = self._added(given, file)
         named = {name for name in given if name.endswith("_token") and given[name]} | specific.keys()
         contents = {str(token): token for _, token in added}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from export.errors import CheckpointError
 from export.plan import ExportPlan
 from export.source import read_source
 from tests.export.small import POSITIONS, WORDS, write_checkpoint
-from tests.option_sets import compare, short_texts
+from tests.option_sets import CLASSES, LIMIT, compare, random_files, short_texts
 from tests.texts import CHECKPOINT
 
 OPTION_SETS = 240
@@ -324,3 +325,22 @@ def test_where_transformers_4_and_5_disagree_a_warning_says_so(
     spaced = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
     exported(rewrite(folder, pre_tokenizer=spaced), ["a"])
     assert "n: tokenizer.json says add_prefix_space is True and transformers 5 obeys it" in caplog.text
+
+
+def test_what_transformers_itself_saves_is_understood(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    texts = short_texts(30, seed=4)
+    for number, (name, model_type, kind, named, own) in enumerate(CLASSES):
+        files = random_files(kind, named, own, random.Random(f"saved {number}"))
+        files["config.json"] = {"model_type": model_type, "tokenizer_class": name}
+        files.get("tokenizer_config.json", {}).pop("split_special_tokens", None)
+        given, saved = tmp_path / f"{number}", tmp_path / f"{number}.saved"
+        given.mkdir()
+        for file, content in files.items():
+            (given / file).write_text(json.dumps(content))
+        AutoTokenizer.from_pretrained(given).save_pretrained(saved)
+        (saved / "config.json").write_text(json.dumps(files["config.json"]))
+        tokenizer = load_tokenizer(tokenizer_file(saved, tmp_path / "work", max_tokens=LIMIT), LIMIT)
+        wanted = of_transformers(saved, texts, LIMIT)
+        assert [encoding.ids for encoding in tokenizer.encode_batch(texts)] == wanted, name
