@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from export.checkpoint.tokenizer_classes import CLASSES
+from export.checkpoint.tokenizer_options import APPLIED, OF_A_CLASS, REFUSED, WITHOUT_EFFECT
 from export.plan import PRECISIONS
 from export.spec import TARGETS
 
@@ -62,4 +64,42 @@ Made by `make settings` from `export/compatibility.py`; a test stands behind eve
 - *anything else* needs the extra `torch`. `make parity` exports ELECTRA, MPNet, ModernBERT and I-BERT, and
   reads LiLT and LUKE. torch cannot export Longformer and XLNet, and the refusal says why.
 - Two or more labels, single-label (softmax) or multi-label (sigmoid); regression heads are refused.
+
+## Tokenizer options
+
+`tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json` change what `tokenizer.json` does.
+The published `tokenizer.json` gives the tokens of transformers 5; the tests compare both for every class. It
+is the checkpoint's own file, byte for byte, where no option changes anything. Where transformers 4 would
+build another tokenizer, the export warns of it.
+
+{_tokenizer_options()}
+
+- The classes are {", ".join(f"`{name}`" for name in CLASSES)}, each also with `Fast` at its end.
+  `PreTrainedTokenizerFast` takes `tokenizer.json` as it is; the others keep its vocabulary and build the
+  rest. Any other class is read by `transformers` itself (extra `convert`).
+- A class that needs another kind of model than `tokenizer.json` holds is refused. So is a token that a file
+  names and for which the model has no row.
 """
+
+
+def _tokenizer_options() -> str:
+    def takers(option: str) -> str:
+        names = [name for name, known in CLASSES.items() if option in known.options and known.model]
+        return "applied: " + ", ".join(name.removesuffix("Tokenizer") for name in names) + "; else no effect"
+
+    def joined(options: tuple[str, ...]) -> str:
+        return ", ".join(f"`{option}`" for option in options)
+
+    named = "special tokens; new ones are added, and those that frame a text frame it"
+    rows = [
+        ["option", "what happens", "why, or what it does"],
+        ["---"] * 3,
+        *([f"`{option}`", takers(option), "as the class builds its tokenizer"] for option in OF_A_CLASS),
+        *([f"`{option}`", "applied", meaning] for option, meaning in APPLIED.items()),
+        ["`bos_token` … `mask_token`, any `…_token`", "applied", named],
+        *([joined(options), "no effect", why] for why, options in WITHOUT_EFFECT.items()),
+        *([f"`{option}`", "refused", why] for option, why in REFUSED.items()),
+        ["`auto_map` for `AutoTokenizer`", "refused", "names code of the checkpoint's own"],
+        ["anything else, or a value of another type", "refused", "take out what no tokenizer reads"],
+    ]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)

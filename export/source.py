@@ -47,7 +47,7 @@ def read_source(plan: ExportPlan, work: Path) -> Source:
 
     Args:
         plan: says which checkpoint, name and labelled texts.
-        work: a folder for a tokenizer that has to be converted.
+        work: a folder for a tokenizer that is not served as it lies there.
 
     Raises:
         ExportError: the checkpoint, its tokenizer, its card or the labelled texts cannot be used.
@@ -59,8 +59,7 @@ def read_source(plan: ExportPlan, work: Path) -> Source:
             f"{checkpoint.name} is a {checkpoint.family!r} model; TensorRT plans are made of "
             f"{', '.join(WRITTEN.values())} only. Choose --target onnxruntime."
         )
-    tokenizer = load_tokenizer(checkpoint.tokenizer_file)
-    tokenizer.enable_truncation(checkpoint.max_tokens)
+    tokenizer = load_tokenizer(checkpoint.tokenizer_file, checkpoint.max_tokens)
     labels, problem_type = checkpoint.labels, checkpoint.problem_type
     if plan.examples:
         examples = load_examples(plan.examples, labels, problem_type)

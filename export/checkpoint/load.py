@@ -20,8 +20,8 @@ def load_checkpoint(folder: Path, work: Path | None = None) -> Checkpoint:
 
     Args:
         folder: Hugging Face layout; never written to.
-        work: where a ``tokenizer.json`` goes that has to be converted from an older format;
-            None refuses a folder that has none.
+        work: where a ``tokenizer.json`` goes that is not the folder's own, because it is converted or
+            carries other files' options; None refuses a folder that needs it.
 
     Raises:
         CheckpointError: a file is missing or damaged, it is no classifier, or its architecture
@@ -42,7 +42,7 @@ def load_checkpoint(folder: Path, work: Path | None = None) -> Checkpoint:
         _require_torch(config)
         model = load_torch_model(folder, config, labels)
         pad_id, vocabulary = config.pad_id(model.pad_id), model.vocabulary
-    tokens = tokenizer_file(folder, work)
+    tokens = tokenizer_file(folder, work, vocabulary)
     tokenizer = load_tokenizer(tokens)
     check_ids(tokenizer, config.name, vocabulary, pad_id)
     if model:

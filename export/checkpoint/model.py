@@ -79,7 +79,7 @@ class Checkpoint:
         max_tokens: the longest input, special tokens included.
         vocabulary: rows of the word embeddings; every token id is smaller.
         pad_id: the token id that fills short rows of a batch.
-        tokenizer_file: a ``tokenizer.json``, the checkpoint's own or converted from it.
+        tokenizer_file: a ``tokenizer.json``, the checkpoint's own or made of it and the options beside it.
         weights_sha256: of the weights file; of all shards' digests where there are several.
         tokenizer_sha256: of ``tokenizer_file``.
         torch_model: the model of transformers where ``weights`` is None.

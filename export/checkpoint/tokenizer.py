@@ -1,16 +1,21 @@
-"""The checkpoint's tokenizer as one ``tokenizer.json``, converted where it is stored otherwise."""
+"""The checkpoint's tokenizer as one ``tokenizer.json`` with all its options in it, converted where needed."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
-from export.checkpoint.files import display_name, require
+from export.checkpoint.files import display_name, read_object, require
 from export.checkpoint.model import Checkpoint
+from export.checkpoint.tokenizer_apply import apply_options, publishable, refuse_token_types
+from export.checkpoint.tokenizer_classes import tokenizer_class
+from export.checkpoint.tokenizer_options import named_class
 from export.errors import CheckpointError
 
 FILE = "tokenizer.json"
@@ -20,31 +25,59 @@ _SOURCES = ("vocab.txt", "vocab.json", *_SENTENCEPIECE)
 _EXTRA = "pip install 'tritonflare[convert]'"
 
 
-def tokenizer_file(folder: Path, work: Path | None) -> Path:
-    """The folder's ``tokenizer.json``, or one converted by transformers and written to ``work``.
+def tokenizer_file(
+    folder: Path, work: Path | None, vocabulary: int = sys.maxsize, max_tokens: int = 512
+) -> Path:
+    """The folder's ``tokenizer.json``, or one written to ``work`` that gives the tokens of transformers.
+
+    The folder's own serves if no option of the checkpoint changes it. Classes that are not
+    written here, and vocabularies of older formats, are converted by transformers.
 
     Args:
         folder: the checkpoint, never written to.
-        work: where a converted file goes; None converts nothing.
+        work: where another file goes; None writes and converts nothing.
+        vocabulary: how many tokens the model has a row for.
+        max_tokens: the model's limit.
 
     Raises:
-        CheckpointError: there is no tokenizer, or transformers is needed and not installed.
+        CheckpointError: there is no tokenizer, an option cannot be applied exactly, or transformers is
+            needed and not installed.
     """
-    if work is None or (folder / FILE).exists() or not any((folder / name).exists() for name in _SOURCES):
-        return require(folder, FILE)
-    needed = ["transformers"]
-    if any((folder / name).exists() for name in _SENTENCEPIECE):
-        needed.append("sentencepiece")
+    name = display_name(folder)
+    if work is None or (folder / FILE).exists() or not any((folder / file).exists() for file in _SOURCES):
+        file = require(folder, FILE)
+        config = read_object(folder, "config.json") if (folder / "config.json").is_file() else {}
+        model_type, named = named_class(folder, config)
+        known = tokenizer_class(model_type, named)
+        if known is not None:
+            content = json.loads(_read(file).to_str())
+            result = apply_options(folder, content, known, vocabulary, max_tokens)
+            return file if result is content else _write(name, result, work)
+        needed = ["transformers"]
+        why = f"the tokenizer of {name} is one of {named or model_type}, and reading its options"
+    else:
+        needed = ["transformers"]
+        if any((folder / file).exists() for file in _SENTENCEPIECE):
+            needed.append("sentencepiece")
+        why = f"{name} has no {FILE}, and converting its vocabulary"
     if not all(importlib.util.find_spec(package) for package in needed):
+        raise CheckpointError(f"{why} needs {' and '.join(needed)}: {_EXTRA}.")
+    return _write(name, _convert(folder, max_tokens), work)
+
+
+def _write(name: str, content: dict[str, Any], work: Path | None) -> Path:
+    if work is None:
         raise CheckpointError(
-            f"{display_name(folder)} has no {FILE}, and converting its vocabulary needs "
-            f"{' and '.join(needed)}: {_EXTRA}."
+            f"{name}: its options change {FILE}, and there is no folder to write the result to."
         )
-    return _convert(folder, work)
+    work.mkdir(parents=True, exist_ok=True)
+    file = work / FILE
+    file.write_text(json.dumps(content, ensure_ascii=False, indent=2), encoding="utf-8")
+    return file
 
 
-def _convert(folder: Path, work: Path) -> Path:
-    # Heavy, and only here: most checkpoints bring a tokenizer.json.
+def _convert(folder: Path, max_tokens: int) -> dict[str, Any]:
+    # Heavy, and only here: most checkpoints bring a tokenizer.json of a class that is written here.
     import transformers  # noqa: PLC0415
 
     level = transformers.logging.get_verbosity()
@@ -61,15 +94,15 @@ def _convert(folder: Path, work: Path) -> Path:
         raise _unreadable(folder, error) from error
     finally:
         transformers.logging.set_verbosity(level)
-    backend = getattr(tokenizer, "backend_tokenizer", None)
+    backend, name = getattr(tokenizer, "backend_tokenizer", None), display_name(folder)
     if backend is None:
         raise CheckpointError(
-            f"the tokenizer of {display_name(folder)} exists in Python only; a {FILE} is needed to serve it."
+            f"the tokenizer of {name} exists in Python only; a {FILE} is needed to serve it."
         )
-    work.mkdir(parents=True, exist_ok=True)
-    file = work / FILE
-    backend.save(str(file))
-    return file
+    refuse_token_types(name, backend, "token_type_ids" in tokenizer.model_input_names)
+    return publishable(
+        name, backend, tokenizer.truncation_side, bool(tokenizer.split_special_tokens), max_tokens
+    )
 
 
 def _unreadable(folder: Path, error: Exception) -> CheckpointError:
@@ -80,18 +113,29 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def load_tokenizer(file: Path) -> Tokenizer:
-    """A tokenizer that neither pads nor truncates, whatever its file asks for.
+def _read(file: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise _unreadable(file.parent, error) from error
+
+
+def load_tokenizer(file: Path, max_tokens: int | None = None) -> Tokenizer:
+    """A tokenizer that does not pad, and truncates to ``max_tokens`` at the side that its file names.
+
+    Args:
+        file: a ``tokenizer.json``.
+        max_tokens: None does not truncate, whatever the file asks for.
 
     Raises:
         CheckpointError: the file is damaged.
     """
-    try:
-        tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # tokenizers raises bare Exception
-        raise _unreadable(file.parent, error) from error
+    tokenizer = _read(file)
+    side = (tokenizer.truncation or {}).get("direction", "right")
     tokenizer.no_padding()
     tokenizer.no_truncation()
+    if max_tokens is not None:
+        tokenizer.enable_truncation(max_tokens, direction=side)
     return tokenizer
 
 

@@ -36,6 +36,8 @@ def write_checkpoint(
     """
     folder.mkdir(parents=True, exist_ok=True)
     settings = _settings(family) | {"id2label": {i: f"LABEL_{i}" for i in range(labels)}}
+    if "roberta" in family:  # whose own class would need a BPE or Unigram model
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
     (folder / "config.json").write_text(json.dumps(settings | config))
     save_file(random_weights(family, labels, seed), folder / "model.safetensors")
     _tokenizer(family).save(str(folder / "tokenizer.json"))
@@ -134,6 +136,7 @@ def _tokenizer(family: str) -> Tokenizer:
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{words[start]} $A {words[end]}", special_tokens=[(words[start], start), (words[end], end)]
     )
+    tokenizer.add_special_tokens(words[:4])
     # Like some published files, it asks for padding and truncation that a server must not obey.
     tokenizer.enable_padding(length=32)
     tokenizer.enable_truncation(16)

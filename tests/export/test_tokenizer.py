@@ -28,7 +28,7 @@ def _quiet() -> None:
 
 def old_format(folder: Path, family: str) -> Path:
     """A checkpoint whose tokenizer is stored as it was before tokenizer.json."""
-    write_checkpoint(folder, family=family)
+    write_checkpoint(folder, family=family, tokenizer_class=None)
     (folder / "tokenizer.json").unlink()
     if family == "bert":
         (folder / "vocab.txt").write_text("\n".join([*WORDS[:-1], "[MASK]"]) + "\n")
@@ -122,7 +122,7 @@ def no_unknown_token(tokenizer: Tokenizer) -> None:
 def test_a_tokenizer_that_fails_on_ordinary_texts_is_refused(
     tmp_path: Path, change: Callable[[Tokenizer], None], message: str
 ) -> None:
-    folder = write_checkpoint(tmp_path / "model")
+    folder = write_checkpoint(tmp_path / "model", tokenizer_class="PreTrainedTokenizerFast")
     tokenizer = load_tokenizer(folder / "tokenizer.json")
     change(tokenizer)
     tokenizer.save(str(folder / "tokenizer.json"))

@@ -57,6 +57,8 @@ UNLIMITED: dict[str, tuple[Config, dict[str, Any]]] = {"xlnet": (transformers.XL
 def save_model(kind: tuple[Config, dict[str, Any]], folder: Path, labels: int, **settings: Any) -> Any:
     """A checkpoint in ``folder``; returns the model that wrote it, ready to be asked."""
     config, values = kind
+    # No class of a family would take the tokenizer of words that is written below.
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast"} | settings
     names = {i: f"label {i}" for i in range(labels)}
     torch.manual_seed(labels)
     model = transformers.AutoModelForSequenceClassification.from_config(

@@ -1,4 +1,4 @@
-"""A sentencepiece model becomes a tokenizer.json that gives the same ids; needs sentencepiece."""
+"""Tokenizers of transformers: random options of every class, and sentencepiece, which is converted."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sentencepiece
 import transformers
 
 from export.checkpoint.tokenizer import load_tokenizer, tokenizer_file
+from tests.option_sets import compare, short_texts
 from tests.parity.models import WRITTEN, save_model
 
 SENTENCES = [
@@ -17,10 +18,19 @@ SENTENCES = [
     "  spaces   between  ",
     "Ünïcödé 日本",
 ]
+OPTION_SETS = 600
+
+
+def test_random_options_of_every_class_give_the_tokens_of_transformers(tmp_path: Path) -> None:
+    found = compare(tmp_path / "sets", OPTION_SETS, seed=17, texts=short_texts(80, seed=5))
+    print(f"{found.pairs} pairs of option set and text, {found.changed} sets change tokenizer.json")
+    assert found.different == []
+    assert found.theirs == []
+    assert found.pairs >= 0.85 * OPTION_SETS * len(found.texts)
 
 
 def test_sentencepiece_of_xlm_roberta_is_converted(tmp_path: Path) -> None:
-    save_model(WRITTEN["xlm-roberta"], tmp_path / "model", 2)
+    save_model(WRITTEN["xlm-roberta"], tmp_path / "model", 2, tokenizer_class="XLMRobertaTokenizer")
     folder, work = tmp_path / "model", tmp_path / "work"
     (folder / "tokenizer.json").unlink()
     sentencepiece.SentencePieceTrainer.train(
