@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from tests.faults.callers import LONG, unwanted
 from tests.faults.conftest import Served, serving
-from tests.faults.load import Answer, Book, Connections, Target, load, reference
+from tests.faults.load import Answer, Book, Target, load, reference
 from tests.texts import sentences
 from tests.triton.server import TOKEN
 from tritonflare.paths import REPOSITORY
@@ -63,14 +64,18 @@ def test_short_texts_do_not_wait_for_long_ones_and_memory_stays(
 def test_a_long_text_is_truncated_charged_for_what_was_read_and_scored_as_its_beginning(
     served: Served,
 ) -> None:
-    async def exchange() -> tuple[tuple[int, bytes], tuple[int, bytes]]:
-        connections = Connections(served.target)
-        try:
-            long = await connections.exchange(served.target.request("good " * 100_000))
-            return long, await connections.exchange(served.target.request("good " * 511))
-        finally:
-            connections.close()
+    def ask(text: str) -> httpx.Response:
+        headers = {"authorization": f"Bearer {TOKEN}"}
+        return httpx.post(
+            served.target.url + served.target.path, json={"text": text}, headers=headers, timeout=30
+        )
 
-    (status, long), (_, beginning) = asyncio.run(exchange())
-    assert status == 200
-    assert long == beginning
+    long, beginning, whole = ask("good " * 100_000), ask("good " * 511), ask("good " * 510)
+    assert long.status_code == 200
+    assert long.content == beginning.content == whole.content
+    assert [answer.headers["cf-ai-neurons"] for answer in (long, beginning, whole)] == ["1.23"] * 3
+    assert [answer.headers.get("x-truncated") for answer in (long, beginning, whole)] == [
+        "true",
+        "true",
+        None,
+    ]
