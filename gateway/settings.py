@@ -107,7 +107,9 @@ class Settings(BaseSettings):
         3,
         gt=0,
         description="Calls to Triton under way at once for each model and worker; texts that find no free "
-        "one leave together in the next.",
+        "one leave together in the next. Texts of more than 4 bytes for each token that the model reads have "
+        "slots of their own, one fewer, and so have those above 16 KiB, two fewer, but always at least one: "
+        "short texts do not wait for them.",
     )
     max_call_texts: int = Field(
         64, gt=0, description="Most texts in one call to Triton; 1 sends each by itself."

@@ -13,7 +13,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from export.checkpoint import sha256
 from export.errors import ExportError
-from export.repository.write import MODEL_SOURCES, versions
+from export.repository.write import ENCODER_SOURCES, MODEL_SOURCES, TOKENIZER_SOURCES, versions
 from export.spec import PREFIX, ensemble_name
 
 CONFIG = "config.pbtxt"
@@ -211,13 +211,14 @@ def _foreign_code(repository: Path, model: Published, folder: str) -> Iterator[s
     config = read_config(repository / folder)
     if config is None or config.backend != "python":
         return
-    file = model.served_file(repository, folder).with_name("model.py")
-    source = MODEL_SOURCES / ("tokenizer.py" if folder == model.tokenizer else "encoder.py")
-    label = file.relative_to(repository)
-    if not file.is_file():
-        yield f"{label} is missing."
-    elif file.read_bytes() != source.read_bytes():
-        yield f"{label} is not this exporter's; export {model.name} again."
+    sources = TOKENIZER_SOURCES if folder == model.tokenizer else ENCODER_SOURCES
+    for name, source in sources.items():
+        file = model.served_file(repository, folder).with_name(name)
+        label = file.relative_to(repository)
+        if not file.is_file():
+            yield f"{label} is missing."
+        elif file.read_bytes() != (MODEL_SOURCES / source).read_bytes():
+            yield f"{label} is not this exporter's; export {model.name} again."
 
 
 def _missing_warmup(folder: Path) -> Iterator[str]:

@@ -17,6 +17,9 @@ from export.repository.configs import as_text, encoder_config, ensemble_config, 
 from export.spec import ServedModel, length_buckets
 
 MODEL_SOURCES = Path(__file__).parents[1] / "triton_models"
+TOKENIZER_SOURCES = {"model.py": "tokenizer.py", "long_texts.py": "long_texts.py"}
+ENCODER_SOURCES = {"model.py": "encoder.py"}
+"""What is served under which name, and what it is a copy of."""
 _VERSION = re.compile("[1-9][0-9]*")
 _WARMUP_TEXT = "This pizza is great!"
 
@@ -25,7 +28,7 @@ def write_tokenizer(model: ServedModel, tokenizer_file: Path, root: Path, versio
     """The tokenizer's folder; it counts its own versions, because models share it."""
     folder = root / model.tokenizer
     content = _version_folder(folder, version)
-    shutil.copyfile(MODEL_SOURCES / "tokenizer.py", content / "model.py")
+    _copy_sources(TOKENIZER_SOURCES, content)
     # A copy: the source belongs to its owner, who may edit it in place.
     shutil.copyfile(tokenizer_file, content / "tokenizer.json")
     _write_config(folder / "config.pbtxt", tokenizer_config(model))
@@ -44,7 +47,7 @@ def write_encoder(model: ServedModel, onnx_file: Path, root: Path) -> None:
     folder = root / model.encoder
     content = _version_folder(folder, model.version)
     if model.target == "cpu":
-        shutil.copyfile(MODEL_SOURCES / "encoder.py", content / "model.py")
+        _copy_sources(ENCODER_SOURCES, content)
     _link(onnx_file, content / "model.onnx")
     _write_config(folder / "config.pbtxt", encoder_config(model))
     _write_warmup(folder, _warmup_rows(model))
@@ -92,6 +95,11 @@ def _version_folder(folder: Path, version: int) -> Path:
     shutil.rmtree(content, ignore_errors=True)
     content.mkdir(parents=True)
     return content
+
+
+def _copy_sources(sources: dict[str, str], content: Path) -> None:
+    for name, source in sources.items():
+        shutil.copyfile(MODEL_SOURCES / source, content / name)
 
 
 def _warmup_rows(model: ServedModel) -> dict[str, bytes]:

@@ -25,7 +25,10 @@ class RawScores:
     logits: tuple[float, ...]
     """One a label, in the order of the model's labels; not checked to be finite."""
     token_count: int
-    """Tokens of the text before truncation, special tokens included."""
+    """Tokens of the text before truncation, special tokens included.
+
+    At least so many, where it is above the model's limit: a long text need not be read to its end.
+    """
     cached: bool | None = None
     """Whether it was computed earlier, for another request; None where nothing is kept."""
     timing: Timing | None = field(default=None, compare=False, repr=False)

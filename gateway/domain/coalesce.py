@@ -9,6 +9,8 @@ one after the other, and the first of them would take a call for itself.
 A call that was sent is never cancelled: nobody may be left who waits for it, but Triton is at work on it all
 the same, and its slot stays taken until Triton is done. So there is never more under way than there are
 slots, however soon callers give up; ARCHITECTURE.md says what cancelling does to Triton.
+
+Short, long and very long texts have queues and slots of their own, so that none wait for longer ones.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from typing import Protocol
 
 from gateway.domain.backend import Backend, RawScores, Timing
@@ -46,6 +48,8 @@ ObserveCall = Callable[[int, float], None]
 
 CALL_BYTES = 16 * 1024
 """Most text in one call, unless a single one is longer: half a dozen of the longest that are read whole."""
+LONG_BYTES_PER_TOKEN = 4
+"""Longer texts, for each token that the model reads, are long: most of them are cut, and cost the most."""
 SHORT_BYTES = 64
 """Texts up to here are as good as equally long."""
 GATHER_SHARE = 0.05
@@ -75,9 +79,12 @@ class CoalescingLimits:
 class _Text:
     """A text on its way; its answer is set once, an error too, and cancelled if nobody waits for it."""
 
-    __slots__ = ("answer", "arrived", "data", "ends", "entered", "sent")
+    __slots__ = ("answer", "arrived", "data", "ends", "entered", "queue", "sent")
 
-    def __init__(self, data: bytes, arrived: float, ends: float, answer: asyncio.Future[Answer]) -> None:
+    def __init__(
+        self, queue: _Queue, data: bytes, arrived: float, ends: float, answer: asyncio.Future[Answer]
+    ) -> None:
+        self.queue = queue
         self.data = data
         self.arrived = arrived
         self.ends = ends
@@ -98,7 +105,7 @@ class _Call:
 
 
 class _Queue:
-    """The texts of one model that wait, the oldest first, and its calls under way."""
+    """Texts of one model and kind of length that wait, the oldest first, and its calls under way."""
 
     __slots__ = (
         "alarm",
@@ -110,12 +117,13 @@ class _Queue:
         "gathering",
         "model",
         "scheduled",
+        "slots",
         "waiting",
     )
 
     def __init__(self, model: Model, slots: int) -> None:
         self.model = model
-        self.free = slots
+        self.slots = self.free = slots
         self.waiting: deque[_Text] = deque()
         self.calls: set[_Call] = set()
         self.alarm: asyncio.Handle | None = None
@@ -195,7 +203,7 @@ class Coalescer:
         self._backend = backend
         self._limits = limits
         self._observe = observe
-        self._queues: dict[str, _Queue] = {}
+        self._queues: dict[tuple[str, int], _Queue] = {}
         self._calls: set[asyncio.Task[None]] = set()
 
     async def classify(self, model: Model, texts: Sequence[bytes], deadline_s: float) -> list[Answer]:
@@ -210,27 +218,29 @@ class Coalescer:
         """
         loop = asyncio.get_running_loop()
         now = loop.time()
-        queue = self._queue(model)
-        if queue.waiting and now - queue.waiting[0].arrived > self._limits.max_queue_s:
-            raise Overloaded
+        queues = [self._queue(model, data) for data in texts]
+        for queue in queues:
+            if queue.waiting and now - queue.waiting[0].arrived > self._limits.max_queue_s:
+                raise Overloaded
         at_once = self._limits.max_call_texts
-        waiting = [self._enter(queue, data, now + deadline_s, loop) for data in texts[:at_once]]
+        entering = zip(queues, texts, strict=True)
+        waiting = [self._enter(*each, now + deadline_s, loop) for each in islice(entering, at_once)]
         answers: list[Answer] = []
         try:
-            for data in texts[at_once:]:
+            for each in entering:
                 answers.append(await waiting[len(answers)].answer)
-                waiting.append(self._enter(queue, data, now + deadline_s, loop))
+                waiting.append(self._enter(*each, now + deadline_s, loop))
             answers += [await text.answer for text in waiting[len(answers) :]]
         except asyncio.CancelledError:
             for text in waiting:
                 # The one that was being waited for has been cancelled together with whoever waited.
                 if text.answer.cancel() or text.answer.cancelled():
-                    queue.abandon(text)
+                    text.queue.abandon(text)
             raise
         return answers
 
     def _enter(self, queue: _Queue, data: bytes, ends: float, loop: asyncio.AbstractEventLoop) -> _Text:
-        text = _Text(data, loop.time(), ends, loop.create_future())
+        text = _Text(queue, data, loop.time(), ends, loop.create_future())
         if ends <= text.arrived:
             text.answer.set_result(DeadlineExceeded())
             return text
@@ -268,18 +278,20 @@ class Coalescer:
             call.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)
 
-    def _queue(self, model: Model) -> _Queue:
-        queue = self._queues.get(model.ensemble)
+    def _queue(self, model: Model, data: bytes) -> _Queue:
+        length = (len(data) > LONG_BYTES_PER_TOKEN * model.max_tokens) + (len(data) > CALL_BYTES)
+        queue = self._queues.get((model.ensemble, length))
         if queue is None or (queue.model is not model and queue.model != model):
             # Texts that were meant for the model as it was keep their queue until it is empty.
-            queue = self._queues[model.ensemble] = _Queue(model, self._limits.call_slots)
+            slots = max(1, self._limits.call_slots - length)
+            queue = self._queues[model.ensemble, length] = _Queue(model, slots)
         return queue
 
     def _schedule(self, queue: _Queue, loop: asyncio.AbstractEventLoop) -> None:
         """Send at the end of this turn of the loop, or a moment later: what arrives until then goes along."""
         if queue.scheduled or not queue.free or not queue.waiting:
             return
-        under_way = self._limits.call_slots - queue.free
+        under_way = queue.slots - queue.free
         gather_s = min(GATHER_SHARE * queue.call_s, LONGEST_GATHER_S)
         if not under_way or not gather_s or len(queue.waiting) >= self._limits.max_call_texts:
             queue.scheduled = True

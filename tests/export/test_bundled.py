@@ -29,8 +29,8 @@ def test_the_files_in_git_are_what_an_export_writes() -> None:
         ["git", "ls-files", "model_repository"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     tracked = [Path(line).relative_to("model_repository") for line in listed.stdout.splitlines()]
-    compared = [path for path in tracked if path.name in {"config.pbtxt", "model.py"}]
-    assert len(compared) == 5  # three configurations, two model.py
+    compared = [path for path in tracked if path.name in {"config.pbtxt", "model.py", "long_texts.py"}]
+    assert len(compared) == 6  # three configurations, three programs
     for path in compared:
         assert (exported / path).read_text() == (ROOT / "model_repository" / path).read_text(), path
     assert {path.relative_to(exported) for path in exported.rglob("config.pbtxt")} <= set(tracked)

@@ -183,15 +183,19 @@ def call_of(lengths: list[int]) -> Any:
 
 
 @given(st.lists(st.lists(st.integers(1, 512), min_size=1, max_size=16), max_size=12), st.integers(1, 20))
-def test_a_queue_gives_every_text_once_and_the_oldest_first(calls: list[list[int]], limit: int) -> None:
+def test_a_queue_gives_every_text_once_and_the_oldest_of_the_short_or_the_long_ones_first(
+    calls: list[list[int]], limit: int
+) -> None:
     queue = encoder_module.TextQueue()
-    waiting: list[tuple[int, int]] = []
+    waiting: list[tuple[int, int, bool]] = []
     taken = []
     for number, lengths in enumerate(calls):
         call = call_of(lengths)
         call.number = number
         queue.add(call)
-        waiting += [(number, place) for place in range(len(lengths))]
+        waiting += [
+            (number, place, length > encoder_module.LONG_TOKENS) for place, length in enumerate(lengths)
+        ]
         if number % 2:
             taken += take(queue, limit, waiting)
     while len(queue):
@@ -199,17 +203,36 @@ def test_a_queue_gives_every_text_once_and_the_oldest_first(calls: list[list[int
     assert sorted(taken) == sorted((n, p) for n, lengths in enumerate(calls) for p in range(len(lengths)))
 
 
-def take(queue: Any, limit: int, waiting: list[tuple[int, int]]) -> list[tuple[int, int]]:
+def take(queue: Any, limit: int, waiting: list[tuple[int, int, bool]]) -> list[tuple[int, int]]:
     group = queue.take(limit)
     assert 1 <= len(group) <= limit
     widths = [length for length, _, _, _ in group]
     assert widths == sorted(widths)
     check_group(widths)
-    names = [(call.number, place) for _, _, place, call in group]
-    assert waiting[0] in names
+    names = [(call.number, place, length > encoder_module.LONG_TOKENS) for length, _, place, call in group]
+    (long,) = {name[2] for name in names}
+    assert next(name for name in waiting if name[2] == long) in names
     for name in names:
         waiting.remove(name)
-    return names
+    return [name[:2] for name in names]
+
+
+def test_a_short_text_waits_for_one_long_text_at_most() -> None:
+    queue = encoder_module.TextQueue()
+    queue.add(call_of([512] * 20))
+    for _ in range(20):
+        queue.add(call_of([8]))
+        groups = [queue.take(1), queue.take(1)] if len(queue) > 1 else [queue.take(1)]
+        assert 8 in {group[0][0] for group in groups}
+
+
+def test_long_texts_are_not_starved_by_short_ones() -> None:
+    queue = encoder_module.TextQueue()
+    queue.add(call_of([512] * 5))
+    for _ in range(5 * encoder_module.LONG_EVERY):
+        queue.add(call_of([8]))
+        queue.take(1)
+    assert all(length == 8 for length, *_ in queue.take(16))
 
 
 def test_a_text_that_fails_fails_its_own_request_only_and_without_a_traceback(
@@ -224,7 +247,7 @@ def test_a_text_that_fails_fails_its_own_request_only_and_without_a_traceback(
 def test_a_failing_tokenization_is_named_and_fails_its_own_request_only(folder: Path) -> None:
     bad = {"TEXT": np.array([[3.5]], dtype=object)}
     first, second = tokenizer(folder, 64).execute([bad, texts("a")])
-    assert first.error.args == ("tokenization failed: AttributeError",)
+    assert first.error.args == ("tokenization failed: TypeError",)
     assert second.error is None
 
 

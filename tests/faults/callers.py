@@ -5,6 +5,7 @@
 * ``slow``: COUNT connections that send one byte a second, half of them in the head, half in the body
 * ``gone``: COUNT a second that connect and hang up: in the head, in the body, or waiting for the answer
 * ``idle``: COUNT connections on which nothing is sent
+* ``dots``, ``word``, ``batch``: COUNT that send a megabyte again and again: dots, one word, or long texts
 
 It prints a line when all of them are there. Whom the gateway turns away comes again.
 """
@@ -18,12 +19,18 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import uvloop
 
-from tests.faults.load import Target
+from tests.faults.load import Connections, Target
 
 SLOW, GONE, IDLE = "slow", "gone", "idle"
+LONG: dict[str, Any] = {
+    "dots": {"text": "." * 1_000_000},
+    "word": {"text": "a" * 1_000_000},
+    "batch": {"requests": [{"text": "so it was . " * 850}] * 95},
+}
 _TEXT = "So much to say, so little time to say it in, and nobody who listens."
 _AT_ONCE = 200
 
@@ -62,6 +69,18 @@ async def _idle(port: int) -> None:
         await asyncio.sleep(0.1)
 
 
+async def _long(target: Target, kind: str) -> None:
+    connections = Connections(target)
+    request = target.request_of(LONG[kind])
+    while True:
+        try:
+            status, _ = await connections.exchange(request)
+        except (OSError, EOFError):
+            status = 0
+        if status != 200:
+            await asyncio.sleep(0.05)
+
+
 async def _run(kind: str, port: int, count: int, token: str) -> None:
     from tests.faults.conftest import PATH
 
@@ -80,6 +99,8 @@ async def _run(kind: str, port: int, count: int, token: str) -> None:
         if kind == SLOW:
             tasks.add(asyncio.create_task(_slow(target, port, number, there)))
             await there.acquire()
+        elif kind in LONG:
+            tasks.add(asyncio.create_task(_long(target, kind)))
         else:
             tasks.add(asyncio.create_task(_idle(port)))
             if number % _AT_ONCE == 0:

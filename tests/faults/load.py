@@ -45,8 +45,12 @@ class Target:
     grace_s: float = 2.0
 
     def request(self, text: str) -> bytes:
-        """The bytes of one request."""
-        body = json.dumps({"text": text}).encode()
+        """The bytes of a request for one text."""
+        return self.request_of({"text": text})
+
+    def request_of(self, payload: Any) -> bytes:
+        """The bytes of a request with any JSON in its body."""
+        body = json.dumps(payload).encode()
         head = (
             f"POST {self.path} HTTP/1.1\r\nHost: {urlsplit(self.url).netloc}\r\n"
             f"Authorization: Bearer {self.token}\r\nContent-Length: {len(body)}\r\n\r\n"

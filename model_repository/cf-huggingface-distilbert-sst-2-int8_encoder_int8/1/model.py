@@ -22,6 +22,10 @@ import onnxruntime as ort
 GROUP_TEXTS = 16
 GROUP_TOKENS = 256
 """Most computed tokens of a group: from about there on, a larger one is no faster a token."""
+LONG_TOKENS = GROUP_TOKENS // 2
+"""Longer texts are always alone in a group, and take by far the longest."""
+LONG_EVERY = 4
+"""While both wait, every so many groups one is of a long text: each costs as much as dozens of short ones."""
 PADDING = 4
 """Most padding, in tokens, that one more text may add: a run by itself costs as much as about seven."""
 
@@ -78,8 +82,9 @@ class TextQueue:
     def __init__(self) -> None:
         """Start empty."""
         self._by_length: list[Text] = []
-        self._by_age: deque[Text] = deque()
-        self._arrived = 0
+        self._by_age: tuple[deque[Text], deque[Text]] = (deque(), deque())
+        """Short ones and long ones."""
+        self._arrived = self._taken = 0
 
     def __len__(self) -> int:
         return len(self._by_length)
@@ -90,10 +95,13 @@ class TextQueue:
             text = (len(row), self._arrived, place, call)
             self._arrived += 1
             insort(self._by_length, text)
-            self._by_age.append(text)
+            self._by_age[len(row) > LONG_TOKENS].append(text)
 
     def take(self, limit: int) -> list[Text]:
-        """Remove the oldest text and up to ``limit`` - 1 others of like length; the shortest comes first."""
+        """Remove a text and up to ``limit`` - 1 others of like length; the shortest comes first.
+
+        The text is the oldest of the short ones or, in its turn or if there are none, of the long ones.
+        """
         texts = self._by_length
         first = self._oldest()
         last = first + 1
@@ -118,11 +126,15 @@ class TextQueue:
 
     def _oldest(self) -> int:
         """Where the oldest text stands; older ones that a group has taken are forgotten on the way."""
-        while True:
-            oldest = self._by_age.popleft()
-            at = bisect_left(self._by_length, oldest)
-            if at < len(self._by_length) and self._by_length[at] is oldest:
-                return at
+        self._taken += 1
+        short, long = self._by_age
+        for ages in (long, short) if self._taken % LONG_EVERY == 0 else (short, long):
+            while ages:
+                oldest = ages.popleft()
+                at = bisect_left(self._by_length, oldest)
+                if at < len(self._by_length) and self._by_length[at] is oldest:
+                    return at
+        raise IndexError("no text waits")
 
 
 class Padding:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from gateway.domain import coalesce
 from gateway.domain.backend import RawScores
 from gateway.domain.catalogue import Ensemble, Model, parse_model
-from gateway.domain.coalesce import CALL_BYTES, Answer, Coalescer, CoalescingLimits
+from gateway.domain.coalesce import CALL_BYTES, LONG_BYTES_PER_TOKEN, Answer, Coalescer, CoalescingLimits
 from gateway.domain.errors import AiError, BackendFailed, BackendUnavailable, DeadlineExceeded, Overloaded
 
 from .test_catalogue import GOOD
@@ -132,6 +132,49 @@ async def test_a_call_holds_a_bounded_number_of_bytes_but_one_text_may_be_longer
     half, huge = b"h" * (CALL_BYTES // 2 + 1), b"x" * (2 * CALL_BYTES)
     await ask(coalescer, huge, half, half)
     assert calls.sent == [[huge], [half], [half]]
+
+
+@dataclass
+class Stuck(Calls):
+    """Never answers what is long."""
+
+    async def classify(self, model: Model, texts: Sequence[bytes], deadline_s: float) -> Sequence[RawScores]:
+        if max(map(len, texts)) > LONG:
+            await asyncio.Event().wait()
+        return await super().classify(model, texts, deadline_s)
+
+
+LONG = LONG_BYTES_PER_TOKEN * MODEL.max_tokens
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+@pytest.mark.parametrize("length", [LONG + 1, CALL_BYTES + 1, 1_000_000])
+async def test_short_texts_wait_for_no_long_ones_nor_are_refused_for_them(slots: int, length: int) -> None:
+    coalescer = Coalescer(Stuck(), replace(LIMITS, call_slots=slots, max_queue_s=0.01))
+    stuck = [asyncio.create_task(ask(coalescer, b"l" * length)) for _ in range(10)]
+    stuck.append(asyncio.create_task(ask(coalescer, *[b"l" * length] * 20)))
+    await asyncio.sleep(0.05)
+    assert await ask(coalescer, b"s" * LONG, b"s") == [scores(b"s" * LONG), scores(b"s")]
+    with pytest.raises(Overloaded):
+        await ask(coalescer, b"s", b"l" * length)
+    for task in stuck:
+        task.cancel()
+    await asyncio.gather(*stuck, return_exceptions=True)
+    await coalescer.close()
+
+
+async def test_the_longer_the_texts_the_fewer_calls_of_them_are_under_way() -> None:
+    coalescer = Coalescer(Calls(wait=lambda: 30), replace(LIMITS, call_slots=3, max_call_texts=1))
+    asked = []
+    for length, slots in ((LONG, 3), (LONG + 1, 2), (CALL_BYTES + 1, 1)):
+        before = coalescer.calls
+        asked += [asyncio.create_task(ask(coalescer, b"x" * length)) for _ in range(9)]
+        await asyncio.sleep(0.01)
+        assert coalescer.calls - before == slots
+    await coalescer.close()
+    for task in asked:
+        task.cancel()
+    await asyncio.gather(*asked, return_exceptions=True)
 
 
 async def test_a_text_that_breaks_the_call_fails_alone() -> None:
