@@ -26,7 +26,7 @@ from typing import Protocol
 
 from gateway.domain.backend import Backend, RawScores, Timing
 from gateway.domain.catalogue import Model
-from gateway.domain.errors import AiError, BackendFailed, DeadlineExceeded, Overloaded
+from gateway.domain.errors import AiError, BackendFailed, DeadlineExceeded, Overloaded, without_frames
 
 _log = logging.getLogger("tritonflare.coalesce")
 
@@ -339,9 +339,9 @@ class Coalescer:
                     if not text.answer.done():
                         await self._answer(model, [text], sent, loop)
                 return
-            answers = [exc]
+            answers = [without_frames(exc)]
         except AiError as exc:
-            answers = [exc] * len(texts)
+            answers = [without_frames(exc)] * len(texts)
         now = time.perf_counter()
         for text, answer in zip(texts, answers, strict=True):
             if not text.answer.done():
