@@ -158,7 +158,7 @@ class _Queue:
     def take(self, limits: CoalescingLimits, now: float) -> list[_Text]:
         """Remove the oldest text and those that fit it, up to this slot's share; the dead are dropped."""
         share = min(
-            -(-len(self.waiting) // self.slots.free), limits.max_call_texts, self.model.max_batch_size
+            -(-len(self.waiting) // self.slots.free(now)), limits.max_call_texts, self.model.max_batch_size
         )
         taken: list[_Text] = []
         passed: list[_Text] = []
@@ -289,7 +289,7 @@ class Coalescer:
 
     def _schedule(self, queue: _Queue, loop: asyncio.AbstractEventLoop) -> None:
         """Send at the end of this turn of the loop, or a moment later: what arrives until then goes along."""
-        if queue.scheduled or not queue.slots.free or not queue.waiting:
+        if queue.scheduled or not queue.slots.free(loop.time()) or not queue.waiting:
             return
         gather_s = min(GATHER_SHARE * queue.call_s, LONGEST_GATHER_S)
         if not queue.slots.held or not gather_s or len(queue.waiting) >= self._limits.max_call_texts:
@@ -304,7 +304,7 @@ class Coalescer:
             queue.gathering.cancel()
             queue.gathering = None
         now = loop.time()
-        while queue.slots.free and queue.waiting:
+        while queue.slots.free(now) and queue.waiting:
             texts = queue.take(self._limits, now)
             if not texts:
                 break
@@ -313,7 +313,7 @@ class Coalescer:
             call = _Call(texts, sent)
             for text in texts:
                 text.sent = True
-            queue.slots.hold(call)
+            queue.slots.hold(call, now)
             task = loop.create_task(self._answer(queue.model, texts, sent, loop))
             self._calls[task] = call
             # Not a finally inside: a task that is cancelled before its first step never gets there.

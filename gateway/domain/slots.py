@@ -7,6 +7,8 @@ from typing import Generic, TypeVar
 
 CALLS_PER_SLOT = 4
 """The server has at most so many calls of a model for each of its slots, overdue ones included."""
+PROBE_PAUSE_S = 1.0
+"""At least, between two calls that find out whether a server answers again."""
 
 
 class Call:
@@ -26,12 +28,13 @@ _Call = TypeVar("_Call", bound=Call)
 class CallSlots(Generic[_Call]):
     """A call holds a slot until it is answered, but no longer than until the last deadline of its texts.
 
-    After that it is overdue. Its answer may be lost, so its slot is free again; or the server is slow, and
-    more calls would only pile up there. So it is as with a half-open circuit breaker: one call at a time,
-    until one is answered before its deadline. Overdue calls are bounded, and given up after a while.
+    After that it is overdue. Its answer may be lost; or the server is slow, and more calls would only pile
+    up there. So it is as with a half-open circuit breaker: where overdue calls leave no slots, one call at
+    a time probes, and when one is answered before its deadline, all slots are free that no call holds.
+    Overdue calls are bounded, and given up after a while.
     """
 
-    __slots__ = ("_half_open", "held", "limit", "overdue")
+    __slots__ = ("_half_open", "_probe_at", "held", "limit", "overdue")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -41,20 +44,28 @@ class CallSlots(Generic[_Call]):
         self.overdue = 0
         """How many do so no more and are not over yet."""
         self._half_open = False
+        self._probe_at = -math.inf
 
-    @property
-    def free(self) -> int:
-        """How many calls may begin now."""
-        limit = 1 if self._half_open else self.limit
-        return max(0, min(limit, CALLS_PER_SLOT * self.limit - self.overdue) - len(self.held))
+    def free(self, now: float) -> int:
+        """Return how many calls may begin at ``now``."""
+        under_way = len(self.held) + self.overdue
+        if not self._half_open:
+            free = self.limit - len(self.held)
+        elif under_way < self.limit:
+            free = self.limit - under_way
+        else:
+            free = int(not self.held and now >= self._probe_at)
+        return max(0, min(free, CALLS_PER_SLOT * self.limit - under_way))
 
     @property
     def is_exhausted(self) -> bool:
         """None will be free until a call that is overdue comes to its end."""
         return self.overdue >= CALLS_PER_SLOT * self.limit
 
-    def hold(self, call: _Call) -> None:
-        """Give a slot to a call."""
+    def hold(self, call: _Call, now: float) -> None:
+        """Give a slot to a call that begins at ``now``."""
+        if self._half_open:
+            self._probe_at = now + PROBE_PAUSE_S
         self.held.add(call)
 
     def release(self, call: _Call) -> None:

@@ -341,7 +341,7 @@ def test_whatever_comes_nothing_is_lost_sent_twice_or_mixed_up(
             await asyncio.sleep(0)
         assert not calls.open
         assert not coalescer._calls
-        assert all(queue.slots.free == slots for queue in coalescer._queues.values())
+        assert all(queue.slots.free(0) == slots for queue in coalescer._queues.values())
 
     asyncio.run(run())
     assert all(len(call) <= most for call in calls.sent)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 
-from gateway.domain import coalesce
+from gateway.domain import coalesce, slots
 from gateway.domain.backend import RawScores
 from gateway.domain.catalogue import Model
 from gateway.domain.coalesce import Coalescer
@@ -72,7 +73,28 @@ async def test_after_a_lost_call_one_probes_and_the_others_follow_when_it_is_ans
     await coalescer.close()
 
 
-async def test_what_a_server_may_hold_is_bounded_and_more_is_refused_at_once() -> None:
+async def test_a_server_that_is_only_slow_has_hardly_more_calls_than_slots() -> None:
+    calls = Calls(wait=lambda: 0.3)
+    coalescer = Coalescer(calls, replace(LIMITS, max_call_texts=1, max_queue_s=0.02))
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + 0.8
+
+    async def caller() -> None:
+        while loop.time() < ends:
+            with suppress(Overloaded):
+                await ask(coalescer, b"a", deadline_s=0.05)
+            await asyncio.sleep(0.01)
+
+    await asyncio.gather(*(caller() for _ in range(8)))
+    assert calls.most_open <= LIMITS.call_slots + 1
+    await asyncio.gather(*coalescer._calls)
+    assert await ask(coalescer, b"patient") == [scores(b"patient")]
+
+
+async def test_what_a_server_may_hold_is_bounded_and_more_is_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(slots, "PROBE_PAUSE_S", 0.0)
     calls = Lossy()
     texts = [b"%d" % number for number in range(20)]
     calls.lost = frozenset(texts)
@@ -87,6 +109,7 @@ async def test_what_a_server_may_hold_is_bounded_and_more_is_refused_at_once() -
 
 async def test_a_call_that_is_given_up_makes_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(coalesce, "HELD_S", 0.2)
+    monkeypatch.setattr(slots, "PROBE_PAUSE_S", 0.0)
     calls = Lossy()
     texts = [b"%d" % number for number in range(CALLS_PER_SLOT)]
     calls.lost = frozenset(texts)
