@@ -157,8 +157,9 @@ def compose(
 def _inference(settings: Settings, metrics: Metrics, tracing: Tracing | None) -> _Inference:
     def triton_called(model: Model, outcome: str, seconds: float) -> None:
         metrics.triton_called(outcome, seconds)
-        if outcome == "ok":
-            monitor.answered(model)
+
+    def answered(model: Model) -> None:
+        monitor.answered(model)
 
     options = _triton_options(settings)
     context = tracing.metadata if tracing is not None else None
@@ -173,9 +174,13 @@ def _inference(settings: Settings, metrics: Metrics, tracing: Tracing | None) ->
             settings.call_slots, settings.max_call_texts, settings.call_length_ratio, settings.max_queue_s
         ),
         metrics.call_sent,
+        answered,
     )
     metrics.watch_load(
-        settings.max_requests_in_flight, waiting=lambda: coalescer.waiting, calls=lambda: coalescer.calls
+        settings.max_requests_in_flight,
+        waiting=lambda: coalescer.waiting,
+        calls=lambda: coalescer.calls,
+        overdue=lambda: coalescer.overdue,
     )
     source = coalescer if tracing is None else tracing.source(coalescer)
     catalogue, classifier = _answering(source, settings.cache_bytes, metrics)
@@ -184,8 +189,10 @@ def _inference(settings: Settings, metrics: Metrics, tracing: Tracing | None) ->
         retry_interval_s=settings.retry_interval_s,
         canary_timeout_s=settings.canary_timeout_s,
         canary_max_age_s=settings.canary_max_age_s,
+        request_timeout_s=settings.request_timeout_s,
+        canaries_per_s=settings.canaries_per_s,
     )
-    monitor = Monitor(backend, catalogue, times)
+    monitor = Monitor(backend, coalescer, catalogue, times)
     return _Inference(backend, coalescer, catalogue, classifier, monitor)
 
 

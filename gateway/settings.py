@@ -161,14 +161,23 @@ class Settings(BaseSettings):
     )
 
     refresh_interval_s: Seconds = Field(
-        5.0, description="Pause between two looks at Triton's models, each with a canary inference."
+        5.0, description="Pause between two looks at Triton's models, each with canary inferences."
     )
     retry_interval_s: Seconds = Field(0.5, description="The same pause while something is not ready.")
     canary_timeout_s: Seconds = Field(
         2.0, description="Time to wait for a canary's answer; one that comes later counts when it comes."
     )
     canary_max_age_s: Seconds = Field(
-        20.0, description="A model counts as ready for this long after its last answered canary."
+        20.0,
+        description="A model is not ready when a canary has waited this long for an answer, and nobody else "
+        "had one from it meanwhile.",
+    )
+    canaries_per_s: float = Field(
+        20.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Most canaries a second of each worker: with more models than that times "
+        "refresh_interval_s they take turns, those that have answered nobody for the longest first.",
     )
 
     shutdown_delay_s: float = Field(
@@ -264,7 +273,7 @@ class Settings(BaseSettings):
         if self.canary_max_age_s <= look_s:
             raise ValueError(
                 "canary_max_age_s must exceed refresh_interval_s + triton_control_timeout_s "
-                "+ canary_timeout_s, or readiness would flap between two canaries"
+                "+ canary_timeout_s, or one canary that is lost would end readiness"
             )
         if self.triton_metadata_key is not None:
             name, _, secret = self.triton_metadata_key.get_secret_value().partition("=")

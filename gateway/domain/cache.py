@@ -19,7 +19,7 @@ from typing import Literal
 from gateway.domain.backend import RawScores
 from gateway.domain.catalogue import Model
 from gateway.domain.coalesce import Answer, AnswerSource
-from gateway.domain.errors import AiError, DeadlineExceeded, Overloaded
+from gateway.domain.errors import AiError, DeadlineExceeded, Overloaded, without_frames
 
 Lookup = Literal["hit", "shared", "miss"]
 """Kept; not kept, but on its way for another request; to be computed."""
@@ -194,7 +194,7 @@ class AnswerCache:
             try:
                 (answer,) = await self._source.classify(served.model, (text,), ends - loop.time())
             except AiError as exc:
-                answer = exc  # one text's: the others of a batch have answers of their own
+                answer = without_frames(exc)  # one text's: the others of a batch have answers of their own
             answer = _fresh(answer)
             if isinstance(answer, RawScores) and self._served.get(served.model.name) is served:
                 packed = served.pack(answer)

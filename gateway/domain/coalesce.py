@@ -7,8 +7,8 @@ model busy, a free slot waits a moment for more texts: callers whose answers lef
 one after the other, and the first of them would take a call for itself.
 
 A call that was sent is never cancelled: nobody may be left who waits for it, but Triton is at work on it all
-the same, and its slot stays taken until Triton is done. So there is never more under way than there are
-slots, however soon callers give up; ARCHITECTURE.md says what cancelling does to Triton.
+the same, and it keeps its slot until the deadline of its last text (`slots`). So callers who give up cannot
+have more under way than there are slots; ARCHITECTURE.md says what cancelling does to Triton.
 
 Short, long and very long texts have queues and slots of their own, so that none wait for longer ones.
 """
@@ -28,7 +28,8 @@ from typing import Protocol
 
 from gateway.domain.backend import Backend, RawScores, Timing
 from gateway.domain.catalogue import Model
-from gateway.domain.errors import AiError, BackendFailed, DeadlineExceeded, Overloaded
+from gateway.domain.errors import AiError, BackendFailed, DeadlineExceeded, Overloaded, without_frames
+from gateway.domain.slots import Call, CallSlots
 
 _log = logging.getLogger("tritonflare.coalesce")
 
@@ -60,8 +61,7 @@ _SMOOTHED_OVER = 8
 """Calls."""
 _LEAST_DEAD = 64
 HELD_S = 30.0
-"""So long after the last of its texts a call may still keep its slot. A server that is silent for longer has
-lost it, or nobody looks after the server; more calls would only pile up there."""
+"""So long after the last deadline of its texts a call is given up as lost."""
 _ALARM_PAUSE_S = 0.005
 """Least pause between two looks for texts whose time is over: under overload there is one at any moment."""
 
@@ -94,12 +94,13 @@ class _Text:
         self.entered = time.perf_counter()
 
 
-class _Call:
+class _Call(Call):
     """Texts that were sent together."""
 
     __slots__ = ("sent", "texts")
 
     def __init__(self, texts: list[_Text], sent: float) -> None:
+        super().__init__(max(text.ends for text in texts))
         self.texts = texts
         self.sent = sent
 
@@ -111,9 +112,7 @@ class _Queue:
         "alarm",
         "alarm_at",
         "call_s",
-        "calls",
         "dead",
-        "free",
         "gathering",
         "model",
         "scheduled",
@@ -123,9 +122,8 @@ class _Queue:
 
     def __init__(self, model: Model, slots: int) -> None:
         self.model = model
-        self.slots = self.free = slots
+        self.slots: CallSlots[_Call] = CallSlots(slots)
         self.waiting: deque[_Text] = deque()
-        self.calls: set[_Call] = set()
         self.alarm: asyncio.Handle | None = None
         """Comes when the time of a text is over, wherever the text is by then."""
         self.alarm_at = math.inf
@@ -152,9 +150,9 @@ class _Queue:
             self.dead = 0
 
     def expire(self, now: float) -> float:
-        """Answer the texts whose time is over; return when that of the next one will be."""
+        """Answer the texts whose time is over, and expire the calls; return when that of the next one is."""
         soonest = math.inf
-        for text in chain(self.waiting, *(call.texts for call in self.calls)):
+        for text in chain(self.waiting, *(call.texts for call in self.slots.held)):
             if text.answer.done():
                 continue
             if text.ends <= now:
@@ -162,11 +160,13 @@ class _Queue:
                 self.abandon(text)
             else:
                 soonest = min(soonest, text.ends)
-        return soonest
+        return min(soonest, self.slots.expire(now))  # of a call for which nobody may be left who waits
 
     def take(self, limits: CoalescingLimits, now: float) -> list[_Text]:
         """Remove the oldest text and those that fit it, up to this slot's share; the dead are dropped."""
-        share = min(-(-len(self.waiting) // self.free), limits.max_call_texts, self.model.max_batch_size)
+        share = min(
+            -(-len(self.waiting) // self.slots.free(now)), limits.max_call_texts, self.model.max_batch_size
+        )
         taken: list[_Text] = []
         passed: list[_Text] = []
         least = most = room = 0.0
@@ -199,12 +199,15 @@ class Coalescer:
         backend: Backend,
         limits: CoalescingLimits,
         observe: ObserveCall = lambda texts, waited_s: None,
+        answered: Callable[[Model], None] = lambda model: None,
     ) -> None:
+        """Take what answers, and whom to tell of each call and of each that is answered in time."""
         self._backend = backend
         self._limits = limits
         self._observe = observe
+        self._answered = answered
         self._queues: dict[tuple[str, int], _Queue] = {}
-        self._calls: set[asyncio.Task[None]] = set()
+        self._calls: dict[asyncio.Task[None], _Call] = {}
 
     async def classify(self, model: Model, texts: Sequence[bytes], deadline_s: float) -> list[Answer]:
         """Run the model on ``texts`` (UTF-8); return for each, in order, its scores or its own error.
@@ -214,13 +217,15 @@ class Coalescer:
         not sent yet never are.
 
         Raises:
-            Overloaded: texts have been waiting for too long; none of these was taken.
+            Overloaded: texts have been waiting for too long, or too many calls are overdue; none of these
+                was taken.
         """
         loop = asyncio.get_running_loop()
         now = loop.time()
         queues = [self._queue(model, data) for data in texts]
         for queue in queues:
-            if queue.waiting and now - queue.waiting[0].arrived > self._limits.max_queue_s:
+            late = queue.waiting and now - queue.waiting[0].arrived > self._limits.max_queue_s
+            if late or queue.slots.is_exhausted:
                 raise Overloaded
         at_once = self._limits.max_call_texts
         entering = zip(queues, texts, strict=True)
@@ -261,6 +266,7 @@ class Coalescer:
         soonest = queue.expire(now)
         if soonest < math.inf:
             self._set_alarm(queue, max(soonest, now + _ALARM_PAUSE_S), loop)
+        self._schedule(queue, loop)  # slots may have become free
 
     @property
     def waiting(self) -> int:
@@ -269,8 +275,13 @@ class Coalescer:
 
     @property
     def calls(self) -> int:
-        """Calls under way."""
+        """Calls under way, those included that are overdue."""
         return len(self._calls)
+
+    @property
+    def overdue(self) -> int:
+        """Calls that were not answered within the deadlines of their texts, and may still be."""
+        return sum(call.overdue for call in self._calls.values())
 
     async def close(self) -> None:
         """Cancel the calls under way; whoever waits for them gets BackendFailed."""
@@ -289,11 +300,10 @@ class Coalescer:
 
     def _schedule(self, queue: _Queue, loop: asyncio.AbstractEventLoop) -> None:
         """Send at the end of this turn of the loop, or a moment later: what arrives until then goes along."""
-        if queue.scheduled or not queue.free or not queue.waiting:
+        if queue.scheduled or not queue.slots.free(loop.time()) or not queue.waiting:
             return
-        under_way = queue.slots - queue.free
         gather_s = min(GATHER_SHARE * queue.call_s, LONGEST_GATHER_S)
-        if not under_way or not gather_s or len(queue.waiting) >= self._limits.max_call_texts:
+        if not queue.slots.held or not gather_s or len(queue.waiting) >= self._limits.max_call_texts:
             queue.scheduled = True
             loop.call_soon(self._send, queue, loop)
         elif queue.gathering is None:
@@ -305,19 +315,18 @@ class Coalescer:
             queue.gathering.cancel()
             queue.gathering = None
         now = loop.time()
-        while queue.free and queue.waiting:
+        while queue.slots.free(now) and queue.waiting:
             texts = queue.take(self._limits, now)
             if not texts:
                 break
-            queue.free -= 1
             sent = time.perf_counter()
             self._observe(len(texts), sent - texts[0].entered)
             call = _Call(texts, sent)
             for text in texts:
                 text.sent = True
-            queue.calls.add(call)
+            queue.slots.hold(call, now)
             task = loop.create_task(self._answer(queue.model, texts, sent, loop))
-            self._calls.add(task)
+            self._calls[task] = call
             # Not a finally inside: a task that is cancelled before its first step never gets there.
             task.add_done_callback(partial(self._done, queue, call, loop))
 
@@ -325,25 +334,29 @@ class Coalescer:
         self, queue: _Queue, call: _Call, loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]
     ) -> None:
         """Free the slot; whatever happened, everybody has an answer now."""
-        self._calls.discard(task)
-        queue.calls.discard(call)
+        del self._calls[task]
         if not task.cancelled() and task.exception() is not None:
             _log.error("a call for %s failed", queue.model.name, exc_info=task.exception())
         for text in call.texts:
             if not text.answer.done():
                 text.answer.set_result(BackendFailed())
-        queue.call_s += (time.perf_counter() - call.sent - queue.call_s) / _SMOOTHED_OVER
-        queue.free += 1
+        queue.slots.release(call)
+        if not call.overdue:
+            queue.call_s += (time.perf_counter() - call.sent - queue.call_s) / _SMOOTHED_OVER
         self._schedule(queue, loop)
 
     async def _answer(
         self, model: Model, texts: list[_Text], sent: float, loop: asyncio.AbstractEventLoop
     ) -> None:
         """Set the answers of ``texts``; a call that fails is repeated for each of them alone."""
-        deadline_s = max(text.ends for text in texts) - loop.time() + HELD_S
+        ends = max(text.ends for text in texts)
         answers: Sequence[Answer]
         try:
-            answers = await self._backend.classify(model, [text.data for text in texts], deadline_s)
+            answers = await self._backend.classify(
+                model, [text.data for text in texts], ends - loop.time() + HELD_S
+            )
+            if loop.time() < ends:
+                self._answered(model)
         except BackendFailed as exc:
             if len(texts) > 1:
                 # One after the other: a slot is for one call. What nobody wants any more is left out.
@@ -351,9 +364,9 @@ class Coalescer:
                     if not text.answer.done():
                         await self._answer(model, [text], sent, loop)
                 return
-            answers = [exc]
+            answers = [without_frames(exc)]
         except AiError as exc:
-            answers = [exc] * len(texts)
+            answers = [without_frames(exc)] * len(texts)
         now = time.perf_counter()
         for text, answer in zip(texts, answers, strict=True):
             if not text.answer.done():

@@ -18,10 +18,28 @@ hold paths, tracebacks or the words of another system.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 _SHOWN_MODEL_CHARS = 200
 _FORMAT_CODES = {"Authorization": 6111, "X-Auth-Email": 6102, "X-Auth-Key": 6103}
+
+_Error = TypeVar("_Error", bound=BaseException)
+
+
+def without_frames(error: _Error) -> _Error:
+    """Let an error go of the frames that it came through, and of the errors that it came from.
+
+    An error that is kept as a value, or that its own frames still hold, is a reference cycle, and what these
+    frames hold, a text among it, stays until the garbage collector runs. Whoever ends the propagation of
+    an error calls this.
+    """
+    chain: list[BaseException | None] = [error]
+    while chain:
+        link = chain.pop()
+        if link is not None:
+            chain += (link.__cause__, link.__context__)
+            link.__cause__ = link.__context__ = link.__traceback__ = None
+    return error
 
 
 class TritonflareError(Exception):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from gateway.domain.backend import RawScores, Timing
 from gateway.domain.catalogue import Model
 from gateway.domain.coalesce import AnswerSource
-from gateway.domain.errors import AiError, BackendFailed
+from gateway.domain.errors import AiError, BackendFailed, without_frames
 from gateway.domain.scores import InvalidLogits, Score, label_scores
 from gateway.domain.validate import utf8
 
@@ -95,4 +95,4 @@ def _read_or_error(raw: RawScores, model: Model) -> Classification | AiError:
     try:
         return _read(raw, model)
     except AiError as exc:
-        return exc
+        return without_frames(exc)

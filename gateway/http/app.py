@@ -11,7 +11,13 @@ from uuid import uuid4
 
 from gateway.access_log import Access, AccessLog
 from gateway.domain.backend import Timing
-from gateway.domain.errors import AiError, BackendUnavailable, TritonflareError, UnknownError
+from gateway.domain.errors import (
+    AiError,
+    BackendUnavailable,
+    TritonflareError,
+    UnknownError,
+    without_frames,
+)
 from gateway.http import binding_form, envelope
 from gateway.http.auth import authenticate
 from gateway.http.local import is_local_binding
@@ -60,6 +66,7 @@ class App:
         started = time.perf_counter()
         request.ray_id = _new_ray_id()
         response = await self._answer(request)
+        request.drop_body()
         seconds = time.perf_counter() - started
         self._record(request, response, seconds)
         headers = _headers_of(request, response)
@@ -86,14 +93,16 @@ class App:
                 authenticate(request, self._tokens)
             return await route.handler(request)
         except TritonflareError as exc:
-            return _failure(exc, request)
-        except asyncio.CancelledError:
+            return _failure(without_frames(exc), request)
+        except asyncio.CancelledError as exc:
             # The server cancels what outlives the drain deadline; the task ends here either way, and
             # the caller deserves an envelope rather than the server's plain text.
+            without_frames(exc)
             return _failure(BackendUnavailable(), request)
-        except Exception:
+        except Exception as exc:
             # The outermost renderer: a defect of ours must not reach the caller as a traceback.
             _log.exception("request %s failed", request.ray_id, extra={"ray": request.ray_id})
+            without_frames(exc)
             return _failure(UnknownError(), request)
 
     def _is_local_binding(self, route: Route, request: Request) -> bool:

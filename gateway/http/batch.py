@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gateway.domain.backend import Timing
 from gateway.domain.catalogue import Model
-from gateway.domain.errors import AiError, BadInput
+from gateway.domain.errors import AiError, BadInput, without_frames
 from gateway.domain.service import BatchItem, Classification, Classifier
 from gateway.domain.validate import reference_of, text_of
 from gateway.http.limits import Admission, Interrupt
@@ -68,7 +68,7 @@ def _read(item: object) -> tuple[str | None, str | AiError]:
         reference = reference_of(item)
         return reference, text_of(item)
     except BadInput as exc:
-        return reference, exc
+        return reference, without_frames(exc)
 
 
 def _longest(answers: Sequence[Classification]) -> Timing | None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Protocol
 
-from gateway.domain.errors import ClientDisconnected, DeadlineExceeded, Overloaded, TritonflareError
+from gateway.domain.errors import ClientDisconnected, DeadlineExceeded, Overloaded
 
 
 class Admission:
@@ -74,18 +74,18 @@ class Interrupt:
     def __init__(self, timeout_s: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._timeout_s = timeout_s
-        self._reason: TritonflareError | None = None
+        self._reason: type[DeadlineExceeded | ClientDisconnected] | None = None
         self._connection: Connection | None = None
 
     def __enter__(self) -> Interrupt:
         self._task = asyncio.current_task()
         self._ends = time.monotonic() + self._timeout_s
-        self._timer = self._loop.call_later(self._timeout_s, self._end, DeadlineExceeded())
+        self._timer = self._loop.call_later(self._timeout_s, self.expire)
         return self
 
     def expire(self) -> None:
         """End the block now, as if time were up."""
-        self._end(DeadlineExceeded())
+        self._end(DeadlineExceeded)
 
     def remaining_s(self) -> float:
         """Seconds left."""
@@ -97,9 +97,9 @@ class Interrupt:
         connection.when_lost(self._hung_up)
 
     def _hung_up(self) -> None:
-        self._end(ClientDisconnected())
+        self._end(ClientDisconnected)
 
-    def _end(self, reason: TritonflareError) -> None:
+    def _end(self, reason: type[DeadlineExceeded | ClientDisconnected]) -> None:
         if self._reason is None and self._task is not None:
             self._reason = reason
             self._task.cancel()
@@ -113,4 +113,4 @@ class Interrupt:
         if self._reason is not None and isinstance(error, asyncio.CancelledError):
             if sys.version_info >= (3, 11) and self._task is not None:
                 self._task.uncancel()
-            raise self._reason from error
+            raise self._reason from error  # made here: one that is held would hold this frame

@@ -144,9 +144,14 @@ class Request:
         self.complete = True
         self._wake()
 
+    def drop_body(self) -> None:
+        """Let go of what came of the body: a connection, a cycle with its parser, may hold the request on."""
+        self.body = bytearray()
+
     def lose(self) -> None:
         """Tell whoever works on the request that nobody is left to answer."""
         self.lost = True
+        self.drop_body()
         self._wake()
         if self._hung_up is not None:
             self._hung_up()

@@ -68,9 +68,13 @@ class Metrics:
         )
 
     def watch_load(
-        self, most_in_flight: int, waiting: Callable[[], float], calls: Callable[[], float]
+        self,
+        most_in_flight: int,
+        waiting: Callable[[], float],
+        calls: Callable[[], float],
+        overdue: Callable[[], float],
     ) -> None:
-        """Add the bound on what is in flight, and how many texts wait and calls are under way."""
+        """Add the bound on what is in flight, and how many texts wait and calls are under way or overdue."""
         self._gauges += (
             (
                 self._gauge("tritonflare_requests_in_flight_limit", "GATEWAY_MAX_REQUESTS_IN_FLIGHT."),
@@ -78,6 +82,13 @@ class Metrics:
             ),
             (self._gauge("tritonflare_queued_texts", "Texts that wait for a call slot."), waiting),
             (self._gauge("tritonflare_calls_in_flight", "Inference calls to Triton under way."), calls),
+            (
+                self._gauge(
+                    "tritonflare_calls_overdue",
+                    "Those of them that were not answered within the deadlines of their texts.",
+                ),
+                overdue,
+            ),
         )
 
     def watch_cache(self, size: Callable[[], float], entries: Callable[[], float]) -> CacheMetrics:

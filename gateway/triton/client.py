@@ -26,6 +26,9 @@ Metadata = tuple[tuple[str, str], ...]
 _STUB_PAUSE_S = 0.3
 LAST_CALLS_S = 2.0
 """For calls that nobody waits for any more when the channel is closed, which cancels them."""
+CONFIGS_PER_LOOK = 128
+"""So many models that are known are described anew by each look, in turn: the index tells when other versions
+are served, and not whether the same one was loaded again from changed files."""
 _SERVICE = "/inference.GRPCInferenceService/"
 ObserveCall = Callable[[Model, str, float], None]
 """Told the model, the outcome (``ok`` or the name of our error) and the seconds of each inference call."""
@@ -42,6 +45,15 @@ class TritonOptions:
     """Name and secret of ``--grpc-restricted-protocol``."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Description:
+    """What ModelConfig said of a model."""
+
+    versions: frozenset[str]
+    ensemble: Ensemble | None
+    """None for a model that is none."""
+
+
 class TritonClient:
     """A Backend over a gRPC channel; open it inside the event loop that uses it."""
 
@@ -55,7 +67,8 @@ class TritonClient:
         self._options = options
         self._observe = observe
         self._trace_context = trace_context
-        self._described: dict[str, Ensemble] = {}
+        self._described: dict[str, _Description] = {}
+        """By model; those described last come last."""
         metadata = []
         if options.restricted_key is not None:
             name, secret = options.restricted_key
@@ -73,10 +86,15 @@ class TritonClient:
         await self._channel.close()
 
     async def discover(self) -> Sequence[Ensemble]:
-        """List the ready ensembles (RepositoryIndex, then ModelConfig of each model); see Backend."""
-        names = await self._ready_models()
-        found = [await self._ensemble(name) for name in names]
-        return [ensemble for ensemble in found if ensemble is not None]
+        """List the ready ensembles (RepositoryIndex, ModelConfig of those that may be new); see Backend."""
+        ready = await self._ready_models()
+        for name in self._described.keys() - ready.keys():
+            del self._described[name]
+        unchanged = [name for name, known in self._described.items() if known.versions == ready[name]]
+        for name in sorted(ready.keys() - set(unchanged)) + unchanged[:CONFIGS_PER_LOOK]:
+            await self._describe(name, ready[name])
+        known = (self._described[name].ensemble for name in sorted(self._described))
+        return [ensemble for ensemble in known if ensemble is not None]
 
     async def classify(self, model: Model, texts: Sequence[bytes], deadline_s: float) -> Sequence[RawScores]:
         """Run one ModelInfer on all ``texts``; see Backend."""
@@ -120,25 +138,31 @@ class TritonClient:
             await asyncio.sleep(_STUB_PAUSE_S)
             return await self._channel.unary(_SERVICE + "ModelInfer", request, left_s, metadata)
 
-    async def _ready_models(self) -> list[str]:
+    async def _ready_models(self) -> dict[str, frozenset[str]]:
+        """The models and their versions."""
         request = service_pb2.RepositoryIndexRequest(ready=True)
         index = await self._ask("RepositoryIndex", request, service_pb2.RepositoryIndexResponse)
-        # A model with two served versions is listed twice.
-        return sorted({entry.name for entry in index.models})
+        found: dict[str, set[str]] = {}
+        for entry in index.models:
+            found.setdefault(entry.name, set()).add(entry.version)
+        return {name: frozenset(versions) for name, versions in found.items()}
 
-    async def _ensemble(self, name: str) -> Ensemble | None:
+    async def _describe(self, name: str, versions: frozenset[str]) -> None:
         request = service_pb2.ModelConfigRequest(name=name)
         try:
             answer = await self._ask("ModelConfig", request, service_pb2.ModelConfigResponse, name)
         except (BackendFailed, ModelUnavailable):
             # It must not hide the others, nor itself if it was known: the index says that it is ready.
-            return self._described.get(name)
+            if name in self._described:
+                self._described[name] = self._described.pop(name)
+            return
         config = answer.config
-        if config.platform != "ensemble":
-            return None
-        parameters = {key: value.string_value for key, value in config.parameters.items()}
-        self._described[name] = Ensemble(name, parameters, config.max_batch_size)
-        return self._described[name]
+        ensemble = None
+        if config.platform == "ensemble":
+            parameters = {key: value.string_value for key, value in config.parameters.items()}
+            ensemble = Ensemble(name, parameters, config.max_batch_size)
+        self._described.pop(name, None)
+        self._described[name] = _Description(versions, ensemble)
 
     async def _ask(self, method: str, request: Message, answer: Message, about: str = "") -> Message:
         """Make one of the calls that discover models; ``answer`` is the class of what comes back."""

@@ -16,6 +16,7 @@ from gateway.domain.errors import (
     DeadlineExceeded,
     ModelUnavailable,
     Overloaded,
+    without_frames,
 )
 from gateway.triton.status import CallFailed
 
@@ -53,11 +54,15 @@ def mapped_errors(call: str) -> Iterator[None]:
     try:
         yield
     except CallFailed as exc:
-        error = own_error(exc.code)
-        level = logging.ERROR if isinstance(error, BackendFailed) else logging.WARNING
-        if level == logging.ERROR or _quiet_since(exc):
-            _log.log(level, "%s: %s (%s); Triton's own log may say why", call, exc.code.name, exc.reason)
-        raise error from exc
+        _write_down(call, exc)
+        # The call holds it, and so the frames. And no name for ours, or this frame would hold it.
+        raise own_error(without_frames(exc).code) from None
+
+
+def _write_down(call: str, failure: CallFailed) -> None:
+    level = logging.ERROR if isinstance(own_error(failure.code), BackendFailed) else logging.WARNING
+    if level == logging.ERROR or _quiet_since(failure):
+        _log.log(level, "%s: %s (%s); Triton's own log may say why", call, failure.code.name, failure.reason)
 
 
 def _quiet_since(failure: CallFailed) -> bool:

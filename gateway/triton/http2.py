@@ -54,11 +54,13 @@ _MOST_CALLS = 1024
 class _Call:
     """One stream: what is to be sent and how much of it is, what came, and the future of its answer."""
 
-    __slots__ = ("answer", "headers", "message", "parts", "received", "sent", "stream", "window")
+    __slots__ = ("answer", "headers", "message", "parts", "received", "sent", "size", "stream", "window")
 
     def __init__(self, stream: int, message: bytes, window: int, answer: asyncio.Future[bytes]) -> None:
         self.stream = stream
         self.message = message
+        """Nothing of it when it is sent: a call whose answer is lost stays for as long as its connection."""
+        self.size = len(message)
         self.sent = 0
         self.window = window
         self.answer = answer
@@ -282,7 +284,7 @@ class Connection(asyncio.Protocol):
             self._end(call)
 
     def _end(self, call: _Call) -> None:
-        if call.sent < len(call.message):
+        if call.sent < call.size:
             # Answered before it was asked to the end: the rest is not wanted.
             self._write(frame(Kind.RST_STREAM, 0, call.stream, number(Reason.NO_ERROR)))
         self._remove(call)
@@ -340,7 +342,7 @@ class Connection(asyncio.Protocol):
     def _send(self, call: _Call, before: bytes = b"") -> None:
         """Send as much of the message as the windows let through, in one write."""
         parts = [before]
-        end = len(call.message)
+        end = call.size
         while call.sent < end:
             size = min(end - call.sent, self._frame_bytes, self._window, call.window)
             if size <= 0:
@@ -351,6 +353,8 @@ class Connection(asyncio.Protocol):
             self._window -= size
             call.window -= size
             parts.append(frame(Kind.DATA, Flag.END_STREAM if call.sent == end else 0, call.stream, part))
+        if call.sent == end:
+            call.message = b""
         self._write(b"".join(parts))
 
     def _unblock(self) -> None:

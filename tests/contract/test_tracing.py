@@ -88,7 +88,7 @@ async def test_the_clients_trace_goes_through_the_gateway_to_triton(
 async def test_requests_that_share_a_call_are_linked_with_it_in_both_directions(
     triton: FakeTriton, collector: Collector
 ) -> None:
-    async with traced(triton, collector, call_slots=1) as client:
+    async with traced(triton, collector, call_slots=1, refresh_interval_s=60, canary_max_age_s=90) as client:
         release = asyncio.Event()
         triton.infer_fault = hold(release)
         asked = [asyncio.create_task(asking(client, 9).run({"text": "occupies the slot"}))]

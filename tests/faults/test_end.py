@@ -80,7 +80,12 @@ def test_every_request_that_was_accepted_is_answered(real_triton: TritonServer) 
 def test_a_second_signal_ends_it_at_once() -> None:
     with (
         stand_in(0.05) as triton,
-        gateway(triton, GATEWAY_CANARY_TIMEOUT_S="60", GATEWAY_CANARY_MAX_AGE_S="90") as program,
+        gateway(
+            triton,
+            GATEWAY_CANARY_TIMEOUT_S="60",
+            GATEWAY_CANARY_MAX_AGE_S="90",
+            GATEWAY_REQUEST_TIMEOUT_S="60",
+        ) as program,
     ):
         target = Target(program.url, TOKEN, PATH)
 

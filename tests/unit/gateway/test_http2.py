@@ -358,6 +358,17 @@ async def abandoned(connection: Connection) -> None:
         await task
 
 
+async def test_a_call_whose_answer_is_lost_does_not_keep_its_message() -> None:
+    connection, wire = connected()
+    with pytest.raises(CallFailed):
+        await connection.call(HEAD, b"x" * 10_000, 0.01)
+    assert connection.calls == 1
+    assert len(wire.data(1)) == 10_005
+    assert [len(call.message) for call in connection._calls.values()] == [0]
+    wire.abort()
+    await connection.closed
+
+
 async def test_the_server_hears_neither_of_a_deadline_nor_of_a_cancellation() -> None:
     connection, wire = connected()
     assert await code_of(connection.call(HEAD, b"", 0.01)) is grpc.StatusCode.DEADLINE_EXCEEDED

@@ -10,7 +10,8 @@ import pytest
 
 from gateway.domain.backend import RawScores
 from gateway.domain.catalogue import Catalogue, Ensemble, Model
-from gateway.domain.errors import BackendFailed, BackendUnavailable, DeadlineExceeded, Overloaded
+from gateway.domain.coalesce import Answer
+from gateway.domain.errors import AiError, BackendFailed, BackendUnavailable, DeadlineExceeded, Overloaded
 from gateway.domain.monitor import Monitor, MonitorTimes
 
 from .test_catalogue import ensemble
@@ -22,7 +23,6 @@ class Backend:
     def __init__(self) -> None:
         self.ensembles: list[Ensemble] = [ensemble("a", name="A"), ensemble("b", name="B")]
         self.discovery: Exception | None = None
-        self.inference: dict[str, Exception] = {}
         self.looks = 0
 
     async def discover(self) -> Sequence[Ensemble]:
@@ -32,18 +32,38 @@ class Backend:
         return self.ensembles
 
     async def classify(self, model: Model, texts: Sequence[bytes], deadline_s: float) -> Sequence[RawScores]:
-        if model.name in self.inference:
-            raise self.inference[model.name]
-        return [RawScores((0.0, 0.0), 2) for _ in texts]
+        raise AssertionError("canaries go the way of all texts")
+
+
+class Source:
+    """Answers texts as the test has set it."""
+
+    def __init__(self) -> None:
+        self.inference: dict[str, AiError] = {}
+        self.asked: list[str] = []
+        self.wait: asyncio.Event | None = None
+        self.open = 0
+        self.most_open = 0
+
+    async def classify(self, model: Model, texts: Sequence[bytes], deadline_s: float) -> list[Answer]:
+        self.asked.append(model.name)
+        self.open += 1
+        self.most_open = max(self.most_open, self.open)
+        if self.wait is not None:
+            await self.wait.wait()
+        await asyncio.sleep(0)
+        self.open -= 1
+        return [self.inference.get(model.name, RawScores((0.0, 0.0), 2)) for _ in texts]
 
 
 class Stage:
-    def __init__(self) -> None:
+    def __init__(self, canaries_per_s: float = 1000.0) -> None:
         self.now = 100.0
         self.backend = Backend()
         self.catalogue = Catalogue()
-        times = MonitorTimes(0.02, 0.01, 1.0, 10.0)
-        self.monitor = Monitor(self.backend, self.catalogue, times, clock=lambda: self.now)
+        self.source = Source()
+        times = MonitorTimes(0.02, 0.01, 1.0, 10.0, canaries_per_s=canaries_per_s)
+        self.monitor = Monitor(self.backend, self.source, self.catalogue, times, clock=lambda: self.now)
 
 
 @pytest.fixture
@@ -59,26 +79,29 @@ async def test_nothing_known_is_not_ready(stage: Stage) -> None:
 
 
 async def test_every_model_must_have_answered(stage: Stage) -> None:
-    stage.backend.inference["B"] = BackendFailed()
+    stage.source.inference["B"] = BackendFailed()
     await stage.monitor.look()
     assert stage.monitor.why_not_ready() == "no canary answer from B"
-    stage.backend.inference.clear()
+    stage.source.inference.clear()
     await stage.monitor.look()
     assert stage.monitor.why_not_ready() is None
 
 
 @pytest.mark.parametrize("error", [BackendFailed(), BackendUnavailable()])
-async def test_a_broken_model_turns_readiness_off_at_once(stage: Stage, error: Exception) -> None:
+async def test_a_broken_model_turns_readiness_off_at_once(stage: Stage, error: AiError) -> None:
     await stage.monitor.look()
-    stage.backend.inference["A"] = error
+    stage.source.inference["A"] = error
     await stage.monitor.look()
     assert stage.monitor.why_not_ready() == "no canary answer from A"
 
 
 @pytest.mark.parametrize("error", [DeadlineExceeded(), Overloaded()])
-async def test_a_busy_model_is_ready_until_its_last_answer_is_too_old(stage: Stage, error: Exception) -> None:
+async def test_a_busy_model_is_ready_until_canaries_have_waited_for_too_long(
+    stage: Stage, error: AiError
+) -> None:
     await stage.monitor.look()
-    stage.backend.inference["A"] = error
+    stage.source.inference["A"] = error
+    await stage.monitor.look()
     stage.now += 9.9
     await stage.monitor.look()
     assert stage.monitor.why_not_ready() is None
@@ -96,7 +119,7 @@ async def test_the_catalogue_survives_a_failed_discovery(stage: Stage) -> None:
 async def test_a_changed_model_needs_a_canary_of_its_own(stage: Stage) -> None:
     await stage.monitor.look()
     stage.backend.ensembles = [ensemble("a", name="A", max_tokens="128")]
-    stage.backend.inference["A"] = DeadlineExceeded()
+    stage.source.inference["A"] = DeadlineExceeded()
     await stage.monitor.look()
     assert stage.monitor.why_not_ready() == "no canary answer from A"
 
@@ -129,7 +152,7 @@ async def test_the_loop_survives_a_defect_and_recovers(
 
 async def test_answers_to_others_count_while_the_canary_is_stuck_in_the_crowd(stage: Stage) -> None:
     await stage.monitor.look()
-    stage.backend.inference = {"A": DeadlineExceeded(), "B": DeadlineExceeded()}
+    stage.source.inference = {"A": DeadlineExceeded(), "B": DeadlineExceeded()}
     for _ in range(3):
         stage.now += 6.0
         for model in stage.catalogue:
@@ -139,3 +162,84 @@ async def test_answers_to_others_count_while_the_canary_is_stuck_in_the_crowd(st
     stage.now += 11.0
     await stage.monitor.look()
     assert stage.monitor.why_not_ready() == "no canary answer from A, B"
+
+
+async def test_a_model_that_nobody_has_asked_stays_ready(stage: Stage) -> None:
+    await stage.monitor.look()
+    stage.now += 1000.0
+    assert stage.monitor.why_not_ready() is None
+
+
+def many(models: int, canaries_per_s: float = 20.0) -> Stage:
+    stage = Stage(canaries_per_s)
+    stage.backend.ensembles = [ensemble(f"e{n:04}", name=f"M{n:04}") for n in range(models)]
+    return stage
+
+
+async def test_at_the_start_all_models_are_asked_a_few_at_a_time() -> None:
+    stage = many(1000)
+    await stage.monitor.look()
+    assert stage.monitor.why_not_ready() is None
+    assert len(stage.source.asked) == 1000
+    assert stage.source.most_open <= 8
+
+
+async def test_canaries_go_round_within_their_budget_and_all_models_stay_ready() -> None:
+    stage = many(1000)
+    await stage.monitor.look()
+    for _ in range(3):  # rounds
+        stage.source.asked.clear()
+        for _ in range(10):
+            asked = len(stage.source.asked)
+            stage.now += 5.0
+            await stage.monitor.look()
+            assert len(stage.source.asked) - asked <= 5 * 20
+            assert stage.monitor.why_not_ready() is None
+        assert len(set(stage.source.asked)) == len(stage.source.asked) == 1000
+
+
+async def test_models_that_answer_callers_leave_the_canaries_to_the_others() -> None:
+    stage = many(300)
+    await stage.monitor.look()
+    stage.source.asked.clear()
+    for _ in range(10):
+        stage.now += 5.0
+        for model in list(stage.catalogue)[:200]:
+            stage.monitor.answered(model)
+        await stage.monitor.look()
+    assert set(stage.source.asked) == {f"M{n:04}" for n in range(200, 300)}
+
+
+async def test_a_silent_server_gets_few_canaries_and_holds_no_look_up() -> None:
+    stage = many(1000)
+    stage.source.inference = {f"M{n:04}": DeadlineExceeded() for n in range(1000)}
+    await stage.monitor.look()
+    assert len(stage.source.asked) <= 16
+    reason = stage.monitor.why_not_ready()
+    assert reason is not None
+    assert len(reason) < 100
+
+
+async def test_models_behind_broken_ones_have_their_turn() -> None:
+    stage = many(100)
+    stage.source.inference = {f"M{n:04}": BackendFailed() for n in range(50)}
+    for _ in range(20):
+        stage.now += 0.5
+        await stage.monitor.look()
+    assert set(stage.source.asked) == {f"M{n:04}" for n in range(100)}
+    stage.source.inference.clear()
+    await stage.monitor.look()
+    assert stage.monitor.why_not_ready() is None
+
+
+async def test_a_canary_that_is_not_back_is_not_sent_again_and_counts_when_it_comes(stage: Stage) -> None:
+    stage.monitor._times = MonitorTimes(0.02, 0.01, 0.01, 10.0)
+    stage.source.wait = asyncio.Event()
+    for _ in range(3):
+        await stage.monitor.look()
+    assert sorted(stage.source.asked) == ["A", "B"]
+    assert stage.monitor.why_not_ready() == "no canary answer from A, B"
+    stage.source.wait.set()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert stage.monitor.why_not_ready() is None

@@ -1,0 +1,110 @@
+"""A request that fails lets go of its text at once, without the garbage collector, which runs rarely."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import pytest
+
+from gateway.domain.service import Classifier
+
+from .failing import FAILURES, FORMS, failing
+from .fake_triton import FakeTriton
+from .harness import away_from_the_end_of_a_minute, running_gateway, settings_for
+
+TEXT = "word " * 20_000
+
+
+@contextmanager
+def without_collector() -> Iterator[list[object]]:
+    """Collect nothing in the block, and what could not be freed without at its end."""
+    garbage: list[object] = []
+    gc.collect()
+    gc.disable()
+    try:
+        yield garbage
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        garbage += gc.garbage
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+
+
+def frames_of(garbage: list[object]) -> list[str]:
+    """The gateway's functions among it."""
+    frames = [found for found in garbage if isinstance(found, FrameType)]
+    return [f"{frame.f_code.co_filename}:{frame.f_code.co_name}" for frame in frames if _is_ours(frame)]
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return "/gateway/" in frame.f_code.co_filename and "/tests/" not in frame.f_code.co_filename
+
+
+def texts_in(garbage: list[object]) -> list[str]:
+    """What of it holds a long text."""
+    return [
+        f"{type(found)} {found!r:.200}"
+        for found in garbage
+        for held in gc.get_referents(found)
+        if isinstance(held, (str, bytes, bytearray)) and len(held) > len(TEXT) // 2
+    ]
+
+
+@pytest.mark.parametrize("name", FAILURES)
+async def test_no_failure_leaves_a_cycle_that_holds_a_text_or_a_frame(name: str, triton: FakeTriton) -> None:
+    failure = FAILURES[name]
+    if "rate" in name:
+        await away_from_the_end_of_a_minute()
+    async with (
+        running_gateway(settings_for(triton, **failure.settings)) as running,
+        failing(failure, running.client, triton),
+    ):
+        for form in FORMS.values():
+            with without_collector() as garbage:
+                for _ in range(2):
+                    assert await failure.send(running.client, form, TEXT) == failure.status
+                await asyncio.sleep(0.02)
+            assert not frames_of(garbage), "\n".join(frames_of(garbage))
+            assert texts_in(garbage) == []
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 1_000_000], ids=["coalesced", "cached"])
+async def test_no_failure_that_requests_share_leaves_a_cycle(triton: FakeTriton, cache_bytes: int) -> None:
+    settings = settings_for(triton, cache_bytes=cache_bytes, call_slots=1)
+    async with running_gateway(settings) as running:
+        for name in ("503", "500, the model fails", "408, inference"):
+            async with failing(FAILURES[name], running.client, triton):
+                with without_collector() as garbage:
+                    sent = [
+                        FAILURES[name].send(running.client, form, TEXT)
+                        for form in FORMS.values()
+                        for _ in "ab"
+                    ]
+                    await asyncio.gather(*sent)
+                    await asyncio.sleep(0.02)
+                assert not frames_of(garbage), "\n".join(frames_of(garbage))
+                assert texts_in(garbage) == []
+
+
+async def test_a_defect_leaves_no_cycle(triton: FakeTriton, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def classify(*_: object) -> None:
+        error = RuntimeError("a defect")
+        raise error  # which this frame holds
+
+    monkeypatch.setattr(Classifier, "classify", classify)
+    monkeypatch.setattr(Classifier, "classify_all", classify)
+    async with running_gateway(settings_for(triton)) as running:
+        for form in FORMS.values():
+            with without_collector() as garbage:
+                answer = await running.client.send("POST", form.path, form.body(TEXT), form.headers)
+                assert answer.status == 500
+                del answer
+                await asyncio.sleep(0.02)
+            assert not frames_of(garbage), "\n".join(frames_of(garbage))
+            assert texts_in(garbage) == []
