@@ -42,9 +42,7 @@ class RequestParser:
     def __init__(self, client: Address | None = None, server: Address | None = None) -> None:
         self._client = client
         self._server = server
-        self._http = httptools.HttpRequestParser(self)
-        # It would swallow whatever follows `Connection: close`, in a trailer too. Who feeds it stops there.
-        self._http.set_dangerous_leniencies(lenient_keep_alive=True)
+        self._http = self._fresh()
         self.request: Request | None = None
         self.in_head = False
         """Between the first byte of a request and the end of its head."""
@@ -144,17 +142,30 @@ class RequestParser:
     def _ignore_upgrade(self) -> None:
         """Go on behind the head of a request that offers another protocol (RFC 9110, section 7.8).
 
-        The parser has left its body to whoever speaks that. So it is told of a body alone.
+        The parser has left its body to whoever speaks that. So a new one is told of a body alone.
         """
         self._upgrade = False
         request = self.request
         if request is None or request.method == "CONNECT" or not (self._left or self._chunked):
             self.on_message_complete()
             return
-        framing = self._chunked or b"content-length: %d" % self._left
+        self._http = self._fresh()
         self._muted = True
+        framing = self._chunked or b"content-length: %d" % self._left
         self._http.feed_data(b"POST / HTTP/1.1\r\nhost:\r\n" + framing + _EMPTY_LINE)
         self._muted = False
+        if self._chunked:
+            self._ignore_trailers(True)
+
+    def _fresh(self) -> httptools.HttpRequestParser:
+        http = httptools.HttpRequestParser(self)
+        # It would swallow whatever follows `Connection: close`, in a trailer too. Who feeds it stops there.
+        http.set_dangerous_leniencies(lenient_keep_alive=True)
+        return http
+
+    def _ignore_trailers(self, ignore: bool) -> None:
+        """What they say of framing comes too late to mean anything; in heads it is taken strictly."""
+        self._http.set_dangerous_leniencies(lenient_chunked_length=ignore, lenient_transfer_encoding=ignore)
 
     def _check_content(self, fed: int) -> None:
         """Look, at the same places however the bytes were cut, whether there is content among the chunks.
@@ -236,8 +247,7 @@ class RequestParser:
             raise ValueError("transfer coding")
         self._chunked = b"transfer-encoding: chunked"
         self._to_check, self._barren_bytes, self._had_content = _CHECK_BYTES, 0, False
-        # What trailers say of framing comes too late to mean anything. Heads are read as strictly as ever.
-        self._http.set_dangerous_leniencies(lenient_chunked_length=True, lenient_transfer_encoding=True)
+        self._ignore_trailers(True)
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body, unless it has been answered without."""
@@ -251,7 +261,7 @@ class RequestParser:
         if self._upgrade:
             return
         if self._chunked:
-            self._http.set_dangerous_leniencies(lenient_chunked_length=False, lenient_transfer_encoding=False)
+            self._ignore_trailers(False)
         self._chunked, self._left = b"", 0
         self._between = True
         if self.request is not None:

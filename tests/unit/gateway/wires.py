@@ -34,7 +34,8 @@ class Wire:
         return 0
 
     def write(self, data: bytes) -> None:
-        assert not (self.half_closed or self.closed), "written behind the end"
+        assert not self.half_closed
+        assert not self.closed
         self.written += data
 
     def can_write_eof(self) -> bool:
@@ -163,17 +164,16 @@ _EXTRA = (
     b"Expect: 100-continue",
 )
 _LAST = (b"Connection: close", b"Connection: close, x")
-_TRAILERS = (
+TRAILERS = (
     b"X-T: u",
     b"Connection: close",
-    b"Transfer-Encoding: gzip",
-    b"Transfer-Encoding: chunked",
-    b"Content-Length: 7",
     b"Connection: upgrade\r\nUpgrade: h2c",
     b"Host: other",
     b"Authorization: Bearer x",
     b"Empty:",
 )
+FRAMING_TRAILERS = (b"Transfer-Encoding: gzip", b"Transfer-Encoding: chunked", b"Content-Length: 7")
+"""Which nobody may send, and which mean nothing."""
 _WRONG = (
     b"Content-Length: 5",
     b"Transfer-Encoding: chunked",
@@ -198,7 +198,7 @@ def chunked(rng: random.Random, content: bytes, trailers: Sequence[bytes] = ()) 
     return b"".join((*parts, b"0\r\n", *(line + b"\r\n" for line in trailers), b"\r\n"))
 
 
-def message(rng: random.Random, *, last: bool = False) -> bytes:
+def message(rng: random.Random, trailers: Sequence[bytes], *, last: bool = False) -> bytes:
     """Return a valid request."""
     method = rng.choice((b"GET", b"POST", b"POST", b"PUT", b"HEAD"))
     lines = [
@@ -219,16 +219,20 @@ def message(rng: random.Random, *, last: bool = False) -> bytes:
         body = content
         lines.append(b"Content-Length: %d" % len(content))
     else:
-        body = chunked(rng, content, rng.sample(_TRAILERS, rng.choice((0, 0, 1, 2))))
+        body = chunked(rng, content, rng.sample(trailers, rng.choice((0, 0, 1, 2))))
         lines.append(rng.choice((b"Transfer-Encoding: chunked", b"transfer-encoding:Chunked")))
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
-def pipeline(rng: random.Random) -> bytes:
+def pipeline(
+    rng: random.Random,
+    between: Sequence[bytes] = (b"", b"", b"", b"\r\n"),
+    trailers: Sequence[bytes] = TRAILERS + FRAMING_TRAILERS,
+) -> bytes:
     """Return some valid requests, one behind the other."""
     count = rng.randint(1, 4)
     return b"".join(
-        rng.choice((b"", b"", b"", b"\r\n")) + message(rng, last=number == count - 1 and rng.random() < 0.3)
+        rng.choice(between) + message(rng, trailers, last=number == count - 1 and rng.random() < 0.3)
         for number in range(count)
     )
 
