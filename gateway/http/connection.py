@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,18 +16,13 @@ from typing import Protocol, cast
 
 from gateway.domain.errors import DeadlineExceeded, Overloaded, TritonflareError
 from gateway.http.crowd import Crowd
+from gateway.http.ending import Ending
 from gateway.http.message import Header, Request, Response
 from gateway.http.parser import RequestParser
 from gateway.http.wire import rendered
 
 _log = logging.getLogger("tritonflare.http")
 
-LINGER_S = 30.0
-LINGER_IDLE_S = 2.0
-LINGER_BYTES = 64 * 1024 * 1024
-"""How long, for how long without a byte, and how much is read and thrown away behind the last answer: to
-close on bytes that were not read would reset the connection, and the caller would see that instead of the
-answer (RFC 9112, section 9.6)."""
 PROBE_S = 0.1
 """After that long with his side ended, it is found out whether the caller still waits for the answer."""
 
@@ -69,6 +63,7 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
         self._parser: RequestParser
+        self._ending: Ending
         self._unread = b""
         """What came behind the request that is under way; it is parsed when that is answered."""
         self._unread_from = 0
@@ -79,12 +74,9 @@ class Connection(asyncio.Protocol):
         self.task: asyncio.Task[None] | None = None
         self._deaf = False
         """Nothing is parsed any more."""
-        self._discarded = 0
-        """Bytes that came nevertheless."""
         self._ended = False
         """The caller has ended his side."""
         self._probed = False
-        self._lingering = False
         self._has_room = True
         self._finishing = False
         self._writable: asyncio.Future[None] | None = None
@@ -100,6 +92,7 @@ class Connection(asyncio.Protocol):
         self._parser = RequestParser(
             transport.get_extra_info("peername"), transport.get_extra_info("sockname")
         )
+        self._ending = Ending(self._transport, self._patience.transfer_s)
         self._since = self._loop.time()
         self._timer = self._loop.call_later(self._patience.keep_alive_s, self._look)
         self._has_room = self._crowd.enter(self)
@@ -113,6 +106,7 @@ class Connection(asyncio.Protocol):
         """Tell whoever works on its requests."""
         self._crowd.leave(self)
         self._timer.cancel()
+        self._ending.cancel()
         self._unread = b""
         self._deaf = True
         self._parser.close()
@@ -133,12 +127,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Parse what came, and begin to answer."""
         if self._deaf:
-            self._discarded += len(data)
-            if self._discarded > LINGER_BYTES:
-                if self._lingering:
-                    self._close_now()
-                else:
-                    self._transport.pause_reading()
+            self._ending.discard(len(data))
         elif self._is_busy():
             self._keep(self._unread[self._unread_from :] + data if self._unread else data, 0)
         else:
@@ -151,7 +140,7 @@ class Connection(asyncio.Protocol):
         """
         if not self._transport.can_write_eof():
             return False
-        if self._lingering or not self._is_busy():
+        if self._ending.lingers or not self._is_busy():
             self._close_now()
             return False
         if not self._ended:
@@ -196,7 +185,7 @@ class Connection(asyncio.Protocol):
             self._unread, self._unread_from = b"", 0
         elif request is not None and not request.keep_alive:
             self._deaf = True  # what follows `Connection: close` is nobody's
-            self._discarded += left
+            self._ending.discard(left)
             left = 0
         else:
             self._unread, self._unread_from = (data, at) if at < left else (data[at:], 0)
@@ -218,9 +207,9 @@ class Connection(asyncio.Protocol):
         if self._crowd.keeps(self, size):
             return
         if self._is_busy():
+            self._ending.discard(len(self._unread))
             self._unread = b""
             self._deaf = True
-            self._discarded = 1
         else:
             self._refuse(Overloaded, Overloaded())
 
@@ -257,7 +246,7 @@ class Connection(asyncio.Protocol):
             _log.exception("no answer to a request")
             self.abort()
             return
-        if self._writable is not None and not await self._is_taken():
+        if self._writable is not None and not await self._ending.is_taken(self._writable):
             self.abort()
             request.lose()
         if not request.lost:
@@ -266,14 +255,6 @@ class Connection(asyncio.Protocol):
         self._since = self._loop.time()
         if not (request.lost or self._transport.is_closing()):
             self._go_on(request)
-
-    async def _is_taken(self) -> bool:
-        """Wait until the caller has taken enough of his answers, as long as he takes any."""
-        before: float = math.inf
-        while self._writable is not None and (left := self._transport.get_write_buffer_size()) < before:
-            before = left
-            await asyncio.wait((self._writable,), timeout=self._patience.transfer_s)
-        return self._writable is None
 
     def _wait_for_body(self) -> None:
         """Ask for the body, or for the rest of it."""
@@ -298,16 +279,16 @@ class Connection(asyncio.Protocol):
         if self._unread:
             unread, self._unread = self._unread, b""
             self._read(unread, self._unread_from)
-            if self._deaf or self._is_busy():
+            if self._deaf or self._unread:
                 return
         elif self._counted:
             self._count(0)
-        if self._ended or (self._finishing and self._current is None):
-            self._close()
-            return
-        if self._current is None:
+        if self._current is None or (self._ended and not self._current.complete):
+            if self._ended or self._finishing:
+                self._close()
+                return
             self._crowd.rests(self)
-        self._transport.resume_reading()
+        self._resume_reading()
 
     def _resume_reading(self) -> None:
         if not self._ended and not self._transport.is_closing():
@@ -323,50 +304,28 @@ class Connection(asyncio.Protocol):
 
     def _close(self) -> None:
         """Close when what was written is sent, but not on somebody who may still be sending."""
-        if self._lingering or self._transport.is_closing():
+        if self._ending.lingers or self._transport.is_closing():
             return
         request = self._parser.request
         half = request is not None and request.answered and not request.complete
-        if (half or self._discarded) and not self._ended:
+        if (half or self._ending.discarded) and not self._ended:
             self._linger()
         else:
             self._close_now()
 
     def _linger(self) -> None:
-        """End our side, and read on for a while; in TLS just read on."""
-        self._deaf = self._lingering = True
+        self._deaf = True
         self._count(0)
+        self._timer.cancel()
+        self._ending.linger()
         if self._has_room:
             self._crowd.rests(self)
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-        self._resume_reading()
-        self._since = self._loop.time()
-        self._timer.cancel()
-        self._timer = self._loop.call_later(LINGER_IDLE_S, self._watch_discarded, 0)
-
-    def _watch_discarded(self, before: int) -> None:
-        """Close once nothing comes any more, or after all too long."""
-        now = self._discarded + self._transport.get_write_buffer_size()
-        if now == before or self._loop.time() >= self._since + LINGER_S:
-            self._close_now()
-        else:
-            self._timer = self._loop.call_later(LINGER_IDLE_S, self._watch_discarded, now)
 
     def _close_now(self) -> None:
-        """Close when what was written is sent, as long as the caller takes any of it."""
-        if not self._transport.is_closing():
-            self._count(0)
-            self._transport.close()
-            self._timer.cancel()
-            self._watch_sent(math.inf)
-
-    def _watch_sent(self, before: float) -> None:
-        left = self._transport.get_write_buffer_size()
-        if left < before:
-            self._timer = self._loop.call_later(self._patience.transfer_s, self._watch_sent, left)
-        else:
-            self._transport.abort()
+        self._deaf = True
+        self._count(0)
+        self._timer.cancel()
+        self._ending.close()
 
     def _probe(self) -> None:
         """Find out whether a caller who has ended his side is still there: if not, what is sent is reset.
@@ -411,7 +370,7 @@ class Connection(asyncio.Protocol):
 
     def make_room(self) -> None:
         """Close for another connection: no request is under way here."""
-        if self._lingering or self._transport.get_write_buffer_size():
+        if self._ending.lingers or self._transport.get_write_buffer_size():
             self.abort()  # the caller has not read his last answer
         else:
             self._close_now()
