@@ -206,12 +206,18 @@ class Connection(asyncio.Protocol):
         self._counted = size
         if self._crowd.keeps(self, size):
             return
-        if self._is_busy():
+        if self._unread:
             self._ending.discard(len(self._unread))
             self._unread = b""
-            self._deaf = True
-        else:
-            self._refuse(Overloaded, Overloaded())
+            self._deaf = True  # the answer that is due is the last
+            self._transport.resume_reading()
+            self._count(len(self._current.body) if self._current is not None else 0)
+            return
+        request = self._current
+        if request is not None:  # complete or not, it does not fit
+            request.complete = False
+            request.body = bytearray()
+        self._refuse(Overloaded, Overloaded())
 
     def _refuse(self, reason: type[TritonflareError], error: TritonflareError) -> None:
         """Parse no more; answer what cannot be, unless that is the rest of a request with an answer."""

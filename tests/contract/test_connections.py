@@ -81,7 +81,7 @@ async def test_content_that_looks_like_an_upgrade_is_classified_as_it_came(
         b"\r\n0\r\n\r\n",
     ]
     async with connected(client) as (reader, writer):
-        for piece in pieces:
+        for piece in pieces if pause_s else [b"".join(pieces)]:
             writer.write(piece)
             await asyncio.sleep(pause_s)
         assert await status(reader) == 200
@@ -234,27 +234,6 @@ async def test_the_absolute_form_without_a_path_is_the_root(client: Client) -> N
         head, _ = await answer(reader)
         assert head.startswith(b"HTTP/1.1 200 ")
         assert JSON not in head  # the page
-
-
-async def test_a_slow_reader_who_asked_for_the_end_gets_his_whole_answer(triton: FakeTriton) -> None:
-    async with running_gateway(settings_for(triton, transfer_timeout_s=0.5)) as running:
-        loop = asyncio.get_running_loop()
-        with socket.socket() as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            sock.setblocking(False)
-            await loop.sock_connect(sock, ("127.0.0.1", running.client.port))
-            ask = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
-            count = 15
-            await loop.sock_sendall(
-                sock, ask * (count - 1) + ask.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
-            )
-            whole = b""
-            while piece := await loop.sock_recv(sock, 40_000):
-                whole += piece
-                await asyncio.sleep(0.01)
-        assert whole.count(b"HTTP/1.1 200 ") == count
-        (length,) = {line for line in whole.split(b"\r\n") if line.startswith(b"content-length: ")}
-        assert len(whole) > count * int(length.split()[1])
 
 
 async def test_what_is_sent_behind_a_request_is_not_looked_at_before_its_answer(
