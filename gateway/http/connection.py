@@ -217,6 +217,7 @@ class Connection(asyncio.Protocol):
         if request is not None:  # complete or not, it does not fit
             request.complete = False
             request.body = bytearray()
+            self._count(0)
         self._refuse(Overloaded, Overloaded())
 
     def _refuse(self, reason: type[TritonflareError], error: TritonflareError) -> None:
