@@ -118,7 +118,9 @@ def compose(
     tracing = _tracing(settings)
     inference = _inference(settings, metrics, tracing)
     crowd = Crowd(
-        room_for_connections(settings.max_connections), metrics.watch_connections(lambda: len(crowd))
+        room_for_connections(settings.max_connections),
+        metrics.watch_connections(lambda: len(crowd)),
+        settings.max_buffered_bytes,
     )
     metrics.watch_open_files(OpenFiles().share)
     rate = RateLimit(

@@ -19,6 +19,8 @@ from gateway.targets import targets
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(gt=0)]
 
+BUFFERED_OVERHEAD_BYTES = 512 * 1024
+"""What may come with a body in one reading."""
 MESSAGE_OVERHEAD_BYTES = 64 * 1024
 """Room in a gRPC message for everything that is not text."""
 
@@ -141,6 +143,12 @@ class Settings(BaseSettings):
         description="Connections open at once in each worker; one more takes the place of the one that has "
         "been idle longest. 0 is as many as the limit of open files leaves room for, at most 16384.",
     )
+    max_buffered_bytes: Bytes = Field(
+        128 * 1024 * 1024,
+        description="Memory in each worker for what has come of requests that have no answer yet: unfinished "
+        "heads, bodies, and what was sent behind them. Above it the oldest unfinished heads make room; where "
+        "there are none, 429, code 3040.",
+    )
     transfer_timeout_s: Seconds = Field(
         10.0,
         description="Time that the head of a request and a TLS handshake may take to arrive, and answers to "
@@ -235,6 +243,11 @@ class Settings(BaseSettings):
             raise ValueError(
                 "triton_max_message_bytes must exceed max_body_bytes by at least "
                 f"{MESSAGE_OVERHEAD_BYTES} bytes, or a permitted text could not be sent"
+            )
+        if self.max_buffered_bytes < self.max_body_bytes + BUFFERED_OVERHEAD_BYTES:
+            raise ValueError(
+                "max_buffered_bytes must exceed max_body_bytes by at least "
+                f"{BUFFERED_OVERHEAD_BYTES} bytes, or a permitted text would find no room"
             )
         if self.max_batch_texts > self.max_requests_in_flight:
             raise ValueError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
+from gateway.alpn import NO_APPLICATION_PROTOCOL, PROTOCOL, OfferContext, OfferReader
 from gateway.settings import ConfigurationError
 
 
@@ -36,10 +37,13 @@ class Certificate:
         self._in_use = self._read()
         return "TLS: a new certificate is in use"
 
-    def _choose(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+    def _choose(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> int | None:
+        if isinstance(connection, OfferReader) and connection.is_foreign:
+            return NO_APPLICATION_PROTOCOL
         # Loading into the context that listens would leave it with half a pair, should the files be
         # exchanged while they are read. OpenSSL calls this for clients that name no server, too.
         connection.context = self._in_use
+        return None
 
     def _read(self) -> ssl.SSLContext:
         context = _context()
@@ -60,10 +64,10 @@ class Certificate:
 
 
 def _context() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = OfferContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols([PROTOCOL])
     return context
 
 

@@ -2,7 +2,7 @@
 
 * TritonflareError
     * FrontError: refused before the AI service (route, method, authentication)
-        * NoRoute, MethodNotSupported, MalformedRequest, MissingCredentials,
+        * NoRoute, MethodNotSupported, MalformedRequest, UnknownTransferCoding, MissingCredentials,
           MalformedCredentials, UnknownToken, InvalidToken, ForeignAccount, UnknownError
     * AiError: refused or failed inside the AI service
         * BadInput, NoSuchModel, MalformedBody, BodyTooLarge
@@ -107,6 +107,15 @@ class MalformedRequest(FrontError):
 
     def __init__(self) -> None:
         super().__init__("Invalid request headers")
+
+
+class UnknownTransferCoding(FrontError):
+    """A body in a transfer coding other than chunks (RFC 9112, section 6.1); the connection is closed."""
+
+    status, code = 501, 6003
+
+    def __init__(self) -> None:
+        super().__init__("Transfer-Encoding must be chunked; compress the content itself instead")
 
 
 class UnknownToken(FrontError):

@@ -1,39 +1,36 @@
 """One HTTP/1.1 connection: requests in, one answer each, in their order.
 
-httptools (llhttp) parses; this is the little that a gateway needs around it: bounds on the head in size
-and time, pipelining, back-pressure, our own refusals, an answer in one write. ARCHITECTURE.md has what
-an ASGI server between would cost.
+`RequestParser` makes the requests; this is the little that a gateway needs around it: bounds on time and
+memory, pipelining, back-pressure, our own refusals, an answer in one write, an end that loses no answer.
+ARCHITECTURE.md has what an ASGI server between would cost.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
-import httptools
-
-from gateway.domain.errors import DeadlineExceeded, MalformedRequest, Overloaded, TritonflareError
+from gateway.domain.errors import DeadlineExceeded, Overloaded, TritonflareError
 from gateway.http.crowd import Crowd
-from gateway.http.message import Address, Header, Request, Response
-from gateway.http.upgrade import hide_upgrade
-from gateway.http.wire import rendered, target_of
+from gateway.http.ending import Ending
+from gateway.http.message import Header, Request, Response
+from gateway.http.parser import RequestParser
+from gateway.http.wire import rendered
 
 _log = logging.getLogger("tritonflare.http")
 
-MAX_HEAD_BYTES = 64 * 1024
-"""Longest request line and headers, together."""
-LINGER_S = 1.0
-"""How long what comes after an answer is read and thrown away: closing on it would reset the connection,
-and the caller would see that instead of the answer."""
+PROBE_S = 0.1
+"""After that long with his side ended, it is found out whether the caller still waits for the answer."""
 
 _HIGH_WATER_BYTES = 64 * 1024
 """Body that is kept before somebody asks for more."""
-_HOSTS = {"1.0": (0, 1), "1.1": (1,)}
-"""Versions that are spoken, and how many Host headers each may have."""
+_UNCOUNTED_BYTES = 4 * 1024
+"""Less than this is not counted, so that nearly every request costs nothing here."""
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class App(Protocol):
@@ -64,36 +61,23 @@ class Connection(asyncio.Protocol):
         self._crowd = crowd
         self._patience = patience
         self._loop = asyncio.get_running_loop()
-        self._parser = httptools.HttpRequestParser(self)
-        # What follows a request with `Connection: close` is nobody's, and no reason not to answer that one.
-        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self._transport: asyncio.Transport
-        self._client: Address | None = None
-        self._server: Address | None = None
-        # What is being parsed.
-        self._url = b""
-        self._headers: list[Header] = []
-        self._incoming: Request | None = None
-        """The request whose body is being received."""
-        self._in_head = False
-        """Between the first byte of a request and the end of its head."""
-        self._head_bytes = 0
-        self._fed_bytes = 0
-        """Length of what the parser is looking at."""
-        self._begun = 0
-        """Requests that began in it."""
-        self._rest_bytes = 0
-        """Chunk extensions and trailers since the last byte of a body."""
-        self._held = b""
-        """End of what came, kept until it is clear whether it begins an Upgrade."""
-        # What is being answered.
+        self._parser: RequestParser
+        self._ending: Ending
+        self._unread = b""
+        """What came behind the request that is under way; it is parsed when that is answered."""
+        self._unread_from = 0
+        self._counted = 0
+        """What the crowd knows of the bytes that are kept."""
         self._current: Request | None = None
-        self._waiting: deque[Request] = deque()
+        """The request that is being answered."""
         self.task: asyncio.Task[None] | None = None
-        self._refused = False
-        """Nothing is read any more: what came is no HTTP."""
-        self._refusal: TritonflareError | None = None
-        """What is said about that after the answers to what came before."""
+        self._deaf = False
+        """Nothing is parsed any more."""
+        self._ended = False
+        """The caller has ended his side."""
+        self._probed = False
+        self._has_room = True
         self._finishing = False
         self._writable: asyncio.Future[None] | None = None
         self._since = 0.0
@@ -105,12 +89,14 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the time in which the first head must come."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
-        self._client = transport.get_extra_info("peername")
-        self._server = transport.get_extra_info("sockname")
+        self._parser = RequestParser(
+            transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        )
+        self._ending = Ending(self._transport, self._patience.transfer_s)
         self._since = self._loop.time()
         self._timer = self._loop.call_later(self._patience.keep_alive_s, self._look)
-        if not self._crowd.enter(self):
-            self._refused = True
+        self._has_room = self._crowd.enter(self)
+        if not self._has_room:
             if self._crowd.is_overfull:
                 self.abort()
             else:
@@ -120,9 +106,10 @@ class Connection(asyncio.Protocol):
         """Tell whoever works on its requests."""
         self._crowd.leave(self)
         self._timer.cancel()
-        self._waiting.clear()
-        self._refused = True
-        del self._parser  # it holds our methods, and only the collector would find the two
+        self._ending.cancel()
+        self._unread = b""
+        self._deaf = True
+        self._parser.close()
         if self._current is not None:
             self._current.lose()
         self.resume_writing()
@@ -139,135 +126,124 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, and begin to answer."""
-        if self._refused:
-            return
-        if self._held:
-            data, self._held = self._held + data, b""
-        data, perhaps_upgrade = hide_upgrade(data)
-        self._feed(data)
-        if perhaps_upgrade and self._in_head:
-            self._held = perhaps_upgrade
-        elif perhaps_upgrade:
-            self._feed(perhaps_upgrade)
-        if self._waiting:
-            if self._current is None:
-                self._next()
-            else:
-                self._transport.pause_reading()  # who sends many at once waits for the answers
+        if self._deaf:
+            self._ending.discard(len(data))
+        elif self._is_busy():
+            self._keep(self._unread[self._unread_from :] + data if self._unread else data, 0)
+        else:
+            self._read(data, 0)
 
-    # --- the parser's side ------------------------------------------------------------------------
+    def eof_received(self) -> bool:
+        """Answer what is complete: who ends his side may still read (RFC 9293, section 3.6).
 
-    def _feed(self, data: bytes) -> None:
-        if len(data) <= MAX_HEAD_BYTES:
-            self._parse(data)
-            return
-        # In pieces: what is refused must not depend on how much came at once.
-        for at in range(0, len(data), MAX_HEAD_BYTES):
-            self._parse(data[at : at + MAX_HEAD_BYTES])
-
-    def _parse(self, data: bytes) -> None:
-        if self._refused:
-            return
-        was_in_head, between = self._in_head, not self._in_head and self._incoming is None
-        incoming = self._incoming
-        self._rest_bytes += len(data)
-        self._fed_bytes, self._begun = len(data), 0
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # CONNECT: what follows would be another protocol.
-            self._waiting[-1].keep_alive = False
-            self._refused = True
-        except httptools.HttpParserError:
-            self._refuse(MalformedRequest())
-            return
-        if incoming is None or self._incoming is not incoming:
-            self._rest_bytes = 0
-        elif self._rest_bytes > MAX_HEAD_BYTES:
-            self._refuse(MalformedRequest())
-        if self._in_head:
-            if not was_in_head:
-                self._since = self._loop.time()
-                self._timer.cancel()
-                self._timer = self._loop.call_later(self._patience.transfer_s, self._look)
-            # Where other requests stand before it in the same data, that much of the head is not counted.
-            if self._begun == 0 or (between and self._begun == 1):
-                self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self._refuse(MalformedRequest())
-
-    def on_message_begin(self) -> None:
-        """Begin a head."""
-        self._url = b""
-        self._headers = []
-        self._in_head = True
-        self._head_bytes = 0
-        self._begun += 1
-
-    def on_url(self, url: bytes) -> None:
-        """Take a part of the target."""
-        self._url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; trailers are dropped: they could bring credentials (RFC 9110, section 6.5.1)."""
-        if self._in_head:
-            self._headers.append((name.lower(), value))
-
-    def on_headers_complete(self) -> None:
-        """End the head and make the request.
-
-        Raises:
-            ValueError: it is too large, of another version than 1.0 and 1.1, or names no host or several
-                (RFC 9112, section 3.2); the parser turns this into one of its own errors.
+        In TLS the end of a side is that of the connection: asyncio knows no other.
         """
-        self._in_head = False
-        version = self._parser.get_http_version()
-        headers = self._headers
-        hosts = [name for name, _ in headers].count(b"host")
-        if hosts not in _HOSTS.get(version, ()) or self._is_too_large():
-            raise ValueError("head")
-        path, query = target_of(self._url)
-        request = Request(
-            self._parser.get_method().decode("ascii"),
-            path,
-            query,
-            headers,
-            client=self._client,
-            server=self._server,
-        )
-        request.keep_alive = version != "1.0" and self._parser.should_keep_alive()
-        self._incoming = request
-        self._waiting.append(request)
+        if not self._transport.can_write_eof():
+            return False
+        if self._ending.lingers or not self._is_busy():
+            self._close_now()
+            return False
+        if not self._ended:
+            self._ended = True
+            self._timer.cancel()
+            self._timer = self._loop.call_later(PROBE_S, self._probe)
+        return True
 
-    def _is_too_large(self) -> bool:
-        if self._head_bytes + self._fed_bytes <= MAX_HEAD_BYTES:
-            return False  # so much for almost every request
-        return len(self._url) + sum(len(name) + len(value) for name, value in self._headers) > MAX_HEAD_BYTES
+    # --- reading ----------------------------------------------------------------------------------
 
-    def on_body(self, body: bytes) -> None:
-        """Take a part of the body, unless it has been answered without."""
-        self._rest_bytes = 0
-        request = self._incoming
-        if request is None or request.answered:
+    def _is_busy(self) -> bool:
+        """Whether a request is under way that is there in full."""
+        return self._current is not None and self._current.complete
+
+    def _read(self, data: bytes, at: int) -> None:
+        """Parse as far as the end of one request; what is behind it has to wait for the answer."""
+        parser, was_in_head, size = self._parser, self._parser.in_head, len(data)
+        current = self._current
+        try:
+            while at < size and (current is None or not current.complete):
+                at = parser.feed(data, at)
+                if current is None and parser.request is not None and not parser.request.answered:
+                    current = parser.request
+                    self._start(current)
+        except TritonflareError as error:
+            self._refuse(type(error), error)
             return
-        request.add(body)
-        if len(request.body) > _HIGH_WATER_BYTES:
-            self._transport.pause_reading()
+        if at == size and not self._counted and current is not None and current.complete:
+            kept = len(current.body)
+            if kept <= _UNCOUNTED_BYTES:  # as of nearly every request
+                return
+        if parser.in_head and not was_in_head:
+            self._since = self._loop.time()
+            self._timer.cancel()
+            self._timer = self._loop.call_later(self._patience.transfer_s, self._look)
+        self._keep(data, at)
 
-    def on_message_complete(self) -> None:
-        """End the request."""
-        if self._incoming is not None:
-            self._incoming.end()
-            self._incoming = None
+    def _keep(self, data: bytes, at: int) -> None:
+        """Keep what was not parsed, and see to it that it does not become too much."""
+        request, left = self._current, len(data) - at
+        if left == 0:
+            self._unread, self._unread_from = b"", 0
+        elif request is not None and not request.keep_alive:
+            self._deaf = True  # what follows `Connection: close` is nobody's
+            self._ending.discard(left)
+            left = 0
+        else:
+            self._unread, self._unread_from = (data, at) if at < left else (data[at:], 0)
+            self._transport.pause_reading()  # who sends many at once waits for the answers
+        size = len(self._unread) + (self._parser.head_bytes if self._parser.in_head else 0)
+        if request is not None:
+            size += len(request.body)
+            if not request.complete and len(request.body) > _HIGH_WATER_BYTES:
+                self._transport.pause_reading()
+        self._count(size)
+
+    def _count(self, size: int) -> None:
+        """Tell how much is kept of requests that are not answered yet; there may be no room for it."""
+        if size <= _UNCOUNTED_BYTES:
+            size = 0
+        if size == self._counted:
+            return
+        self._counted = size
+        if self._crowd.keeps(self, size):
+            return
+        if self._unread:
+            self._ending.discard(len(self._unread))
+            self._unread = b""
+            self._deaf = True  # the answer that is due is the last
+            self._transport.resume_reading()
+            self._count(len(self._current.body) if self._current is not None else 0)
+            return
+        request = self._current
+        if request is not None:  # complete or not, it does not fit
+            request.complete = False
+            request.body = bytearray()
+            self._count(0)
+        self._refuse(Overloaded, Overloaded())
+
+    def _refuse(self, reason: type[TritonflareError], error: TritonflareError) -> None:
+        """Parse no more; answer what cannot be, unless that is the rest of a request with an answer."""
+        self._deaf = True
+        self._crowd.works(self)
+        self._unread = b""
+        request = self._parser.request
+        if request is None:
+            self._end(error)
+            return
+        # Its head was good, so it gets the answer that is due, whether the body is looked at or not.
+        request.fail(reason)
+        if self._current is not None:
+            self._resume_reading()
+        elif request.answered:
+            self._linger()
+        else:
+            self._start(request)
 
     # --- answering --------------------------------------------------------------------------------
 
-    def _next(self) -> None:
+    def _start(self, request: Request) -> None:
         self._crowd.works(self)
-        self._current = self._waiting.popleft()
-        if self._waiting:
-            self._transport.pause_reading()
-        self.task = self._loop.create_task(self._serve(self._current))
+        self._current = request
+        self.task = self._loop.create_task(self._serve(request))
 
     async def _serve(self, request: Request) -> None:
         request.on_wait = self._wait_for_body
@@ -277,102 +253,115 @@ class Connection(asyncio.Protocol):
             _log.exception("no answer to a request")
             self.abort()
             return
-        if self._writable is not None:
-            await asyncio.wait((self._writable,), timeout=self._patience.transfer_s)
-            if self._writable is not None:
-                self.abort()  # the caller reads nothing
-                request.lose()
+        if self._writable is not None and not await self._ending.is_taken(self._writable):
+            self.abort()
+            request.lose()
         if not request.lost:
             self._write(request, response, headers)
-            if not request.complete:
-                await self._discard(request)
         self._current = None
         self._since = self._loop.time()
-        if request.lost or self._transport.is_closing():
-            return
-        if self._waiting:
-            self._next()
-        elif not request.keep_alive or self._finishing:
-            self._close()
-        elif self._refusal is not None:
-            self._end(self._refusal)
-        else:
-            self._crowd.rests(self)
-            self._transport.resume_reading()
+        if not (request.lost or self._transport.is_closing()):
+            self._go_on(request)
 
     def _wait_for_body(self) -> None:
         """Ask for the body, or for the rest of it."""
         request = self._current
         if request is not None and not request.body and _expects_go_ahead(request):
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self._transport.resume_reading()
+            self._transport.write(_CONTINUE)
+        self._resume_reading()
 
     def _write(self, request: Request, response: Response, headers: Sequence[Header]) -> None:
-        if not request.complete and request.headers(b"expect"):
+        if (response.status >= 400 or not request.complete) and request.headers(b"expect"):
             # Who asked before sending the body may take this for a no and never send it.
             request.keep_alive = False
         request.answered = True
-        last = not self._waiting and (not request.keep_alive or self._finishing)
+        last = not request.keep_alive or self._deaf or (not self._unread and (self._finishing or self._ended))
         self._transport.write(rendered(response, headers, close=last, with_body=request.method != "HEAD"))
 
-    async def _discard(self, request: Request) -> None:
-        """Throw away the body of a request that was answered without."""
-        self._transport.resume_reading()
-        ends = self._loop.time() + LINGER_S
-        while not (request.complete or request.lost) and self._loop.time() < ends:
-            await asyncio.sleep(0.01)
+    def _go_on(self, request: Request) -> None:
+        """Read on behind an answer, or close."""
+        if self._deaf or not request.keep_alive:
+            self._close()
+            return
+        if self._unread:
+            unread, self._unread = self._unread, b""
+            self._read(unread, self._unread_from)
+            if self._deaf or self._unread:
+                return
+        elif self._counted:
+            self._count(0)
+        if self._current is None or (self._ended and not self._current.complete):
+            if self._ended or self._finishing:
+                self._close()
+                return
+            self._crowd.rests(self)
+        self._resume_reading()
 
-    def _refuse(self, error: TritonflareError) -> None:
-        """Answer and end the connection, after the answers to requests that came in full."""
-        self._refused = True
-        self._crowd.works(self)
-        self._transport.resume_reading()
-        half, self._incoming = self._incoming, None
-        if half is not None and half in self._waiting:
-            self._waiting.remove(half)
-        if half is not None and half.answered and half is not self._current:
-            self._linger()  # its body was nobody's, and so is what breaks it
-        elif (self._current is not None and self._current is not half) or self._waiting:
-            self._refusal = error
-        else:
-            self._end(error)
+    def _resume_reading(self) -> None:
+        if not self._ended and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    # --- the end ----------------------------------------------------------------------------------
 
     def _end(self, error: TritonflareError) -> None:
-        """Refuse what cannot be read any further, unless it has its answer already."""
-        if self._current is not None:
-            self._current.lose()
-        if self._current is None or not self._current.answered:
-            response, headers = self._app.refuse(error)
-            self._transport.write(rendered(response, headers, close=True, with_body=True))
+        """Refuse what is no request."""
+        response, headers = self._app.refuse(error)
+        self._transport.write(rendered(response, headers, close=True, with_body=True))
         self._linger()
 
-    def _linger(self) -> None:
-        """Close in a while: on bytes that were not read, closing would reset and lose the answer."""
-        if self._transport.can_write_eof():  # TLS cannot
-            self._transport.write_eof()
-        self._loop.call_later(LINGER_S, self._close)
-
     def _close(self) -> None:
-        """Close when what was written is sent, and before long in any case: the caller may read nothing."""
-        if not self._transport.is_closing():
-            self._transport.close()
-            self._timer.cancel()
-            self._timer = self._loop.call_later(self._patience.transfer_s, self._transport.abort)
+        """Close when what was written is sent, but not on somebody who may still be sending."""
+        if self._ending.lingers or self._transport.is_closing():
+            return
+        request = self._parser.request
+        half = request is not None and request.answered and not request.complete
+        if (half or self._ending.discarded) and not self._ended:
+            self._linger()
+        else:
+            self._close_now()
 
-    # --- time and the end -------------------------------------------------------------------------
+    def _linger(self) -> None:
+        self._deaf = True
+        self._count(0)
+        self._timer.cancel()
+        self._ending.linger()
+        if self._has_room:
+            self._crowd.rests(self)
+
+    def _close_now(self) -> None:
+        self._deaf = True
+        self._count(0)
+        self._timer.cancel()
+        self._ending.close()
+
+    def _probe(self) -> None:
+        """Find out whether a caller who has ended his side is still there: if not, what is sent is reset.
+
+        Reading would not show it behind the end. HTTP/1.0 knows no answer before the answer.
+        """
+        if self._current is None or self._transport.is_closing():
+            return
+        if self._transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.abort()
+            return
+        if not self._probed and self._parser.version != "1.0":
+            self._probed = True
+            self._transport.write(_CONTINUE)
+        self._timer = self._loop.call_later(PROBE_S, self._probe)
 
     def _look(self) -> None:
         """Once in a while: end what has been idle, or in one head, for too long."""
-        if self._refused:
+        if self._deaf:
             return
-        longest = self._patience.transfer_s if self._in_head else self._patience.keep_alive_s
+        in_head = self._parser.in_head
+        longest = self._patience.transfer_s if in_head else self._patience.keep_alive_s
         left = self._since + longest - self._loop.time()
         if self._current is not None:
             left = longest
         if left > 0:
             self._timer = self._loop.call_later(left, self._look)
-        elif self._in_head:
-            self._refuse(DeadlineExceeded())
+        elif in_head:
+            self._refuse(DeadlineExceeded, DeadlineExceeded())
         else:
             self._close()
 
@@ -388,10 +377,10 @@ class Connection(asyncio.Protocol):
 
     def make_room(self) -> None:
         """Close for another connection: no request is under way here."""
-        if self._transport.get_write_buffer_size():
+        if self._ending.lingers or self._transport.get_write_buffer_size():
             self.abort()  # the caller has not read his last answer
         else:
-            self._close()
+            self._close_now()
 
     def abort(self) -> None:
         """Close now, whatever is under way."""

@@ -1,4 +1,4 @@
-"""The open connections: how many there may be, and which of them makes room for one more."""
+"""The open connections: how many there may be, what they may keep, and which of them makes room."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+DEFAULT_BUFFERED_BYTES = 128 * 1024 * 1024
 _REFUSED_AT_ONCE = 64
 """So many are told that there is no room; more are dropped without a word, or telling would need room too."""
 
@@ -27,19 +28,26 @@ class CrowdEvents:
 
 
 class Crowd:
-    """At most ``limit`` connections.
+    """At most ``limit`` connections, which keep at most ``limit_bytes`` of requests without an answer.
 
     One more takes the place of the one that has waited longest for a request to be complete: an idle
     connection of a client's pool, or somebody who sends a head byte by byte. If a request is under way on
-    each of them, there is no room.
+    each of them, there is no room. It is the same with memory: heads that have been arriving for longest make
+    room; where bodies and requests under way take all of it, there is none.
     """
 
-    def __init__(self, limit: int, events: CrowdEvents = CrowdEvents()) -> None:
+    def __init__(
+        self, limit: int, events: CrowdEvents = CrowdEvents(), limit_bytes: int = DEFAULT_BUFFERED_BYTES
+    ) -> None:
         self._limit = limit
+        self._limit_bytes = limit_bytes
         self._events = events
         self._open: set[Member] = set()
         self._resting: dict[Member, None] = {}
         """Those without a request, the longest first."""
+        self._kept: dict[Member, int] = {}
+        """Bytes that they keep, whoever began first in front."""
+        self.kept_bytes = 0
 
     def __len__(self) -> int:
         return len(self._open)
@@ -66,6 +74,29 @@ class Crowd:
         """Forget a connection that is closed."""
         self._open.discard(member)
         self._resting.pop(member, None)
+        self.kept_bytes -= self._kept.pop(member, 0)
+
+    def keeps(self, member: Member, count: int) -> bool:
+        """Note how many bytes it keeps now; tell whether there is room for them."""
+        more = count - self._kept.get(member, 0)
+        if more > 0 and self.kept_bytes + more > self._limit_bytes:
+            self._free(more, member)
+            if self.kept_bytes + more > self._limit_bytes:
+                return False
+        self.kept_bytes += more
+        if count:
+            self._kept[member] = count
+        else:
+            self._kept.pop(member, None)
+        return True
+
+    def _free(self, more: int, asking: Member) -> None:
+        for member in [member for member in self._kept if member in self._resting and member is not asking]:
+            if self.kept_bytes + more <= self._limit_bytes:
+                return
+            self.leave(member)
+            self._events.made_room()
+            member.make_room()
 
     def works(self, member: Member) -> None:
         """A request of it is under way, or its last answer."""

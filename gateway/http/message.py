@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
 from gateway.domain.backend import Timing
-from gateway.domain.errors import ClientDisconnected
+from gateway.domain.errors import ClientDisconnected, TritonflareError
 
 Header = tuple[bytes, bytes]
 Address = tuple[str, int]
@@ -25,6 +25,7 @@ class Request:
 
     __slots__ = (
         "_changed",
+        "_failure",
         "_hung_up",
         "ai_request_id",
         "all_headers",
@@ -74,11 +75,13 @@ class Request:
         self.answered = False
         """What is still to come of the body is nobody's."""
         self.lost = False
-        """The caller is gone, or what he sent turned out to be no request."""
+        """The caller is gone."""
         self.keep_alive = True
         self.on_wait: Callable[[], None] | None = None
         """Called when somebody waits for more of the body."""
         self._changed: asyncio.Future[None] | None = None
+        self._failure: Callable[[], TritonflareError] | None = None
+        """Why its body will never be complete. No instance: with its traceback it would hold the request."""
         self._hung_up: Callable[[], None] | None = None
 
         self.ray_id = ""
@@ -119,14 +122,17 @@ class Request:
 
         Raises:
             ClientDisconnected: the caller has left before its end.
+            TritonflareError: no more will come, for what the connection gave as the reason.
         """
-        if not self.lost:
+        if not self.lost and self._failure is None:
             if self.on_wait is not None:
                 self.on_wait()
             self._changed = asyncio.get_running_loop().create_future()
             await self._changed
         if self.lost:
             raise ClientDisconnected
+        if self._failure is not None:
+            raise self._failure()
 
     def when_lost(self, callback: Callable[[], None] | None) -> None:
         """Have ``callback`` called once the caller has hung up, soon if that is so already."""
@@ -147,6 +153,11 @@ class Request:
     def drop_body(self) -> None:
         """Let go of what came of the body: a connection, a cycle with its parser, may hold the request on."""
         self.body = bytearray()
+
+    def fail(self, reason: Callable[[], TritonflareError]) -> None:
+        """Tell whoever reads the body that no more of it comes."""
+        self._failure = reason
+        self._wake()
 
     def lose(self) -> None:
         """Tell whoever works on the request that nobody is left to answer."""

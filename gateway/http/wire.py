@@ -1,11 +1,13 @@
-"""Request targets and responses as bytes on the wire (RFC 9112)."""
+"""Request targets, hosts and responses as bytes on the wire (RFC 9112)."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from email.utils import formatdate
 from http import HTTPStatus
+from ipaddress import IPv6Address
 
 import httptools
 
@@ -24,15 +26,32 @@ def target_of(url: bytes) -> tuple[str, str]:
 
     Raises:
         httptools.HttpParserInvalidURLError: it is neither a path nor a URL.
-        ValueError: it is a URL without a path.
     """
     if url.startswith(b"/"):
         path, _, query = url.partition(b"#")[0].partition(b"?")
         return path.decode("ascii"), query.decode("ascii")
     parsed = httptools.parse_url(url)
-    if parsed.path is None:
-        raise ValueError("target")
-    return parsed.path.decode("ascii"), (parsed.query or b"").decode("ascii")
+    return (parsed.path or b"/").decode("ascii"), (parsed.query or b"").decode("ascii")
+
+
+# uri-host [ ":" port ] of RFC 3986, section 3.2.2; there is no user in it (RFC 9110, section 7.2).
+_HOST = re.compile(
+    rb"(?:(?:[\w.~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*|\[(?:(?P<six>[0-9A-Fa-f:.]+)|[Vv][0-9A-Fa-f]+\.[\w.~!$&'()*+,;=:-]+)\])"
+    rb"(?::[0-9]*)?"
+)
+
+
+def is_host(value: bytes) -> bool:
+    """Tell whether that is what a Host header may say; it may be empty."""
+    found = _HOST.fullmatch(value)
+    if found is None:
+        return False
+    if found["six"] is not None:
+        try:
+            IPv6Address(found["six"].decode("ascii"))
+        except ValueError:
+            return False
+    return True
 
 
 def rendered(response: Response, headers: Sequence[Header], *, close: bool, with_body: bool) -> bytes:

@@ -21,6 +21,7 @@ from .harness import Running, away_from_the_end_of_a_minute, running_gateway, se
 
 NOT_HTTP = "6003-not-http"
 SLOW_HEAD = "3007-slow-head"
+ENCODED = "6003-transfer-coding"
 DEFECT = "10013"
 REWRITE = os.environ.get("REWRITE_GOLDEN") == "1"
 
@@ -80,6 +81,14 @@ async def test_what_is_no_http_gets_the_golden_bytes(triton: FakeTriton) -> None
     _compare(NOT_HTTP, f"> GET\n>\n>\n\n{name_random_parts(answer)}\n")
 
 
+async def test_an_encoded_body_gets_the_golden_bytes(triton: FakeTriton) -> None:
+    head = "POST / HTTP/1.1", "Host: gateway", "Transfer-Encoding: gzip, chunked", "", ""
+    async with running_gateway(settings_for(triton)) as running:
+        answer = await _exchange(running, "\r\n".join(head).encode())
+    shown = "\n".join(f"> {line}".rstrip() for line in head[:4])
+    _compare(ENCODED, f"{shown}\n\n{name_random_parts(answer)}\n")
+
+
 async def test_a_head_that_does_not_end_gets_the_golden_bytes(triton: FakeTriton) -> None:
     async with running_gateway(settings_for(triton, transfer_timeout_s=1)) as running:
         answer = await _exchange(running, b"GET")
@@ -99,7 +108,7 @@ async def test_a_defect_of_the_gateway_gets_the_golden_bytes(
 
 
 def test_no_golden_file_is_left_over() -> None:
-    expected = {case.name for case in CASES} | {NOT_HTTP, SLOW_HEAD, DEFECT}
+    expected = {case.name for case in CASES} | {NOT_HTTP, SLOW_HEAD, ENCODED, DEFECT}
     assert {file.stem for file in FOLDER.iterdir()} == expected
 
 

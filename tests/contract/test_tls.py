@@ -99,6 +99,26 @@ async def test_tls_1_2_and_1_3_are_spoken(
         assert (spoken, protocol) == (version.name.replace("_", "."), "http/1.1")
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_who_offers_only_other_protocols_gets_the_alert_and_who_offers_none_is_served(
+    triton: FakeTriton, authority: trustme.CA, tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    async with running_gateway(settings_for(triton, **write_pair(authority, tmp_path))) as running:
+
+        async def spoken(*offered: str) -> Any:
+            context = client_context(authority)
+            context.minimum_version = context.maximum_version = version
+            if offered:
+                context.set_alpn_protocols(list(offered))
+            return (await handshake(running.client.port, context))[2]
+
+        for foreign in (["h2"], ["h2", "http/1.0"], ["x" * 250] * 200):  # the last in several pieces
+            with pytest.raises(ssl.SSLError, match=r"(?i)no.application.protocol"):
+                await spoken(*foreign)
+        assert await spoken() is None
+        assert await spoken("x" * 250, "http/1.1") == "http/1.1"
+
+
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
 async def test_tls_1_1_and_plain_text_are_refused_and_others_still_served(
     triton: FakeTriton, authority: trustme.CA, tmp_path: Path, caplog: pytest.LogCaptureFixture

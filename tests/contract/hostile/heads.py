@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from gateway.http.parser import MAX_HEADER_LINES
+
 from ..harness import ANY_TOKEN, TOKEN
 from .case import (
     BAD_HEADERS,
@@ -65,7 +67,9 @@ HEADERS: dict[str, tuple[tuple[bytes, ...], Expected]] = {
     "name of 70 000 bytes": ((b"X" * 70_000 + b": a",), BAD_HEADERS),
     "ten thousand": (tuple(b"X-%d: aaaa" % n for n in range(10_000)), BAD_HEADERS),
     "a hundred thousand empty": ((b"A:",) * 100_000, BAD_HEADERS),
-    "a thousand": (tuple(b"X-%d: a" % n for n in range(1000)), FINE),
+    "a thousand": (tuple(b"X-%d: a" % n for n in range(1000)), BAD_HEADERS),
+    "as many as may be": (tuple(b"X-%d: a" % n for n in range(MAX_HEADER_LINES - 3)), FINE),
+    "one too many": (tuple(b"X-%d: a" % n for n in range(MAX_HEADER_LINES - 2)), BAD_HEADERS),
     "nul in a value": ((b"X-A: a\x00b",), BAD_HEADERS),
     "nul in a name": ((b"X-\x00A: a",), BAD_HEADERS),
     "bare CR in a value": ((b"X-A: a\rb",), BAD_HEADERS),
@@ -105,7 +109,18 @@ HOSTS: dict[str, tuple[bytes | None, Expected]] = {
     "two alike": (b"Host: a\r\nhost: a", BAD_HEADERS),
     "empty": (b"Host:", FINE),
     "elsewhere": (b"Host: elsewhere.example:1", FINE),
-    "nonsense": (b"Host: \xff@[::]/../", FINE),
+    "nonsense": (b"Host: \xff@[::]/../", BAD_HEADERS),
+    "with a path": (b"Host: gateway/", BAD_HEADERS),
+    "with a user": (b"Host: user@gateway", BAD_HEADERS),
+    "with a space": (b"Host: a b", BAD_HEADERS),
+    "with a list": (b"Host: a, b", BAD_HEADERS),
+    "with a port that is none": (b"Host: gateway:http", BAD_HEADERS),
+    "with a bad escape": (b"Host: a%zz", BAD_HEADERS),
+    "brackets left open": (b"Host: [::1", BAD_HEADERS),
+    "brackets around nonsense": (b"Host: [:::1]", BAD_HEADERS),
+    "an address of version 6": (b"Host: [::1]:8000", FINE),
+    "an address of version 4": (b"Host: 127.0.0.1:8000", FINE),
+    "every character that may be": (b"Host: a-._~%20!$&'()*+,;=:1", FINE),
 }
 
 CASES = [

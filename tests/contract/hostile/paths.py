@@ -90,7 +90,8 @@ METHODS: dict[str, Expected] = {
 
 LINES: dict[str, tuple[bytes, Expected]] = {
     "absolute": (f"POST http://elsewhere{RUN} HTTP/1.1".encode(), FINE),
-    "absolute without a path": (b"POST http://elsewhere HTTP/1.1", BAD_HEADERS),
+    "absolute without a path": (b"POST http://elsewhere HTTP/1.1", WRONG_METHOD),
+    "absolute, a query without a path": (b"POST http://elsewhere?a=b HTTP/1.1", WRONG_METHOD),
     "authority": (b"CONNECT elsewhere:443 HTTP/1.1", BAD_HEADERS),
     "connect to a path": (f"CONNECT {RUN} HTTP/1.1".encode(), WRONG_METHOD),
     "asterisk": (b"OPTIONS * HTTP/1.1", NO_ROUTE),
