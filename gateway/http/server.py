@@ -91,7 +91,10 @@ class Server:
         last = [taken for sock in self._sockets for taken in accept_all(sock)]
         for listener in self._listeners:
             listener.close()
-        all_gone = asyncio.gather(*closed, *map(self._take, last), return_exceptions=True)
+        taken = asyncio.gather(*map(self._take, last), return_exceptions=True)
+        if self._tls is None:
+            await taken
+        all_gone = asyncio.gather(*closed, taken, return_exceptions=True)
         await self._wait_for_connections(drain_s, idle_s, at_once, all_gone)
         all_gone.cancel()
         await asyncio.gather(all_gone, return_exceptions=True)
