@@ -16,7 +16,7 @@ from gateway.http.sockets import accept_all
 
 BACKLOG = 2048
 _LOOK_AROUND_S = 0.02
-"""Time to take what the kernel holds already: requests on idle connections, connections not accepted yet."""
+"""Time to read what the kernel holds already, and to begin with connections that were accepted last."""
 _LAST_WORDS_S = 1.0
 """What requests get to say that they were cancelled."""
 _FIRST_REQUEST_S = 1.0
@@ -83,18 +83,19 @@ class Server:
             idle_s: how long idle connections stay open, for requests that a proxy is about to send on them.
         """
         self.start_draining()
-        await asyncio.sleep(_LOOK_AROUND_S)
         # It has to wait already when they close, or it would not wait.
         closed = [asyncio.ensure_future(listener.wait_closed()) for listener in self._listeners]
-        await asyncio.sleep(0)  # nor is one that was accepted just now among the connections yet
+        sockets, self._sockets = self._sockets, []
+        for sock in sockets:
+            # asyncio loses what it has accepted when a listener closes; uvloop does not, and ignores this.
+            asyncio.get_running_loop().remove_reader(sock.fileno())
+        await asyncio.sleep(0)
         # No await in between: what the kernel accepts now it would reset when the listener closes.
-        last = [taken for sock in self._sockets for taken in accept_all(sock)]
+        last = [accepted for sock in sockets for accepted in accept_all(sock)]
         for listener in self._listeners:
             listener.close()
-        taken = asyncio.gather(*map(self._take, last), return_exceptions=True)
-        if self._tls is None:
-            await taken
-        all_gone = asyncio.gather(*closed, taken, return_exceptions=True)
+        all_gone = asyncio.gather(*closed, *map(self._take, last), return_exceptions=True)
+        await asyncio.sleep(_LOOK_AROUND_S)
         await self._wait_for_connections(drain_s, idle_s, at_once, all_gone)
         all_gone.cancel()
         await asyncio.gather(all_gone, return_exceptions=True)

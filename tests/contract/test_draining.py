@@ -138,6 +138,7 @@ async def test_connections_that_the_kernel_accepted_before_the_port_closed_are_a
         loop.call_soon(open_one)
 
     open_one()
+    await asyncio.sleep(0.01)
     await server.stop(5, asyncio.Event())
     answers = [await asyncio.wait_for(loop.sock_recv(sock, 1000), 5) for sock in opened]
     for sock in opened:
