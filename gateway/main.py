@@ -131,9 +131,10 @@ async def _serve_here(
             _log.info("stopping")
             # Readiness off, time for balancers to notice, then the port closes and requests drain.
             gateway.monitor.start_draining()
+            server.start_draining()
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(at_once.wait(), settings.shutdown_delay_s)
-            await server.stop(settings.drain_timeout_s, at_once)
+            await server.stop(settings.drain_timeout_s, at_once, idle_s=settings.drain_keep_alive_s)
         except asyncio.CancelledError:
             await server.stop(0, at_once)
             raise

@@ -200,6 +200,13 @@ class Settings(BaseSettings):
         description="Time that requests in flight get to finish at shutdown; those that would take longer, "
         "up to request_timeout_s, are answered 503.",
     )
+    drain_keep_alive_s: float = Field(
+        1.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Time that idle connections stay open at shutdown after the port has closed, at most "
+        "drain_timeout_s: a proxy may be about to send a request on one. Nothing waits if there are none.",
+    )
     access_log_share: float = Field(
         1.0,
         ge=0,

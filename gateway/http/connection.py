@@ -19,12 +19,15 @@ from gateway.http.crowd import Crowd
 from gateway.http.ending import Ending
 from gateway.http.message import Header, Request, Response
 from gateway.http.parser import RequestParser
+from gateway.http.sockets import has_unread
 from gateway.http.wire import rendered
 
 _log = logging.getLogger("tritonflare.http")
 
 PROBE_S = 0.1
 """After that long with his side ended, it is found out whether the caller still waits for the answer."""
+ARRIVING_S = 1.0
+"""A head that has begun to arrive at the end of the gateway gets so long."""
 
 _HIGH_WATER_BYTES = 64 * 1024
 """Body that is kept before somebody asks for more."""
@@ -365,11 +368,15 @@ class Connection(asyncio.Protocol):
         else:
             self._close()
 
-    def finish(self) -> None:
-        """Close after the answers to the requests that are there."""
+    def finish(self) -> bool:
+        """Close after the answers to the requests that are there; return False if one has begun to arrive."""
         self._finishing = True
-        if self._current is None:
+        if self._current is None and not self._deaf:
+            arriving = self._parser.in_head and self._loop.time() - self._since < ARRIVING_S
+            if arriving or has_unread(self._transport.get_extra_info("socket").fileno()):
+                return False
             self._close()
+        return True
 
     def say_last(self) -> None:
         """Let the next answer be the last."""

@@ -12,10 +12,11 @@ from weakref import WeakSet
 
 from gateway.http.connection import App, Connection, Patience
 from gateway.http.crowd import Crowd
+from gateway.http.sockets import accept_all
 
 BACKLOG = 2048
 _LOOK_AROUND_S = 0.02
-"""Time to take what the kernel holds already: requests on idle connections, connections not accepted yet."""
+"""Time to read what the kernel holds already, and to begin with connections that were accepted last."""
 _LAST_WORDS_S = 1.0
 """What requests get to say that they were cancelled."""
 _FIRST_REQUEST_S = 1.0
@@ -33,13 +34,15 @@ class Server:
         self._patience = patience
         self._tls = tls
         self._listeners: list[asyncio.Server] = []
-        self._stopping = False
+        self._sockets: list[socket.socket] = []
+        self._draining = False
         self._accepted: WeakSet[Connection] = WeakSet()
         """Those among them that are in a TLS handshake; they enter the crowd after it."""
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Accept connections from now on."""
         loop = asyncio.get_running_loop()
+        self._sockets += sockets
         for sock in sockets:
             self._listeners.append(
                 await loop.create_server(self._connect, sock=sock, backlog=BACKLOG, **self._tls_options())
@@ -56,7 +59,7 @@ class Server:
 
     def _connect(self) -> Connection:
         connection = Connection(self._app, self._crowd, self._patience)
-        if self._stopping:
+        if self._draining:
             connection.say_last()
         if self._tls is not None:
             self._accepted.add(connection)
@@ -65,23 +68,35 @@ class Server:
     def _connections(self) -> list[Connection]:
         return [member for member in self._crowd if isinstance(member, Connection)]
 
-    async def stop(self, drain_s: float, at_once: asyncio.Event) -> None:
+    def start_draining(self) -> None:
+        """Go on accepting, but have each connection end with its next answer, so that no proxy reuses it."""
+        self._draining = True
+        for connection in (*self._connections(), *self._accepted):
+            connection.say_last()
+
+    async def stop(self, drain_s: float, at_once: asyncio.Event, *, idle_s: float = 0) -> None:
         """Accept no more, answer what is there for up to ``drain_s``, then cancel the rest.
 
         Args:
             drain_s: seconds.
             at_once: set it to wait no longer.
+            idle_s: how long idle connections stay open, for requests that a proxy is about to send on them.
         """
-        self._stopping = True
-        for connection in (*self._connections(), *self._accepted):
-            connection.say_last()
-        await asyncio.sleep(_LOOK_AROUND_S)
+        self.start_draining()
         # It has to wait already when they close, or it would not wait.
-        all_gone = asyncio.gather(*(listener.wait_closed() for listener in self._listeners))
-        await asyncio.sleep(0)  # nor is one that was accepted just now among the connections yet
+        closed = [asyncio.ensure_future(listener.wait_closed()) for listener in self._listeners]
+        sockets, self._sockets = self._sockets, []
+        for sock in sockets:
+            # asyncio loses what it has accepted when a listener closes; uvloop does not, and ignores this.
+            asyncio.get_running_loop().remove_reader(sock.fileno())
+        await asyncio.sleep(0)
+        # No await in between: what the kernel accepts now it would reset when the listener closes.
+        last = [accepted for sock in sockets for accepted in accept_all(sock)]
         for listener in self._listeners:
             listener.close()
-        await self._wait_for_connections(drain_s, at_once, all_gone)
+        all_gone = asyncio.gather(*closed, *map(self._take, last), return_exceptions=True)
+        await asyncio.sleep(_LOOK_AROUND_S)
+        await self._wait_for_connections(drain_s, idle_s, at_once, all_gone)
         all_gone.cancel()
         await asyncio.gather(all_gone, return_exceptions=True)
         tasks = [connection.task for connection in self._connections() if connection.task is not None]
@@ -92,17 +107,21 @@ class Server:
         for connection in self._connections():
             connection.abort()
 
+    async def _take(self, accepted: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        await loop.connect_accepted_socket(self._connect, accepted, **self._tls_options())
+
     async def _wait_for_connections(
-        self, drain_s: float, at_once: asyncio.Event, all_gone: asyncio.Future[Any]
+        self, drain_s: float, idle_s: float, at_once: asyncio.Event, all_gone: asyncio.Future[Any]
     ) -> None:
         now = asyncio.get_running_loop().time
         ends = now() + drain_s
-        finish_at = dict.fromkeys(self._connections(), now())
+        finish_at = dict.fromkeys(self._connections(), now() + idle_s)
         while not at_once.is_set():
             for connection in self._connections():
-                if now() >= finish_at.setdefault(connection, now() + _FIRST_REQUEST_S):
+                finish = now() >= finish_at.setdefault(connection, now() + _FIRST_REQUEST_S)
+                if finish and connection.finish():
                     finish_at[connection] = math.inf
-                    connection.finish()
             # In TLS there are others yet, in their handshake; it has transfer_s, and then they are closed.
             if now() >= ends or not (len(self._crowd) or (self._tls is not None and not all_gone.done())):
                 return
