@@ -24,7 +24,8 @@ from gateway.serving import base_url, bind, closing_all, running_beside, signals
 from gateway.settings import ConfigurationError, Settings, unknown_variables
 from gateway.tokens import TokenTable
 from gateway.upstream import Upstream
-from gateway.workers import Post, Supervisor, obeying, say
+from gateway.worker_side import Post, obeying, say
+from gateway.workers import Supervisor
 
 _log = logging.getLogger("tritonflare.gateway")
 

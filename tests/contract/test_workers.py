@@ -162,7 +162,7 @@ async def test_a_killed_worker_is_replaced_while_the_others_serve(triton: FakeTr
             workers = running.workers
             return len(workers) == 2 and all(map(running.listens, workers))
 
-        await until(replaced)
+        await until(replaced, 30)
         assert other in running.workers
         async with opened(running, 12) as streams:
             pages = [samples((await ask(stream, METRICS))[1]) for stream in streams]
@@ -175,6 +175,46 @@ async def test_a_killed_worker_is_replaced_while_the_others_serve(triton: FakeTr
         assert re.search(
             r"worker [01] ended \(signal 9\); the next starts in 0\.2 s", running.log.read_text()
         )
+
+
+async def test_a_worker_that_was_stopped_is_replaced_and_nobody_waits_for_it_any_more(
+    triton: FakeTriton, tmp_path: Path
+) -> None:
+    async with supervised_gateway(triton, tmp_path, GATEWAY_WORKER_TIMEOUT_S="3") as running:
+        stopped, other = running.workers
+        stopped.suspend()
+
+        async def replaced() -> bool:
+            workers = running.workers
+            return stopped not in workers and len(workers) == 2 and all(map(running.listens, workers))
+
+        await until(replaced, 30)
+        assert other in running.workers
+        client = Client(running.port)
+        # Each is a connection of its own, and the kernel spreads them over both.
+        for answer in await asyncio.gather(*(client.run(GOOD) for _ in range(16))):
+            assert answer.status == 200
+        assert re.search(
+            r"worker [01] has not answered for 3 s and is killed\n"
+            r".* worker [01] ended \(signal 9\); the next starts in 0\.[12] s",
+            running.log.read_text(),
+        )
+
+
+async def test_a_group_that_was_stopped_goes_on_with_the_same_workers(
+    triton: FakeTriton, tmp_path: Path
+) -> None:
+    async with supervised_gateway(triton, tmp_path, GATEWAY_WORKER_TIMEOUT_S="2") as running:
+        before = running.workers
+        family = [psutil.Process(running.process.pid), *before]
+        for process in family:
+            process.suspend()
+        await asyncio.sleep(4)
+        for process in family:  # the supervisor first: it looks at once
+            process.resume()
+        await asyncio.sleep(2)
+        assert running.workers == before
+        assert "worker" not in running.log.read_text()
 
 
 async def test_a_killed_supervisor_leaves_nothing_behind(triton: FakeTriton, tmp_path: Path) -> None:
