@@ -14,7 +14,6 @@ from contextlib import suppress
 import uvloop
 
 from gateway.composition import Gateway, compose
-from gateway.domain.monitor import Monitor
 from gateway.http.connection import Patience
 from gateway.http.routes import API_PREFIX
 from gateway.http.server import Server
@@ -129,7 +128,8 @@ async def _serve_here(
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(gateway.monitor.wait_until_ready(), wait_s)
         await server.start(listening)
-        announcing = asyncio.create_task(_announce(gateway.monitor, on_started))
+        gateway.metrics.listens()
+        announcing = asyncio.create_task(_announce(gateway, on_started))
         try:
             await stop.wait()
             _log.info("stopping")
@@ -146,8 +146,9 @@ async def _serve_here(
             await asyncio.gather(announcing, return_exceptions=True)
 
 
-async def _announce(monitor: Monitor, on_started: Callable[[], None]) -> None:
-    await monitor.wait_until_ready()
+async def _announce(gateway: Gateway, on_started: Callable[[], None]) -> None:
+    await gateway.monitor.wait_until_ready()
+    gateway.metrics.read_gauges()  # whoever hears that it is ready finds it in the metrics of all
     on_started()
 
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
@@ -78,7 +76,7 @@ class Supervisor:
         Raises:
             ConfigurationError: a worker could not start because of it, before all had started.
         """
-        metrics = SharedMetrics(Path(tempfile.mkdtemp(prefix="tritonflare-metrics-")))
+        metrics = SharedMetrics.somewhere()
         metrics.keep_as("supervisor")
         restarted = restart_counter(CollectorRegistry())
         self.triton_restarted = triton_restart_counter(CollectorRegistry())
