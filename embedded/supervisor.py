@@ -246,6 +246,7 @@ class Supervisor:
                 # Another port for another version: the gateway must know the one from the other.
                 fresh = self._start_release(0) if release else self._start(broken.snapshot, port)
                 self._take_over(fresh, broken)
+                _log.info("Triton serves again")
                 return
             except GivenUp:
                 raise

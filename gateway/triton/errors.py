@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,13 +16,8 @@ from gateway.domain.errors import (
     ModelUnavailable,
     Overloaded,
 )
+from gateway.triton.outages import Outages
 from gateway.triton.status import CallFailed
-
-_log = logging.getLogger("tritonflare.backend")
-
-_PAUSE_S = 1.0
-_said: dict[tuple[str, str], float] = {}
-"""When a kind of failure was last written down; of statuses and reasons there are few."""
 
 
 def own_error(code: grpc.StatusCode) -> AiError:
@@ -44,7 +38,7 @@ def own_error(code: grpc.StatusCode) -> AiError:
 
 
 @contextmanager
-def mapped_errors(call: str) -> Iterator[None]:
+def mapped_errors(call: str, outages: Outages) -> Iterator[None]:
     """Turn what a gRPC call raises into our tree.
 
     Triton's words go nowhere, not even to the log: an INTERNAL error may carry a traceback with
@@ -55,16 +49,6 @@ def mapped_errors(call: str) -> Iterator[None]:
     except CallFailed as exc:
         error = own_error(exc.code)
         level = logging.ERROR if isinstance(error, BackendFailed) else logging.WARNING
-        if level == logging.ERROR or _quiet_since(exc):
-            _log.log(level, "%s: %s (%s); Triton's own log may say why", call, exc.code.name, exc.reason)
+        outages.failed(call, exc, level)
         raise error from exc
-
-
-def _quiet_since(failure: CallFailed) -> bool:
-    """Whether nothing was said of such failures for a second: a server that is away fails every call."""
-    now = time.monotonic()
-    kind = (failure.code.name, failure.reason)
-    if now - _said.get(kind, -_PAUSE_S) < _PAUSE_S:
-        return False
-    _said[kind] = now
-    return True
+    outages.worked()

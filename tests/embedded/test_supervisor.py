@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import tempfile
 import threading
 import time
@@ -176,12 +177,18 @@ def test_a_restart_serves_the_same_version_on_the_same_port_with_the_same_key(st
 
 
 def test_a_restart_is_tried_until_it_works(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "tritonflare.embedded")
     Server.faults.append(None)
     with stage:
         Server.faults.extend([EmbeddedError("not yet")] * 12)
         Vitals.troubles.append("ended")
-        until(lambda: len(Server.started) == 2)
-    assert caplog.text.count("Triton could not be started anew: not yet") == 12
+        until(lambda: caplog.records[-1:] != [] and "again" in caplog.records[-1].getMessage())
+        assert len(Server.started) == 2
+    assert [record.getMessage() for record in caplog.records] == [
+        "Triton has ended by itself; starting it anew",
+        *["Triton could not be started anew: not yet"] * 12,
+        "Triton serves again",
+    ]
     assert stage.restarts == ["ended"]
 
 
