@@ -136,7 +136,8 @@ def test_a_folder_is_locked_so_that_systemds_cleaner_leaves_it_alone(regions: Pa
 def test_what_is_swept_before_it_could_be_locked_is_made_again(
     regions: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, swept = fcntl.flock, []
+    real = fcntl.flock
+    swept: list[Path] = []
 
     def flock(descriptor: int, operation: int) -> None:
         if len(swept) < 2 and operation == fcntl.LOCK_EX:
