@@ -1,77 +1,166 @@
-"""What a killed supervisor leaves behind, swept by the next one.
+"""What a server uses outside its own memory, and what a killed one leaves of it, swept by the next.
 
-When the supervisor is killed, the kernel ends tritonserver, but python stubs that were still
-loading stay, as do shared-memory regions and the scratch folder. All of them carry a tag with
-the supervisor's process id, so that only those of dead supervisors are removed, and never
-another program's.
+When the supervisor is killed, the kernel ends tritonserver, but python stubs that were still loading stay, as
+do shared-memory regions and folders for temporary files. Each of these belongs to whoever holds its lock,
+which the kernel takes away with the process. A process id would not do: another server may share the
+folders and not the ids, in a container of its own. systemd's cleaner of temporary files leaves locked
+folders alone as well.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from embedded.errors import EmbeddedError
 
 SHM = Path("/dev/shm")  # noqa: S108 (the place where the python backend puts its regions)
 PROC = Path("/proc")
-_TAG = re.compile(r"tritonflare_(\d+)_")
+_PREFIX = "tritonflare_"
+_PURPOSES = ("server", "snapshot")
+_FOLDER = re.compile(rf"{_PREFIX}\d+_\w+_(?:{'|'.join(_PURPOSES)})", re.ASCII)
+_LOCK = "lock"
 _PROGRAMS = ("tritonserver", "triton_python_backend_stub")
 
 
-def tag() -> str:
-    """Prefix of everything that this process makes."""
-    return f"tritonflare_{os.getpid()}_"
-
-
-def sweep(own: str = "") -> int:
-    """Remove what dead supervisors left; return how much. What belongs to another user is left alone.
+class Claim:
+    """A new folder for temporary files, ours until `release` or the end of this process.
 
     Args:
-        own: a tag of this process; what begins with it is removed as well.
+        purpose: what it is for: ``server`` or ``snapshot``.
+        regions: it is for shared-memory regions too, whose names begin with the tag.
+
+    Raises:
+        EmbeddedError: it cannot be made.
     """
+
+    def __init__(self, purpose: str, *, regions: bool = False) -> None:
+        self._locks: list[int] = []
+        try:
+            self.folder = self._make_folder(purpose)
+            self.tag = self.folder.name.removesuffix(purpose)
+            """Prefix of the names of everything that belongs to it."""
+            if regions:
+                self._make_lock_of_regions()
+        except OSError as error:
+            raise EmbeddedError(f"No folder could be made in TMPDIR: {error.strerror}.") from error
+
+    def release(self) -> None:
+        """Remove everything that belongs to it."""
+        if self._locks:
+            _remove_regions(self.tag)
+            shutil.rmtree(self.folder, ignore_errors=True)
+        while self._locks:
+            os.close(self._locks.pop())
+
+    def _make_folder(self, purpose: str) -> Path:
+        while True:
+            # The id is for people who look; nothing depends on it.
+            folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}_", suffix=f"_{purpose}"))
+            if self._lock(folder, os.O_RDONLY | os.O_DIRECTORY):
+                return folder
+
+    def _make_lock_of_regions(self) -> None:
+        try:
+            while not self._lock(SHM / f"{self.tag}{_LOCK}", os.O_RDWR | os.O_CREAT):
+                pass
+        except OSError:
+            self.release()
+            raise
+
+    def _lock(self, path: Path, flags: int) -> bool:
+        """Lock it; False if somebody has swept it before that."""
+        try:
+            descriptor = os.open(path, flags, 0o600)
+        except FileNotFoundError:
+            return False
+        with suppress(OSError):  # where nothing can be locked, nobody can sweep
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if not path.exists():
+            os.close(descriptor)
+            return False
+        self._locks.append(descriptor)
+        return True
+
+
+def sweep() -> int:
+    """Remove what dead servers left; return how much. What belongs to another user is left alone."""
     removed = 0
     for process in _orphans():
         with suppress(ProcessLookupError, PermissionError):
             os.kill(process, signal.SIGKILL)
             removed += 1
-    for path in (*SHM.glob("tritonflare_*"), *Path(tempfile.gettempdir()).glob("tritonflare_*")):
-        owner = _owner(path.name)
-        if owner is None or (_alive(owner) and not (own and path.name.startswith(own))):
-            continue
-        with suppress(OSError):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-            removed += 1
+    for lock in SHM.glob(f"{_PREFIX}*_{_LOCK}"):
+        with _unless_held(lock) as free:
+            if free:
+                removed += _remove_regions(lock.name.removesuffix(_LOCK))
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        if _FOLDER.fullmatch(folder.name):
+            with _unless_held(folder) as free:
+                if free:
+                    with suppress(OSError):
+                        shutil.rmtree(folder)
+                        removed += 1
     return removed
 
 
+def _remove_regions(tag: str) -> int:
+    """Remove the regions with a tag, and then their lock; return how many they were."""
+    removed = 0
+    lock = SHM / f"{tag}{_LOCK}"
+    for region in {*SHM.glob(f"{tag}*")} - {lock}:
+        with suppress(OSError):
+            region.unlink()
+            removed += 1
+    with suppress(OSError):
+        lock.unlink()
+    return removed
+
+
+@contextmanager
+def _unless_held(path: Path) -> Iterator[bool]:
+    """Hold the lock of a file or folder meanwhile; False if somebody does, or it is not ours to hold."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
 def _orphans() -> Iterator[int]:
-    """Processes of Triton whose command line names a supervisor that is dead."""
+    """Processes of Triton whose command line names a folder that nobody holds."""
     for entry in PROC.iterdir():
         if not entry.name.isdigit():
             continue
         with suppress(OSError):  # it may end while we look
             words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
             if Path(words[0]).name in _PROGRAMS:
-                owner = next((found for word in words[1:] if (found := _owner(word)) is not None), None)
-                if owner is not None and not _alive(owner):
-                    yield int(entry.name)
+                folder = next((found for word in words[1:] if (found := _folder_in(word)) is not None), None)
+                if folder is not None:
+                    # As that process sees it, which may be in a container.
+                    with _unless_held(entry / "root" / folder.relative_to("/")) as free:
+                        if free:
+                            yield int(entry.name)
 
 
-def _owner(text: str) -> int | None:
-    match = _TAG.search(text)
-    return int(match[1]) if match else None
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True  # someone else's, and alive
-    return True
+def _folder_in(word: str) -> Path | None:
+    """The folder of a server in a path, or in an option with a path."""
+    path = Path(word.partition("=")[2] if word.startswith("--") else word)
+    found = (parent for parent in (path, *path.parents) if _FOLDER.fullmatch(parent.name))
+    return next((parent for parent in found if parent.is_absolute()), None)

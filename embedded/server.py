@@ -10,18 +10,17 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from itertools import count
 from pathlib import Path
 from types import TracebackType
 
 from embedded import host, leftovers
 from embedded.canary import Canary
 from embedded.errors import EmbeddedError, EndedWhileStarting, GivenUp, PortInUse
+from embedded.leftovers import Claim
 from embedded.logs import LogRelay
 from embedded.repository import Model, check_repository
 
@@ -38,7 +37,6 @@ if os.getppid() == int(sys.argv[1]):
     os.execv(sys.argv[2], sys.argv[2:])
 """
 _log = logging.getLogger("tritonflare.embedded")
-_numbers = count()
 
 
 class TritonServer:
@@ -67,13 +65,14 @@ class TritonServer:
         self.port = port
         self.secret = secret or secrets.token_urlsafe(32)
         self.models: list[Model] = []
-        self.tag = f"{leftovers.tag()}{next(_numbers)}_"
+        self.tag = ""
+        """Of a server that was started: prefix of all that it uses."""
         self._ready_timeout_s = ready_timeout_s
         self._otlp_endpoint = otlp_endpoint
         self._relay = LogRelay()
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
-        self._scratch: Path | None = None
+        self._claim: Claim | None = None
 
     @property
     def address(self) -> str:
@@ -115,10 +114,14 @@ class TritonServer:
             _log.info("removed %d processes, regions and folders that a killed server left behind", swept)
         self.port = self.port or _free_port()
         _require_free(self.port)
-        self._scratch = Path(tempfile.mkdtemp(prefix=self.tag))
+        self._claim = Claim("server", regions=True)
+        self.tag = self._claim.tag
         try:
-            prepare_scratch(self._scratch, self.repository)
-            self._process = self._spawn(self._scratch)
+            try:
+                prepare_scratch(self._claim.folder, self.repository)
+                self._process = self._spawn(self._claim.folder)
+            except OSError as error:
+                raise EmbeddedError(f"Triton cannot be started: {error.strerror}.") from error
             self._wait_ready(unwanted)
         except BaseException:
             self.kill()
@@ -152,7 +155,8 @@ class TritonServer:
         if self._reader is not None:
             self._reader.join(timeout=10)
         self._process = self._reader = None
-        leftovers.sweep(own=self.tag)
+        if self._claim is not None:
+            self._claim.release()
 
     def command(self, scratch: Path) -> list[str]:
         """The command line; see ARCHITECTURE.md for the reason of each switch."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Hashable
 from pathlib import Path
 
-from embedded import leftovers
 from embedded.errors import EmbeddedError
+from embedded.leftovers import Claim
 
 _ATTEMPTS = 5
 _PAUSE_S = 0.1
@@ -24,20 +23,20 @@ class Releases:
         self._taken: Hashable | None = None
         self._seen: Hashable | None = None
 
-    def take(self) -> Path:
+    def take(self) -> Snapshot:
         """Copy what is published now to a folder of its own; who asked removes it.
 
         Raises:
-            EmbeddedError: as `take_snapshot` says.
+            EmbeddedError: as `take_snapshot` says, or there is no room for the folder.
         """
         self._taken = self._seen = look_at(self._repository)
-        folder = Path(tempfile.mkdtemp(prefix=f"{leftovers.tag()}snapshot_"))
+        claim = Claim("snapshot")
         try:
-            take_snapshot(self._repository, folder / "models")
+            take_snapshot(self._repository, claim.folder / "models")
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            claim.release()
             raise
-        return folder
+        return Snapshot(claim)
 
     def forget(self) -> None:
         """Count what was taken last as new, because nothing came of it."""
@@ -52,6 +51,23 @@ class Releases:
         """Whether it is new and the same as when this was asked before: nobody is writing it just now."""
         before, self._seen = self._seen, look_at(self._repository)
         return self._seen is not None and self._seen == before and self._seen != self._taken
+
+
+class Snapshot:
+    """A copy that was taken."""
+
+    def __init__(self, claim: Claim) -> None:
+        self._claim = claim
+        self.models = claim.folder / "models"
+        self._content = look_at(self.models)
+
+    def is_whole(self) -> bool:
+        """Whether all of it is there still: whoever cleans TMPDIR may have taken it, or its oldest files."""
+        return look_at(self.models) == self._content
+
+    def remove(self) -> None:
+        """Remove it."""
+        self._claim.release()
 
 
 def take_snapshot(repository: Path, folder: Path) -> None:

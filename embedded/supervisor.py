@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from embedded.errors import EmbeddedError, EndedWhileStarting, GivenUp, PortInUs
 from embedded.processes import Processes
 from embedded.repository import Model
 from embedded.server import RESTRICTED_KEY, TritonServer
-from embedded.snapshot import Releases
+from embedded.snapshot import Releases, Snapshot
 from embedded.vitals import Trouble, Vitals
 
 _log = logging.getLogger("tritonflare.embedded")
@@ -62,7 +61,7 @@ class _Served:
     """A running server and the snapshot that it serves."""
 
     server: TritonServer
-    snapshot: Path
+    snapshot: Snapshot
 
 
 class Supervisor:
@@ -176,7 +175,7 @@ class Supervisor:
         finally:
             if self._served is not None:
                 self._served.server.stop()
-                shutil.rmtree(self._served.snapshot, ignore_errors=True)
+                self._served.snapshot.remove()
             self._ready.set()
 
     def _watch_over(self, served: _Served) -> Trouble | None:
@@ -201,11 +200,11 @@ class Supervisor:
         finally:
             vitals.close()
 
-    def _start(self, snapshot: Path, port: int, unwanted: Callable[[], bool] = lambda: False) -> _Served:
+    def _start(self, snapshot: Snapshot, port: int, unwanted: Callable[[], bool] = lambda: False) -> _Served:
         """Start a server on a snapshot; see `TritonServer.start`."""
         for attempt in range(1, _ATTEMPTS + 1):
             server = TritonServer(
-                snapshot / "models", port, secret=self.secret, otlp_endpoint=self._otlp_endpoint
+                snapshot.models, port, secret=self.secret, otlp_endpoint=self._otlp_endpoint
             )
             try:
                 server.start(lambda: self._stopping.is_set() or unwanted())
@@ -223,7 +222,7 @@ class Supervisor:
         try:
             return self._start(snapshot, port, unwanted)
         except BaseException:
-            shutil.rmtree(snapshot, ignore_errors=True)
+            snapshot.remove()
             raise
 
     def _pause(self, seconds: float) -> None:
@@ -242,10 +241,14 @@ class Supervisor:
             if self._failures:
                 self._pause(min(_FIRST_PAUSE_S * 2 ** min(self._failures - 1, 10), _LONGEST_PAUSE_S))
             self._failures += 1
+            if not (release or broken.snapshot.is_whole()):
+                _log.warning("what was served is not in TMPDIR any more; taking what is published now")
+                release = True
             try:
                 # Another port for another version: the gateway must know the one from the other.
                 fresh = self._start_release(0) if release else self._start(broken.snapshot, port)
                 self._take_over(fresh, broken)
+                _log.info("Triton serves again")
                 return
             except GivenUp:
                 raise
@@ -286,13 +289,13 @@ class Supervisor:
                 self._move_to(fresh.server.address)
             except BaseException:
                 fresh.server.kill()
-                if fresh.snapshot != old.snapshot:
-                    shutil.rmtree(fresh.snapshot, ignore_errors=True)
+                if fresh.snapshot is not old.snapshot:
+                    fresh.snapshot.remove()
                 raise
         self._served = fresh
         old.server.stop()
-        if fresh.snapshot != old.snapshot:
-            shutil.rmtree(old.snapshot, ignore_errors=True)
+        if fresh.snapshot is not old.snapshot:
+            old.snapshot.remove()
 
     def _move_to(self, address: str) -> None:
         """Return when no request is under way anywhere else."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Coroutine, Iterator
 
 from gateway.settings import ConfigurationError, Settings
@@ -18,9 +19,10 @@ class KeptUp:
 
     Args:
         settings: the settings.
-        known: for one of several processes, the tokens that were good a moment ago. They are in force while
-            the file cannot be read, so that a process can be replaced then; and none is right too, because
-            the last one may have been revoked since.
+        known: tokens that are good already: for one of several processes, those of a moment ago; at the first
+            start of `tritonflare serve`, the one whose file is yet to be written. They are in force while the
+            file cannot be read, or is not there, and the file alone counts from then on; none is right
+            too, because the last one may have been revoked since.
 
     Raises:
         ConfigurationError: there is no token, or a file cannot be used.
@@ -49,6 +51,8 @@ class KeptUp:
             yield follow(self._certificate_watch, self.certificate.read_again)
 
     def _read_if_possible(self) -> None:
+        if not any(map(os.path.exists, self._tokens_files)):
+            return  # nothing is wrong with what is yet to come, and the watch finds it
         try:
             self._read_tokens()
         except ConfigurationError as error:

@@ -14,7 +14,6 @@ from contextlib import suppress
 import uvloop
 
 from gateway.composition import Gateway, compose
-from gateway.domain.monitor import Monitor
 from gateway.http.connection import Patience
 from gateway.http.routes import API_PREFIX
 from gateway.http.server import Server
@@ -22,8 +21,10 @@ from gateway.kept_up import KeptUp
 from gateway.logs import configure_logging
 from gateway.serving import base_url, bind, closing_all, running_beside, signals_set
 from gateway.settings import ConfigurationError, Settings, unknown_variables
+from gateway.tokens import TokenTable
 from gateway.upstream import Upstream
-from gateway.workers import Post, Supervisor, obeying, say
+from gateway.worker_side import Post, obeying, say
+from gateway.workers import Supervisor
 
 _log = logging.getLogger("tritonflare.gateway")
 
@@ -56,6 +57,7 @@ async def serve(
     on_started: Callable[[str], None] | None = None,
     stop: asyncio.Event | None = None,
     upstream: Upstream | None = None,
+    tokens: TokenTable | None = None,
 ) -> None:
     """Serve inside the running event loop, for a process that has other things to look after too.
 
@@ -68,11 +70,12 @@ async def serve(
         stop: set it to shut down gracefully, as SIGTERM and SIGINT do in any case. Cancelling this
             coroutine shuts down without draining.
         upstream: through it, whoever looks after Triton tells what becomes of it.
+        tokens: good until ``settings.tokens_file`` can be read, which may not be there yet.
 
     Raises:
         ConfigurationError: there is no token, or the address cannot be bound.
     """
-    kept_up = KeptUp(settings)
+    kept_up = KeptUp(settings, tokens)
     if settings.binding_without_token:
         _log.warning("Workers bindings on this machine need no token (GATEWAY_BINDING_WITHOUT_TOKEN)")
     unknown = unknown_variables(os.environ)
@@ -94,7 +97,7 @@ async def serve(
             async with running_beside(kept_up.works()):
                 await supervisor.run(started)
         else:
-            gateway = compose(settings)
+            gateway = compose(settings, known=tokens)
             if upstream is not None:
                 upstream.connect(gateway)
             await _serve_here(settings, gateway, listening, started, stopping, at_once)
@@ -125,7 +128,8 @@ async def _serve_here(
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(gateway.monitor.wait_until_ready(), wait_s)
         await server.start(listening)
-        announcing = asyncio.create_task(_announce(gateway.monitor, on_started))
+        gateway.metrics.listens()
+        announcing = asyncio.create_task(_announce(gateway, on_started))
         try:
             await stop.wait()
             _log.info("stopping")
@@ -143,8 +147,9 @@ async def _serve_here(
             await asyncio.gather(announcing, return_exceptions=True)
 
 
-async def _announce(monitor: Monitor, on_started: Callable[[], None]) -> None:
-    await monitor.wait_until_ready()
+async def _announce(gateway: Gateway, on_started: Callable[[], None]) -> None:
+    await gateway.monitor.wait_until_ready()
+    gateway.metrics.read_gauges()  # whoever hears that it is ready finds it in the metrics of all
     on_started()
 
 

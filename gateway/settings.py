@@ -46,6 +46,11 @@ class Settings(BaseSettings):
         description="Processes that share the port, for more cores; each has its own connection to Triton "
         "and its own max_requests_in_flight and call_slots.",
     )
+    worker_timeout_s: Seconds = Field(
+        15.0,
+        description="With several workers: one that has not answered the supervisor, which asks once a "
+        "second, for this long (stopped, or stuck) is killed and replaced.",
+    )
 
     api_tokens: SecretStr | None = Field(
         None, description="Comma-separated account:token pairs; the account * stands for any account."

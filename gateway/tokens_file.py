@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import re
@@ -83,11 +84,30 @@ def _entry(line: str) -> TokenEntry | None:
 
 
 def append_entry(file: Path, entry: TokenEntry) -> None:
-    """Add a line to ``file``, which only its owner can read."""
+    """Add a line to ``file``, which only its owner can read.
+
+    Raises:
+        OSError: the line is not on the disk, and the file is as it was.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
+    existed = file.exists()
+    line = entry.line().encode()
     descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as lines:
-        lines.write(entry.line())
+    try:
+        length = os.fstat(descriptor).st_size
+        try:
+            # One write: beside another that appends, lines do not mix.
+            if os.write(descriptor, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(descriptor)
+        except OSError:
+            # An empty file would say that no token is good, and a part of a line that it is damaged.
+            os.ftruncate(descriptor, length)
+            if not existed:
+                file.unlink()
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def remove_digests(file: Path, digests: Iterable[str]) -> None:

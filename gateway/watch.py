@@ -15,6 +15,9 @@ _log = logging.getLogger("tritonflare.watch")
 LOOK_S = 0.5
 """Pause between two looks. A change counts when the next look finds nothing newer: who writes a file in
 several steps is not caught half-way."""
+LONGEST_LOOKS = 10
+"""After so many looks in a row that each found something newer, a change counts all the same: whoever goes on
+writing must not keep a revoked token good."""
 
 _Look = tuple[tuple[int, int, int] | None, ...]
 
@@ -26,13 +29,19 @@ class FileWatch:
         """Take the files as they are now for known."""
         self._files = tuple(files)
         self._known = self._last = self._look()
+        self._restless = 0
+        """Looks since the first of the changes that have not been told."""
 
     def has_changed(self) -> bool:
-        """Tell, once for each change."""
+        """Tell, once for each change, when it has settled, or when it does not for too long."""
         last, self._last = self._last, self._look()
-        if self._last == self._known or self._last != last:
+        if self._last == self._known:
+            self._restless = 0
             return False
-        self._known = self._last
+        self._restless += 1
+        if self._last != last and self._restless < LONGEST_LOOKS:
+            return False
+        self._known, self._restless = self._last, 0
         return True
 
     @property

@@ -60,7 +60,7 @@ def serve(
     dies or hangs it is started anew. With --watch, or on SIGHUP, a version that was published
     meanwhile is served by a second Triton, which takes the place of the first.
     Without GATEWAY_API_TOKENS or GATEWAY_TOKENS_FILE a token is made once, printed, and
-    kept as a hash in .state/tokens.
+    kept as a hash in .state/tokens, which is read again when it changes.
     """
     from embedded.errors import EmbeddedError
     from embedded.supervisor import Supervisor
@@ -74,7 +74,8 @@ def serve(
     configure_logging(settings.log_level, settings.log_format)
     token, settings = _with_token(settings)
     # Tokens and port first: what is wrong with them is said before Triton takes seconds to load.
-    check_tokens(settings)
+    if token is None:
+        check_tokens(settings)
     listening = bind_for(settings)
     try:
         with _interruptible():
@@ -112,16 +113,15 @@ def _require_own_triton(settings: Settings) -> None:
 def _with_token(settings: Settings) -> tuple[str | None, Settings]:
     """The settings with a token to use: the configured ones, those made earlier, or a new one.
 
-    A new one is written down only when it is shown: a start that fails must not lose it.
+    A new one is written down only when it is shown: a start that fails must not lose it. The file counts
+    from then on, in this run too, so that the token can be revoked.
     """
     from gateway.tokens import new_token
 
     if settings.api_tokens is not None or settings.tokens_file is not None:
         return None, settings
-    if TOKENS.is_file():
-        return None, settings.model_copy(update={"tokens_file": TOKENS})
-    token = new_token()
-    return token, settings.model_copy(update={"api_tokens": SecretStr(f"*:{token}")})
+    token = None if os.path.isfile(TOKENS) else new_token()  # unlike Path's, never an error
+    return token, settings.model_copy(update={"tokens_file": TOKENS})
 
 
 @contextmanager
@@ -157,6 +157,7 @@ async def _serve(
     from embedded.server import RESTRICTED_KEY
     from embedded.supervisor import Reports
     from gateway.main import serve as serve_gateway
+    from gateway.tokens import load_tokens
     from gateway.upstream import Upstream
 
     loop = asyncio.get_running_loop()
@@ -167,9 +168,8 @@ async def _serve(
         stop.set()
 
     def started(url: str) -> None:
-        click.echo(_greeting(url, _shown_model(supervisor), token))
-        if token is not None:
-            remember(TOKENS, "*", token)
+        known = _how_to_get_another(settings) if token is None else _kept(token)
+        click.echo(_greeting(url, _shown_model(supervisor), known))
 
     def tell(call: Callable[..., object], *values: object) -> None:
         with suppress(RuntimeError):  # the loop has ended: nobody has to know any more
@@ -198,7 +198,14 @@ async def _serve(
             supervisor.reload()
 
     loop.add_signal_handler(signal.SIGHUP, hang_up)
-    await serve_gateway(private, sockets=[listening], on_started=started, stop=stop, upstream=upstream)
+    await serve_gateway(
+        private,
+        sockets=[listening],
+        on_started=started,
+        stop=stop,
+        upstream=upstream,
+        tokens=None if token is None else load_tokens(f"*:{token}", None),
+    )
     return failed.is_set()
 
 
@@ -216,14 +223,38 @@ def _shown_model(triton: Supervisor) -> str:
     return DOCUMENTED if DOCUMENTED in names else names[0]
 
 
-def _greeting(url: str, model: str, token: str | None) -> str:
-    """What a newcomer pastes next."""
-    if token is None:
-        known = (
-            f"Use your API token for $TOKEN. Lost it? Stop, run `{sys.argv[0]} token create`, start again."
+def _kept(token: str) -> str:
+    """Write the hash of a new token down; return what to say of it."""
+    try:
+        remember(TOKENS, "*", token)
+    except OSError as error:
+        _log.warning("%s cannot be written (%s): the new token is not kept", TOKENS, error.strerror)
+        said = (
+            f"The token is not kept: {TOKENS} cannot be written ({error.strerror}). It is good until this "
+            "server ends or that file is made. To have one that stays, set GATEWAY_API_TOKENS=*:token."
         )
     else:
-        known = f"export TOKEN={token}\n\nThe token is shown this once; only its hash is kept, in {TOKENS}."
+        said = f"The token is shown this once; only its hash is kept, in {TOKENS}. {_another()}"
+    return f"export TOKEN={token}\n\n{said}"
+
+
+def _how_to_get_another(settings: Settings) -> str:
+    """What to say to those who should have a token already."""
+    use = "Use your API token for $TOKEN."
+    if settings.tokens_file is None:
+        return f"{use} The tokens are those of GATEWAY_API_TOKENS."
+    return f"{use} {_another('' if settings.tokens_file == TOKENS else f' --file {settings.tokens_file}')}"
+
+
+def _another(options: str = "") -> str:
+    return (
+        f"Lost it? `{sys.argv[0]} token create{options}`, run in this folder, makes another; "
+        "this server knows it about a second later."
+    )
+
+
+def _greeting(url: str, model: str, known: str) -> str:
+    """What a newcomer pastes next; ``known`` says how to get at a token."""
     return f"""
 Ready: {url}/client/v4
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +21,7 @@ _SHOWN = 12
 """Digits of a hash that make its id in the list."""
 _LEAST_ID = 6
 _UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-_TAKEN = "a running server that reads this file does so within a second"
+_TAKEN = "a running server that reads this file knows it about a second later"
 
 _file_option = click.option(
     "--file",
@@ -66,7 +68,8 @@ def create(account: str, expires: float | None, file: Path) -> None:
     from gateway.tokens import hash_token, new_token
 
     secret = new_token()
-    remember(file, account, secret, expires)
+    with _writing(file):
+        remember(file, account, secret, expires)
     click.echo(secret)
     click.echo(
         f"Its id is {hash_token(secret)[:_SHOWN]}, its hash is in {file.resolve()}; {_TAKEN}.", err=True
@@ -99,8 +102,17 @@ def revoke(token_id: str, file: Path) -> None:
     found = {entry.digest for entry in _read(file) if entry.digest.startswith(token_id.lower())}
     if len(found) != 1:
         raise click.ClickException("no token has this id" if not found else "several tokens have this id")
-    remove_digests(file, found)
+    with _writing(file):
+        remove_digests(file, found)
     click.echo(f"Revoked; {_TAKEN}.", err=True)
+
+
+@contextmanager
+def _writing(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise click.ClickException(f"{file} was not changed: {error.strerror}.") from error
 
 
 def _read(file: Path) -> list[TokenEntry]:
@@ -110,7 +122,11 @@ def _read(file: Path) -> list[TokenEntry]:
 
 
 def remember(file: Path, account: str, secret: str, expires: float | None = None) -> None:
-    """Add the hash of a token to ``file``, which only its owner can read."""
+    """Add the hash of a token to ``file``, which only its owner can read.
+
+    Raises:
+        OSError: it is not there.
+    """
     from gateway.tokens import hash_token
     from gateway.tokens_file import TokenEntry, append_entry
 

@@ -62,9 +62,11 @@ class Metrics:
             "Requests between admission and answer; each text of a batch counts as one.",
         )
         ready_gauge = self._gauge("tritonflare_ready", "1 when /readyz answers 200, else 0.", "livemin")
+        ready_gauge.set(1)  # of several, the least counts
+        self._listening = shared is None
         self._gauges: tuple[tuple[Gauge, Callable[[], float]], ...] = (
             (in_flight_gauge, in_flight),
-            (ready_gauge, ready),
+            (ready_gauge, lambda: ready() if self._listening else 1.0),
         )
 
     def watch_load(
@@ -145,17 +147,24 @@ class Metrics:
     async def publish(self) -> None:
         """Let other processes know the gauges, for ever; return at once if there are none."""
         while self._shared is not None:
-            self._read_gauges()
+            self.read_gauges()
             await asyncio.sleep(_PUBLISH_S)
 
-    def _read_gauges(self) -> None:
+    def listens(self) -> None:
+        """Count for readiness from now on: until it listens, a process can be asked by nobody."""
+        self._listening = True
+        self.read_gauges()
+
+    def read_gauges(self) -> None:
+        """Let other processes know the gauges as they are now."""
         for gauge, read in self._gauges:
             gauge.set(read())
 
     def render(self) -> bytes:
-        """Return the text exposition format 0.0.4; of several processes, the sums."""
-        self._read_gauges()
-        return generate_latest(self._registry if self._shared is None else self._shared.registry())
+        """Return the text exposition format 0.0.4; of several processes, the sums, if they can be had."""
+        self.read_gauges()
+        sums = None if self._shared is None else self._shared.registry()
+        return generate_latest(sums or self._registry)
 
 
 class _Requests:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
+import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, values
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from gateway.http.metric_files import MetricFile, Room
 
 
 @dataclass(frozen=True)
@@ -17,6 +22,13 @@ class SharedMetrics:
     """A folder in which each process keeps its values in files (prometheus_client's multiprocess mode)."""
 
     folder: Path
+    """Who has something to keep makes it; on a full disk nobody can, and that is no reason not to serve."""
+    room: Room = field(default_factory=Room)
+
+    @classmethod
+    def somewhere(cls) -> SharedMetrics:
+        """Choose a new folder for temporary files."""
+        return cls(Path(tempfile.gettempdir()) / f"tritonflare-metrics-{secrets.token_hex(8)}")
 
     def keep_as(self, process: str) -> None:
         """Keep the values of all metrics that this process makes from now on there.
@@ -26,10 +38,13 @@ class SharedMetrics:
                 one ended, and the files do not become more with each replacement.
         """
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(self.folder)
+        setattr(values, "MmapedDict", partial(MetricFile, room=self.room))  # noqa: B010 (not exported)
         values.ValueClass = values.MultiProcessValue(lambda: process)  # type: ignore[no-untyped-call]
 
-    def registry(self) -> CollectorRegistry:
-        """Give a registry that reads the sums."""
+    def registry(self) -> CollectorRegistry | None:
+        """Give a registry that reads the sums; None where they are not to be had."""
+        if self.room.is_missing or not self.folder.is_dir():
+            return None
         registry = CollectorRegistry()
         MultiProcessCollector(registry, str(self.folder))  # type: ignore[no-untyped-call]
         return registry

@@ -60,6 +60,8 @@ class _Line:
         self._changed = changed
         self._turn = asyncio.Event()
         self._ended = False
+        self._lost = False
+        """There was a connection before."""
         self.connection: Connection | None = None
         self.failed = False
         """The last attempt to connect did not succeed, or takes long."""
@@ -111,9 +113,14 @@ class _Line:
             return False
         self.connection, self.failed = connection, False
         self._changed()
+        if self._lost:
+            _log.info("connection to Triton at %s:%d: open again", *self._address)
         await self._until(lambda: not connection.usable)
         if not self._ended:
-            _log.warning("connection to Triton: %s; connecting again", connection.end)
+            self._lost = True
+            _log.warning(
+                "connection to Triton at %s:%d: %s; connecting again", *self._address, connection.end
+            )
         return True
 
     async def _until(self, met: Callable[[], bool]) -> None:

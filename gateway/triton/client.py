@@ -17,6 +17,7 @@ from gateway.domain.catalogue import Ensemble, Model
 from gateway.domain.errors import AiError, BackendFailed, DeadlineExceeded, ModelUnavailable
 from gateway.triton.channel import Channel
 from gateway.triton.errors import mapped_errors
+from gateway.triton.outages import Outages
 from gateway.triton.status import StubSilent
 from gateway.triton.wire import MalformedResponse, Message, infer_request, read_scores
 
@@ -67,6 +68,7 @@ class TritonClient:
         self._options = options
         self._observe = observe
         self._trace_context = trace_context
+        self._outages = Outages(options.url)
         self._described: dict[str, _Description] = {}
         """By model; those described last come last."""
         metadata = []
@@ -115,7 +117,7 @@ class TritonClient:
         if deadline_s <= 0:
             raise DeadlineExceeded
         request = infer_request(model.ensemble, texts).SerializeToString()
-        with mapped_errors(f"ModelInfer {model.ensemble}"):
+        with mapped_errors(f"ModelInfer {model.ensemble}", self._outages):
             raw = await self._call(request, deadline_s)
         try:
             response = service_pb2.ModelInferResponse.FromString(raw)
@@ -166,7 +168,7 @@ class TritonClient:
 
     async def _ask(self, method: str, request: Message, answer: Message, about: str = "") -> Message:
         """Make one of the calls that discover models; ``answer`` is the class of what comes back."""
-        with mapped_errors(f"{method} {about}".rstrip()):
+        with mapped_errors(f"{method} {about}".rstrip(), self._outages):
             raw = await self._channel.unary(
                 _SERVICE + method, request.SerializeToString(), self._options.control_timeout_s
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,13 +17,8 @@ from gateway.domain.errors import (
     Overloaded,
     without_frames,
 )
+from gateway.triton.outages import Outages
 from gateway.triton.status import CallFailed
-
-_log = logging.getLogger("tritonflare.backend")
-
-_PAUSE_S = 1.0
-_said: dict[tuple[str, str], float] = {}
-"""When a kind of failure was last written down; of statuses and reasons there are few."""
 
 
 def own_error(code: grpc.StatusCode) -> AiError:
@@ -45,7 +39,7 @@ def own_error(code: grpc.StatusCode) -> AiError:
 
 
 @contextmanager
-def mapped_errors(call: str) -> Iterator[None]:
+def mapped_errors(call: str, outages: Outages) -> Iterator[None]:
     """Turn what a gRPC call raises into our tree.
 
     Triton's words go nowhere, not even to the log: an INTERNAL error may carry a traceback with
@@ -54,22 +48,9 @@ def mapped_errors(call: str) -> Iterator[None]:
     try:
         yield
     except CallFailed as exc:
-        _write_down(call, exc)
-        # The call holds it, and so the frames. And no name for ours, or this frame would hold it.
+        # No name for ours, or this frame would hold it.
+        level = logging.ERROR if isinstance(own_error(exc.code), BackendFailed) else logging.WARNING
+        outages.failed(call, exc, level)
+        # The call holds it, and so the frames.
         raise own_error(without_frames(exc).code) from None
-
-
-def _write_down(call: str, failure: CallFailed) -> None:
-    level = logging.ERROR if isinstance(own_error(failure.code), BackendFailed) else logging.WARNING
-    if level == logging.ERROR or _quiet_since(failure):
-        _log.log(level, "%s: %s (%s); Triton's own log may say why", call, failure.code.name, failure.reason)
-
-
-def _quiet_since(failure: CallFailed) -> bool:
-    """Whether nothing was said of such failures for a second: a server that is away fails every call."""
-    now = time.monotonic()
-    kind = (failure.code.name, failure.reason)
-    if now - _said.get(kind, -_PAUSE_S) < _PAUSE_S:
-        return False
-    _said[kind] = now
-    return True
+    outages.worked()

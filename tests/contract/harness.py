@@ -16,6 +16,7 @@ import pytest
 from gateway.access_log import FLUSH_S
 from gateway.main import serve
 from gateway.settings import Settings
+from gateway.tokens import TokenTable
 
 from .fake_triton import SST2, FakeTriton
 
@@ -138,7 +139,9 @@ class Running:
 
 
 @asynccontextmanager
-async def running_gateway(settings: Settings, *, wait_ready: bool = True) -> AsyncIterator[Running]:
+async def running_gateway(
+    settings: Settings, *, wait_ready: bool = True, tokens: TokenTable | None = None
+) -> AsyncIterator[Running]:
     """Serve in this event loop; shut down gracefully and wait for it at the end."""
     import socket
 
@@ -148,7 +151,7 @@ async def running_gateway(settings: Settings, *, wait_ready: bool = True) -> Asy
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     stop = asyncio.Event()
     task = asyncio.create_task(
-        serve(settings, sockets=[sock], on_started=ready.set_result, stop=stop), name="gateway"
+        serve(settings, sockets=[sock], on_started=ready.set_result, stop=stop, tokens=tokens), name="gateway"
     )
     try:
         if wait_ready:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import struct
 from typing import Any
 
@@ -250,6 +251,36 @@ async def test_a_gateway_that_starts_before_triton_answers_503_and_then_serves()
 
         await until(served, 5)
         await triton.disappear()
+
+
+async def test_the_log_says_where_triton_is_missing_and_when_it_is_back(
+    triton: FakeTriton, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "tritonflare.backend")
+    await triton.disappear()
+    async with running_gateway(settings_for(triton), wait_ready=False) as running:
+
+        def lines() -> list[str]:
+            return [record.getMessage() for record in caplog.records if record.name == "tritonflare.backend"]
+
+        await asyncio.sleep(3.5)
+        said = [line for line in lines() if "UNAVAILABLE" in line]
+        assert 1 <= len(said) <= 3  # after 0, 1 and 3 seconds, of one look every twentieth of a second
+        assert all(f"from Triton at {triton.url};" in line for line in said)
+        await triton.appear()
+
+        async def back() -> bool:
+            return f"Triton at {triton.url} answers again" in lines()[-1]
+
+        await until(back, 10)
+        assert (await running.client.run(GOOD)).status == 200
+        await triton.disappear()
+        await triton.appear()
+
+        async def connected() -> bool:
+            return any(line.endswith(": open again") for line in lines())
+
+        await until(connected, 10)
 
 
 async def test_the_restricted_protocols_key_goes_with_every_call(triton: FakeTriton) -> None:

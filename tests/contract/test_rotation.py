@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 import psutil
 import pytest
 
 from gateway.http.pages import description
-from gateway.tokens import hash_token
+from gateway.tokens import TokenTable, hash_token
+from gateway.tokens_file import TokenEntry
 
 from .fake_triton import FakeTriton
 from .harness import ACCOUNT, RUN, TOKEN, Answer, Client, running_gateway, settings_for, until
@@ -104,6 +107,58 @@ async def test_an_expired_token_is_10000_and_1000_where_it_asks_for_itself(
         described = json.loads(description(playground=False))["components"]["schemas"]["TokenState"]
         assert list(described["properties"]) == list(result)
         assert "expires_on" not in (await ask(client, TOKEN, VERIFY)).json["result"]
+
+
+async def test_a_revoked_token_is_refused_though_its_file_never_stops_changing(
+    triton: FakeTriton, file: Path
+) -> None:
+    file.write_text(line("kept") + line("revoked"))
+
+    async def churn() -> None:
+        for number in count():
+            new = file.with_name("new")
+            new.write_text(line("kept") + line(f"another {number}"))
+            new.replace(file)
+            await asyncio.sleep(0.1)
+
+    async with running_gateway(settings_for(triton, tokens_file=file)) as running:
+        churning = asyncio.create_task(churn())
+        try:
+
+            async def refused() -> bool:
+                assert await status(running.client, "kept") == 200
+                return await status(running.client, "revoked") == 401
+
+            # Ten looks, half a second apart; more on a machine that has no time for them.
+            await until(refused, 15)
+        finally:
+            churning.cancel()
+
+
+async def test_a_token_is_good_before_its_file_is_there_and_the_file_alone_counts_then(
+    triton: FakeTriton, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "state" / "tokens"
+    settings = settings_for(triton, tokens_file=file, api_tokens=None)
+    first = TokenTable([TokenEntry(ACCOUNT, hash_token("first"))])
+    async with running_gateway(settings, tokens=first) as running:
+        client = running.client
+        assert (await status(client, "first"), await status(client, "second")) == (200, 401)
+        file.parent.mkdir()
+        file.write_text(line("first") + line("second"))
+
+        async def known() -> bool:
+            return await status(client, "second") == 200
+
+        await until(known, 5)
+        assert await status(client, "first") == 200
+        file.write_text(line("second"))
+
+        async def revoked() -> bool:
+            return await status(client, "first") == 401
+
+        await until(revoked, 5)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 async def test_an_account_that_is_new_has_a_rate_of_its_own(triton: FakeTriton, file: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import signal
 import socket
 import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -162,7 +163,7 @@ async def test_a_killed_worker_is_replaced_while_the_others_serve(triton: FakeTr
             workers = running.workers
             return len(workers) == 2 and all(map(running.listens, workers))
 
-        await until(replaced)
+        await until(replaced, 30)
         assert other in running.workers
         async with opened(running, 12) as streams:
             pages = [samples((await ask(stream, METRICS))[1]) for stream in streams]
@@ -175,6 +176,46 @@ async def test_a_killed_worker_is_replaced_while_the_others_serve(triton: FakeTr
         assert re.search(
             r"worker [01] ended \(signal 9\); the next starts in 0\.2 s", running.log.read_text()
         )
+
+
+async def test_a_worker_that_was_stopped_is_replaced_and_nobody_waits_for_it_any_more(
+    triton: FakeTriton, tmp_path: Path
+) -> None:
+    async with supervised_gateway(triton, tmp_path, GATEWAY_WORKER_TIMEOUT_S="3") as running:
+        stopped, other = running.workers
+        stopped.suspend()
+
+        async def replaced() -> bool:
+            workers = running.workers
+            return stopped not in workers and len(workers) == 2 and all(map(running.listens, workers))
+
+        await until(replaced, 30)
+        assert other in running.workers
+        client = Client(running.port)
+        # Each is a connection of its own, and the kernel spreads them over both.
+        for answer in await asyncio.gather(*(client.run(GOOD) for _ in range(16))):
+            assert answer.status == 200
+        assert re.search(
+            r"worker [01] has not answered for 3 s and is killed\n"
+            r".* worker [01] ended \(signal 9\); the next starts in 0\.[12] s",
+            running.log.read_text(),
+        )
+
+
+async def test_a_group_that_was_stopped_goes_on_with_the_same_workers(
+    triton: FakeTriton, tmp_path: Path
+) -> None:
+    async with supervised_gateway(triton, tmp_path, GATEWAY_WORKER_TIMEOUT_S="2") as running:
+        before = running.workers
+        family = [psutil.Process(running.process.pid), *before]
+        for process in family:
+            process.suspend()
+        await asyncio.sleep(4)
+        for process in family:  # the supervisor first: it looks at once
+            process.resume()
+        await asyncio.sleep(2)
+        assert running.workers == before
+        assert "worker" not in running.log.read_text()
 
 
 async def test_a_killed_supervisor_leaves_nothing_behind(triton: FakeTriton, tmp_path: Path) -> None:
@@ -197,11 +238,85 @@ async def start_and_fail(triton: FakeTriton, tmp_path: Path, **settings: str) ->
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        timeout=20,
+        timeout=60,
         check=False,
     )
     assert ended.returncode == 2
     return ended.stderr
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own with room for a part of the metrics."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(command, check=False, capture_output=True).returncode != 0:
+        pytest.skip("mounting needs root and the right to do so")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def fill(folder: Path, *, but: int = 0) -> None:
+    with (folder / "ballast").open("ab", buffering=0) as ballast:
+        with suppress(OSError):
+            while True:
+                ballast.write(bytes(4096))
+        os.ftruncate(ballast.fileno(), ballast.tell() - but)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_a_full_disk_for_temporary_files_ends_no_worker(
+    triton: FakeTriton, tmp_path: Path, disk: Path, moment: str
+) -> None:
+    if moment == "before":
+        fill(disk, but=32 * 1024)  # a folder that takes nothing at all is no folder for temporary files
+    async with supervised_gateway(triton, tmp_path, TMPDIR=str(disk)) as running:
+        fill(disk)
+        before = running.workers
+        async with opened(running, 12) as streams:
+            for stream in streams:
+                for path in (b"/a/b", b"/c"):  # other labels, which need room of their own
+                    await ask(stream, b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % path)
+                assert (await ask(stream, post()))[0].startswith(b"HTTP/1.1 200 ")
+            pages = [await ask(stream, METRICS) for stream in streams]
+        assert running.workers == before
+        for head, body in pages:
+            assert head.startswith(b"HTTP/1.1 200 ")
+            assert sum(
+                v for name, v in samples(body).items() if name.startswith("tritonflare_requests_total")
+            )
+        said = running.log.read_text().count("metrics cannot be kept in TMPDIR (No space left on device)")
+        assert said == (moment == "before")  # workers are told what the supervisor has said
+    assert [path.name for path in disk.iterdir()] == ["ballast"]
+
+
+async def test_ready_is_1_wherever_readyz_says_so_while_workers_start_and_are_replaced(
+    triton: FakeTriton, tmp_path: Path
+) -> None:
+    async with supervised_gateway(triton, tmp_path) as running:
+        client = Client(running.port)
+
+        async def agrees() -> None:
+            if (await client.get("/readyz")).status == 200:
+                assert await client.metric("tritonflare_ready") == 1
+
+        for _ in range(8):
+            await agrees()
+        killed = running.workers[0]
+        killed.kill()
+
+        async def replaced() -> bool:
+            with suppress(ConnectionError, asyncio.IncompleteReadError):  # given to the one that ends
+                await agrees()
+            workers = running.workers
+            return killed not in workers and len(workers) == 2 and all(map(running.listens, workers))
+
+        await until(replaced, 30)
+        for _ in range(8):
+            await agrees()
 
 
 async def test_what_makes_no_gateway_is_one_sentence(triton: FakeTriton, tmp_path: Path) -> None:

@@ -82,14 +82,27 @@ def test_a_repository_that_is_not_there_says_what_to_run(tmp_path: Path) -> None
 
 def test_a_new_version_counts_when_nobody_writes_it_any_more(repository: Path) -> None:
     releases = Releases(repository)
-    shutil.rmtree(releases.take())
+    releases.take().remove()
     assert not releases.is_new()
     assert not releases.has_settled()
     publish(repository, "second")
     assert releases.is_new()
     assert not releases.has_settled()
     assert releases.has_settled()
-    shutil.rmtree(releases.take())
+    releases.take().remove()
     assert not releases.has_settled()
     releases.forget()
     assert releases.has_settled()
+
+
+def test_a_snapshot_that_was_cleaned_away_is_not_whole_any_more(repository: Path) -> None:
+    (repository / "one" / "config.pbtxt").write_text("first")
+    taken = Releases(repository).take()
+    assert taken.is_whole()
+    publish(repository, "second")
+    assert taken.is_whole()
+    (taken.models / "one" / "config.pbtxt").unlink()
+    assert not taken.is_whole()
+    shutil.rmtree(taken.models.parent)
+    assert not taken.is_whole()
+    taken.remove()

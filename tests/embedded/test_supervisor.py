@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import logging
+import shutil
 import tempfile
 import threading
 import time
@@ -176,12 +178,18 @@ def test_a_restart_serves_the_same_version_on_the_same_port_with_the_same_key(st
 
 
 def test_a_restart_is_tried_until_it_works(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "tritonflare.embedded")
     Server.faults.append(None)
     with stage:
         Server.faults.extend([EmbeddedError("not yet")] * 12)
         Vitals.troubles.append("ended")
-        until(lambda: len(Server.started) == 2)
-    assert caplog.text.count("Triton could not be started anew: not yet") == 12
+        until(lambda: caplog.records[-1:] != [] and "again" in caplog.records[-1].getMessage())
+        assert len(Server.started) == 2
+    assert [record.getMessage() for record in caplog.records] == [
+        "Triton has ended by itself; starting it anew",
+        *["Triton could not be started anew: not yet"] * 12,
+        "Triton serves again",
+    ]
     assert stage.restarts == ["ended"]
 
 
@@ -192,6 +200,27 @@ def test_a_port_that_somebody_took_meanwhile_is_left_to_them(stage: Stage) -> No
         until(lambda: len(Server.started) == 2)
         until(lambda: stage.moves == [Server.started[1].address])
         assert Server.started[0].port != Server.started[1].port
+
+
+@pytest.mark.parametrize("part", ["", "models/config.pbtxt"])
+def test_a_snapshot_that_is_gone_is_taken_again(
+    stage: Stage, caplog: pytest.LogCaptureFixture, part: str
+) -> None:
+    """Whatever cleans TMPDIR takes folders, or their oldest files."""
+    with stage:
+        stage.supervisor._watch = False
+        (snapshot,) = Path(tempfile.gettempdir()).iterdir()
+        gone = snapshot / part
+        gone.unlink() if part else shutil.rmtree(gone)
+        Vitals.troubles.append("ended")
+        until(lambda: len(Server.started) == 2)
+        until(lambda: stage.moves == [Server.started[1].address])
+        assert Server.started[1].content == "first"
+        assert caplog.text.count("what was served is not in TMPDIR any more") == 1
+        Vitals.troubles.append("ended")  # the one that was taken again is served from now on
+        until(lambda: len(Server.started) == 3)
+        assert caplog.text.count("what was served is not in TMPDIR any more") == 1
+    assert list(Path(tempfile.gettempdir()).iterdir()) == []
 
 
 def test_a_new_version_takes_over_and_the_old_one_ends(stage: Stage) -> None:

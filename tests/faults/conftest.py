@@ -71,7 +71,8 @@ def serving(repository: Path, *options: str, **settings: str) -> Iterator[Served
         start_s = time.monotonic() - began
         yield Served(program, Target(program.url, TOKEN, PATH, deadline_s), start_s)
         if program.process.poll() is None:
-            regions = list(Path("/dev/shm").glob(f"tritonflare_{program.process.pid}_*"))
+            found = Path("/dev/shm").glob(f"tritonflare_{program.process.pid}_*")
+            regions = [path for path in found if not path.name.endswith("_lock")]
             stubs = [child for child in program.children() if child.name().startswith("triton_python")]
             assert len(regions) <= len(stubs), "regions of a Triton that is gone are left"
         assert "Traceback" not in program.output

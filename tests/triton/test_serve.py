@@ -20,6 +20,7 @@ import httpx
 import psutil
 import pytest
 
+from gateway.tokens import hash_token
 from tests.triton.conftest import INT8
 from tests.triton.server import ACCOUNT, assert_nothing_left, finished, running, start, wait_until
 
@@ -56,6 +57,7 @@ def test_a_newcomer_gets_a_token_once_and_a_curl_and_nothing_is_left_behind(
         assert token is not None
         assert ask(program.url, token[1]).status_code == 200
         assert ask(program.url, "another").status_code == 401
+        known_from_now_on_are_what_another_terminal_makes_and_revokes(home, program.url, token[1])
         kept = home / ".state" / "tokens"
         assert token[1] not in kept.read_text()
         assert stat.S_IMODE(kept.stat().st_mode) == 0o600
@@ -64,8 +66,42 @@ def test_a_newcomer_gets_a_token_once_and_a_curl_and_nothing_is_left_behind(
     with running("serve", "--port", "0") as again:
         assert wait_until(lambda: "great!" in again.output, 5)
         assert "export TOKEN" not in again.output
+        assert "token create`, run in this folder, makes another; this server knows it" in again.output
         assert ask(again.url, token[1]).status_code == 200
         assert again.stop(signal.SIGINT) == 0
+
+
+def known_from_now_on_are_what_another_terminal_makes_and_revokes(home: Path, url: str, first: str) -> None:
+    status, output = finished("token", "create", cwd=home)
+    second = output.splitlines()[0]
+    assert status == 0
+    assert wait_until(lambda: ask(url, second).status_code == 200, 5)
+    assert ask(url, first).status_code == 200
+    status, _ = finished("token", "revoke", hash_token(second)[:12], cwd=home)
+    assert status == 0
+    assert wait_until(lambda: ask(url, second).status_code == 401, 5)
+    # The very first one too, which is put back for what follows.
+    kept = home / ".state" / "tokens"
+    before = kept.read_text()
+    assert finished("token", "revoke", hash_token(first)[:12], cwd=home)[0] == 0
+    assert wait_until(lambda: ask(url, first).status_code == 401, 5)
+    kept.write_text(before)
+
+
+def test_a_token_that_cannot_be_kept_is_said_to_be_good_for_this_run_only(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(home)
+    (home / ".state").touch()
+    with running("serve", "--port", "0") as program:
+        assert wait_until(lambda: "great!" in program.output, 5)
+        token = re.search(r"export TOKEN=(\S+)", program.output)
+        assert token is not None
+        assert "its hash is kept" not in program.output
+        assert "The token is not kept: .state/tokens cannot be written (File exists)." in program.output
+        assert ask(program.url, token[1]).status_code == 200
+        time.sleep(1.5)  # two looks at the file
+        assert ask(program.url, token[1]).status_code == 200
 
 
 @pytest.mark.parametrize("moment", [0.1, 0.3, 0.6, 1.2])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.settings import ConfigurationError
-from gateway.watch import FileWatch, follow
+from gateway.watch import LONGEST_LOOKS, LOOK_S, FileWatch, follow
 
 
 def looks(watch: FileWatch, count: int = 3) -> list[bool]:
@@ -44,6 +44,32 @@ def test_a_file_that_is_still_being_written_is_left_alone(tmp_path: Path) -> Non
             writing.flush()
             assert not watch.has_changed()
     assert looks(watch) == [True, False, False]
+
+
+def test_a_file_that_never_settles_is_told_all_the_same_and_again(tmp_path: Path) -> None:
+    """Somebody exchanges it before every look: what was revoked in between must not stay good."""
+    file = tmp_path / "file"
+    file.write_text("0")
+    watch = FileWatch([file])
+    told = []
+    for number in range(3 * LONGEST_LOOKS):
+        (tmp_path / "new").write_text("x" * number)
+        (tmp_path / "new").replace(file)
+        told.append(watch.has_changed())
+    assert [number for number, changed in enumerate(told, 1) if changed] == [
+        LONGEST_LOOKS,
+        2 * LONGEST_LOOKS,
+        3 * LONGEST_LOOKS,
+    ]
+    assert LONGEST_LOOKS * LOOK_S == 5  # as docs/security.md says
+
+
+def test_a_file_that_appears_is_a_change(tmp_path: Path) -> None:
+    watch = FileWatch([tmp_path / "folder" / "file"])
+    assert looks(watch) == [False, False, False]
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").write_text("")
+    assert looks(watch) == [False, True, False]
 
 
 def test_a_link_that_points_elsewhere_is_a_change(tmp_path: Path) -> None:

@@ -8,15 +8,18 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
+import psutil
 import pytest
 from prometheus_client import values
 
-from gateway import workers
+from gateway import worker_process, workers
 from gateway.domain.errors import BackendUnavailable
 from gateway.serving import bind
 from gateway.settings import ConfigurationError, Settings
-from gateway.workers import Post, Supervisor, obeying, say
+from gateway.worker_side import Post, obeying, say
+from gateway.workers import Supervisor
 
 OTHER = "127.0.0.1:9999"
 
@@ -81,14 +84,44 @@ def move_unless_first(post: Post) -> None:
     move_if(post, lambda url: post.number > 0)
 
 
+def answer_until(post: Post, stick: Callable[[], None]) -> None:
+    """Be ready, and get stuck a moment later; a replacement does not."""
+
+    async def wait() -> None:
+        stop, at_once = asyncio.Event(), asyncio.Event()
+        with obeying(post, stop, at_once):
+            say(post, None)
+            if not post.replaces:
+                await asyncio.sleep(0.3)
+                stick()
+            await stop.wait()
+
+    asyncio.run(wait())
+
+
+def stop_yourself(post: Post) -> None:
+    answer_until(post, lambda: os.kill(os.getpid(), signal.SIGSTOP))
+
+
+def block_the_event_loop(post: Post) -> None:
+    answer_until(post, lambda: time.sleep(60))
+
+
+def never_begin(post: Post) -> None:
+    if not post.replaces:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    answer_until(post, lambda: None)
+
+
 class Run:
     """A supervisor in this event loop."""
 
-    def __init__(self, work: Callable[[Post], None], count: int = 1) -> None:
+    def __init__(self, work: Callable[[Post], None], count: int = 1, **settings: Any) -> None:
         self.stop, self.at_once, self.started = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._reserved = bind("127.0.0.1", 0, shared=True)
-        settings = Settings(workers=count)
-        self.supervisor = Supervisor(settings, work, self._reserved, self.stop, self.at_once)
+        self.supervisor = Supervisor(
+            Settings(workers=count, **settings), work, self._reserved, self.stop, self.at_once
+        )
         self.task = asyncio.create_task(self.supervisor.run(self.started.set))
 
     def close(self) -> None:
@@ -98,12 +131,13 @@ class Run:
 @pytest.fixture
 async def run(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[..., Run]]:
     # A supervisor takes the metrics of its process over.
-    monkeypatch.setattr(values, "ValueClass", values.ValueClass)
+    for name in ("ValueClass", "MmapedDict"):
+        monkeypatch.setattr(values, name, getattr(values, name))
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
     running: list[Run] = []
 
-    def start(work: Callable[[Post], None], count: int = 1) -> Run:
-        running.append(Run(work, count))
+    def start(work: Callable[[Post], None], count: int = 1, **settings: Any) -> Run:
+        running.append(Run(work, count, **settings))
         return running[-1]
 
     yield start
@@ -157,6 +191,67 @@ async def test_a_worker_that_does_not_end_is_killed(
     running.stop.set()
     running.at_once.set()
     await asyncio.wait_for(running.task, 5)
+
+
+async def _replaced(running: Run, caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Wait until the second process of worker 0 serves; return what was said of the first."""
+    while caplog.text.count("next starts in") < 1:
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(1)
+    running.stop.set()
+    await asyncio.wait_for(running.task, 10)
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+@pytest.mark.parametrize("work", [stop_yourself, block_the_event_loop])
+async def test_a_worker_that_is_stuck_is_killed_and_replaced_once(
+    run: Callable[..., Run],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    work: Callable[[Post], None],
+) -> None:
+    monkeypatch.setattr(worker_process, "BEAT_S", 0.1)
+    running = run(work, worker_timeout_s=2)
+    await asyncio.wait_for(running.started.wait(), 20)
+    assert await asyncio.wait_for(_replaced(running, caplog), 20) == [
+        "worker 0 has not answered for 2 s and is killed",
+        "worker 0 ended (signal 9); the next starts in 0.2 s",
+    ]
+
+
+async def test_a_worker_that_is_stuck_before_it_serves_has_longer(
+    run: Callable[..., Run], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_process, "BEAT_S", 0.1)
+    monkeypatch.setattr(worker_process, "START_S", 3.0)
+    running = run(never_begin, worker_timeout_s=0.5)
+    said = await asyncio.wait_for(_replaced(running, caplog), 20)
+    assert said[0] == "worker 0 has not answered for 3 s and is killed"
+
+
+async def test_a_supervisor_that_stood_still_itself_kills_nobody(
+    run: Callable[..., Run], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that slept, a SIGSTOP for the whole group: on waking, nobody has missed anything."""
+    monkeypatch.setattr(worker_process, "BEAT_S", 0.3)
+    running = run(obey, 2, worker_timeout_s=0.6)
+    await asyncio.wait_for(running.started.wait(), 20)
+    workers_here = [
+        child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())
+    ]
+    assert len(workers_here) == 2
+    for _ in range(3):
+        for worker in workers_here:
+            worker.suspend()
+        time.sleep(1)  # this event loop is the supervisor's
+        for worker in workers_here:
+            worker.resume()
+        await asyncio.sleep(0.5)
+    assert [child.is_running() for child in workers_here] == [True, True]
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+    running.stop.set()
+    running.at_once.set()
+    await asyncio.wait_for(running.task, 10)
 
 
 async def test_only_the_supervisor_can_say_at_once(run: Callable[..., Run]) -> None:

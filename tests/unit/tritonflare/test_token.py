@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import re
 import stat
 import time
@@ -49,6 +51,35 @@ def test_revoking_keeps_comments_and_takes_all_accounts_of_the_token(file: Path)
     file.write_text(f"# ours\na:{digest}\n\nb:{digest}:2999-01-01T00:00:00Z\nc:{hash_token('u')}\n")
     assert run(file, "revoke", digest[:8].upper()).exit_code == 0
     assert file.read_text() == f"# ours\n\nc:{hash_token('u')}\n"
+
+
+@pytest.mark.parametrize("existing", [None, "a:" + "0" * 64 + "\n"])
+@pytest.mark.parametrize("call", ["write", "fsync"])
+def test_a_full_disk_is_one_sentence_and_leaves_the_file_as_it_was(
+    file: Path, monkeypatch: pytest.MonkeyPatch, existing: str | None, call: str
+) -> None:
+    file.parent.mkdir()
+    if existing is not None:
+        file.write_text(existing)
+
+    def full(*arguments: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, call, full)
+    result = run(file, "create")
+    monkeypatch.undo()
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr == f"Error: {file} was not changed: No space left on device.\n"
+    assert (file.read_text() if file.exists() else None) == existing
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "state").touch()
+    result = run(tmp_path / "state" / "tokens", "create")
+    assert result.exit_code == 1
+    assert "Traceback" not in result.output
+    assert result.stderr.endswith("was not changed: File exists.\n")
 
 
 @pytest.mark.parametrize("identity", ["0123456789ab", "", "012"])
