@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tritonflare.paths import ARTEFACTS, CHECKPOINT, REPOSITORY
+from tritonflare.paths import ARTEFACTS, CHECKPOINT, REPOSITORY, runnable
 from tritonflare.progress import progress
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def export(
         else:
             _export(repository, **options)
     except ExportError as error:
-        click.echo(f"tritonflare export: {error}", err=True)
+        click.echo(f"tritonflare export: {runnable(str(error))}", err=True)
         sys.exit(error.exit_code)
 
 

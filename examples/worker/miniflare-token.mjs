@@ -2,6 +2,11 @@
 import { Miniflare } from "miniflare";
 import { bundle } from "./bundle.mjs";
 
+const { TOKEN } = process.env;
+if (!TOKEN) {
+  console.error("Set TOKEN to an API token of the gateway: make serve prints one.");
+  process.exit(1);
+}
 const gateway = new URL(process.env.GATEWAY ?? "http://127.0.0.1:8787");
 const worker = new Miniflare({
   workers: [
@@ -28,7 +33,7 @@ const worker = new Miniflare({
           external: {
             address: gateway.host,
             http: {
-              injectRequestHeaders: [{ name: "Authorization", value: `Bearer ${process.env.TOKEN}` }],
+              injectRequestHeaders: [{ name: "Authorization", value: `Bearer ${TOKEN}` }],
             },
           },
         },

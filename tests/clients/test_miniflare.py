@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +138,14 @@ def test_the_example_runs_in_miniflare_as_it_stands(
     check_scores(json.loads(node(folder, "miniflare.mjs", worker, env=env)))
     env = environment(tmp_path, GATEWAY=gateway.url, TOKEN=TOKEN)
     check_scores(json.loads(node(folder, "miniflare-token.mjs", worker, env=env)))
+
+
+def test_the_example_with_a_token_says_so_when_there_is_none(tmp_path: Path, gateway: Program) -> None:
+    folder = example(tmp_path)
+    for token in ({}, {"TOKEN": ""}):
+        env = environment(tmp_path, GATEWAY=gateway.url, **token)
+        done = subprocess.run(
+            ["node", "miniflare-token.mjs"], cwd=folder, env=env, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == "Set TOKEN to an API token of the gateway: make serve prints one.\n"
