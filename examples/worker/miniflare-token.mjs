@@ -1,6 +1,6 @@
 // Any gateway, with a token in the environment variable TOKEN.
 import { Miniflare } from "miniflare";
-import { bundle } from "./bundle.mjs";
+import { answers, bundle } from "./common.mjs";
 
 const { TOKEN } = process.env;
 if (!TOKEN) {
@@ -8,6 +8,7 @@ if (!TOKEN) {
   process.exit(1);
 }
 const gateway = new URL(process.env.GATEWAY ?? "http://127.0.0.1:8787");
+await answers(gateway);
 const worker = new Miniflare({
   workers: [
     {
@@ -44,3 +45,4 @@ const worker = new Miniflare({
 const response = await worker.dispatchFetch("http://worker/");
 console.log(await response.text());
 await worker.dispose();
+process.exit(response.ok ? 0 : 1);

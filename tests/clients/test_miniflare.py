@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.clients.checks import MODEL, TEXT, UUID, check_scores
-from tests.clients.node import drive, environment, example, node
+from tests.clients.node import drive, environment, example, node, require_node
 from tests.triton.server import TOKEN, Program
 
 GOOD = {"run": [MODEL, {"text": TEXT}]}
@@ -149,3 +150,17 @@ def test_the_example_with_a_token_says_so_when_there_is_none(tmp_path: Path, gat
         )
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr == "Set TOKEN to an API token of the gateway: make serve prints one.\n"
+
+
+@pytest.mark.parametrize("program", ["miniflare.mjs", "miniflare-token.mjs"])
+def test_the_example_says_when_no_gateway_is_there(tmp_path: Path, program: str) -> None:
+    require_node()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        env = environment(tmp_path, GATEWAY=nobody, TOKEN=TOKEN)
+        done = subprocess.run(
+            ["node", program], cwd=example(tmp_path), env=env, capture_output=True, text=True, check=False
+        )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"Nobody answers at {nobody}. Is make serve running?\n"
