@@ -284,6 +284,22 @@ def test_answers_and_errors_are_on_the_screen_when_they_come(visit: Visit) -> No
     expect(visit.page.get_by_label("API token")).to_be_visible()
 
 
+def test_an_error_does_not_cover_what_has_the_focus(visit: Visit) -> None:
+    visit.page.set_viewport_size({"width": 360, "height": 560})
+    visit.enter_token("wrong")
+    expect(visit.page.get_by_role("alert")).to_be_visible()
+    for _ in range(9):
+        visit.page.keyboard.press("Tab")
+        covered = visit.page.evaluate(
+            """() => {
+              const [error, focus] = [document.getElementById("error"), document.activeElement]
+                .map((node) => node.getBoundingClientRect());
+              return focus.top >= error.top && focus.bottom <= error.bottom;
+            }"""
+        )
+        assert not covered, visit.page.evaluate("document.activeElement.id")
+
+
 def test_what_is_on_the_screen_already_does_not_move(browser: Browser, origin: str) -> None:
     with browser.new_context(viewport={"width": 1200, "height": 1400}) as context:
         visit = Visit(context.new_page(), origin)
