@@ -119,9 +119,12 @@ bench: $(MODEL) ## measure the model in-process, through Triton and through the 
 # What was not given keeps its default; TOKEN, ACCOUNT and MODEL travel in the environment.
 OUTPUT ?= .cache/loadtest
 LOAD_OPTIONS = $(foreach name,TRAFFIC LOOP SHAPE RATE LOAD DURATION USERS REFERENCE,$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) $($(name))))
+# The server that `make serve` starts with the same variables.
+SERVED_HOST = $(or $(filter-out 0.0.0.0 ::,$(GATEWAY_HOST)),127.0.0.1)
+SERVED_URL = http$(if $(GATEWAY_TLS_CERTIFICATE),s)://$(if $(findstring :,$(SERVED_HOST)),[$(SERVED_HOST)],$(SERVED_HOST)):$(or $(GATEWAY_PORT),8787)
 .PHONY: loadtest
 loadtest: $(LOAD_VENV)/.loadtest ## load on a running server, every answer checked: make loadtest HOST=… TOKEN=… (loadtest-help: more)
-	$(LOAD_VENV)/bin/locust --config loadtest/locust.conf --host $(or $(HOST),http://127.0.0.1:8787) \
+	$(LOAD_VENV)/bin/locust --config loadtest/locust.conf --host $(or $(HOST),$(SERVED_URL)) \
 		--html $(OUTPUT)/report.html --csv $(OUTPUT)/locust --csv-full-history --output $(OUTPUT) $(LOAD_OPTIONS) $(ARGS)
 
 .PHONY: loadtest-help

@@ -7,6 +7,14 @@ class EmbeddedError(Exception):
     """The embedded Triton cannot run here; the message is one sentence with the remedy."""
 
 
+class NotExportedError(EmbeddedError):
+    """A model has not been exported yet; ``ensemble`` names it if it is known."""
+
+    def __init__(self, message: str, ensemble: str | None = None) -> None:
+        super().__init__(message)
+        self.ensemble = ensemble
+
+
 class EndedWhileStarting(EmbeddedError):
     """Triton ended before it was ready, which the next attempt may not."""
 

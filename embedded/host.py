@@ -17,7 +17,7 @@ from embedded.errors import EmbeddedError
 
 GLIBC = (2, 35)
 PYTHONS = ((3, 10), (3, 11), (3, 12))
-_INSTALL = "run `make serve`, or pip install 'tritonflare[embedded]'"
+_INSTALL = "run `make serve`, or .venv/bin/pip install -e '.[embedded]'"
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _numpy() -> Finding:
     except importlib.metadata.PackageNotFoundError:
         return Finding("numpy", "not installed", f"To install it, {_INSTALL}.")
     good = int(version.split(".")[0]) < 2
-    remedy = "Triton 2.51's python stubs garble strings under numpy 2; pip install 'numpy<2'."
+    remedy = "Triton 2.51's python stubs garble strings under numpy 2; .venv/bin/pip install 'numpy<2'."
     return Finding("numpy", version, "" if good else remedy)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-from embedded.errors import EmbeddedError
+from embedded.errors import EmbeddedError, NotExportedError
 
 _REMEDY = "run `make export` (or `tritonflare export`)"
 _PIECE = 65536
@@ -32,16 +32,17 @@ def check_repository(repository: Path) -> list[Model]:
     served as it is.
 
     Raises:
-        EmbeddedError: no model, a missing file, or a file that is not the published one.
+        NotExportedError: there is no model, or a file of one is missing.
+        EmbeddedError: a file is not the published one, or cannot be read.
     """
     if not repository.is_dir():
-        raise EmbeddedError(f"There is no model repository {repository.name}; {_REMEDY}.")
+        raise NotExportedError(f"There is no model repository {repository.name}; {_REMEDY}.")
     try:
         models = _read(repository)
     except OSError as error:
         raise EmbeddedError(f"{repository.name} cannot be read: {error.strerror}.") from error
     if not models:
-        raise EmbeddedError(f"{repository.name} holds no exported model; {_REMEDY}.")
+        raise NotExportedError(f"{repository.name} holds no exported model; {_REMEDY}.")
     return models
 
 
@@ -74,7 +75,7 @@ def _check_files(repository: Path, ensemble: pb.ModelConfig) -> None:
         numbers = [int(path.name) for path in folder.glob("[1-9]*") if path.name.isdecimal()]
         file = folder / str(max(numbers, default=1)) / name
         if not file.is_file():
-            raise EmbeddedError(f"{step.model_name} has no {name} yet; {_REMEDY}.")
+            raise NotExportedError(f"{step.model_name} has no {name} yet; {_REMEDY}.", ensemble.name)
         wanted = ensemble.parameters[f"tritonflare.{key}_sha256"].string_value
         if _sha256(file) != wanted:
             raise EmbeddedError(f"{step.model_name}/{name} is not the file that was published; {_REMEDY}.")

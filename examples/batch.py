@@ -10,6 +10,10 @@ import time
 
 import requests
 
+missing = [name for name in ("CLOUDFLARE_ACCOUNT_ID", "CLOUDFLARE_API_TOKEN") if not os.environ.get(name)]
+if missing:
+    sys.exit(f"Set {' and '.join(missing)}: README.md in this folder says how.")
+
 BASE_URL = os.environ.get("CLOUDFLARE_BASE_URL", "https://api.cloudflare.com/client/v4")
 MODEL = "@cf/huggingface/distilbert-sst-2-int8"
 URL = f"{BASE_URL}/accounts/{os.environ['CLOUDFLARE_ACCOUNT_ID']}/ai/run/{MODEL}?queueRequest=true"

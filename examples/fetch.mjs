@@ -1,4 +1,9 @@
 // Classify texts with fetch, in node 18 or newer: node fetch.mjs ["a text" …]
+const missing = ["CLOUDFLARE_ACCOUNT_ID", "CLOUDFLARE_API_TOKEN"].filter((name) => !process.env[name]);
+if (missing.length) {
+  console.error(`Set ${missing.join(" and ")}: README.md in this folder says how.`);
+  process.exit(1);
+}
 const {
   CLOUDFLARE_BASE_URL = "https://api.cloudflare.com/client/v4",
   CLOUDFLARE_ACCOUNT_ID,

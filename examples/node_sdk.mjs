@@ -2,6 +2,11 @@
 // The client itself reads CLOUDFLARE_BASE_URL and CLOUDFLARE_API_TOKEN, and repeats what may succeed later.
 import Cloudflare from "cloudflare";
 
+const missing = ["CLOUDFLARE_ACCOUNT_ID", "CLOUDFLARE_API_TOKEN"].filter((name) => !process.env[name]);
+if (missing.length) {
+  console.error(`Set ${missing.join(" and ")}: README.md in this folder says how.`);
+  process.exit(1);
+}
 const MODEL = "@cf/huggingface/distilbert-sst-2-int8";
 const client = new Cloudflare();
 

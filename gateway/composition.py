@@ -237,7 +237,7 @@ def _tracing(settings: Settings) -> Tracing | None:
         from gateway.tracing import Tracing  # noqa: PLC0415 (most gateways do without, and without the extra)
     except ImportError as error:
         raise ConfigurationError(
-            "GATEWAY_OTLP_ENDPOINT needs OpenTelemetry; install it: pip install 'tritonflare[otel]'"
+            "GATEWAY_OTLP_ENDPOINT needs OpenTelemetry; install it: .venv/bin/pip install -e '.[otel]'"
         ) from error
     return Tracing(settings.otlp_endpoint, settings.trace_share)
 

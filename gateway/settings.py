@@ -37,7 +37,9 @@ class Settings(BaseSettings):
         env_prefix="GATEWAY_", env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
     )
 
-    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
+    host: str = Field(
+        "127.0.0.1", min_length=1, description="Name or IP address to listen on; Unix sockets are not served."
+    )
     port: int = Field(8787, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
     workers: int = Field(
         1,
@@ -237,6 +239,16 @@ class Settings(BaseSettings):
         description="Share of the requests without a traceparent that are traced; for the others, the "
         "caller has decided. Only with otlp_endpoint.",
     )
+
+    @field_validator("host")
+    @classmethod
+    def _check_host(cls, host: str) -> str:
+        if host.startswith("unix:") or "/" in host:
+            raise ValueError(
+                "must be a name or an IP address, because Unix sockets are not served; for a proxy on this "
+                "machine use 127.0.0.1, which no other machine reaches"
+            )
+        return host
 
     @field_validator("triton_url")
     @classmethod

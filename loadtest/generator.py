@@ -9,6 +9,7 @@ from collections import Counter
 from typing import Any
 
 import gevent
+from gevent.event import Event
 from gevent.pool import Pool
 
 from loadtest.arrivals import arrivals
@@ -22,6 +23,8 @@ from loadtest.traffic import Call, Traffic, parse_traffic, read_texts, run_url
 _log = logging.getLogger(__name__)
 _UNSENT = "not sent"
 _REST_S = 1.0
+_LONG_S = 0.1
+"""A pause that the end of the run must not wait for."""
 
 
 class AnswerError(Exception):
@@ -39,6 +42,9 @@ class Run:
         self.truth = ""
         """What the answers are held against."""
         self.record = Record()
+        self.stopping = Event()
+        """Set when the run ends early: nothing new is sent, and what is under way is waited for."""
+        self._under_load = False
         self._began = 0.0
         self._token = os.environ.get("TOKEN", "")
         self._traffic: Traffic
@@ -108,11 +114,37 @@ class Run:
         self._references = References(self._scores, options.tolerance)
         self._headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
         self.seed = options.seed + place
-        self.restart()
+        self.restart(under_load=options.loop == "closed")
 
-    def restart(self) -> None:
-        """Set the clock to 0."""
+    def restart(self, *, under_load: bool) -> None:
+        """Set the clock to 0; before the load proper, the capacity is found."""
+        self._under_load = under_load
         self._began = time.perf_counter()
+
+    def stop_sending(self) -> None:
+        """End the run early; how long the load had lasted goes into the record."""
+        if self.stopping.is_set():
+            return
+        self.stopping.set()
+        if self._began:  # not so on the master
+            self.record.facts["stopped"] += 1
+            self.record.facts["stopped_ms"] += round(1000 * self.now()) if self._under_load else 0
+
+    @property
+    def stopped_after_s(self) -> float | None:
+        """Seconds under load of a run that was ended early, as a mean over its generators; None of others."""
+        if not self.stopping.is_set():
+            return None
+        return self.record.facts["stopped_ms"] / max(1, self.record.facts["stopped"]) / 1000
+
+    def wait_until(self, time_s: float) -> bool:
+        """Let the answers have their turn, until ``time_s`` if that is still to come; whether to go on."""
+        left_s = time_s - self.now()
+        if left_s > _LONG_S:
+            self.stopping.wait(left_s)
+        else:
+            gevent.sleep(max(0.0, left_s))  # half as dear, which counts at thousands a second
+        return not self.stopping.is_set()
 
     def now(self) -> float:
         """Seconds since the beginning."""
@@ -176,19 +208,19 @@ def send_at_set_times(run: Run, client: Any) -> None:
     rate = None if options.rate is None else options.rate / run.generators
     if rate is None:
         capacity = _find_capacity(run, client)
-        if not capacity:
+        if not capacity or run.stopping.is_set():
             run.record.facts["finished"] += 1
             return
         run.record.facts["capacity"] += round(capacity)
         rate = options.load * capacity
         run.record.facts["asked_milli"] += round(1000 * rate)
         _log.info("capacity: %.0f requests/s; asking for %.0f", capacity, rate)
-        gevent.sleep(_REST_S)
+        run.stopping.wait(_REST_S)
     under_way = Pool(options.max_in_flight)
-    run.restart()
+    run.restart(under_load=True)
     for due_s in arrivals(options.shape, rate, options.duration, options.arrivals == "even", run.seed):
-        # Also when late: the answers need their turn.
-        gevent.sleep(max(0.0, due_s - run.now()))
+        if not run.wait_until(due_s):
+            break
         call = run.draw()
         run.record.at(due_s, call.kind).due += 1
         if under_way.free_count():
@@ -203,13 +235,13 @@ def _find_capacity(run: Run, client: Any) -> float:
     """Good answers a second of a closed loop, without its first quarter; what is wrong fails the run."""
     options = run.options
     users = max(1, options.calibration_users // run.generators)
-    run.restart()
+    run.restart(under_load=False)
     outcomes: Counter[str] = Counter()
     good = 0
 
     def ask_on() -> None:
         nonlocal good
-        while run.now() < options.calibration:
+        while run.now() < options.calibration and not run.stopping.is_set():
             outcome, _ = run.answer(client, run.draw())
             outcomes[outcome] += 1
             good += outcome == OK and run.now() >= options.calibration / 4

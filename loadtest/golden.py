@@ -15,7 +15,7 @@ from pathlib import Path
 import requests
 
 from loadtest.checks import Scores
-from loadtest.reference import NoReferenceError
+from loadtest.reference import NoReferenceError, past_proxies
 from loadtest.traffic import run_url
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden" / "logits.jsonl"
@@ -33,7 +33,13 @@ def is_bundled(host: str, account: str, model: str, token: str, timeout_s: float
     headers = {"Authorization": f"Bearer {token}"}
     try:
         answer = requests.get(
-            url, {"search": model}, headers=headers, timeout=timeout_s, verify=verify, allow_redirects=False
+            url,
+            {"search": model},
+            headers=headers,
+            timeout=timeout_s,
+            verify=verify,
+            allow_redirects=False,
+            proxies=past_proxies(url),
         )
         properties = next(one["properties"] for one in answer.json()["result"] if one["name"] == model)
         return any(

@@ -8,9 +8,12 @@ whatever the answers do. Runs in an environment of its own, so it imports nothin
 
 from __future__ import annotations
 
+import signal
+from pathlib import Path
 from typing import Any
 
 from locust import FastHttpUser, LoadTestShape, constant, events, task
+from locust.exception import StopUser
 from locust.runners import MasterRunner, WorkerRunner
 
 from loadtest.arrivals import users_at
@@ -18,6 +21,7 @@ from loadtest.generator import Run, send_at_set_times
 from loadtest.options import add_arguments
 from loadtest.reference import NoReferenceError
 from loadtest.report import write_report
+from loadtest.stopping import Stopping
 
 events.init_command_line_parser.add_listener(add_arguments)
 _NEVER_S = 1e6
@@ -27,22 +31,31 @@ _NEVER_S = 1e6
 def _prepare(environment: Any, runner: Any, **_: Any) -> None:
     """References are asked for once, where there is one process: here, or on the master."""
     environment.loadtest = run = Run(environment)
+    environment.stopping = Stopping(run, runner)
     if isinstance(runner, WorkerRunner):
         runner.register_message("plan", lambda msg, **_: run.follow(msg.data))
+        runner.register_message("stop_sending", lambda **_: run.stop_sending())
         environment.events.report_to_master.add_listener(
             lambda data, **_: data.update(record=run.record.take())
         )
         return
+    # Locust takes SIGTERM over when all is done.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         run.prepare()
     except NoReferenceError as exc:
         raise SystemExit(f"No load: {exc}") from exc
+    except KeyboardInterrupt:
+        raise SystemExit("No load: stopped while asking each text alone") from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
     environment.events.worker_report.add_listener(lambda data, **_: run.record.merge(data["record"]))
 
 
 @events.test_start.add_listener
 def _begin(environment: Any, **_: Any) -> None:
     run, runner = environment.loadtest, environment.runner
+    environment.stopping.listen()
     if isinstance(runner, MasterRunner):
         runner.send_message("plan", run.plan())
     else:
@@ -52,8 +65,12 @@ def _begin(environment: Any, **_: Any) -> None:
 @events.quitting.add_listener
 def _judge(environment: Any, **_: Any) -> None:
     """The exit code is ours alone: errors that the thresholds allow are none."""
-    judged = not isinstance(environment.runner, WorkerRunner)
-    environment.process_exit_code = 0 if not judged or write_report(environment.loadtest) else 1
+    if isinstance(environment.runner, WorkerRunner):
+        environment.process_exit_code = 0
+        return
+    html = environment.parsed_options.html_file
+    passed = write_report(environment.loadtest, Path(html) if html else None)
+    environment.process_exit_code = 0 if passed else 1
 
 
 class _Caller(FastHttpUser):
@@ -76,6 +93,8 @@ class ClosedLoop(_Caller):
     @task
     def ask(self) -> None:
         """One call, sent when it is due."""
+        if self.load_run.stopping.is_set():
+            raise StopUser
         self.load_run.ask_now(self.client)
 
 
@@ -102,6 +121,8 @@ class Shape(LoadTestShape):
         options, time = run.options, self.get_run_time()
         # Counted once, before the first of them starts.
         run.generators = run.generators or max(1, getattr(self.runner, "worker_count", 1))
+        if environment.stopping.over(waited_for_all=options.loop == "closed" or run.all_finished):
+            return None
         if options.loop == "open":
             over = run.all_finished or time > options.calibration_s + options.duration + options.timeout
             return None if over else (run.generators, run.generators, [OpenLoop])

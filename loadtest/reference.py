@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 
@@ -21,6 +23,19 @@ FORMAT = 1
 
 class NoReferenceError(Exception):
     """The server or the file has no usable answer; the message says which text or code."""
+
+
+def past_proxies(url: str) -> dict[str, str]:
+    """What `requests` takes as ``proxies``: those of the environment get nothing sent to this machine.
+
+    Everything else that it reads there, as REQUESTS_CA_BUNDLE, still counts.
+    """
+    host = urlsplit(url).hostname or ""
+    try:
+        here = ip_address(host).is_loopback
+    except ValueError:
+        here = host == "localhost"
+    return {"no_proxy": host} if here else {}
 
 
 def ask_alone(
@@ -37,7 +52,7 @@ def ask_alone(
         session.verify = verify
         for text in texts:
             try:
-                answer = session.post(url, json={"text": text}, timeout=timeout_s)
+                answer = session.post(url, json={"text": text}, timeout=timeout_s, proxies=past_proxies(url))
             except requests.RequestException as exc:
                 raise NoReferenceError(f"nobody answers at {url}: {type(exc).__name__}") from exc
             found[text] = _scores(answer)

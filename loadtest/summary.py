@@ -24,7 +24,8 @@ def summarise(
 
     Args:
         record: what happened.
-        about: what was asked for; it needs ``shape`` and ``duration_s``.
+        about: what was asked for; it needs ``shape`` and ``duration_s``, and ``stopped_after_s`` if the
+            load ended early.
         rate: requests a second that the open loop was told to send; None if it found that by itself.
         generators: processes that were to send the open loop; None of a closed one.
     """
@@ -33,7 +34,7 @@ def summarise(
         rate = record.facts["asked_milli"] / 1000
     due = sum(one.due for (_, kind), one in record.seconds.items() if kind != CALIBRATION)
     errors = errors_of(everything)
-    duration = about["duration_s"]
+    duration = about.get("stopped_after_s") or about["duration_s"]
     good = len(everything.good)
     kinds = sorted({kind for _, kind in record.seconds})
     return {
@@ -127,6 +128,7 @@ def facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("traffic", summary["traffic"]),
         ("answers held against", summary.get("references") or "–"),
         ("load", f"{summary['loop']} loop, {summary['shape']}, {summary['duration_s']:g} s"),
+        *(() if (after := summary.get("stopped_after_s")) is None else [("stopped after", f"{after:.1f} s")]),
         ("capacity found before, requests/s", number(summary["capacity_per_s"])),
         ("asked requests/s", number(summary.get("asked_per_s"))),
         ("wanted requests/s", number(summary["wanted_per_s"])),

@@ -31,14 +31,22 @@ class Limits:
 
 def complaints(summary: Mapping[str, Any], limits: Limits) -> list[str]:
     """What was missed, each as a sentence; empty if the run passes."""
+    found = [*_stopped(summary)]
     if not summary["requests"]["due"]:
-        return ["nothing was asked"]
-    found = [*_errors(summary, limits), *_latencies(summary, limits)]
+        return [*found, "nothing was asked"]
+    found += [*_errors(summary, limits), *_latencies(summary, limits)]
     if summary["loop"] == "open":
         found += [*_rate(summary, limits)]
     if summary["shape"] == "soak":
         found += [*_drift(summary["timeline"])]
     return found
+
+
+def _stopped(summary: Mapping[str, Any]) -> Iterator[str]:
+    """A part of a run says nothing about the rest."""
+    after_s = summary.get("stopped_after_s")
+    if after_s is not None:
+        yield f"stopped by a signal after {after_s:.1f} of {summary['duration_s']:g} s"
 
 
 def _errors(summary: Mapping[str, Any], limits: Limits) -> Iterator[str]:
@@ -84,7 +92,8 @@ def _generators(summary: Mapping[str, Any]) -> Iterator[str]:
     """What the load generator itself did not do; the server must not be judged by it."""
     asked = (summary["asked_per_s"] or 0.0) * summary["duration_s"]
     sent = summary["wanted_per_s"] * summary["duration_s"]
-    if sent < _SENT_SHARE * asked and sent < asked - _SIGMAS * math.sqrt(asked):
+    whole = summary.get("stopped_after_s") is None
+    if whole and sent < _SENT_SHARE * asked and sent < asked - _SIGMAS * math.sqrt(asked):
         yield f"load generator: it came to {sent:.0f} of the {asked:.0f} requests that were asked for"
     expected, started = summary["generator"]["expected"], summary["generator"]["started"]
     if expected is not None and started < expected:

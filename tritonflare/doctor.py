@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tritonflare.paths import REPOSITORY
+from tritonflare.paths import CHECKPOINT, REPOSITORY, runnable
 
 if TYPE_CHECKING:
     from embedded.host import Finding
+
+_BUNDLED = "cf-huggingface-distilbert-sst-2-int8"
 
 
 @click.command()
@@ -22,22 +24,36 @@ def doctor(repository: Path) -> None:
     Exits 1 if something has to be mended before `tritonflare serve` can work.
     """
     from embedded import host
-    from embedded.errors import EmbeddedError
-    from embedded.repository import check_repository
 
-    results = host.findings()
-    try:
-        found = ", ".join(model.name for model in check_repository(repository))
-        results.append(host.Finding("model repository", found))
-    except (EmbeddedError, OSError) as error:
-        results.append(host.Finding("model repository", "not servable", str(error)))
-    results.append(_port())
+    results = [*host.findings(), _models(repository), _port()]
     for finding in results:
         mark = click.style("ok  ", fg="green") if finding.ok else click.style("MEND", fg="red")
         click.echo(f"{mark}  {finding.name}: {finding.found}")
         if not finding.ok:
-            click.echo(f"      {finding.remedy}")
+            click.echo(f"      {runnable(finding.remedy)}")
     sys.exit(0 if all(finding.ok for finding in results) else 1)
+
+
+def _models(repository: Path) -> Finding:
+    """What would be served; that nothing was exported yet is no fault where `make serve` does it."""
+    from embedded.errors import EmbeddedError, NotExportedError
+    from embedded.host import Finding
+    from embedded.repository import check_repository
+
+    name = "model repository"
+    try:
+        return Finding(name, ", ".join(model.name for model in check_repository(repository)))
+    except (EmbeddedError, OSError) as error:
+        if isinstance(error, NotExportedError) and _exported_by_make(repository, error.ensemble):
+            return Finding(name, "nothing exported yet; `make serve` will export the bundled model")
+        return Finding(name, "not servable", str(error))
+
+
+def _exported_by_make(repository: Path, missing: str | None) -> bool:
+    """Whether the missing model is one that the Makefile of this clone makes by itself."""
+    here = Path("Makefile").is_file() and CHECKPOINT.is_dir() and repository == REPOSITORY
+    exported = any(repository.glob(f"{_BUNDLED}_encoder_*/[1-9]*/model.onnx"))
+    return here and missing in (None, _BUNDLED) and not exported
 
 
 def _port() -> Finding:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tritonflare.paths import ARTEFACTS, CHECKPOINT, REPOSITORY
+from tritonflare.paths import ARTEFACTS, CHECKPOINT, REPOSITORY, runnable
 from tritonflare.progress import progress
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def export(
     except ExportError as error:
         if error.__cause__ is not None:
             _log.info("where it came from:", exc_info=error.__cause__)
-        click.echo(f"tritonflare export: {error}", err=True)
+        click.echo(f"tritonflare export: {runnable(str(error))}", err=True)
         sys.exit(error.exit_code)
 
 

@@ -8,6 +8,7 @@ from importlib.metadata import version
 import click
 
 from tritonflare import bench, doctor, export, gateway, serve, token
+from tritonflare.paths import runnable
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -33,5 +34,5 @@ def main() -> None:
     try:
         cli(standalone_mode=True)
     except ConfigurationError as error:
-        click.echo(f"tritonflare: {error}", err=True)
+        click.echo(f"tritonflare: {runnable(str(error))}", err=True)
         sys.exit(2)

@@ -18,7 +18,7 @@ import uvloop
 from pydantic import SecretStr
 
 from tritonflare.gateway import given, workers_option
-from tritonflare.paths import REPOSITORY, TOKENS
+from tritonflare.paths import REPOSITORY, TOKENS, runnable
 from tritonflare.token import remember
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def serve(
                 finally:
                     _ignore_signals()  # the loop has given them back, and Triton still has to be stopped
     except EmbeddedError as error:
-        click.echo(f"tritonflare: {error}", err=True)
+        click.echo(f"tritonflare: {runnable(str(error))}", err=True)
         sys.exit(2)
     finally:
         listening.close()

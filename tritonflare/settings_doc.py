@@ -73,7 +73,8 @@ def markdown_table() -> str:
     """Every setting as a row: variable, type, default, help."""
     rows = [
         "# Settings\n",
-        "Made from `gateway/settings.py` by `make settings`; do not edit.\n",
+        "Made from `gateway/settings.py` by `make settings`; do not edit. In a clone, `tritonflare` is "
+        "`.venv/bin/tritonflare`.\n",
         "| variable | type | default | what it does |",
         "|---|---|---|---|",
     ]

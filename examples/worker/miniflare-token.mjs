@@ -1,8 +1,14 @@
 // Any gateway, with a token in the environment variable TOKEN.
 import { Miniflare } from "miniflare";
-import { bundle } from "./bundle.mjs";
+import { answers, bundle } from "./common.mjs";
 
+const { TOKEN } = process.env;
+if (!TOKEN) {
+  console.error("Set TOKEN to an API token of the gateway: make serve prints one.");
+  process.exit(1);
+}
 const gateway = new URL(process.env.GATEWAY ?? "http://127.0.0.1:8787");
+await answers(gateway);
 const worker = new Miniflare({
   workers: [
     {
@@ -28,7 +34,7 @@ const worker = new Miniflare({
           external: {
             address: gateway.host,
             http: {
-              injectRequestHeaders: [{ name: "Authorization", value: `Bearer ${process.env.TOKEN}` }],
+              injectRequestHeaders: [{ name: "Authorization", value: `Bearer ${TOKEN}` }],
             },
           },
         },
@@ -39,3 +45,4 @@ const worker = new Miniflare({
 const response = await worker.dispatchFetch("http://worker/");
 console.log(await response.text());
 await worker.dispose();
+process.exit(response.ok ? 0 : 1);

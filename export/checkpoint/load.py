@@ -87,5 +87,5 @@ def _require_torch(config: Config) -> None:
     if missing:
         raise CheckpointError(
             f"{config.name} {why_not_written(config)}; install {', '.join(missing)} for it: "
-            "pip install 'tritonflare[torch]'."
+            ".venv/bin/pip install -e '.[torch]'."
         )

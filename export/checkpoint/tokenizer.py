@@ -22,7 +22,7 @@ FILE = "tokenizer.json"
 # What transformers can build a fast tokenizer from.
 _SENTENCEPIECE = ("sentencepiece.bpe.model", "spiece.model", "spm.model", "tokenizer.model")
 _SOURCES = ("vocab.txt", "vocab.json", *_SENTENCEPIECE)
-_EXTRA = "pip install 'tritonflare[convert]'"
+_EXTRA = ".venv/bin/pip install -e '.[convert]'"
 
 
 def tokenizer_file(

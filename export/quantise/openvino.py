@@ -50,7 +50,7 @@ def openvino_candidates(
         import nncf  # noqa: PLC0415 (an extra)
         import openvino  # noqa: PLC0415
     except ImportError as error:
-        raise ExportError("comparing with OpenVINO needs: pip install 'tritonflare[openvino]'.") from error
+        raise ExportError("comparing with OpenVINO needs: .venv/bin/pip install -e '.[openvino]'.") from error
     nncf.set_log_level("ERROR")
     folder.mkdir(parents=True, exist_ok=True)
     source = folder / "plain.onnx"

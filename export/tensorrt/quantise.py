@@ -82,7 +82,7 @@ def calibration(rows: Sequence[Sequence[int]]) -> Inputs:
 
 def _modelopt(model: onnx.ModelProto, nodes: Sequence[str], inputs: Inputs) -> onnx.ModelProto:
     if importlib.util.find_spec("modelopt") is None:
-        raise ExportError("INT8 for TensorRT needs nvidia-modelopt; run: pip install 'tritonflare[tensorrt]'")
+        raise ExportError("INT8 for TensorRT needs nvidia-modelopt: .venv/bin/pip install -e '.[tensorrt]'")
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "model.onnx", Path(folder) / "int8.onnx"
         onnx.save(model, source)

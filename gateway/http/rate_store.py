@@ -88,7 +88,7 @@ class RedisStore:
             from redis.exceptions import RedisError  # noqa: PLC0415
         except ImportError:
             raise ConfigurationError(
-                "GATEWAY_RATE_REDIS_URL needs the package redis: pip install 'tritonflare[redis]'."
+                "GATEWAY_RATE_REDIS_URL needs the package redis: .venv/bin/pip install -e '.[redis]'."
             ) from None
         from limits.aio.storage import RedisStorage  # noqa: PLC0415 - beside the extra that it needs
 

@@ -30,13 +30,13 @@ CLASSIFIERS = [name for name in SAMPLES if name not in ("batch.py", "curl.sh")]
 def folder(tmp_path: Path) -> Path:
     """A copy of the folder, because node looks for packages beside the program."""
     copy = tmp_path / "examples"
-    shutil.copytree(EXAMPLES, copy, ignore=shutil.ignore_patterns("node_modules", "worker"))
+    shutil.copytree(EXAMPLES, copy, ignore=shutil.ignore_patterns("node_modules", "worker", ".venv"))
     (copy / "node_modules").symlink_to(JS / "node_modules")
     return copy
 
 
 def run(
-    folder: Path, gateway: Program, name: str, *texts: str, token: str = TOKEN
+    folder: Path, gateway: Program, name: str, *texts: str, token: str = TOKEN, account: str = ACCOUNT
 ) -> subprocess.CompletedProcess[str]:
     """Run one example to its end."""
     if name.endswith(".mjs"):
@@ -48,7 +48,7 @@ def run(
         folder,
         CLOUDFLARE_BASE_URL=f"{gateway.url}/client/v4",
         CLOUDFLARE_API_TOKEN=token,
-        CLOUDFLARE_ACCOUNT_ID=ACCOUNT,
+        CLOUDFLARE_ACCOUNT_ID=account,
     )
     return subprocess.run(
         [COMMANDS[Path(name).suffix], name, *texts],
@@ -115,6 +115,19 @@ def test_the_batch_gives_each_text_its_own_result_or_error(folder: Path, gateway
     assert printed(folder, gateway, "batch.py")[0] == (score, TEXT)
     done = run(folder, gateway, "batch.py", token="wrong")
     assert (done.returncode, done.stderr) == (1, "10000: Authentication error\n")
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_without_a_token_or_an_account_the_example_says_what_to_set(
+    folder: Path, gateway: Program, name: str
+) -> None:
+    for token, account, variable in (("", ACCOUNT, "API_TOKEN"), (TOKEN, "", "ACCOUNT_ID")):
+        done = run(folder, gateway, name, token=token, account=account)
+        assert done.returncode in (1, 2)
+        assert done.stdout == ""
+        assert re.fullmatch(
+            rf".*CLOUDFLARE_{variable}.*: README\.md in this folder says how\.?\n", done.stderr
+        )
 
 
 @pytest.mark.parametrize(("language", "name"), [("python", "readme.py"), ("js", "readme.mjs")])

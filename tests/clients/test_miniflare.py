@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.clients.checks import MODEL, TEXT, UUID, check_scores
-from tests.clients.node import drive, environment, example, node
+from tests.clients.node import drive, environment, example, node, require_node
 from tests.triton.server import TOKEN, Program
 
 GOOD = {"run": [MODEL, {"text": TEXT}]}
@@ -137,3 +139,28 @@ def test_the_example_runs_in_miniflare_as_it_stands(
     check_scores(json.loads(node(folder, "miniflare.mjs", worker, env=env)))
     env = environment(tmp_path, GATEWAY=gateway.url, TOKEN=TOKEN)
     check_scores(json.loads(node(folder, "miniflare-token.mjs", worker, env=env)))
+
+
+def test_the_example_with_a_token_says_so_when_there_is_none(tmp_path: Path, gateway: Program) -> None:
+    folder = example(tmp_path)
+    for token in ({}, {"TOKEN": ""}):
+        env = environment(tmp_path, GATEWAY=gateway.url, **token)
+        done = subprocess.run(
+            ["node", "miniflare-token.mjs"], cwd=folder, env=env, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == "Set TOKEN to an API token of the gateway: make serve prints one.\n"
+
+
+@pytest.mark.parametrize("program", ["miniflare.mjs", "miniflare-token.mjs"])
+def test_the_example_says_when_no_gateway_is_there(tmp_path: Path, program: str) -> None:
+    require_node()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        env = environment(tmp_path, GATEWAY=nobody, TOKEN=TOKEN)
+        done = subprocess.run(
+            ["node", program], cwd=example(tmp_path), env=env, capture_output=True, text=True, check=False
+        )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"Nobody answers at {nobody}. Is make serve running?\n"

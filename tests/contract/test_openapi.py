@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import httpx
 import msgspec
@@ -24,7 +25,8 @@ from gateway.http.pages import description
 from .fake_triton import FakeTriton
 from .golden import DESCRIBED, FOLDER, Case
 from .harness import ACCOUNT, ANY_TOKEN, Client, settings_for
-from .live import gateway_before_real
+from .live import gateway_before_fake, gateway_before_real
+from .prefix_proxy import under_a_prefix
 
 FILLED = {
     "<uuid>": "d9e09afe-fe49-4051-bc1d-8901f858ff52",
@@ -72,6 +74,19 @@ async def test_it_is_served_to_everyone_with_the_version_of_the_package(client: 
     assert (answer.status, answer.header("content-type")) == (200, "application/json")
     assert answer.json == document()
     assert answer.json["info"]["version"] == version("tritonflare")
+
+
+def test_its_server_is_where_it_was_fetched_from_also_under_the_path_of_a_proxy(tmp_path: Path) -> None:
+    headers = {"Authorization": f"Bearer {ANY_TOKEN}"}
+    with gateway_before_fake(tmp_path / "log") as port, under_a_prefix(port) as prefixed:
+        for origin in (f"http://127.0.0.1:{port}", prefixed):
+            fetched = f"{origin}/openapi.json"
+            (server,) = httpx.get(fetched).json()["servers"]
+            # OpenAPI 3.1: relative to the document; paths are appended to it.
+            base = urljoin(fetched, server["url"]).rstrip("/")
+            assert base == origin
+            answer = httpx.get(f"{base}/client/v4/accounts/{ACCOUNT}/ai/models/search", headers=headers)
+            assert answer.status_code == 200
 
 
 def golden_answer(case: Case) -> httpx.Response:
@@ -143,6 +158,8 @@ def test_generated_requests_are_answered_as_described(tmp_path: Path, real_trito
                     "--header",
                     f"Authorization: Bearer {ANY_TOKEN}",
                 ),
+                # It appends paths to a relative server as they stand, and does not resolve the dot.
+                *("--url", f"http://127.0.0.1:{port}"),
                 *("--phases", "examples,coverage,fuzzing", "--max-examples", "55", "--seed", "1"),
                 *("--continue-on-failure", "--exclude-checks", ",".join(SKIPPED)),
             ]

@@ -11,10 +11,21 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
+from gateway.domain.errors import (
+    AiError,
+    FrontError,
+    InvalidToken,
+    MethodNotSupported,
+    MissingCredentials,
+    NoRoute,
+    TritonflareError,
+)
+
 from .browser import headless_chromium
 from .fake_triton import SST2
 from .harness import ACCOUNT, TOKEN
 from .live import gateway_before_fake
+from .prefix_proxy import under_a_prefix
 
 PHONE = (360, 740)
 DESKTOP = (1200, 900)
@@ -185,13 +196,18 @@ def test_reduced_motion_stops_the_animation(visit: Visit) -> None:
     assert bar.evaluate("(node) => getComputedStyle(node).animationName") == "none"
 
 
-def test_errors_are_said_in_the_words_of_the_api(visit: Visit) -> None:
+def test_errors_are_said_for_people_with_the_code_and_the_words_of_the_api_beside(visit: Visit) -> None:
     alert = visit.page.get_by_role("alert")
     visit.classify()
     expect(alert).to_have_text("Enter an API token first.")
     expect(visit.page.get_by_label("API token")).to_be_focused()
     visit.enter_token("wrong")
-    expect(alert).to_have_text("HTTP 401: Authentication error (code 10000)")
+    expect(alert.locator("span")).to_have_text(
+        "The token is not known here. Check that all of it was pasted."
+    )
+    expect(alert.locator("small")).to_have_text("HTTP 401, code 10000: Authentication error")
+    visit.enter_token("naïve")
+    expect(alert).to_have_text("The token has a character that no token has. Paste it again.")
     visit.enter_token()
     expect(alert).to_be_hidden()
     visit.write("")
@@ -199,12 +215,163 @@ def test_errors_are_said_in_the_words_of_the_api(visit: Visit) -> None:
     expect(alert).to_have_text("Write at least one line of text.")
     visit.write("1", "2", "3", "4")
     visit.classify()
-    expect(alert).to_contain_text("Length of '/requests' must be <= 3")
+    expect(alert.locator("span")).to_have_text("At most 3 texts go into one request. Remove some lines.")
+    expect(alert.locator("small")).to_contain_text("HTTP 400, code 5006: AiError")
     visit.page.route("**/ai/run/**", lambda route: route.abort())
     visit.write("1")
     visit.classify()
     expect(alert).to_contain_text("The gateway did not answer.")
     visit.complaints = [text for text in visit.complaints if "net::ERR_FAILED" not in text]
+
+
+def _fails(visit: Visit, status: int, code: int | None, **headers: str) -> None:
+    errors = [{"code": code, "message": "words of the API"}]
+    body = {"success": False, "errors": errors} if code is not None else "<html>"
+    visit.page.route(
+        "**/ai/run/**", lambda route: route.fulfill(status=status, json=body, headers=headers), times=1
+    )
+    visit.classify()
+
+
+def test_each_error_of_the_api_has_a_sentence_of_its_own(visit: Visit) -> None:
+    visit.enter_token()
+    sentence = visit.page.get_by_role("alert").locator("span")
+    detail = visit.page.get_by_role("alert").locator("small")
+    seen = set()
+    for kind in (*_classes(FrontError), *_classes(AiError)):
+        if kind in (NoRoute, MethodNotSupported, MissingCredentials, InvalidToken):
+            continue  # what this page never asks for
+        _fails(visit, kind.status, kind.code)
+        expect(detail).to_have_text(f"HTTP {kind.status}, code {kind.code}: words of the API")
+        seen.add(sentence.inner_text())
+        assert sentence.inner_text() != "The gateway refused the request.", kind
+    assert len(seen) > 10
+    _fails(visit, 429, 3040, **{"retry-after": "2"})
+    expect(sentence).to_have_text("The gateway has too much to do at the moment. Try again in 2 s.")
+    _fails(visit, 502, None)
+    expect(sentence).to_have_text("What answered was not the gateway.")
+    visit.complaints = [text for text in visit.complaints if "status of 5" not in text]
+
+
+def _classes(root: type[TritonflareError]) -> list[type[TritonflareError]]:
+    """Those below ``root`` that have a code."""
+    below = [found for child in root.__subclasses__() for found in (child, *_classes(child))]
+    return [kind for kind in below if "code" in vars(kind)]
+
+
+def _in_the_window(visit: Visit, locator: str) -> bool:
+    inside: bool = visit.page.locator(locator).first.evaluate(
+        "(node) => { const { top, bottom } = node.getBoundingClientRect();"
+        " return top >= 0 && bottom <= innerHeight; }"
+    )
+    return inside
+
+
+def test_answers_and_errors_are_on_the_screen_when_they_come(visit: Visit) -> None:
+    visit.page.emulate_media(reduced_motion="reduce")
+    visit.enter_token()
+    expect(visit.page.get_by_label("Model")).to_have_value(SST2)
+    visit.classify()
+    expect(visit.page.locator("#answers > li")).to_have_count(2)
+    assert _in_the_window(visit, "#answers > li")
+    assert _in_the_window(visit, "#status")
+    expect(visit.page.get_by_role("status")).to_have_text(re.compile("^2 texts in "))
+    visit.page.evaluate("scrollTo(0, 0)")
+    visit.page.route("**/ai/run/**", lambda route: route.fulfill(status=401, json={}), times=1)
+    visit.classify()
+    expect(visit.page.get_by_role("alert")).to_be_visible()
+    assert _in_the_window(visit, "#error")
+    expect(visit.page.get_by_label("API token")).to_be_visible()
+
+
+def test_an_error_does_not_cover_what_has_the_focus(visit: Visit) -> None:
+    visit.page.set_viewport_size({"width": 360, "height": 560})
+    visit.enter_token("wrong")
+    expect(visit.page.get_by_role("alert")).to_be_visible()
+    for _ in range(9):
+        visit.page.keyboard.press("Tab")
+        covered = visit.page.evaluate(
+            """() => {
+              const [error, focus] = [document.getElementById("error"), document.activeElement]
+                .map((node) => node.getBoundingClientRect());
+              return focus.top >= error.top && focus.bottom <= error.bottom;
+            }"""
+        )
+        assert not covered, visit.page.evaluate("document.activeElement.id")
+
+
+def test_what_is_on_the_screen_already_does_not_move(browser: Browser, origin: str) -> None:
+    with browser.new_context(viewport={"width": 1200, "height": 1400}) as context:
+        visit = Visit(context.new_page(), origin)
+        visit.page.goto(origin + "/")
+        visit.enter_token()
+        visit.classify()
+        expect(visit.page.locator("#answers > li")).to_have_count(2)
+        assert visit.page.evaluate("scrollY") == 0
+
+
+def test_the_fields_of_an_accepted_token_fold_away_and_stay_open_when_asked_for(visit: Visit) -> None:
+    token, heading = visit.page.get_by_label("API token"), visit.page.locator("#access-title")
+    visit.enter_token("wrong")
+    expect(visit.page.get_by_role("alert")).to_be_visible()
+    visit.page.get_by_label("Texts").focus()
+    expect(token).to_be_visible()
+    visit.enter_token()
+    expect(heading).to_contain_text("token accepted")
+    expect(token).to_be_visible()  # the account's field has the focus
+    visit.page.get_by_label("Texts").focus()
+    expect(token).to_be_hidden()
+    heading.click()
+    visit.page.get_by_label("Texts").focus()
+    visit.page.wait_for_function("new Promise((done) => setTimeout(() => done(true)))")
+    expect(token).to_be_visible()
+    visit.page.reload()  # the tab knows a token that is good
+    expect(token).to_be_hidden()
+
+
+def test_a_button_does_not_move_from_under_the_pointer(visit: Visit) -> None:
+    visit.page.get_by_label("API token").fill(TOKEN)
+    visit.page.get_by_role("button", name="Classify").scroll_into_view_if_needed()
+    box = visit.page.get_by_role("button", name="Classify").bounding_box()
+    assert box
+    visit.page.mouse.move(box["x"] + 10, box["y"] + 10)
+    visit.page.mouse.down()  # the token's field loses the focus, and its models come
+    expect(visit.page.get_by_label("Model")).to_have_value(SST2)
+    visit.page.mouse.up()
+    expect(visit.page.locator("#answers > li")).to_have_count(2)
+    expect(visit.page.get_by_label("API token")).to_be_hidden()
+
+
+def test_bars_of_all_texts_begin_in_one_line(visit: Visit) -> None:
+    labels = (["NEGATIVE", "POSITIVE"], ["a label with a good many words to it", "no"])
+    responses = [
+        {"success": True, "result": [{"label": label, "score": 0.5} for label in pair]} for pair in labels
+    ]
+    answer = {"success": True, "result": {"responses": responses}}
+    visit.page.route("**/ai/run/**", lambda route: route.fulfill(json=answer))
+    visit.enter_token()
+    visit.classify()
+    tracks = visit.page.locator("#answers .track")
+    expect(tracks).to_have_count(4)
+    boxes = tracks.evaluate_all(
+        "(nodes) => nodes.map((node) => [node.getBoundingClientRect().left, node.clientWidth])"
+    )
+    assert len({tuple(box) for box in boxes}) == 1
+    assert boxes[0][1] > 60
+
+
+def test_the_page_works_under_the_path_of_a_proxy(browser: Browser, origin: str) -> None:
+    port = urlsplit(origin).port
+    assert port
+    with under_a_prefix(port) as prefixed, browser.new_context() as context:
+        visit = Visit(context.new_page(), prefixed)
+        visit.page.goto(f"{prefixed}/")
+        visit.enter_token()
+        visit.classify()
+        expect(visit.page.locator("#answers > li")).to_have_count(2)
+        expect(visit.page.locator("#snippet")).to_contain_text(f"'{prefixed}/client/v4/accounts/")
+        link = visit.page.get_by_role("link", name="API description").evaluate("(node) => node.href")
+        assert link == f"{prefixed}/openapi.json"
 
 
 def test_the_list_of_models_has_those_of_every_page(visit: Visit) -> None:

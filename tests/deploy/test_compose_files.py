@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
+import threading
+import urllib.request
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -163,6 +167,49 @@ def test_what_runs_for_ever_is_watched_and_started_again(configuration: dict[str
         else:
             assert service["restart"] == "unless-stopped"
             assert service["healthcheck"]["test"][0] == "CMD"
+
+
+class _Ready(BaseHTTPRequestHandler):
+    status = 200
+
+    def do_GET(self) -> None:
+        self.send_response(self.status if self.path == "/readyz" else 404)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("status", "healthy"), [(200, True), (503, False)])
+def test_the_gateway_s_health_check_goes_past_the_proxies_of_its_container(
+    configuration: dict[str, Any], status: int, healthy: bool
+) -> None:
+    kind, python, *arguments = configuration["services"]["gateway"]["healthcheck"]["test"]
+    assert (kind, python) == ("CMD", "python")
+    handler = type("Handler", (_Ready,), {"status": status})
+    with HTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        done = subprocess.run(
+            [sys.executable, *(one.replace("8787", str(server.server_port)) for one in arguments)],
+            env={"http_proxy": "http://127.0.0.1:1", "HTTP_PROXY": "http://127.0.0.1:1"},
+            capture_output=True,
+            check=False,
+        )
+        if done.returncode and healthy:  # it was never asked
+            urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
+                f"http://127.0.0.1:{server.server_port}/readyz"
+            ).close()
+        thread.join()
+    assert (done.returncode == 0) == healthy, done.stderr
+    for name in ("prometheus", "grafana"):
+        test = configuration["services"][name]["healthcheck"]["test"]
+        assert test[1:4] == ["wget", "-Y", "off"]
+
+
+def test_a_load_test_that_is_stopped_has_time_for_its_report(configuration: dict[str, Any]) -> None:
+    for name in ("loadtest", "loadtest-worker"):
+        assert int(configuration["services"][name]["stop_grace_period"].removesuffix("s")) >= 10 + 15
 
 
 def test_triton_has_longer_to_stop_than_it_takes(configuration: dict[str, Any]) -> None:

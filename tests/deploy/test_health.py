@@ -53,6 +53,14 @@ def test_every_ensemble_is_asked(triton: str) -> None:
     assert check(triton, 10) == MODELS
 
 
+def test_a_proxy_of_the_environment_is_not_asked(triton: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    assert check(triton, 10) == MODELS
+
+
 def test_the_limit_is_for_all_answers_together(triton: str) -> None:
     began = time.monotonic()
     with pytest.raises(TimeoutError):

@@ -359,4 +359,4 @@ def test_what_needs_torch_names_the_extra_where_it_is_missing(
     change_config(folder, **change)
     message = refusal(folder)
     assert "without torch" in message
-    assert "pip install 'tritonflare[torch]'" in message
+    assert "pip install -e '.[torch]'" in message

@@ -150,7 +150,7 @@ def test_calibration_rows_hold_no_padding() -> None:
 
 def test_without_modelopt_the_install_command_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ExportError, match=r"pip install 'tritonflare\[tensorrt\]'"):
+    with pytest.raises(ExportError, match=r"pip install -e '\.\[tensorrt\]'"):
         quantise(plain_model(), texts(), LABELS, "ffn")
 
 

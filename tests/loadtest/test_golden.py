@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from loadtest.golden import compare, is_bundled, read_golden
-from loadtest.reference import NoReferenceError
+from loadtest.reference import NoReferenceError, ask_alone, past_proxies
+from tests.loadtest.locust_run import stand_in
 
 MODEL = "@cf/acme/mood"
 
@@ -109,3 +110,28 @@ def test_what_is_no_catalogue_names_nothing(catalogue: Catalogue, body: Any) -> 
     catalogue.body = body
     host = f"http://127.0.0.1:{catalogue.server_address[1]}"
     assert not is_bundled(host, "me", MODEL, "t", 5, True)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://127.0.0.1:8787/x", {"no_proxy": "127.0.0.1"}),
+        ("https://localhost/x", {"no_proxy": "localhost"}),
+        ("http://[::1]:8787/x", {"no_proxy": "::1"}),
+        ("https://api.example.org/x", {}),
+    ],
+)
+def test_only_what_is_sent_to_this_machine_goes_past_the_proxies(url: str, expected: dict[str, str]) -> None:
+    assert past_proxies(url) == expected
+
+
+def test_a_proxy_of_the_environment_sees_nothing_sent_to_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with stand_in() as server:
+        found = ask_alone(f"{server.url}/x", "t", ["a", "b"], 5, verify=True)
+    assert list(found) == ["a", "b"]

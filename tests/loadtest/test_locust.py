@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -91,6 +92,10 @@ def test_an_answer_that_moves_under_load_is_found(server: StandIn, tmp_path: Pat
     run = load(server.url, tmp_path, *QUICK, "--duration", "2", "--max-error-share", "1")
     assert run.status == 1, run.output
     assert "failed: wrong answers: 50 × wrong score" in run.output
+    assert f"failed; report in {tmp_path}" in run.output
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<strong>Failed.</strong>" in page
+    assert "<li>wrong answers: 50 × wrong score</li>" in page
     assert run.summary["requests"] == {"due": 100, "good": 50, "errors": 50}
 
 
@@ -150,6 +155,34 @@ def test_workers_share_the_rate_and_the_master_judges(server: StandIn, tmp_path:
     assert summary["generator"]["started"] == summary["generator"]["finished"] == 2
     assert summary["requests"] == {"due": 150, "good": 150, "errors": 0}
     assert json.loads((tmp_path / "references.json").read_text(encoding="utf-8"))["format"] == 1
+
+
+@pytest.mark.parametrize(
+    ("environment", "host"),
+    [
+        ({}, "http://127.0.0.1:8787"),
+        ({"GATEWAY_PORT": "9001"}, "http://127.0.0.1:9001"),
+        ({"GATEWAY_PORT": "9001", "GATEWAY_HOST": "0.0.0.0"}, "http://127.0.0.1:9001"),
+        ({"GATEWAY_PORT": "9001", "GATEWAY_HOST": "10.0.0.7"}, "http://10.0.0.7:9001"),
+        ({"GATEWAY_HOST": "::1"}, "http://[::1]:8787"),
+        ({"GATEWAY_TLS_CERTIFICATE": "here.pem"}, "https://127.0.0.1:8787"),
+        ({"GATEWAY_PORT": "9001", "HOST": "https://api.example.org"}, "https://api.example.org"),
+    ],
+)
+def test_make_asks_the_address_that_the_settings_of_the_gateway_name(
+    environment: dict[str, str], host: str
+) -> None:
+    names = ("GATEWAY_HOST", "GATEWAY_PORT", "GATEWAY_TLS_CERTIFICATE", "HOST")
+    inherited = {name: value for name, value in os.environ.items() if name not in names}
+    told = subprocess.run(
+        ["make", "--dry-run", "loadtest"],
+        cwd=Path(__file__).parents[2],
+        env=inherited | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert f"--host {host} " in told
 
 
 def test_make_runs_it_with_the_names_that_people_use(server: StandIn, tmp_path: Path) -> None:

@@ -266,6 +266,31 @@ def test_doctor_finds_this_machine_fit(home: Path) -> None:
     assert INT8 in output
 
 
+@pytest.fixture
+def clone(tmp_path: Path, int8_repository: Path) -> Path:
+    """What `make doctor` looks at, with the bundled model exported."""
+    (tmp_path / "Makefile").touch()
+    (tmp_path / "checkpoints/minilm-sst2").mkdir(parents=True)
+    shutil.copytree(int8_repository, tmp_path / "model_repository")
+    return tmp_path
+
+
+def test_doctor_of_a_fresh_clone_leaves_the_first_export_to_make_serve(clone: Path) -> None:
+    for pattern in ("*/1/model.onnx", "*/1/tokenizer.json"):  # what is not in git
+        next((clone / "model_repository").glob(pattern)).unlink()
+    status, output = finished("doctor", cwd=clone, GATEWAY_PORT="0")
+    assert status == 0, output
+    assert "nothing exported yet; `make serve` will export the bundled model" in output
+    assert "MEND" not in output
+
+
+def test_doctor_does_not_promise_what_make_serve_would_not_mend(clone: Path) -> None:
+    next((clone / "model_repository").glob("tokenizer_*/1/tokenizer.json")).unlink()
+    status, output = finished("doctor", cwd=clone, GATEWAY_PORT="0")
+    assert status == 1
+    assert "has no tokenizer.json yet; run `make export`" in output
+
+
 def test_doctor_says_what_to_mend(tmp_path: Path) -> None:
     status, output = finished("doctor", cwd=tmp_path)
     assert status == 1

@@ -4,31 +4,71 @@ const PLACEHOLDER = "YOUR_TOKEN";
 const $ = (id) => document.getElementById(id);
 const accounts = new URL("client/v4/accounts/", document.baseURI).href;
 let newest = 0; // the list of models that was asked for last
+let settled = false; // the token was accepted, so what it was entered in may go
+let pressed = false; // a button is held down, and must not move from under the pointer
 
 // --- talking to the gateway ---------------------------------------------------------------------
 
-/** Sends one request; returns the parsed body and the response, or throws an Error fit to be shown. */
+/** What is said of the codes of the API; a list holds what is said first of a status of its own. */
+const WORDS = {
+  3003: "The gateway could not read the request.",
+  3006: "The texts are too long together. Send fewer or shorter ones.",
+  3007: "There was no answer in time. Try again, with fewer texts if it happens once more.",
+  3021: "This account has sent as many texts as it may in a minute.",
+  3040: "The gateway has too much to do at the moment.",
+  3050: "The models cannot be reached at the moment: the server is starting, or stopping.",
+  5006: "The gateway does not accept these texts.",
+  5007: "This model is not served any more. Reload the page to see those that are.",
+  6003: "The gateway could not read the token. Paste it again.",
+  8007: "The model could not score these texts.",
+  10000: "The token is not known here. Check that all of it was pasted.",
+  10013: "The gateway has failed. Its log says why.",
+};
+const OTHER_ACCOUNT = "The token is good for another account. Enter the account id that it was made for.";
+
+/** What went wrong: a sentence for people, and what the API said. */
+class Failure extends Error {
+  constructor(sentence, detail = "") {
+    super(sentence);
+    this.detail = detail;
+  }
+}
+
+/** Sends one request; returns the parsed body and the response, or throws a Failure. */
 async function call(path, options = {}) {
   const url = accounts + encodeURIComponent($("account").value.trim()) + path;
   const headers = { Authorization: `Bearer ${$("token").value.trim()}`, ...options.headers };
+  if (!/^[\x21-\x7e]+$/.test($("token").value.trim())) {
+    throw new Failure("The token has a character that no token has. Paste it again.");
+  }
   let response;
   try {
     response = await fetch(url, { ...options, headers, credentials: "omit", cache: "no-store" });
   } catch {
-    throw new Error("The gateway did not answer. Is it still running, and is the token plain ASCII?");
+    throw new Failure("The gateway did not answer. Is it still running?");
   }
   const body = await response.json().catch(() => null);
   if (!response.ok || body === null || !body.success) {
-    throw new Error(explain(response, body));
+    const wait = response.headers.get("retry-after");
+    $("access").open ||= response.status === 401 || response.status === 403;
+    throw explain(response.status, body?.errors?.[0], wait ? ` Try again in ${wait} s.` : "");
   }
   return { body, response };
 }
 
-function explain(response, body) {
-  const entry = body?.errors?.[0];
-  const said = entry ? `${entry.message} (code ${entry.code})` : response.statusText;
-  const wait = response.headers.get("retry-after");
-  return `HTTP ${response.status}: ${said}${wait ? `. Try again in ${wait} s.` : ""}`;
+/** Brings an error of the API into words; its own ones and the code stay beside them. */
+function explain(status, error, advice = "") {
+  if (!error) {
+    return new Failure(`What answered was not the gateway.${advice}`, `HTTP ${status}`);
+  }
+  const most = /'\/requests' must be <= (\d+)/.exec(error.message)?.[1];
+  let sentence = WORDS[error.code] ?? "The gateway refused the request.";
+  if (most) {
+    sentence = `At most ${most} texts go into one request. Remove some lines.`;
+  } else if (status === 403) {
+    sentence = OTHER_ACCOUNT;
+  }
+  return new Failure(sentence + advice, `${status ? `HTTP ${status}, ` : ""}code ${error.code}: ${error.message}`);
 }
 
 async function loadModels() {
@@ -40,12 +80,14 @@ async function loadModels() {
     const names = await classifiers();
     if (mine === newest) {
       showModels(names);
-      showError("");
+      showError(null);
+      settled = true;
+      foldAccess();
     }
   } catch (error) {
     if (mine === newest) {
       showModels([], "No models: see the message");
-      showError(error.message);
+      showError(error);
     }
   }
 }
@@ -78,7 +120,7 @@ async function classify() {
   const texts = lines();
   const trouble = missing(texts);
   if (trouble) {
-    showError(trouble[0]);
+    showError(new Failure(trouble[0]));
     trouble[1].focus();
     return;
   }
@@ -93,7 +135,7 @@ async function classify() {
   } catch (error) {
     $("answers").replaceChildren();
     $("status").textContent = "No scores.";
-    showError(error.message);
+    showError(error);
   } finally {
     busy(false);
   }
@@ -104,9 +146,14 @@ async function run(texts) {
   const started = performance.now();
   const { body, response } = await call(runPath($("model").value), options);
   const took = performance.now() - started;
-  showError("");
+  showError(null);
   showAnswers(texts, answersOf(body.result));
   $("status").textContent = summary(texts.length, took, response);
+  if ($("access").contains(document.activeElement)) {
+    $("access-title").focus(); // Enter in the token's field: that field is about to go
+    $("access").open = settled = false;
+  }
+  bringIntoView();
 }
 
 function missing(texts) {
@@ -130,7 +177,7 @@ function answersOf(result) {
   return list.map((answer) =>
     answer.success
       ? { scores: Array.isArray(answer.result) ? answer.result : answer.result.items }
-      : { error: answer.errors[0].message });
+      : { error: explain(0, answer.errors[0]) });
 }
 
 function summary(count, took, response) {
@@ -154,9 +201,26 @@ function element(name, className, text = "") {
   return made;
 }
 
-function showError(message) {
-  $("error").textContent = message;
-  $("error").hidden = !message;
+function showError(failure) {
+  const parts = failure ? [element("span", "", failure.message), element("small", "", failure.detail)] : [];
+  $("error").replaceChildren(...parts.filter((part) => part.textContent));
+  $("error").hidden = !failure;
+}
+
+/** Folds the fields of the token away, once for each that was accepted, and not while they are in use. */
+function foldAccess() {
+  if (settled && !pressed && !$("access").contains(document.activeElement)) {
+    $("access").open = settled = false;
+  }
+}
+
+/** Moves to the first answer where it is not on the screen, as below the form on a phone. */
+function bringIntoView() {
+  const { top, bottom } = $("answers").firstElementChild.getBoundingClientRect();
+  if (top < 0 || bottom > innerHeight) {
+    const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    $("scores").scrollIntoView({ behavior: calm ? "instant" : "smooth", block: "start" });
+  }
 }
 
 function busy(on) {
@@ -176,9 +240,15 @@ function showModels(names, instead = "No model is served") {
 function showAnswers(texts, answers) {
   $("answers").replaceChildren(...answers.map(({ scores, error }, place) => {
     const item = element("li", "");
-    item.append(element("p", "text", texts[place]), error ? element("p", "failed", error) : bars(scores));
+    item.append(element("p", "text", texts[place]), error ? failed(error) : bars(scores));
     return item;
   }));
+}
+
+function failed(failure) {
+  const shown = element("p", "failed", failure.message);
+  shown.append(element("small", "", failure.detail));
+  return shown;
 }
 
 function bars(scores) {
@@ -295,6 +365,11 @@ $("token").value = sessionStorage.getItem("token") ?? "";
 $("account").value = sessionStorage.getItem("account") ?? $("account").value;
 for (const field of [$("token"), $("account")]) {
   field.addEventListener("change", () => { remember(); loadModels(); });
+}
+$("access").addEventListener("focusout", () => setTimeout(foldAccess));
+addEventListener("pointerdown", () => { pressed = true; });
+for (const name of ["pointerup", "pointercancel"]) {
+  addEventListener(name, () => { pressed = false; setTimeout(foldAccess); }); // after the click
 }
 $("form").addEventListener("submit", (event) => { event.preventDefault(); classify(); });
 $("texts").addEventListener("keydown", (event) => {

@@ -50,6 +50,8 @@ def test_secrets_show_up_neither_in_repr_nor_in_errors(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
+        ({"host": "unix:/run/tritonflare.sock"}, "GATEWAY_HOST: must be a name or an IP address"),
+        ({"host": "/run/tritonflare.sock"}, "GATEWAY_HOST: must be a name or an IP address"),
         ({"port": 65536}, "GATEWAY_PORT: Input should be less than or equal to 65535"),
         ({"max_requests_in_flight": 0}, "GATEWAY_MAX_REQUESTS_IN_FLIGHT: Input should be greater than 0"),
         ({"request_timeout_s": float("inf")}, "GATEWAY_REQUEST_TIMEOUT_S: Input should be a finite number"),
