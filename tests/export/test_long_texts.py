@@ -25,7 +25,7 @@ from export.triton_models import long_texts
 from export.triton_models.long_texts import LongTextEncoder
 
 LIMIT = 12
-TEXTS = int(os.environ.get("LONG_TEXTS", "100"))
+TEXTS = int(os.environ.get("LONG_TEXTS", "40"))
 """Texts for each tokenizer and side."""
 CORPUS = [
     "The quick brown fox jumps over the lazy dog, and it was a lovely day.",
@@ -34,7 +34,7 @@ CORPUS = [
     "naïve café Straße façade привет мир ελληνικά aaaa bbbb ........ ----",
     "a.b.c a. .b x''y ``z'' <tag> [SEP]",
 ]
-PIECES = [
+PIECES: list[str] = [
     *"....", "........", " ", "  ", "     ", "\t", "\n", "\r\n",
     "\u00a0", "\u3000", "\0", "\u200b", "\u200d", "\ufffd",
     "a", "B", "aaaa", "the", "The quick", "fox jumps over", "don't",
@@ -191,7 +191,7 @@ def tokens(encoding: Any, side: str) -> list[int]:
 
 def check(encoder: LongTextEncoder, tokenizer: Tokenizer, text: str) -> bool:
     """Whether the text was cut; what was read must be as in the whole text, up to the last token."""
-    side = tokenizer.truncation["direction"]
+    side = (tokenizer.truncation or {})["direction"]
     whole, found = tokenizer.encode_batch_fast([text])[0], encoder.encode(text)
     assert found.ids == whole.ids, (text[:200], len(text))
     wanted, read = tokens(whole, side), tokens(found, side)
@@ -203,7 +203,7 @@ def check(encoder: LongTextEncoder, tokenizer: Tokenizer, text: str) -> bool:
 def surrounded(side: str) -> Iterator[str]:
     """Each piece, twice, at every distance from where the text is cut."""
     for piece in PIECES:
-        for lead in range(12, 24):
+        for lead in range(16, 24):
             before, after = ("ab. c中,d " * 4)[:lead], " e.f 中ge" * 12
             text = before + piece[:12] * 2
             yield text + after if side == "right" else after + text[::-1]

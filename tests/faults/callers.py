@@ -78,7 +78,7 @@ async def _long(target: Target, kind: str) -> None:
         except (OSError, EOFError):
             status = 0
         if status != 200:
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.25)
 
 
 async def _run(kind: str, port: int, count: int, token: str) -> None:

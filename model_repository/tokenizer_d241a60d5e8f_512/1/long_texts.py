@@ -52,8 +52,9 @@ class LongTextEncoder:
     def __init__(self, tokenizer: Tokenizer) -> None:
         """Find out where the tokenizer's texts may be cut."""
         self._tokenizer = tokenizer
-        self._first = FIRST_READ * tokenizer.truncation["max_length"]
-        self._left = tokenizer.truncation["direction"] == "left"
+        truncation: dict[str, Any] = tokenizer.truncation or {}
+        self._first = FIRST_READ * int(truncation["max_length"])
+        self._left = truncation["direction"] == "left"
         self._boundary, self._shorten = _rules(tokenizer, left=self._left)
         self._joined = _joined(tokenizer)
 
@@ -161,11 +162,9 @@ def _leaves_plain_characters_alone(tokenizer: Tokenizer) -> bool:
     """Whether the normalizer changes nothing but the case; a SentencePiece table might map anything."""
     if tokenizer.normalizer is None:
         return True
-    plain = "".join(map(chr, [*range(0x21, 0x7F), *range(0x4E00, 0xA000)]))
-    text = "x " + " ".join(plain) + " x"
-    return tokenizer.normalizer.normalize_str(text).split() == text.lower().split() or (
-        tokenizer.normalizer.normalize_str(text).split() == text.split()
-    )
+    plain = " ".join(map(chr, [*range(0x21, 0x7F), *range(0x4E00, 0xA000)]))
+    normalized: str = tokenizer.normalizer.normalize_str(plain)
+    return normalized.split() in (plain.split(), plain.lower().split())
 
 
 def _joined(tokenizer: Tokenizer) -> frozenset[str]:
