@@ -74,6 +74,12 @@ def test_a_killed_process_of_triton_costs_seconds_and_no_wrong_answer(
     assert_refused_at_worst(book)
     assert back_s < back_within_s(served)
     assert served.restarts() == expected
+    # Whoever reads the log sees that it is over.
+    lines = served.program.lines
+    last = max(
+        number for number, line in enumerate(lines) if "starting it anew" in line or "UNAVAILABLE" in line
+    )
+    assert any("again" in line for line in lines[last + 1 :])
 
 
 def test_a_triton_that_stands_still_for_five_seconds_goes_on_by_itself(
