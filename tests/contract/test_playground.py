@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Browser, Route, expect
 
 from gateway.domain.errors import (
     AiError,
@@ -18,7 +17,6 @@ from gateway.domain.errors import (
     MethodNotSupported,
     MissingCredentials,
     NoRoute,
-    TritonflareError,
 )
 
 from .browser import headless_chromium
@@ -26,52 +24,7 @@ from .fake_triton import SST2
 from .harness import ACCOUNT, TOKEN
 from .live import gateway_before_fake
 from .prefix_proxy import under_a_prefix
-
-PHONE = (360, 740)
-DESKTOP = (1200, 900)
-
-CONTRAST = """() => {
-  const channel = (part) => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
-  const light = (color) => {
-    const [r, g, b] = color.match(/[\\d.]+/g).map(Number).map((part) => channel(part / 255));
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const behind = (node) => {
-    const color = getComputedStyle(node).backgroundColor;
-    return color === "rgba(0, 0, 0, 0)" && node.parentElement ? behind(node.parentElement) : color;
-  };
-  const shown = [...document.body.querySelectorAll("*")].filter((node) =>
-    node.checkVisibility() && (node.matches("input, select, textarea") ||
-    [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim())));
-  return shown.map((node) => {
-    const pair = [light(getComputedStyle(node).color), light(behind(node))].sort((a, b) => b - a);
-    return [node.outerHTML.slice(0, 60), (pair[0] + 0.05) / (pair[1] + 0.05)];
-  });
-}"""
-"""The contrast of every text on the page, as WCAG 2 computes it."""
-
-
-@dataclass
-class Visit:
-    """An open page, and what went wrong on it without being seen."""
-
-    page: Page
-    origin: str
-    complaints: list[str] = field(default_factory=list)
-    requested: list[str] = field(default_factory=list)
-
-    def enter_token(self, token: str = TOKEN) -> None:
-        self.page.get_by_label("API token").fill(token)
-        self.page.get_by_label("API token").press("Tab")
-
-    def write(self, *texts: str) -> None:
-        self.page.get_by_label("Texts, one on each line").fill("\n".join(texts))
-
-    def classify(self) -> None:
-        self.page.get_by_role("button", name="Classify").click()
-
-    def answer(self, place: int) -> str:
-        return self.page.locator("#answers > li").nth(place).inner_text()
+from .visit import CONTRAST, DESKTOP, PHONE, Visit, classes_with_code
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +191,7 @@ def test_each_error_of_the_api_has_a_sentence_of_its_own(visit: Visit) -> None:
     sentence = visit.page.get_by_role("alert").locator("span")
     detail = visit.page.get_by_role("alert").locator("small")
     seen = set()
-    for kind in (*_classes(FrontError), *_classes(AiError)):
+    for kind in (*classes_with_code(FrontError), *classes_with_code(AiError)):
         if kind in (NoRoute, MethodNotSupported, MissingCredentials, InvalidToken):
             continue  # what this page never asks for
         _fails(visit, kind.status, kind.code)
@@ -253,34 +206,20 @@ def test_each_error_of_the_api_has_a_sentence_of_its_own(visit: Visit) -> None:
     visit.complaints = [text for text in visit.complaints if "status of 5" not in text]
 
 
-def _classes(root: type[TritonflareError]) -> list[type[TritonflareError]]:
-    """Those below ``root`` that have a code."""
-    below = [found for child in root.__subclasses__() for found in (child, *_classes(child))]
-    return [kind for kind in below if "code" in vars(kind)]
-
-
-def _in_the_window(visit: Visit, locator: str) -> bool:
-    inside: bool = visit.page.locator(locator).first.evaluate(
-        "(node) => { const { top, bottom } = node.getBoundingClientRect();"
-        " return top >= 0 && bottom <= innerHeight; }"
-    )
-    return inside
-
-
 def test_answers_and_errors_are_on_the_screen_when_they_come(visit: Visit) -> None:
     visit.page.emulate_media(reduced_motion="reduce")
     visit.enter_token()
     expect(visit.page.get_by_label("Model")).to_have_value(SST2)
     visit.classify()
     expect(visit.page.locator("#answers > li")).to_have_count(2)
-    assert _in_the_window(visit, "#answers > li")
-    assert _in_the_window(visit, "#status")
+    assert visit.in_the_window("#answers > li")
+    assert visit.in_the_window("#status")
     expect(visit.page.get_by_role("status")).to_have_text(re.compile("^2 texts in "))
     visit.page.evaluate("scrollTo(0, 0)")
     visit.page.route("**/ai/run/**", lambda route: route.fulfill(status=401, json={}), times=1)
     visit.classify()
     expect(visit.page.get_by_role("alert")).to_be_visible()
-    assert _in_the_window(visit, "#error")
+    assert visit.in_the_window("#error")
     expect(visit.page.get_by_label("API token")).to_be_visible()
 
 
