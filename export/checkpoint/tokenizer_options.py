@@ -204,7 +204,7 @@ class _Reader:
             return [(int(key), self._token("added_tokens_decoder", token)) for key, token in decoder.items()]
         self._merge_special_tokens_map(given)
         special = {str(given[name]) for name in NAMED if given.get(name)}
-        special |= {str(token) for token in given.get("extra_special_tokens") or []}
+        special |= {str(token) for token in self._joined(given.get("extra_special_tokens"), [])}
         added = []
         for token, index in self.object(ADDED_TOKENS).items():
             if type(index) is not int:
@@ -229,6 +229,8 @@ class _Reader:
             raise self.refuse("extra_special_tokens", f"is an object in {SPECIAL_TOKENS_MAP}; make it a list")
 
     def _joined(self, given: Any, more: list[Any]) -> list[Any]:
+        if given is not None and not isinstance(given, list):
+            raise self.refuse("extra_special_tokens", "has to be a list of texts or tokens")
         joined = list(given or [])
         for part in more:
             special = isinstance(part, dict)

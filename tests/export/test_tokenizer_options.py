@@ -15,7 +15,8 @@ from export.checkpoint import load_checkpoint
 from export.checkpoint.files import sha256
 from export.checkpoint.model import Checkpoint
 from export.checkpoint.tokenizer import load_tokenizer, tokenizer_file
-from export.checkpoint.tokenizer_options import WITHOUT_EFFECT
+from export.checkpoint.tokenizer_classes import NAMED
+from export.checkpoint.tokenizer_options import APPLIED, OF_A_CLASS, REFUSED, WITHOUT_EFFECT
 from export.errors import CheckpointError
 from export.plan import ExportPlan
 from export.source import read_source
@@ -344,3 +345,41 @@ def test_what_transformers_itself_saves_is_understood(tmp_path: Path) -> None:
         tokenizer = load_tokenizer(tokenizer_file(saved, tmp_path / "work", max_tokens=LIMIT), LIMIT)
         wanted = of_transformers(saved, texts, LIMIT)
         assert [encoding.ids for encoding in tokenizer.encode_batch(texts)] == wanted, name
+
+
+def test_any_value_of_any_option_is_applied_or_refused_in_one_sentence(tmp_path: Path) -> None:
+    values: list[Any] = [
+        None,
+        True,
+        0,
+        -1,
+        1e30,
+        "",
+        "x",
+        [],
+        [1],
+        ["a"],
+        [{}],
+        {},
+        {"a": 1},
+        {"0": {}},
+        {"__type": "AddedToken"},
+    ]
+    keys = [*OF_A_CLASS, *APPLIED, *REFUSED, *NAMED, "image_token", "auto_map", "unheard_of"]
+    outcomes = set()
+    for number in range(300):
+        rng = random.Random(number)
+        files: dict[str, dict[str, Any]] = {
+            "tokenizer_config.json": {"tokenizer_class": "BertTokenizer"}, "special_tokens_map.json": {},
+        }  # fmt: skip
+        files[rng.choice(list(files))] |= {
+            key: rng.choice(values) for key in rng.sample(keys, rng.choice([1, 2]))
+        }
+        folder = checkpoint(tmp_path / "m", files) if number == 0 else tmp_path / "m"
+        for name, content in files.items():
+            (folder / name).write_text(json.dumps(content))
+        try:
+            outcomes.add(tokenizer_file(folder, tmp_path / "work", len(WORDS)).parent.name)
+        except CheckpointError as error:
+            outcomes.add(f"refused in {len(str(error).splitlines())} line")
+    assert outcomes == {"m", "work", "refused in 1 line"}
