@@ -72,6 +72,10 @@ ENCODER = "x-mood_encoder_int8"
         ("TOKENIZER/1/tokenizer.json", "TOKENIZER/1/tokenizer.json is not the file that was published."),
         (f"{ENCODER}/1/model.py", f"{ENCODER}/1/model.py is not this exporter's; export @x/mood again."),
         ("TOKENIZER/1/model.py", "TOKENIZER/1/model.py is not this exporter's; export @x/mood again."),
+        (
+            "TOKENIZER/1/long_texts.py",
+            "TOKENIZER/1/long_texts.py is not this exporter's; export @x/mood again.",
+        ),
         (f"{ENCODER}/config.pbtxt", f"{ENCODER}/config.pbtxt cannot be read as a model configuration."),
         ("x-mood/config.pbtxt", "x-mood/config.pbtxt cannot be read as a model configuration."),
         (
@@ -94,6 +98,7 @@ def test_a_damaged_file_is_named(repository: Path, file: str, finding: str) -> N
         f"{ENCODER}/warmup/ones_16.bin",
         "TOKENIZER/1/tokenizer.json",
         "TOKENIZER/1/model.py",
+        "TOKENIZER/1/long_texts.py",
         "TOKENIZER/warmup/text.bin",
     ],
 )

@@ -36,6 +36,27 @@ def answers(served: Served) -> dict[str, Answer]:
     return asyncio.run(reference(served.target, sentences()[:8]))
 
 
+# First: what the callers below leave behind waits until its deadline.
+def test_a_long_text_is_truncated_charged_for_what_was_read_and_scored_as_its_beginning(
+    served: Served,
+) -> None:
+    def ask(text: str) -> httpx.Response:
+        headers = {"authorization": f"Bearer {TOKEN}"}
+        return httpx.post(
+            served.target.url + served.target.path, json={"text": text}, headers=headers, timeout=30
+        )
+
+    long, beginning, whole = ask("good " * 100_000), ask("good " * 511), ask("good " * 510)
+    assert long.status_code == 200
+    assert long.content == beginning.content == whole.content
+    assert [answer.headers["cf-ai-neurons"] for answer in (long, beginning, whole)] == ["1.23"] * 3
+    assert [answer.headers.get("x-truncated") for answer in (long, beginning, whole)] == [
+        "true",
+        "true",
+        None,
+    ]
+
+
 async def beside(target: Target, answers: dict[str, Answer], kind: str) -> Book:
     port = urlsplit(target.url).port
     assert port is not None
@@ -59,23 +80,3 @@ def test_short_texts_do_not_wait_for_long_ones_and_memory_stays(
     assert len(book.good()) == len(book.outcomes) >= 0.8 * SECONDS * SHORT_PER_S, told
     assert latencies[int(0.99 * len(latencies))] < P99_S, told
     assert grown < MORE_BYTES, told
-
-
-def test_a_long_text_is_truncated_charged_for_what_was_read_and_scored_as_its_beginning(
-    served: Served,
-) -> None:
-    def ask(text: str) -> httpx.Response:
-        headers = {"authorization": f"Bearer {TOKEN}"}
-        return httpx.post(
-            served.target.url + served.target.path, json={"text": text}, headers=headers, timeout=30
-        )
-
-    long, beginning, whole = ask("good " * 100_000), ask("good " * 511), ask("good " * 510)
-    assert long.status_code == 200
-    assert long.content == beginning.content == whole.content
-    assert [answer.headers["cf-ai-neurons"] for answer in (long, beginning, whole)] == ["1.23"] * 3
-    assert [answer.headers.get("x-truncated") for answer in (long, beginning, whole)] == [
-        "true",
-        "true",
-        None,
-    ]
