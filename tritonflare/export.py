@@ -157,7 +157,7 @@ def _one_sentence() -> Iterator[None]:
         raise
     except ModuleNotFoundError as error:
         raise ExportError(
-            f"exporting needs {error.name}, which is not installed: pip install 'tritonflare[export]'."
+            f"exporting needs {error.name}, which is not installed: .venv/bin/pip install -e '.[export]'."
         ) from error
     except OSError as error:
         raise ExportError(f"{error.strerror or first_line(error)}.") from error

@@ -11,7 +11,7 @@ from export.checkpoint.files import sha256
 from export.checkpoint.model import Checkpoint, Encoder
 from export.checkpoint.tensors import Tensors, weight_files, weights_digest
 from export.checkpoint.tokenizer import check_ids, check_limit, load_tokenizer, tokenizer_file
-from export.checkpoint.torch_model import TorchModel, load_torch_model, longest_input
+from export.checkpoint.torch_model import DEFAULT_LIMIT, TorchModel, load_torch_model, longest_input
 from export.errors import CheckpointError
 
 
@@ -42,7 +42,8 @@ def load_checkpoint(folder: Path, work: Path | None = None) -> Checkpoint:
         _require_torch(config)
         model = load_torch_model(folder, config, labels)
         pad_id, vocabulary = config.pad_id(model.pad_id), model.vocabulary
-    tokens = tokenizer_file(folder, work, vocabulary)
+        max_tokens = DEFAULT_LIMIT  # until it is asked; the tokens' side alone goes into their file
+    tokens = tokenizer_file(folder, work, vocabulary, max_tokens)
     tokenizer = load_tokenizer(tokens)
     check_ids(tokenizer, config.name, vocabulary, pad_id)
     if model:

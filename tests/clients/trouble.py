@@ -17,6 +17,7 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
+from tests.bundled import bundled_repository
 from tests.clients.checks import MODEL, TEXT, UUID
 from tests.triton.server import ACCOUNT, TOKEN, Program, running, wait_until
 
@@ -124,7 +125,8 @@ def gateway_without_triton() -> Iterator[Program]:
     other's shared memory away.
     """
     tokens = f"{ACCOUNT}:{TOKEN}"
-    with running("serve", "--port", "0", GATEWAY_API_TOKENS=tokens) as server, ExitStack() as stack:
+    served = "serve", "--port", "0", "--repository", str(bundled_repository())
+    with running(*served, GATEWAY_API_TOKENS=tokens) as server, ExitStack() as stack:
         triton = next(child for child in server.children() if child.name() == "tritonserver")
         address, key = _address_and_key(triton)
         settings = {"GATEWAY_API_TOKENS": tokens, "GATEWAY_TRITON_METADATA_KEY": key}

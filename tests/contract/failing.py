@@ -132,6 +132,8 @@ def _not_finite(response: Any) -> Any:
     return response
 
 
+_HELD = json.dumps({"text": "held " * 5_000}).encode()
+"""As long as what fails, or it would wait in another queue."""
 _SHORT = {"request_timeout_s": 0.25, "call_slots": 20}
 AT_TRITON: dict[str, Failure] = {
     "500, the model fails": Failure(500, fault=lambda: fail(grpc.StatusCode.INTERNAL)),
@@ -164,7 +166,7 @@ async def failing(failure: Failure, client: Client, triton: FakeTriton) -> Async
     triton.reshape = failure.reshape
     held = []
     for number in range(failure.held):
-        held.append(await client.open("POST", RUN, b'{"text":"held"}'))
+        held.append(await client.open("POST", RUN, _HELD))
         await _in_flight(client, lambda texts, least=number + 1: texts >= least)  # type: ignore[misc]
     if failure.held > 1:
         await asyncio.sleep(0.05)  # longer than max_queue_s

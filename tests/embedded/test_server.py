@@ -8,7 +8,7 @@ import pytest
 from embedded import leftovers, server
 from embedded.errors import EmbeddedError
 from embedded.server import TritonServer
-from tritonflare.paths import REPOSITORY
+from tests.bundled import bundled_repository
 
 
 def test_a_full_disk_for_temporary_files_is_one_sentence_that_the_supervisor_can_try_again(
@@ -24,5 +24,5 @@ def test_a_full_disk_for_temporary_files_is_one_sentence_that_the_supervisor_can
     monkeypatch.setattr(leftovers, "SHM", tmp_path / "shm")
     monkeypatch.setattr(server, "prepare_scratch", full)
     with pytest.raises(EmbeddedError, match=r"^Triton cannot be started: No space left on device\.$"):
-        TritonServer(REPOSITORY).start()
+        TritonServer(bundled_repository()).start()
     assert not [*(tmp_path / "tmp").iterdir(), *(tmp_path / "shm").iterdir()]

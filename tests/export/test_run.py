@@ -307,7 +307,7 @@ def test_only_verbose_shows_where_an_error_came_from(
     ("error", "said"),
     [
         (PermissionError(13, "Permission denied"), "Permission denied."),
-        (ModuleNotFoundError("No module named 'onnx'", name="onnx"), "pip install 'tritonflare[export]'"),
+        (ModuleNotFoundError("No module named 'onnx'", name="onnx"), ".venv/bin/pip install -e '.[export]'"),
         (ZeroDivisionError("division by zero"), "(ZeroDivisionError: division by zero)"),
     ],
 )

@@ -65,7 +65,9 @@ def test_the_folders_own_file_is_used_as_it_is(tmp_path: Path) -> None:
 def test_without_transformers_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = old_format(tmp_path / "model", "bert")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(CheckpointError, match=r"needs transformers: pip install -e '\.\[convert\]'"):
+    with pytest.raises(
+        CheckpointError, match=r"needs transformers: \.venv/bin/pip install -e '\.\[convert\]'"
+    ):
         tokenizer_file(folder, tmp_path / "work")
 
 

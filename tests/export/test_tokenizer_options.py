@@ -303,7 +303,7 @@ def test_a_class_that_is_not_written_here_goes_through_transformers(
     assert ids == of_transformers(folder, texts, 20) != of_its_own_file(folder, texts)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(
-        CheckpointError, match=r"is one of FunnelTokenizer, .* needs transformers: pip install"
+        CheckpointError, match=r"is one of FunnelTokenizer, .* needs transformers: \.venv/bin/pip install"
     ):
         tokenizer_file(folder, tmp_path / "work")
 

@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from tests.bundled import bundled_repository
 from tests.faults.callers import LONG, unwanted
 from tests.faults.conftest import Served, serving
 from tests.faults.load import Answer, Book, Target, load, reference
 from tests.texts import sentences
 from tests.triton.server import TOKEN
-from tritonflare.paths import REPOSITORY
 
 CALLERS = 20
 SECONDS = 4.0
@@ -27,7 +27,7 @@ MORE_BYTES = 64 << 20
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    with serving(REPOSITORY) as served:
+    with serving(bundled_repository()) as served:
         yield served
 
 

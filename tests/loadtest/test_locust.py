@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.bundled import bundled_repository
 from tests.loadtest.locust_run import StandIn, load, require_locust, stand_in, start_locust
 from tests.triton.server import TOKEN, Program, running
 
@@ -49,7 +50,7 @@ def gateway() -> Iterator[Program]:
         "GATEWAY_MAX_REQUESTS_IN_FLIGHT": "32",
         "GATEWAY_MAX_BATCH_TEXTS": "32",
     }
-    with running("serve", "--port", "0", **settings) as program:
+    with running("serve", "--port", "0", "--repository", str(bundled_repository()), **settings) as program:
         yield program
 
 

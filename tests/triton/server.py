@@ -20,6 +20,7 @@ import psutil
 
 ACCOUNT = "0123456789abcdef0123456789abcdef"
 READY_WITHIN_S = 90
+ROOT = Path(__file__).parents[2]
 TOKEN = "test-token-0123456789abcdef"
 _READY = re.compile(r"(?:Ready: |serving on )(http://\S+)/client/v4")
 
@@ -97,6 +98,8 @@ def running(*arguments: str, **environment: str) -> Iterator[Program]:
 
 def start(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.Popen[str]:
     """The program with output and errors on one pipe and no settings but those given."""
+    if arguments[0] == "serve" and (cwd or Path.cwd()) == ROOT:
+        assert "--repository" in arguments, "this would test what you serve, not what was exported for tests"
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("GATEWAY_")}
     return subprocess.Popen(
         [sys.executable, "-m", "tritonflare", *arguments],

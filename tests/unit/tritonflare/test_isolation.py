@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[3]
 
 def test_no_test_reads_the_repository_that_you_serve() -> None:
     """Tests that count its models, or serve them, fail once you have published a model of your own."""
-    served = ("tritonflare.paths import REPOSITORY", 'ROOT / "model_repository" /')
+    served = "paths import REPOSITORY", 'ROOT / "model_repository" /'
     allowed = {Path(__file__), ROOT / "tests/export/test_bundled.py"}  # the files in git, read and not served
     readers = {
         file
