@@ -17,17 +17,7 @@ from tests.bundled import bundled_repository
 from tests.triton.server import assert_nothing_left
 
 TESTS = Path(__file__).parent
-STARTS_TRITON = (
-    "tests/clients/",
-    "tests/contract/test_hostile.py",
-    "tests/contract/test_openapi.py",
-    "tests/deploy/test_compose_triton.py",
-    "tests/deploy/test_kubernetes_triton.py",
-    "tests/embedded/",
-    "tests/faults/",
-    "tests/loadtest/",
-    "tests/triton/",
-)
+ONE_AFTER_THE_OTHER = ("tests/embedded/", "tests/faults/", "tests/triton/")
 
 # Shared machines stall for longer than Hypothesis allows a single example.
 settings.register_profile("shared", deadline=None)
@@ -55,12 +45,12 @@ def real_triton() -> Iterator[TritonServer]:
 class ByFile(LoadScopeScheduling):  # type: ignore[misc]
     """Gives each worker whole files, whose fixtures are made once, in the order in which they were collected.
 
-    What starts a Triton is one unit: each start sweeps away what killed ones left, which some tests look at.
+    Those that kill a Triton, or measure what a machine can do, are one unit: they would disturb each other.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return "tritons" if file.startswith(STARTS_TRITON) else file
+        return "tritons" if file.startswith(ONE_AFTER_THE_OTHER) else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:

@@ -79,7 +79,7 @@ def test_every_request_that_was_accepted_is_answered(real_triton: TritonServer) 
 
 def test_a_second_signal_ends_it_at_once() -> None:
     with (
-        stand_in(0.05) as triton,
+        stand_in(0.25) as triton,
         gateway(
             triton,
             GATEWAY_CANARY_TIMEOUT_S="60",
