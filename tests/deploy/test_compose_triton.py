@@ -180,7 +180,7 @@ def test_export_and_plans_leave_a_repository_that_triton_can_read(tmp_path: Path
 
 
 def with_few_examples(folder: Path) -> Path:
-    """The bundled checkpoint with some of its examples: the gate, tested elsewhere, need not ask about all."""
+    """The bundled checkpoint with some of its examples: the gate, tested elsewhere, need not ask all."""
     shutil.copytree(CHECKPOINT, folder)
     examples = folder / "heldout.tsv"
     lines = examples.read_text(encoding="utf-8").splitlines(keepends=True)
