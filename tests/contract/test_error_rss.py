@@ -18,7 +18,7 @@ from .fake_triton import FakeTriton
 from .harness import Client
 from .live import gateway_process, triton_in_a_thread
 
-REQUESTS = int(os.environ.get("FAILED_REQUESTS", "5"))
+REQUESTS = int(os.environ.get("FAILED_REQUESTS", "4"))
 """Of each form and each way to fail."""
 TEXT = "word " * 200_000
 MOST_GROWTH_MB = 40

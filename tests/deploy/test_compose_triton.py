@@ -173,6 +173,8 @@ def test_export_and_plans_leave_a_repository_that_triton_can_read(tmp_path: Path
     assert (plans / "summary.json").is_file()
     backends = {config.read_text().rpartition('backend: "')[2][:6] for config in models.rglob("config.pbtxt")}
     assert ("onnxru" in backends) == (file == BASE)
+    if file == BASE:
+        return
     # The same again changes nothing, as `docker compose up` does it each time.
     before = sorted(path.relative_to(models) for path in (models / "repository").rglob("*"))
     assert finished(*export, cwd=ROOT, timeout=300)[0] == 0

@@ -23,6 +23,8 @@ from tests.texts import sentences
 PER_S = 60.0
 MEASURED_S = 4.0
 IDLE_CONNECTIONS = 10_000
+ROUNDS = 3
+"""A machine that has no time for us spoils one; callers who disturb the others spoil all."""
 LEAST_P99_S = 0.02
 """Below this, what else this machine does decides."""
 BYTES_A_CONNECTION = 16 * 1024
@@ -56,14 +58,16 @@ def test_unwanted_callers_keep_nobody_from_being_served(
         pytest.skip(f"needs a limit of open files above {count + 500}")
     with gateway(tmp_path, real_triton) as (target, process):
         answers = asyncio.run(reference(target, sentences()[:40]))
-        alone = asyncio.run(p99_s(target, answers))
         before = process.memory_info().rss
         port = int(target.url.rpartition(":")[2])
-        with unwanted(kind, port, count, TOKEN):
-            beside = asyncio.run(p99_s(target, answers))
-            connections = asyncio.run(Client(port).metric("tritonflare_connections"))
-            grown = process.memory_info().rss - before
-        again = asyncio.run(p99_s(target, answers)) if beside > 3 * max(alone, LEAST_P99_S) else beside
+        for _ in range(ROUNDS):
+            alone = asyncio.run(p99_s(target, answers))
+            with unwanted(kind, port, count, TOKEN):
+                beside = asyncio.run(p99_s(target, answers))
+                connections = asyncio.run(Client(port).metric("tritonflare_connections"))
+                grown = process.memory_info().rss - before
+            if beside <= 3 * max(alone, LEAST_P99_S):
+                break
         in_flight = asyncio.run(Client(port).metric("tritonflare_requests_in_flight"))
     told = (
         f"{kind}: p99 alone {1000 * alone:.1f} ms, beside them {1000 * beside:.1f} ms, {connections:.0f} "
@@ -73,5 +77,5 @@ def test_unwanted_callers_keep_nobody_from_being_served(
     if kind != GONE:
         assert connections >= 0.98 * count, told
     assert grown < 8e6 + count * BYTES_A_CONNECTION, told
-    assert beside <= 3 * max(alone, again if again != beside else alone, LEAST_P99_S), told
+    assert beside <= 3 * max(alone, LEAST_P99_S), told
     assert in_flight == 0, told
