@@ -139,9 +139,6 @@ loadtest-compare: $(LOAD_VENV)/.loadtest ## two reports side by side: make loadt
 .PHONY: loadtest-env
 loadtest-env: $(LOAD_VENV)/.loadtest # for the tests that run locust; they skip without it, and fail in CI
 
-.PHONY: torch-env
-torch-env: $(TORCH_VENV)/.torch # for make parity; .ci/run installs it beside the checks
-
 # It can take as long as you like; not part of `make test`.
 .PHONY: soak
 soak: $(VENV)/.dev ## all faults at random against `tritonflare serve`: make soak MINUTES=15 SEED=1
