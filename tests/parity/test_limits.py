@@ -35,7 +35,7 @@ def test_positions_that_count_from_the_padding_id_leave_fewer_tokens(
     tmp_path: Path, architecture: str
 ) -> None:
     model = save_model(COUNTING[architecture], tmp_path, 3)
-    checkpoint = load_checkpoint(tmp_path)
+    checkpoint = load_checkpoint(tmp_path, tmp_path / "work")
     assert (checkpoint.max_tokens, checkpoint.vocabulary, checkpoint.pad_id) == (64, 200, 1)
     rows = [*random_rows(64)[:6], [5] * 64]
     reference = route_of(checkpoint).reference
@@ -50,7 +50,7 @@ def test_a_limit_of_the_tokenizer_is_kept_where_the_model_takes_it(
 ) -> None:
     save_model(COUNTING["ibert"], tmp_path, 2)
     limit_tokenizer(tmp_path, named)
-    assert load_checkpoint(tmp_path).max_tokens == limit
+    assert load_checkpoint(tmp_path, tmp_path / "work").max_tokens == limit
 
 
 def test_a_table_that_counts_from_the_padding_id_is_exported_up_to_its_last_row(
@@ -72,11 +72,11 @@ def test_a_model_without_a_limit_gets_one_that_is_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     save_model(UNLIMITED["xlnet"], tmp_path, 3)
-    assert load_checkpoint(tmp_path).max_tokens == DEFAULT_LIMIT
+    assert load_checkpoint(tmp_path, tmp_path / "work").max_tokens == DEFAULT_LIMIT
     assert f"texts are cut after {DEFAULT_LIMIT} tokens; model_max_length in" in caplog.text
     caplog.clear()
     limit_tokenizer(tmp_path, 600)
-    assert load_checkpoint(tmp_path).max_tokens == 600
+    assert load_checkpoint(tmp_path, tmp_path / "work").max_tokens == 600
     assert caplog.text == ""
 
 
@@ -112,4 +112,4 @@ def test_a_tensor_of_another_shape_is_named(tmp_path: Path) -> None:
     name = "electra.encoder.layer.0.intermediate.dense.bias"
     save_file(tensors | {name: np.zeros(7, np.float32)}, tmp_path / WEIGHTS, metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match=rf"'{name}' has shape \[7\] where its config asks for \[96\]"):
-        load_checkpoint(tmp_path)
+        load_checkpoint(tmp_path, tmp_path / "work")
