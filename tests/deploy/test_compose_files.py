@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import threading
-import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.resources import files
@@ -188,6 +187,7 @@ def test_the_gateway_s_health_check_goes_past_the_proxies_of_its_container(
     assert (kind, python) == ("CMD", "python")
     handler = type("Handler", (_Ready,), {"status": status})
     with HTTPServer(("127.0.0.1", 0), handler) as server:
+        server.timeout = 10  # for a check that asks somebody else
         thread = threading.Thread(target=server.handle_request)
         thread.start()
         done = subprocess.run(
@@ -196,10 +196,6 @@ def test_the_gateway_s_health_check_goes_past_the_proxies_of_its_container(
             capture_output=True,
             check=False,
         )
-        if done.returncode and healthy:  # it was never asked
-            urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
-                f"http://127.0.0.1:{server.server_port}/readyz"
-            ).close()
         thread.join()
     assert (done.returncode == 0) == healthy, done.stderr
     for name in ("prometheus", "grafana"):
