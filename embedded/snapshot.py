@@ -59,11 +59,19 @@ class Snapshot:
     def __init__(self, claim: Claim) -> None:
         self._claim = claim
         self.models = claim.folder / "models"
-        self._content = look_at(self.models)
+        self._content = self._files()
 
     def is_whole(self) -> bool:
-        """Whether all of it is there still: whoever cleans TMPDIR may have taken it, or its oldest files."""
-        return look_at(self.models) == self._content
+        """Whether all of it is there still: whoever cleans TMPDIR may have taken it, or its oldest files.
+
+        Files that came since do not matter: Triton's python stubs write their compiled models there. Nor do
+        times: by a hard link, a file has those of what is published.
+        """
+        return bool(self._content) and self._content <= self._files()
+
+    def _files(self) -> frozenset[tuple[str, int, int]]:
+        """Each file's place, inode and size; none without a folder."""
+        return frozenset((place, inode, size) for place, inode, size, _ in look_at(self.models) or ())
 
     def remove(self) -> None:
         """Remove it."""
@@ -105,7 +113,7 @@ def take_snapshot(repository: Path, folder: Path) -> None:
     raise EmbeddedError(f"There is no model repository {repository.name}; run `make export`.")
 
 
-def look_at(repository: Path) -> Hashable | None:
+def look_at(repository: Path) -> tuple[tuple[str, int, int, int], ...] | None:
     """What changes with each publication: every file's place, inode, size and time; None without a folder."""
     try:
         root = repository.resolve(strict=True)

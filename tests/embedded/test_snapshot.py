@@ -106,3 +106,15 @@ def test_a_snapshot_that_was_cleaned_away_is_not_whole_any_more(repository: Path
     shutil.rmtree(taken.models.parent)
     assert not taken.is_whole()
     taken.remove()
+
+
+def test_what_a_server_adds_and_a_new_time_stamp_leave_a_snapshot_whole(repository: Path) -> None:
+    taken = Releases(repository).take()
+    cache = taken.models / "one" / "1" / "__pycache__"
+    cache.mkdir()
+    (cache / "model.cpython-311.pyc").write_bytes(b"compiled")
+    os.utime(repository / "one" / "1" / "model.onnx", (1, 1))  # the same file, by a hard link
+    assert taken.is_whole()
+    (taken.models / "one" / "1" / "model.onnx").write_text("cut")
+    assert not taken.is_whole()
+    taken.remove()

@@ -85,6 +85,19 @@ def test_a_new_version_fails_no_request(
         assert all(agrees(found[text], second[text]) for text in answers)
 
 
+def test_a_crash_brings_back_what_was_served_and_not_what_is_published_meanwhile(
+    repository: Path, answers: dict[str, Answer]
+) -> None:
+    with serving(repository) as served:
+        publish_second_version(repository)
+        served.triton().kill()
+        assert wait_until(lambda: served.restarts() == {"ended": 1}, 10)
+        assert wait_until(lambda: answered(served), 30)
+        found = asyncio.run(reference(served.target, answers))
+        assert all(agrees(found[text], answers[text]) for text in answers)
+        assert "taking what is published now" not in served.program.output
+
+
 def test_a_damaged_version_is_not_served_and_the_served_one_survives_faults(
     repository: Path, answers: dict[str, Answer]
 ) -> None:
