@@ -8,39 +8,39 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from gateway.access_log import AccessLog
-from gateway.descriptors import OpenFiles, room_for_connections
+from gateway.access.admission import Admission
+from gateway.access.certificate import Certificate
+from gateway.access.credentials import KeptUp
+from gateway.access.rate_limit import RateLimit
+from gateway.access.rate_store import OwnStore, RateStore, RedisStore
+from gateway.access.tokens import TokenTable
+from gateway.api.app import App
+from gateway.api.batch import BatchRunner
+from gateway.api.binding.handlers import Binding
+from gateway.api.models import ModelQueries
+from gateway.api.operations import Operations
+from gateway.api.request_body import Intake
+from gateway.api.router import Route
+from gateway.api.routes import API_PREFIX, operations_routes, page_routes, query_routes, run_routes
+from gateway.api.run import RunLimits, RunModel
+from gateway.api.verify_token import VerifyToken
 from gateway.domain.cache import AnswerCache
 from gateway.domain.catalogue import Catalogue, Ensemble, Model
 from gateway.domain.coalesce import AnswerSource, Coalescer, CoalescingLimits
 from gateway.domain.monitor import Monitor, MonitorTimes
 from gateway.domain.service import Classifier
-from gateway.http.app import App
-from gateway.http.batch import BatchRunner
-from gateway.http.binding import Binding
-from gateway.http.body import Intake
-from gateway.http.crowd import Crowd
-from gateway.http.limits import Admission
-from gateway.http.metrics import Metrics
-from gateway.http.models import ModelQueries
-from gateway.http.ops import Operations
-from gateway.http.rate import RateLimit
-from gateway.http.rate_store import OwnStore, RateStore, RedisStore
-from gateway.http.router import Route
-from gateway.http.routes import API_PREFIX, operations_routes, page_routes, query_routes, run_routes
-from gateway.http.run import RunLimits, RunModel
-from gateway.http.shared_metrics import SharedMetrics
-from gateway.http.verify import VerifyToken
-from gateway.kept_up import KeptUp
-from gateway.serving import running_beside
+from gateway.processes.open_files import OpenFiles, room_for_connections
+from gateway.processes.tasks import running_beside
+from gateway.server.connection_limiter import Crowd
 from gateway.settings import ConfigurationError, Settings
-from gateway.tls import Certificate
-from gateway.tokens import TokenTable
+from gateway.telemetry.access_log import AccessLog
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.shared_metrics import SharedMetrics
 from gateway.triton.client import TritonClient, TritonOptions
 from gateway.triton.moving import MovingBackend
 
 if TYPE_CHECKING:
-    from gateway.tracing import Tracing
+    from gateway.telemetry.tracing import Tracing
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +234,7 @@ def _tracing(settings: Settings) -> Tracing | None:
     if settings.otlp_endpoint is None:
         return None
     try:
-        from gateway.tracing import Tracing  # noqa: PLC0415 (most gateways do without, and without the extra)
+        from gateway.telemetry.tracing import Tracing  # noqa: PLC0415 (most gateways do without, and without the extra)
     except ImportError as error:
         raise ConfigurationError(
             "GATEWAY_OTLP_ENDPOINT needs OpenTelemetry; install it: .venv/bin/pip install -e '.[otel]'"

@@ -13,18 +13,20 @@ from contextlib import suppress
 
 import uvloop
 
+from gateway.access.credentials import KeptUp
+from gateway.access.tokens import TokenTable
+from gateway.api.routes import API_PREFIX
 from gateway.composition import Gateway, compose
-from gateway.http.connection import Patience
-from gateway.http.routes import API_PREFIX
-from gateway.http.server import Server
-from gateway.kept_up import KeptUp
-from gateway.logs import configure_logging
-from gateway.serving import base_url, bind, closing_all, running_beside, signals_set
+from gateway.processes.signals import signals_set
+from gateway.processes.tasks import running_beside
+from gateway.processes.upstream import Upstream
+from gateway.processes.worker_control import Post, obeying, say
+from gateway.processes.worker_pool import Supervisor
+from gateway.server.bind import base_url, bind, closing_all
+from gateway.server.http_connection import Patience
+from gateway.server.listener import Server
 from gateway.settings import ConfigurationError, Settings, unknown_variables
-from gateway.tokens import TokenTable
-from gateway.upstream import Upstream
-from gateway.worker_side import Post, obeying, say
-from gateway.workers import Supervisor
+from gateway.telemetry.logs import configure_logging
 
 _log = logging.getLogger("tritonflare.gateway")
 

@@ -59,7 +59,7 @@ def _exported_by_make(repository: Path, missing: str | None) -> bool:
 def _port() -> Finding:
     """Whether the gateway's address is free."""
     from embedded.host import Finding
-    from gateway.serving import bind
+    from gateway.server.bind import bind
     from gateway.settings import ConfigurationError, load_settings
 
     try:

@@ -64,10 +64,10 @@ def serve(
     """
     from embedded.errors import EmbeddedError
     from embedded.supervisor import Supervisor
-    from gateway.kept_up import check_tokens
-    from gateway.logs import configure_logging
+    from gateway.access.credentials import check_tokens
     from gateway.main import bind_for
     from gateway.settings import load_settings
+    from gateway.telemetry.logs import configure_logging
 
     settings = load_settings(**given(host=host, port=port, workers=workers))
     _require_own_triton(settings)
@@ -116,7 +116,7 @@ def _with_token(settings: Settings) -> tuple[str | None, Settings]:
     A new one is written down only when it is shown: a start that fails must not lose it. The file counts
     from then on, in this run too, so that the token can be revoked.
     """
-    from gateway.tokens import new_token
+    from gateway.access.tokens import new_token
 
     if settings.api_tokens is not None or settings.tokens_file is not None:
         return None, settings
@@ -156,9 +156,9 @@ async def _serve(
     """Run the gateway until a signal comes; tell whether the supervisor has failed."""
     from embedded.server import RESTRICTED_KEY
     from embedded.supervisor import Reports
+    from gateway.access.tokens import load_tokens
     from gateway.main import serve as serve_gateway
-    from gateway.tokens import load_tokens
-    from gateway.upstream import Upstream
+    from gateway.processes.upstream import Upstream
 
     loop = asyncio.get_running_loop()
     stop, failed, upstream = asyncio.Event(), asyncio.Event(), Upstream()

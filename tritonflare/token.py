@@ -15,7 +15,7 @@ import click
 from tritonflare.paths import TOKENS
 
 if TYPE_CHECKING:
-    from gateway.tokens_file import TokenEntry
+    from gateway.access.tokens_file import TokenEntry
 
 _SHOWN = 12
 """Digits of a hash that make its id in the list."""
@@ -39,7 +39,7 @@ def token() -> None:
 
 def _expiry(value: str) -> float:
     """Read a span from now (30d, 12h) or a time (2026-12-31T00:00:00Z) as seconds since 1970."""
-    from gateway.tokens_file import from_utc
+    from gateway.access.tokens_file import from_utc
 
     span = re.fullmatch(r"([1-9][0-9]{0,5})([mhdw])", value)
     if span:
@@ -65,7 +65,7 @@ def create(account: str, expires: float | None, file: Path) -> None:
         raise click.BadParameter(
             "use letters, digits, '-' and '_', or * for any account", param_hint="--account"
         )
-    from gateway.tokens import hash_token, new_token
+    from gateway.access.tokens import hash_token, new_token
 
     secret = new_token()
     with _writing(file):
@@ -80,7 +80,7 @@ def create(account: str, expires: float | None, file: Path) -> None:
 @_file_option
 def list_tokens(file: Path) -> None:
     """Show id, account and expiry of each token in FILE."""
-    from gateway.tokens_file import utc
+    from gateway.access.tokens_file import utc
 
     now = time.time()
     for entry in _read(file):
@@ -95,7 +95,7 @@ def list_tokens(file: Path) -> None:
 @_file_option
 def revoke(token_id: str, file: Path) -> None:
     """Take the token with this ID (see list) out of FILE, for all of its accounts."""
-    from gateway.tokens_file import remove_digests
+    from gateway.access.tokens_file import remove_digests
 
     if len(token_id) < _LEAST_ID:
         raise click.BadParameter(f"give at least {_LEAST_ID} digits", param_hint="ID")
@@ -116,7 +116,7 @@ def _writing(file: Path) -> Iterator[None]:
 
 
 def _read(file: Path) -> list[TokenEntry]:
-    from gateway.tokens_file import read_tokens_file
+    from gateway.access.tokens_file import read_tokens_file
 
     return read_tokens_file(file)
 
@@ -127,7 +127,7 @@ def remember(file: Path, account: str, secret: str, expires: float | None = None
     Raises:
         OSError: it is not there.
     """
-    from gateway.tokens import hash_token
-    from gateway.tokens_file import TokenEntry, append_entry
+    from gateway.access.tokens import hash_token
+    from gateway.access.tokens_file import TokenEntry, append_entry
 
     append_entry(file, TokenEntry(account, hash_token(secret), math.inf if expires is None else expires))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import grpc
 
-from gateway.targets import Address, authority, targets
+from gateway.addresses import Address, authority, targets
 from gateway.triton.frames import Header, header_block
 from gateway.triton.http2 import Connection
 from gateway.triton.status import CallFailed

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from gateway.access_log import FLUSH_S
+from gateway.access.tokens import TokenTable
 from gateway.main import serve
 from gateway.settings import Settings
-from gateway.tokens import TokenTable
+from gateway.telemetry.access_log import FLUSH_S
 
 from .fake_triton import SST2, FakeTriton
 

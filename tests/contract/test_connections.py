@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from gateway.http.message import JSON
+from gateway.server.message import JSON
 
 from .fake_triton import SST2, FakeTriton, hold
 from .harness import RUN, TOKEN, Client, access_lines, running_gateway, settings_for, until
@@ -201,7 +201,7 @@ async def test_an_early_answer_reaches_a_sender_who_goes_on_sending(
 async def test_who_never_stops_sending_behind_the_last_answer_is_cut_off(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.http.ending.LINGER_BYTES", 1_000_000)
+    monkeypatch.setattr("gateway.server.lingering_close.LINGER_BYTES", 1_000_000)
     async with connected(client) as (reader, writer):
         writer.write(early(401, False, 10**12))
         assert await status(reader) == 401

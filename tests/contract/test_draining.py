@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from gateway.api.envelope import failure
 from gateway.domain.errors import TritonflareError
-from gateway.http.connection import Patience
-from gateway.http.crowd import Crowd
-from gateway.http.envelope import failure
-from gateway.http.message import Header, Request, Response
-from gateway.http.server import Server
+from gateway.server.connection_limiter import Crowd
+from gateway.server.http_connection import Patience
+from gateway.server.listener import Server
+from gateway.server.message import Header, Request, Response
 
 from .fake_triton import FakeTriton, hold
 from .harness import TOKEN, running_gateway, settings_for, until

@@ -101,7 +101,7 @@ async def test_a_defect_of_the_gateway_gets_the_golden_bytes(
     def broken(payload: object) -> str:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("gateway.http.run.text_of", broken)
+    monkeypatch.setattr("gateway.api.run.text_of", broken)
     async with running_gateway(settings_for(triton)) as running:
         case = Case(DEFECT)
         _compare(DEFECT, case.document(await _ask(running, case)))

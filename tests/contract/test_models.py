@@ -185,7 +185,7 @@ async def test_a_good_token_is_verified_without_showing_it(client: Client) -> No
     assert (await client.get(MINE)).json["result"]["id"] == token_id
     other = await client.send("GET", USER, headers={"Authorization": f"Bearer {ANY_TOKEN}"})
     assert other.json["result"]["id"] != token_id
-    from gateway.tokens import hash_token
+    from gateway.access.tokens import hash_token
 
     assert token_id not in hash_token(TOKEN)
 

@@ -18,9 +18,9 @@ import schemathesis
 from schemathesis.core.failures import FailureGroup
 
 from embedded.server import TritonServer
+from gateway.api.app import App
+from gateway.api.playground import description
 from gateway.composition import build_app
-from gateway.http.app import App
-from gateway.http.pages import description
 
 from .fake_triton import FakeTriton
 from .golden import DESCRIBED, FOLDER, Case

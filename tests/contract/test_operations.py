@@ -155,7 +155,7 @@ async def test_a_defect_of_the_gateway_is_a_plain_500_and_its_traceback_is_only_
     def defect(payload: object) -> str:
         raise RuntimeError("a secret of the inside")
 
-    monkeypatch.setattr("gateway.http.run.text_of", defect)
+    monkeypatch.setattr("gateway.api.run.text_of", defect)
     answer = await client.run(GOOD)
     assert (answer.status, answer.body) == (
         500,

@@ -9,8 +9,8 @@ import re
 import grpc
 import pytest
 
-from gateway.access_log import FLUSH_S
 from gateway.composition import build_app
+from gateway.telemetry.access_log import FLUSH_S
 
 from .fake_triton import SST2, FakeTriton, fail
 from .harness import ACCOUNT, ANY_TOKEN, TOKEN, Client, running_gateway, settings_for

@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gateway.http.pages import description
-from gateway.tokens import TokenTable, hash_token
-from gateway.tokens_file import TokenEntry
+from gateway.access.tokens import TokenTable, hash_token
+from gateway.access.tokens_file import TokenEntry
+from gateway.api.playground import description
 
 from .fake_triton import FakeTriton
 from .harness import ACCOUNT, RUN, TOKEN, Answer, Client, running_gateway, settings_for, until

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from limits import RateLimitItemPerMinute, RateLimitItemPerSecond
 
-from gateway.http.rate_store import RedisStore
+from gateway.access.rate_store import RedisStore
 from gateway.settings import ConfigurationError
 from tests.redis import Redis, running_redis
 

@@ -15,10 +15,10 @@ import httpx
 import pytest
 import trustme
 
-from gateway.kept_up import check_certificate
+from gateway.access.certificate import Certificate
+from gateway.access.credentials import check_certificate
 from gateway.main import serve
 from gateway.settings import ConfigurationError, Settings
-from gateway.tls import Certificate
 
 from .fake_triton import FakeTriton, hold
 from .harness import RUN, TOKEN, running_gateway, settings_for, until

@@ -212,7 +212,7 @@ def test_without_an_endpoint_nothing_of_opentelemetry_is_imported() -> None:
 
 
 def test_without_the_extra_the_gateway_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "gateway.tracing", None)
+    monkeypatch.setitem(sys.modules, "gateway.telemetry.tracing", None)
     settings = load_settings(api_tokens="*:token", otlp_endpoint="http://127.0.0.1:4318/v1/traces")
     with pytest.raises(ConfigurationError, match=r"pip install -e '\.\[otel\]'"):
         build_app(settings)

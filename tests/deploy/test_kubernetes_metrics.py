@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.http.metrics import Metrics
+from gateway.telemetry.metrics import Metrics
 from tests.deploy.manifests import VARIANTS, of_kind, read, render
 from tests.deploy.promql import metrics
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import click
 import psutil
 
-from gateway.tokens import hash_token
+from gateway.access.tokens import hash_token
 from tests.bundled import bundled_repository
 from tests.faults.callers import GONE, IDLE, SLOW, unwanted
 from tests.faults.conftest import Served, serving

@@ -111,8 +111,8 @@ import sys, time, types
 def jumping():
     return time.time() + float(open(sys.argv[1]).read())
 names = {**vars(time), "time": jumping}
-import gateway.access_log, gateway.http.wire, gateway.tokens
-for module in (gateway.access_log, gateway.http.wire, gateway.tokens):
+import gateway.telemetry.access_log, gateway.server.wire, gateway.access.tokens
+for module in (gateway.telemetry.access_log, gateway.server.wire, gateway.access.tokens):
     module.time = types.SimpleNamespace(**names)
 from gateway.main import run
 from gateway.settings import load_settings
@@ -124,8 +124,8 @@ run(load_settings())
 def test_a_clock_that_jumps_expires_tokens_and_brings_none_back(tmp_path: Path) -> None:
     import os
 
-    from gateway.tokens import hash_token
-    from gateway.tokens_file import utc
+    from gateway.access.tokens import hash_token
+    from gateway.access.tokens_file import utc
     from tests.contract.live import _port
 
     offset, tokens, log = tmp_path / "offset", tmp_path / "tokens", tmp_path / "log"

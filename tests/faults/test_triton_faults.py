@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from embedded.vitals import TROUBLES
-from gateway.http.shared_metrics import TROUBLES as COUNTED
+from gateway.telemetry.shared_metrics import TROUBLES as COUNTED
 from tests.bundled import bundled_repository
 from tests.faults.conftest import DEADLINE_S, Served, serving
 from tests.faults.load import Answer, Book, load

@@ -20,7 +20,7 @@ import httpx
 import psutil
 import pytest
 
-from gateway.tokens import hash_token
+from gateway.access.tokens import hash_token
 from tests.triton.conftest import INT8
 from tests.triton.server import ACCOUNT, assert_nothing_left, finished, running, start, wait_until
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.http.parser import MAX_HEADER_LINES
+from gateway.server.parser import MAX_HEADER_LINES
 
 from ..harness import ANY_TOKEN, TOKEN
 from .case import (

@@ -11,21 +11,21 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.access_log import AccessLog
+from gateway.access.admission import Admission
+from gateway.access.rate_limit import RateLimit
+from gateway.access.tokens import load_tokens
+from gateway.api.app import App
+from gateway.api.batch import BatchRunner
+from gateway.api.request_body import Intake
+from gateway.api.router import Route
+from gateway.api.run import RunLimits, RunModel
 from gateway.domain.backend import RawScores
 from gateway.domain.catalogue import Catalogue, Ensemble, Model
 from gateway.domain.coalesce import Coalescer, CoalescingLimits
 from gateway.domain.service import Classifier
-from gateway.http.app import App
-from gateway.http.batch import BatchRunner
-from gateway.http.body import Intake
-from gateway.http.limits import Admission
-from gateway.http.message import Header, Request, Response
-from gateway.http.metrics import Metrics
-from gateway.http.rate import RateLimit
-from gateway.http.router import Route
-from gateway.http.run import RunLimits, RunModel
-from gateway.tokens import load_tokens
+from gateway.server.message import Header, Request, Response
+from gateway.telemetry.access_log import AccessLog
+from gateway.telemetry.metrics import Metrics
 
 from .test_catalogue import GOOD
 from .test_validate import JSON_VALUES

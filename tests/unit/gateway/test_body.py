@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.api.request_body import gunzip, is_gzip
 from gateway.domain.errors import BodyTooLarge, MalformedBody
-from gateway.http.body import gunzip, is_gzip
 
 LIMIT = 1 << 20
 

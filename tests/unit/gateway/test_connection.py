@@ -11,9 +11,9 @@ import pytest
 import uvloop
 
 from gateway.domain.errors import TritonflareError
-from gateway.http.connection import Connection, Patience
-from gateway.http.crowd import Crowd
-from gateway.http.message import Header, Request, Response
+from gateway.server.connection_limiter import Crowd
+from gateway.server.http_connection import Connection, Patience
+from gateway.server.message import Header, Request, Response
 
 from .wires import Recorder, Wire, answers
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.http.crowd import Crowd, CrowdEvents
+from gateway.server.connection_limiter import Crowd, CrowdEvents
 
 
 class Someone:

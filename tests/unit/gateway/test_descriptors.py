@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from gateway.descriptors import MOST_CONNECTIONS, RESERVED, OpenFiles, room_for_connections
+from gateway.processes.open_files import MOST_CONNECTIONS, RESERVED, OpenFiles, room_for_connections
 from gateway.settings import ConfigurationError
 
 
@@ -20,8 +20,8 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     def set_limit(_: int, given: tuple[int, int]) -> None:
         found[:] = given
 
-    monkeypatch.setattr("gateway.descriptors.resource.getrlimit", lambda _: tuple(found))
-    monkeypatch.setattr("gateway.descriptors.resource.setrlimit", set_limit)
+    monkeypatch.setattr("gateway.processes.open_files.resource.getrlimit", lambda _: tuple(found))
+    monkeypatch.setattr("gateway.processes.open_files.resource.setrlimit", set_limit)
     return found
 
 
@@ -59,7 +59,7 @@ def test_open_files_are_counted_as_a_share_of_the_limit_now_and_then(
     limits: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     time = 1000.0
-    monkeypatch.setattr("gateway.descriptors.time.monotonic", lambda: time)
+    monkeypatch.setattr("gateway.processes.open_files.time.monotonic", lambda: time)
     files = OpenFiles()
     before = files.share()
     with ExitStack() as stack:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.api.envelope import classification, failure
 from gateway.domain.errors import (
     BackendFailed,
     BadInput,
@@ -17,7 +18,6 @@ from gateway.domain.errors import (
     UnknownToken,
 )
 from gateway.domain.service import Classification
-from gateway.http.envelope import classification, failure
 
 ID = "f3f58c5f-7207-461a-96e1-d809e15ede3c"
 

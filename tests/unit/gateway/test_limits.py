@@ -7,9 +7,10 @@ import sys
 
 import pytest
 
+from gateway.access.admission import Admission
+from gateway.api.deadline import Interrupt
 from gateway.domain.errors import ClientDisconnected, DeadlineExceeded, Overloaded
-from gateway.http.limits import Admission, Interrupt
-from gateway.http.message import Request
+from gateway.server.message import Request
 
 
 def test_admission_counts_down_whatever_happens() -> None:

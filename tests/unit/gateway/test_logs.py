@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import logging
 
-from gateway.logs import JsonFormatter, QuietFormatter
+from gateway.telemetry.logs import JsonFormatter, QuietFormatter
 
 
 def test_an_exception_is_logged_by_class_and_place_without_message_or_path() -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, Counter, generate_latest, values
 
-from gateway.http import metric_files
-from gateway.http.metric_files import MetricFile, Room
-from gateway.http.shared_metrics import SharedMetrics
+from gateway.telemetry import metric_files
+from gateway.telemetry.metric_files import MetricFile, Room
+from gateway.telemetry.shared_metrics import SharedMetrics
 
 BLOCKS = "posix_fallocate"
 Opened = Callable[[Path], MetricFile]

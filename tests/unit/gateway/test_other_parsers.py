@@ -15,7 +15,7 @@ import httptools
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import HttpRequestParserPy
 
-from gateway.http.wire import target_of
+from gateway.server.wire import target_of
 
 from .wires import TRAILERS, broken, outcome, pipeline
 

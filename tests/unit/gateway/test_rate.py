@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.access.rate_limit import RateLimit
 from gateway.domain.errors import RateLimited
-from gateway.http.message import Request
-from gateway.http.rate import RateLimit
+from gateway.server.message import Request
 
 A_MOMENT_S = 0.02
 LEAST_S = 0.1

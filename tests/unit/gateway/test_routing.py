@@ -8,6 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.access.authentication import authenticate
+from gateway.access.tokens import Access, load_tokens
+from gateway.api.binding.local_development import is_local_binding
+from gateway.api.router import Route, Router
 from gateway.domain.errors import (
     ForeignAccount,
     MalformedCredentials,
@@ -16,11 +20,7 @@ from gateway.domain.errors import (
     NoRoute,
     UnknownToken,
 )
-from gateway.http.auth import authenticate
-from gateway.http.local import is_local_binding
-from gateway.http.message import Request, Response
-from gateway.http.router import Route, Router
-from gateway.tokens import Access, load_tokens
+from gateway.server.message import Request, Response
 
 
 async def _handler(request: Request) -> Response:

@@ -8,7 +8,7 @@ import zlib
 
 import pytest
 
-from gateway.http.parser import MAX_HEAD_BYTES, MAX_HEADER_LINES
+from gateway.server.parser import MAX_HEAD_BYTES, MAX_HEADER_LINES
 
 from .wires import broken, cut, outcome, pipeline
 

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from gateway.serving import another, base_url, bind
+from gateway.server.bind import another, base_url, bind
 from gateway.settings import ConfigurationError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.targets import Address, authority, targets
+from gateway.addresses import Address, authority, targets
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.settings import ConfigurationError
-from gateway.tokens import (
+from gateway.access.tokens import (
     Access,
     ClockThatNeverGoesBack,
     TokenTable,
@@ -20,7 +19,8 @@ from gateway.tokens import (
     load_tokens,
     new_token,
 )
-from gateway.tokens_file import TokenEntry, read_tokens_file
+from gateway.access.tokens_file import TokenEntry, read_tokens_file
+from gateway.settings import ConfigurationError
 
 TOKEN68 = st.from_regex(r"[A-Za-z0-9\-._~+/]{1,60}={0,2}", fullmatch=True)
 
@@ -145,8 +145,8 @@ def test_the_clock_of_expiry_follows_the_machine_forward_and_never_goes_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     machine, up = _Clock(1000.0), _Clock(50.0)
-    monkeypatch.setattr("gateway.tokens.time.time", machine)
-    monkeypatch.setattr("gateway.tokens.time.clock_gettime", lambda _clock: up())
+    monkeypatch.setattr("gateway.access.tokens.time.time", machine)
+    monkeypatch.setattr("gateway.access.tokens.time.clock_gettime", lambda _clock: up())
     now = ClockThatNeverGoesBack.begin()
     assert now() == 1000
     machine.now, up.now = 500, 60  # set back while ten seconds passed

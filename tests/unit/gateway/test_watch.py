@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from gateway.access.file_watch import LONGEST_LOOKS, LOOK_S, FileWatch, follow
 from gateway.settings import ConfigurationError
-from gateway.watch import LONGEST_LOOKS, LOOK_S, FileWatch, follow
 
 
 def looks(watch: FileWatch, count: int = 3) -> list[bool]:

@@ -14,12 +14,13 @@ import psutil
 import pytest
 from prometheus_client import values
 
-from gateway import worker_process, workers
 from gateway.domain.errors import BackendUnavailable
-from gateway.serving import bind
+from gateway.processes import worker_pool as workers
+from gateway.processes import worker_process
+from gateway.processes.worker_control import Post, obeying, say
+from gateway.processes.worker_pool import Supervisor
+from gateway.server.bind import bind
 from gateway.settings import ConfigurationError, Settings
-from gateway.worker_side import Post, obeying, say
-from gateway.workers import Supervisor
 
 OTHER = "127.0.0.1:9999"
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from gateway.domain.errors import ClientDisconnected, TritonflareError
-from gateway.http.connection import Connection, Patience
-from gateway.http.crowd import Crowd
-from gateway.http.message import Header, Request, Response
+from gateway.server.connection_limiter import Crowd
+from gateway.server.http_connection import Connection, Patience
+from gateway.server.message import Header, Request, Response
 
 _TURNS = 4
 """Of the event loop: what a piece sets off is over."""

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from gateway.tokens import Access, hash_token, load_tokens
-from gateway.tokens_file import read_tokens_file
+from gateway.access.tokens import Access, hash_token, load_tokens
+from gateway.access.tokens_file import read_tokens_file
 from tritonflare.token import token
 
 

@@ -1,0 +1,51 @@
+"""The bound on the requests in flight."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from gateway.domain.errors import Overloaded
+
+
+class Admission:
+    """A bound on the requests in flight; use it as a context manager around each.
+
+    A request for several texts takes as many places, the others once their number is known.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.in_flight = 0
+
+    def __enter__(self) -> None:
+        if self.in_flight >= self._limit:
+            raise Overloaded
+        self.in_flight += 1
+
+    def check(self) -> None:
+        """Look whether there is a place, without taking it.
+
+        Raises:
+            Overloaded: there is none.
+        """
+        if self.in_flight >= self._limit:
+            raise Overloaded
+
+    def __exit__(self, *_: object) -> None:
+        self.in_flight -= 1
+
+    @contextmanager
+    def places(self, count: int) -> Iterator[None]:
+        """Take ``count`` more places, or none.
+
+        Raises:
+            Overloaded: there are not as many.
+        """
+        if self.in_flight + count > self._limit:
+            raise Overloaded
+        self.in_flight += count
+        try:
+            yield
+        finally:
+            self.in_flight -= count

@@ -1,0 +1,50 @@
+"""Authentication of the v4 API: bearer tokens, and the legacy pair of headers."""
+
+from __future__ import annotations
+
+from gateway.access.tokens import Access, TokenTable, is_token68
+from gateway.domain.errors import ForeignAccount, MalformedCredentials, MissingCredentials, UnknownToken
+from gateway.server.message import Request
+
+
+def authenticate(request: Request, tokens: TokenTable) -> None:
+    """Let the request pass if its token opens the account in its path, or is known where none is named.
+
+    Raises:
+        MissingCredentials: no Authorization header, and not both X-Auth-Email and X-Auth-Key.
+        MalformedCredentials: an Authorization header that is not ``Bearer <token68>``, or one of the
+            headers twice.
+        UnknownToken: nobody issued this token.
+        ForeignAccount: the token belongs to another account.
+    """
+    match tokens.check(token_of(request), request.params.get("account_id")):
+        case Access.UNKNOWN_TOKEN:
+            raise UnknownToken
+        case Access.OTHER_ACCOUNT:
+            raise ForeignAccount
+        case Access.GRANTED:
+            return
+
+
+def token_of(request: Request) -> str:
+    """Return the token that the request carries.
+
+    Raises:
+        MissingCredentials: no Authorization header, and not both X-Auth-Email and X-Auth-Key.
+        MalformedCredentials: an Authorization header that is not ``Bearer <token68>``, or one of the
+            headers twice.
+    """
+    authorization = request.headers(b"authorization")
+    if authorization:
+        scheme, _, token = authorization[0].strip().partition(" ")
+        token = token.strip()
+        if len(authorization) > 1 or scheme.lower() != "bearer" or not is_token68(token):
+            raise MalformedCredentials("Authorization")
+        return token
+    pair = {"X-Auth-Email": request.headers(b"x-auth-email"), "X-Auth-Key": request.headers(b"x-auth-key")}
+    if not all(pair.values()):
+        raise MissingCredentials
+    repeated = [name for name, values in pair.items() if len(values) > 1]
+    if repeated:
+        raise MalformedCredentials(*repeated)
+    return pair["X-Auth-Key"][0].strip()

@@ -1,0 +1,76 @@
+"""TLS of the gateway's own: a certificate and its key, read again when they change."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+from gateway.server.alpn import NO_APPLICATION_PROTOCOL, PROTOCOL, OfferContext, OfferReader
+from gateway.settings import ConfigurationError
+
+
+class Certificate:
+    """Serves a certificate chain and its private key, both in PEM.
+
+    Raises:
+        ConfigurationError: one of them cannot be read, is no PEM, is encrypted, or they do not fit.
+    """
+
+    def __init__(self, chain: Path, key: Path) -> None:
+        self._chain, self._key = chain, key
+        self.context = self._read()
+        """To listen with; each handshake goes on with the pair that is in use then."""
+        self._in_use = self.context
+        self.context.sni_callback = self._choose
+
+    @property
+    def files(self) -> tuple[Path, Path]:
+        """What to watch."""
+        return self._chain, self._key
+
+    def read_again(self) -> str:
+        """Use what the files hold now for new connections; return a line for the log.
+
+        Raises:
+            ConfigurationError: as at the beginning; the former pair stays in use.
+        """
+        self._in_use = self._read()
+        return "TLS: a new certificate is in use"
+
+    def _choose(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> int | None:
+        if isinstance(connection, OfferReader) and connection.is_foreign:
+            return NO_APPLICATION_PROTOCOL
+        # Loading into the context that listens would leave it with half a pair, should the files be
+        # exchanged while they are read. OpenSSL calls this for clients that name no server, too.
+        connection.context = self._in_use
+        return None
+
+    def _read(self) -> ssl.SSLContext:
+        context = _context()
+        files = f"GATEWAY_TLS_CERTIFICATE {self._chain} and GATEWAY_TLS_KEY {self._key}"
+        for name, file in (("GATEWAY_TLS_CERTIFICATE", self._chain), ("GATEWAY_TLS_KEY", self._key)):
+            try:
+                file.open("rb").close()
+            except OSError as exc:
+                raise ConfigurationError(f"{name} {file} cannot be read: {exc.strerror}.") from exc
+        try:
+            context.load_cert_chain(self._chain, self._key, password=_no_password)
+        except ssl.SSLError as exc:
+            reason = "the key is not that of the certificate" if "MISMATCH" in str(exc) else "one is no PEM"
+            raise ConfigurationError(f"{files} do not serve: {reason}.") from exc
+        except OSError as exc:
+            raise ConfigurationError(f"{files} cannot be read: {exc.strerror}.") from exc
+        return context
+
+
+def _context() -> ssl.SSLContext:
+    context = OfferContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.set_alpn_protocols([PROTOCOL])
+    return context
+
+
+def _no_password() -> str:
+    # Without this, OpenSSL would ask on the terminal and wait for ever.
+    raise ConfigurationError("GATEWAY_TLS_KEY is encrypted: give the gateway a key without a password.")

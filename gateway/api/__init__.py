@@ -1,0 +1,1 @@
+"""The Workers AI wire contract: routes, handlers, and how answers and errors look."""

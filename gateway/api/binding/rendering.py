@@ -1,0 +1,81 @@
+"""How answers and errors look to a Workers binding: unwrapped, and errors as one flat object.
+
+The binding takes a body for JSON only where ``content-type`` is exactly ``application/json``, and throws
+``<name>: <internalCode>: <description>``. What the API front refuses (route, method, token) keeps the v4
+envelope, which the binding reads as well: it is what the front in front of Workers AI would answer.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+from collections.abc import Sequence
+from uuid import uuid4
+
+import msgspec
+
+from gateway.api import envelope
+from gateway.domain.errors import AiError, BadInput, TritonflareError
+from gateway.domain.service import BatchItem, Classification
+from gateway.server.message import Header, Response
+
+_encode = msgspec.json.Encoder().encode
+_NAME = "AiError"
+
+
+def classification(answer: Classification, ai_request_id: str) -> Response:
+    """Render the array that ``env.AI.run`` resolves to (``version=3``)."""
+    return Response(200, _entries(answer), headers=envelope.answer_headers(answer, ai_request_id))
+
+
+def batch(items: Sequence[BatchItem], ai_request_id: str) -> Response:
+    """Render a finished batch, as polling for one with ``env.AI.run`` resolves (``version=3``)."""
+    return Response(
+        200,
+        _encode(envelope.batch_result(items, "array", ai_request_id)),
+        headers=envelope.batch_headers(items, ai_request_id),
+    )
+
+
+def gzipped(answer: Classification, ai_request_id: str, *, debug: bool) -> Response:
+    """Render for ``@cloudflare/ai`` 1.1 (``version=2``): gzip bytes that no header announces.
+
+    The client unpacks the body itself, so a Content-Encoding would have it unpacked twice. With
+    ``debug``, ``cf-ai-logs`` carries what ``getLogs()`` returns: base64 of a JSON array.
+    """
+    headers = envelope.answer_headers(answer, ai_request_id)
+    if debug:
+        entry = {"tokens": answer.tokens, "truncated": answer.truncated, "neurons": round(answer.neurons, 2)}
+        headers.append((b"cf-ai-logs", base64.b64encode(_encode([entry]))))
+    return Response(200, gzip.compress(_entries(answer), compresslevel=1, mtime=0), headers=headers)
+
+
+def tensors(answer: Classification, ai_request_id: str) -> Response:
+    """Render for ``@cloudflare/ai`` 1.0: a tensor called logits that holds the probabilities.
+
+    Shape ``[1, labels]``, in the order of the model's labels; the client puts its own labels to them.
+    """
+    scores = [score for _, score in answer.scores]
+    tensor = {"type": "float32", "shape": [1, len(scores)], "name": "logits", "value": [scores]}
+    headers = envelope.answer_headers(answer, ai_request_id)
+    return Response(200, _encode({"result": [tensor]}), headers=headers)
+
+
+def failure(error: TritonflareError, ai_request_id: str | None) -> Response:
+    """Render an error; the keys are those of the binding's wire."""
+    if not isinstance(error, AiError):
+        return envelope.failure(error, ai_request_id)
+    body = {
+        "internalCode": error.code,
+        "httpCode": error.status,
+        "name": _NAME,
+        "message": f"{_NAME}: {error.message}",
+        "description": error.description if isinstance(error, BadInput) else error.message,
+    }
+    headers: list[Header] = [(b"cf-ai-req-id", (ai_request_id or str(uuid4())).encode())]
+    headers += envelope.retry_headers(error)
+    return Response(error.status, _encode(body), headers=headers, code=error.code)
+
+
+def _entries(answer: Classification) -> bytes:
+    return _encode(envelope.entries(answer.scores))

@@ -1,0 +1,72 @@
+"""The deadline of one request, and what happens when its client disconnects."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol
+
+from gateway.domain.errors import ClientDisconnected, DeadlineExceeded
+
+
+class Connection(Protocol):
+    """Where a request came from."""
+
+    def when_lost(self, callback: Callable[[], None] | None) -> None:
+        """Have ``callback`` called once the caller has hung up, at once if that is so already."""
+        ...
+
+
+class Interrupt:
+    """Ends the block it guards when time is up or when the caller hangs up.
+
+    It cancels the current task and turns that cancellation into DeadlineExceeded or ClientDisconnected.
+    One timer covers the body, the queue and the inference, without a task of its own for each step.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._timeout_s = timeout_s
+        self._reason: type[DeadlineExceeded | ClientDisconnected] | None = None
+        self._connection: Connection | None = None
+
+    def __enter__(self) -> Interrupt:
+        self._task = asyncio.current_task()
+        self._ends = time.monotonic() + self._timeout_s
+        self._timer = self._loop.call_later(self._timeout_s, self.expire)
+        return self
+
+    def expire(self) -> None:
+        """End the block now, as if time were up."""
+        self._end(DeadlineExceeded)
+
+    def remaining_s(self) -> float:
+        """Seconds left."""
+        return self._ends - time.monotonic()
+
+    def watch_for_disconnect(self, connection: Connection) -> None:
+        """From now on, end the block when the caller hangs up; reading the body notices by itself."""
+        self._connection = connection
+        connection.when_lost(self._hung_up)
+
+    def _hung_up(self) -> None:
+        self._end(ClientDisconnected)
+
+    def _end(self, reason: type[DeadlineExceeded | ClientDisconnected]) -> None:
+        if self._reason is None and self._task is not None:
+            self._reason = reason
+            self._task.cancel()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        if self._connection is not None:
+            self._connection.when_lost(None)
+        if self._reason is not None and isinstance(error, asyncio.CancelledError):
+            if sys.version_info >= (3, 11) and self._task is not None:
+                self._task.uncancel()
+            raise self._reason from error  # made here: one that is held would hold this frame

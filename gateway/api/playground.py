@@ -1,0 +1,68 @@
+"""Files that anyone may fetch: the description of the API, and the playground for a browser."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gateway.api.router import Handler
+from gateway.server.message import Header, Request, Response
+
+_FOLDER = Path(__file__).parent / "static"
+DESCRIPTION = "/openapi.json"
+PLAYGROUND = {
+    "/": ("playground.html", b"text/html; charset=utf-8"),
+    "/playground.css": ("playground.css", b"text/css; charset=utf-8"),
+    "/playground.js": ("playground.js", b"text/javascript; charset=utf-8"),
+}
+"""Path, file and media type of each part of the playground."""
+
+_FRESH: Header = (b"cache-control", b"no-cache")
+_AS_IT_SAYS: Header = (b"x-content-type-options", b"nosniff")
+_GUARDED: list[Header] = [
+    _FRESH,
+    # The page holds a token: it talks to nobody but this gateway, and nobody may frame it.
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
+        b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'",
+    ),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+    _AS_IT_SAYS,
+    (b"x-frame-options", b"DENY"),
+]
+
+
+def description(*, playground: bool) -> bytes:
+    """Return the OpenAPI 3.1 document of the gateway, with or without the paths of the playground."""
+    document: dict[str, Any] = msgspec.json.decode((_FOLDER / "openapi.json").read_bytes())
+    document["info"]["version"] = version("tritonflare")
+    if not playground:
+        document["paths"] = {path: item for path, item in document["paths"].items() if path not in PLAYGROUND}
+    return msgspec.json.encode(document)
+
+
+def serve_description(*, playground: bool) -> Handler:
+    """Return the handler of ``GET /openapi.json``."""
+    body = description(playground=playground)
+
+    async def handler(request: Request) -> Response:
+        return Response(200, body, headers=[_FRESH, _AS_IT_SAYS], is_file=True)
+
+    return handler
+
+
+def serve_playground(path: str) -> Handler:
+    """Return the handler of one of the paths in ``PLAYGROUND``."""
+    name, content_type = PLAYGROUND[path]
+    body = (_FOLDER / name).read_bytes()
+
+    async def handler(request: Request) -> Response:
+        return Response(200, body, content_type=content_type, headers=list(_GUARDED), is_file=True)
+
+    return handler

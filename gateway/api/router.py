@@ -1,0 +1,89 @@
+"""Routes on the raw path: segments are split first and decoded once after.
+
+So ``%2F`` inside a model name is a slash of the name, as official SDKs send it, and a plain slash works
+as well; and nobody can smuggle a separator into an account id.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from urllib.parse import unquote
+
+from gateway.domain.errors import MethodNotSupported, NoRoute
+from gateway.server.message import Request, Response
+
+_KNOWN_PATHS = 256
+"""Paths that are matched once; callers ask for few, and who makes up many costs himself the matching."""
+
+_PARAMETER = re.compile(r"\{(\w+)(:path)?\}")
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One path template: ``{name}`` is a segment, ``{name:path}`` all that follow."""
+
+    methods: tuple[str, ...]
+    template: str
+    handler: Handler
+    api: bool = True
+    """Part of the v4 API: a token that fits ``{account_id}`` is required, and requests are counted."""
+    checks_token: bool = False
+    """The handler looks at the token by itself."""
+    tokenless: bool = False
+    """A binding's route: with ``binding_without_token``, local development needs no token for it."""
+    label: str = field(init=False)
+    """The template as logs show it."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", self.template.replace(":path", ""))
+
+    def pattern(self) -> re.Pattern[str]:
+        """Return what matches the paths of this route."""
+        parts = _PARAMETER.split(self.template)
+        # Literal text, then a name and its kind, and so on.
+        groups = (
+            re.escape(literal) + f"(?P<{name}>{'.*' if kind else '[^/]+'})"
+            for literal, name, kind in zip(parts[::3], parts[1::3], parts[2::3], strict=False)
+        )
+        return re.compile("".join(groups) + re.escape(parts[-1]))
+
+
+class Router:
+    """Finds the route of a request."""
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self._routes = [(route.pattern(), route) for route in routes]
+        self._known: dict[str, tuple[Route, dict[str, str]]] = {}
+
+    def match(self, request: Request) -> Route:
+        """Find the route and fill ``request.params`` and ``request.route``.
+
+        Raises:
+            NoRoute: no template fits the path.
+            MethodNotSupported: one does, but not for this method.
+        """
+        path = request.raw_path
+        known = self._known.get(path)
+        if known is None:
+            known = self._find(path)
+            if len(self._known) >= _KNOWN_PATHS:
+                self._known.clear()
+            self._known[path] = known
+        route, params = known
+        request.route, request.api = route.label, route.api
+        if request.method not in route.methods:
+            raise MethodNotSupported(request.method, route.methods)
+        request.params = dict(params)
+        return route
+
+    def _find(self, path: str) -> tuple[Route, dict[str, str]]:
+        for pattern, route in self._routes:
+            found = pattern.fullmatch(path)
+            if found is None or "" in found.groups():
+                continue
+            return route, {key: unquote(value) for key, value in found.groupdict().items()}
+        raise NoRoute

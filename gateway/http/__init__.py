@@ -1,1 +1,0 @@
-"""The HTTP half: routing, authentication, limits, envelopes. It never imports gRPC."""

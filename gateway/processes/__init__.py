@@ -1,0 +1,1 @@
+"""Several processes on one port: worker pool, worker control, signals."""

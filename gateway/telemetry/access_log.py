@@ -1,0 +1,145 @@
+"""The access log: one line a request, written in blocks.
+
+Python's logging takes a tenth of the time of a whole request to make one record of it (ARCHITECTURE.md
+has the measurement), so these lines go round it, to the same stream and in the same form.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+
+import msgspec
+
+from gateway.domain.backend import Timing
+from gateway.telemetry.logs import LogFormat, utc
+
+FLUSH_S = 0.1
+"""Longest time that a line waits for others; what is killed at once loses no more than these."""
+_BLOCK = 256
+_LOGGER = "tritonflare.access"
+
+
+@dataclass(slots=True)
+class Access:
+    """What is said of one request: nothing that a caller could have put there."""
+
+    method: str
+    route: str
+    """The pattern, not the path."""
+    status: int
+    code: int
+    seconds: float
+    ray: str
+    id: str | None
+    model: str
+    timing: Timing | None
+    trace_id: str | None
+
+
+class _Line(msgspec.Struct, omit_defaults=True):
+    """A line of JSON, its fields in this order; docs/observability.md lists them."""
+
+    time: str
+    level: str
+    logger: str
+    method: str
+    route: str
+    status: int
+    code: int
+    ms: float
+    ray: str
+    model: str
+    id: str | None = None
+    queue_ms: float | None = None
+    triton_ms: float | None = None
+    trace_id: str | None = None
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+class AccessLog:
+    """Lines about requests, to stderr; use it inside the event loop.
+
+    Args:
+        level: the log level; requests to the API are lines of level ``info``, those of operators ``debug``.
+        share: how many of the successful requests are written, 0 to 1; others always are.
+        form: text or JSON.
+    """
+
+    def __init__(self, level: str, share: float, form: LogFormat = "text") -> None:
+        self._least = logging.getLevelName(level.upper())
+        self._share = share
+        self._render = self._json if form == "json" else self._text
+        self._owed = 0.0
+        self._lines: list[str] = []
+        self._second = -1
+        self._clock = ""
+
+    def add(self, access: Access, *, api: bool) -> None:
+        """Take one line, unless the level or the share leave it out."""
+        level = logging.INFO if api else logging.DEBUG
+        if level < self._least:
+            return
+        if access.status < 400 and self._share < 1:
+            self._owed += self._share
+            if self._owed < 1:
+                return
+            self._owed -= 1
+        self._lines.append(self._render(access, "INFO" if api else "DEBUG"))
+        if len(self._lines) == 1:
+            asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
+        elif len(self._lines) >= _BLOCK:
+            self.flush()
+
+    def _text(self, access: Access, level: str) -> str:
+        return (
+            f"{self._now()} {level} {_LOGGER}: {access.method} {access.route} status={access.status} "
+            f"code={access.code} ms={1000 * access.seconds:.1f} ray={access.ray} id={access.id or '-'}\n"
+        )
+
+    def _json(self, access: Access, level: str) -> str:
+        line = _Line(
+            utc(time.time()),
+            level.lower(),
+            _LOGGER,
+            access.method,
+            access.route,
+            access.status,
+            access.code,
+            _ms(access.seconds),
+            access.ray,
+            access.model,
+            access.id,
+            trace_id=access.trace_id,
+        )
+        if access.timing is not None:
+            line.queue_ms, line.triton_ms = map(_ms, access.timing)
+        return _encode(line).decode() + "\n"
+
+    def flush(self) -> None:
+        """Write what is waiting."""
+        block, self._lines = "".join(self._lines), []
+        if block:
+            # A full disk or a reader that has gone must not cost anybody an answer.
+            with suppress(OSError, ValueError):
+                sys.stderr.write(block)
+                sys.stderr.flush()
+
+    def _now(self) -> str:
+        """Local time with milliseconds; the seconds are spelt out once each."""
+        now = time.time()
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._clock = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(second))
+        return f"{self._clock}.{int(1000 * (now - second)):03d}"
+
+
+def _ms(seconds: float) -> float:
+    return round(1000 * seconds, 1)

@@ -1,0 +1,83 @@
+"""Metrics of several processes that add up, whichever of them is asked."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, values
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from gateway.telemetry.metric_files import MetricFile, Room
+
+
+@dataclass(frozen=True)
+class SharedMetrics:
+    """A folder in which each process keeps its values in files (prometheus_client's multiprocess mode)."""
+
+    folder: Path
+    """Who has something to keep makes it; on a full disk nobody can, and that is no reason not to serve."""
+    room: Room = field(default_factory=Room)
+
+    @classmethod
+    def somewhere(cls) -> SharedMetrics:
+        """Choose a new folder for temporary files."""
+        return cls(Path(tempfile.gettempdir()) / f"tritonflare-metrics-{secrets.token_hex(8)}")
+
+    def keep_as(self, process: str) -> None:
+        """Keep the values of all metrics that this process makes from now on there.
+
+        Args:
+            process: whose they are. Not the process id: who replaces a process goes on counting where that
+                one ended, and the files do not become more with each replacement.
+        """
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(self.folder)
+        setattr(values, "MmapedDict", partial(MetricFile, room=self.room))  # noqa: B010 (not exported)
+        values.ValueClass = values.MultiProcessValue(lambda: process)  # type: ignore[no-untyped-call]
+
+    def registry(self) -> CollectorRegistry | None:
+        """Give a registry that reads the sums; None where they are not to be had."""
+        if self.room.is_missing or not self.folder.is_dir():
+            return None
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, str(self.folder))  # type: ignore[no-untyped-call]
+        return registry
+
+    def forget_gauges(self, process: str) -> None:
+        """Leave the gauges of a process that has ended out from now on; what it counted stays."""
+        mark_process_dead(process, str(self.folder))  # type: ignore[no-untyped-call]
+
+    def remove(self) -> None:
+        """Remove the folder, when this process counts no more."""
+        values.close_all_multiprocess_files()  # type: ignore[no-untyped-call]
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+TROUBLES = ("ended", "stub", "failing", "wedged")
+
+
+def triton_restart_counter(registry: CollectorRegistry) -> Callable[[str], None]:
+    """Declare the number of Triton's restarts by reason; what is returned counts one."""
+    counter = Counter(
+        "tritonflare_triton_restarts",
+        "Starts of the embedded Triton after it ended, lost a stub, answered with errors only (failing)"
+        " or not at all (wedged).",
+        ("reason",),
+        registry=registry,
+    )
+    for reason in TROUBLES:  # an increase can only be seen of what was there before
+        counter.labels(reason)
+    return lambda reason: counter.labels(reason).inc()
+
+
+def restart_counter(registry: CollectorRegistry) -> Callable[[], None]:
+    """Declare the number of workers that were replaced; what is returned counts one."""
+    return Counter(
+        "tritonflare_worker_restarts", "Worker processes that ended and were replaced.", registry=registry
+    ).inc
