@@ -13,8 +13,8 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from embedded.server import TritonServer
-from tests.bundled import bundled_repository
-from tests.triton.server import assert_nothing_left
+from tests.support.bundled import bundled_repository
+from tests.support.servers import assert_nothing_left
 
 TESTS = Path(__file__).parent
 ONE_AFTER_THE_OTHER = ("tests/embedded/", "tests/faults/", "tests/triton/")

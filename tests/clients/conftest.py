@@ -12,10 +12,10 @@ import httpx
 import pytest
 
 from embedded.server import RESTRICTED_KEY, TritonServer
-from tests.clients.checks import MODEL, TEXT
-from tests.clients.node import require_node
-from tests.clients.trouble import gateway_without_triton, occupied
-from tests.triton.server import ACCOUNT, TOKEN, Program, running
+from tests.support.clients.checks import MODEL, TEXT
+from tests.support.clients.node import require_node
+from tests.support.clients.refusing_gateways import gateway_without_triton, occupied
+from tests.support.servers import ACCOUNT, TOKEN, Program, running
 
 
 @pytest.fixture(scope="module", autouse=True)

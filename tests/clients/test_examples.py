@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.checks import MODEL, TEXT, check_scores
-from tests.clients.node import JS, environment, require_node
-from tests.triton.server import ACCOUNT, TOKEN, Program
+from tests.support.clients.checks import MODEL, TEXT, check_scores
+from tests.support.clients.node import JS, environment, require_node
+from tests.support.servers import ACCOUNT, TOKEN, Program
 
 WITHOUT_NODE = True
 """Those that need it ask for it."""

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.clients.checks import MODEL, TEXT, UUID, check_scores
-from tests.clients.node import drive, environment, example, node, require_node
-from tests.triton.server import TOKEN, Program
+from tests.support.clients.checks import MODEL, TEXT, UUID, check_scores
+from tests.support.clients.node import drive, environment, example, node, require_node
+from tests.support.servers import TOKEN, Program
 
 GOOD = {"run": [MODEL, {"text": TEXT}]}
 BAD = [

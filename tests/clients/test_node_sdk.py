@@ -9,10 +9,15 @@ from typing import Any
 import pytest
 
 from embedded.server import TritonServer
-from tests.clients.checks import MODEL, TEXT, check_scores
-from tests.clients.node import JS, environment, node
-from tests.clients.trouble import REFUSALS, Refusal, occupied_until_someone_is_refused, requests_seen
-from tests.triton.server import ACCOUNT, TOKEN, Program
+from tests.support.clients.checks import MODEL, TEXT, check_scores
+from tests.support.clients.node import JS, environment, node
+from tests.support.clients.refusing_gateways import (
+    REFUSALS,
+    Refusal,
+    occupied_until_someone_is_refused,
+    requests_seen,
+)
+from tests.support.servers import ACCOUNT, TOKEN, Program
 
 RUN = ["ai.run", MODEL, {"account_id": ACCOUNT, "text": TEXT}]
 

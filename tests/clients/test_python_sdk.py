@@ -14,9 +14,14 @@ import httpx
 import pytest
 
 from embedded.server import TritonServer
-from tests.clients.checks import MODEL, TEXT, UUID, check_scores
-from tests.clients.trouble import REFUSALS, Refusal, occupied_until_someone_is_refused, requests_seen
-from tests.triton.server import ACCOUNT, TOKEN, Program
+from tests.support.clients.checks import MODEL, TEXT, UUID, check_scores
+from tests.support.clients.refusing_gateways import (
+    REFUSALS,
+    Refusal,
+    occupied_until_someone_is_refused,
+    requests_seen,
+)
+from tests.support.servers import ACCOUNT, TOKEN, Program
 
 WITHOUT_NODE = True
 

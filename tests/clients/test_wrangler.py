@@ -13,9 +13,9 @@ import httpx
 import psutil
 import pytest
 
-from tests.clients.checks import MODEL, TEXT, UUID, check_scores
-from tests.clients.node import JS, environment, example
-from tests.triton.server import ACCOUNT, TOKEN, Program
+from tests.support.clients.checks import MODEL, TEXT, UUID, check_scores
+from tests.support.clients.node import JS, environment, example
+from tests.support.servers import ACCOUNT, TOKEN, Program
 
 READY_S = 90
 WRANGLER = JS / "node_modules" / "wrangler" / "bin" / "wrangler.js"

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from .fake_triton import FakeTriton
-from .harness import Client, Running, running_gateway, settings_for
+from tests.support.fake_triton import FakeTriton
+from tests.support.harness import Client, Running, running_gateway, settings_for
 
 
 @pytest.fixture(autouse=True)

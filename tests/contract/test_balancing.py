@@ -9,8 +9,8 @@ from typing import Any
 import grpc
 import pytest
 
-from .fake_triton import FakeTriton, fail, read_texts
-from .harness import Client, running_gateway, settings_for, until
+from tests.support.fake_triton import FakeTriton, fail, read_texts
+from tests.support.harness import Client, running_gateway, settings_for, until
 
 GOOD = {"text": "a"}
 

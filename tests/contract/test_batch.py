@@ -10,9 +10,9 @@ from typing import Any
 import grpc
 import pytest
 
-from .fake_triton import SST2, FakeTriton, hold, read_texts
-from .harness import ACCOUNT, RUN, UUID, Client, running_gateway, settings_for, until
-from .test_errors import check_ai
+from tests.contract.test_errors import check_ai
+from tests.support.fake_triton import SST2, FakeTriton, hold, read_texts
+from tests.support.harness import ACCOUNT, RUN, UUID, Client, running_gateway, settings_for, until
 
 HALVES = [{"label": "NEGATIVE", "score": 0.5}, {"label": "POSITIVE", "score": 0.5}]
 

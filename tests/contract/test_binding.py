@@ -9,8 +9,17 @@ import json
 
 import pytest
 
-from .fake_triton import SST2, FakeTriton
-from .harness import ACCOUNT, ANY_TOKEN, TOKEN, UUID, Answer, Client, running_gateway, settings_for
+from tests.support.fake_triton import SST2, FakeTriton
+from tests.support.harness import (
+    ACCOUNT,
+    ANY_TOKEN,
+    TOKEN,
+    UUID,
+    Answer,
+    Client,
+    running_gateway,
+    settings_for,
+)
 
 SCORES = [
     {"label": "NEGATIVE", "score": 0.0002034269780552065},

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from .fake_triton import SST2, FakeTriton
-from .harness import ACCOUNT, Running, running_gateway, settings_for
-from .test_binding import GOOD, PROXY, SENT, V3, check_scores, wrapped
+from tests.contract.test_binding import GOOD, PROXY, SENT, V3, check_scores, wrapped
+from tests.support.fake_triton import SST2, FakeTriton
+from tests.support.harness import ACCOUNT, Running, running_gateway, settings_for
 
 
 @pytest.fixture

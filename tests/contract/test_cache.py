@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import grpc
 
-from .fake_triton import SST2, FakeTriton, fail, hold
-from .harness import ACCOUNT, Answer, Client, running_gateway, settings_for, until
+from tests.support.fake_triton import SST2, FakeTriton, fail, hold
+from tests.support.harness import ACCOUNT, Answer, Client, running_gateway, settings_for, until
 
 PIZZA = {"text": "This pizza is great!"}
 CACHE_BYTES = 1_000_000

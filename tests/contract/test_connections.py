@@ -12,10 +12,9 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from gateway.server.message import JSON
-
-from .fake_triton import SST2, FakeTriton, hold
-from .harness import RUN, TOKEN, Client, access_lines, running_gateway, settings_for, until
-from .test_protocol import BODY, answer, post
+from tests.contract.test_protocol import BODY, answer, post
+from tests.support.fake_triton import SST2, FakeTriton, hold
+from tests.support.harness import RUN, TOKEN, Client, access_lines, running_gateway, settings_for, until
 
 LIVEZ = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 CHUNKED = post().replace(b"Content-Length: 16", b"Transfer-Encoding: chunked")[: -len(BODY)]

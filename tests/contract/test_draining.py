@@ -14,9 +14,8 @@ from gateway.server.connection_limiter import Crowd
 from gateway.server.http_connection import Patience
 from gateway.server.listener import Server
 from gateway.server.message import Header, Request, Response
-
-from .fake_triton import FakeTriton, hold
-from .harness import TOKEN, running_gateway, settings_for, until
+from tests.support.fake_triton import FakeTriton, hold
+from tests.support.harness import TOKEN, running_gateway, settings_for, until
 
 GET = b"GET /livez HTTP/1.1\r\nHost: gateway\r\n\r\n"
 LAST = b"\r\nconnection: close\r\n"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from .fake_triton import SST2, FakeTriton
-from .harness import ACCOUNT, TOKEN, running_gateway, settings_for
-from .proxies import running_proxy
+from tests.support.fake_triton import SST2, FakeTriton
+from tests.support.harness import ACCOUNT, TOKEN, running_gateway, settings_for
+from tests.support.proxies import running_proxy
 
 DRAINS = 4
 CALLERS = 30

@@ -11,10 +11,9 @@ from types import FrameType
 import pytest
 
 from gateway.domain.service import Classifier
-
-from .failing import FAILURES, FORMS, failing
-from .fake_triton import FakeTriton
-from .harness import away_from_the_end_of_a_minute, running_gateway, settings_for
+from tests.support.failing import FAILURES, FORMS, failing
+from tests.support.fake_triton import FakeTriton
+from tests.support.harness import away_from_the_end_of_a_minute, running_gateway, settings_for
 
 TEXT = "word " * 20_000
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from .failing import AT_TRITON, BEFORE_TRITON, FORMS, Failure, failing, slowly
-from .fake_triton import FakeTriton
-from .harness import Client
-from .live import gateway_process, triton_in_a_thread
+from tests.support.failing import AT_TRITON, BEFORE_TRITON, FORMS, Failure, failing, slowly
+from tests.support.fake_triton import FakeTriton
+from tests.support.gateway_process import gateway_process, triton_in_a_thread
+from tests.support.harness import Client
 
 REQUESTS = int(os.environ.get("FAILED_REQUESTS", "4"))
 """Of each form and each way to fail."""

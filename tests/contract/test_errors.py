@@ -6,8 +6,18 @@ import json
 
 import pytest
 
-from .fake_triton import SST2, FakeTriton
-from .harness import ACCOUNT, ANY_TOKEN, RUN, TOKEN, UUID, Answer, Client, running_gateway, settings_for
+from tests.support.fake_triton import SST2, FakeTriton
+from tests.support.harness import (
+    ACCOUNT,
+    ANY_TOKEN,
+    RUN,
+    TOKEN,
+    UUID,
+    Answer,
+    Client,
+    running_gateway,
+    settings_for,
+)
 
 GOOD = b'{"text":"a"}'
 

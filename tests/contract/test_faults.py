@@ -10,9 +10,9 @@ from typing import Any
 import grpc
 import pytest
 
-from .fake_triton import FakeEnsemble, FakeTriton, fail, hold
-from .harness import ACCOUNT, RUN, Client, running_gateway, settings_for, until
-from .test_errors import check_ai
+from tests.contract.test_errors import check_ai
+from tests.support.fake_triton import FakeEnsemble, FakeTriton, fail, hold
+from tests.support.harness import ACCOUNT, RUN, Client, running_gateway, settings_for, until
 
 GOOD = {"text": "a"}
 FAILED = "The model failed to answer."

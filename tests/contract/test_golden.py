@@ -14,10 +14,9 @@ from typing import Any
 import pytest
 
 from gateway.domain import errors
-
-from .fake_triton import FakeTriton
-from .golden import CASES, FOLDER, Case, name_random_parts
-from .harness import Running, away_from_the_end_of_a_minute, running_gateway, settings_for, until
+from tests.support.fake_triton import FakeTriton
+from tests.support.golden_answers import CASES, FOLDER, Case, name_random_parts
+from tests.support.harness import Running, away_from_the_end_of_a_minute, running_gateway, settings_for, until
 
 NOT_HTTP = "6003-not-http"
 SLOW_HEAD = "3007-slow-head"

@@ -14,11 +14,10 @@ import psutil
 import pytest
 
 from embedded.server import TritonServer
-
-from .harness import UUID
-from .hostile import bodies, calls, heads, paths, wire
-from .hostile.case import BAD_HEADERS, FINE, NOTHING, Expected, Hostile, request
-from .live import gateway_before_real
+from tests.contract.hostile import bodies, calls, heads, paths, wire
+from tests.contract.hostile.case import BAD_HEADERS, FINE, NOTHING, Expected, Hostile, request
+from tests.support.gateway_process import gateway_before_real
+from tests.support.harness import UUID
 
 CASES = [*bodies.CASES, *calls.CASES, *heads.CASES, *paths.CASES, *wire.CASES]
 PROMPT_S = 0.1

@@ -15,9 +15,9 @@ from typing import Any
 
 import grpc
 
-from .fake_triton import SST2, FakeTriton, fail
-from .harness import ACCOUNT, RUN, TOKEN, Client, until
-from .test_operations import PROGRAM
+from tests.contract.test_operations import PROGRAM
+from tests.support.fake_triton import SST2, FakeTriton, fail
+from tests.support.harness import ACCOUNT, RUN, TOKEN, Client, until
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "observability.md"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from .fake_triton import FakeTriton, hold
-from .harness import Client, running_gateway, settings_for, until
+from tests.support.fake_triton import FakeTriton, hold
+from tests.support.harness import Client, running_gateway, settings_for, until
 
 
 async def readiness(client: Client) -> int:

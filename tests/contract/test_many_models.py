@@ -11,8 +11,8 @@ import time
 from collections import Counter
 from typing import Any
 
-from .fake_triton import SST2, FakeEnsemble, FakeTriton
-from .harness import running_gateway, settings_for
+from tests.support.fake_triton import SST2, FakeEnsemble, FakeTriton
+from tests.support.harness import running_gateway, settings_for
 
 IDLE_S = float(os.environ.get("IDLE_S", "2"))
 MODELS = int(os.environ.get("MODELS", "1000"))

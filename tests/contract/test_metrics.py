@@ -9,7 +9,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tests.monitoring import (
+from tests.support.fake_triton import FakeTriton, fail
+from tests.support.harness import Client, running_gateway, settings_for
+from tests.support.monitoring import (
     DOCUMENT,
     DOCUMENTED_GPU,
     OPTIONAL,
@@ -22,9 +24,6 @@ from tests.monitoring import (
     recorded,
     wrong_in,
 )
-
-from .fake_triton import FakeTriton, fail
-from .harness import Client, running_gateway, settings_for
 
 _ROW = re.compile(r"^\| `(tritonflare_\w+|process_\w+)` \| (\w+) \|([^|]*)\|", re.MULTILINE)
 

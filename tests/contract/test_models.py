@@ -7,9 +7,18 @@ from urllib.parse import quote
 
 import pytest
 
-from .fake_triton import SST2, FakeEnsemble, FakeTriton
-from .harness import ACCOUNT, ANY_TOKEN, TOKEN, Client, access_lines, running_gateway, settings_for, until
-from .test_errors import AUTHENTICATION_ERROR, check_ai, check_front
+from tests.contract.test_errors import AUTHENTICATION_ERROR, check_ai, check_front
+from tests.support.fake_triton import SST2, FakeEnsemble, FakeTriton
+from tests.support.harness import (
+    ACCOUNT,
+    ANY_TOKEN,
+    TOKEN,
+    Client,
+    access_lines,
+    running_gateway,
+    settings_for,
+    until,
+)
 
 AI = f"/client/v4/accounts/{ACCOUNT}/ai"
 GET_ROUTES = (

@@ -21,12 +21,11 @@ from embedded.server import TritonServer
 from gateway.api.app import App
 from gateway.api.playground import description
 from gateway.composition import build_app
-
-from .fake_triton import FakeTriton
-from .golden import DESCRIBED, FOLDER, Case
-from .harness import ACCOUNT, ANY_TOKEN, Client, settings_for
-from .live import gateway_before_fake, gateway_before_real
-from .prefix_proxy import under_a_prefix
+from tests.support.fake_triton import FakeTriton
+from tests.support.gateway_process import gateway_before_fake, gateway_before_real
+from tests.support.golden_answers import DESCRIBED, FOLDER, Case
+from tests.support.harness import ACCOUNT, ANY_TOKEN, Client, settings_for
+from tests.support.prefix_proxy import under_a_prefix
 
 FILLED = {
     "<uuid>": "d9e09afe-fe49-4051-bc1d-8901f858ff52",

@@ -20,10 +20,18 @@ import pytest
 from gateway.composition import build_app
 from gateway.main import serve
 from gateway.settings import ConfigurationError
-
-from .fake_triton import SST2, FakeTriton, fail, hold
-from .harness import ACCOUNT, RUN, TOKEN, Client, access_lines, running_gateway, settings_for, until
-from .test_errors import check_ai
+from tests.contract.test_errors import check_ai
+from tests.support.fake_triton import SST2, FakeTriton, fail, hold
+from tests.support.harness import (
+    ACCOUNT,
+    RUN,
+    TOKEN,
+    Client,
+    access_lines,
+    running_gateway,
+    settings_for,
+    until,
+)
 
 GOOD = {"text": "one two three"}
 

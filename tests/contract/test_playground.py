@@ -18,13 +18,12 @@ from gateway.domain.errors import (
     MissingCredentials,
     NoRoute,
 )
-
-from .browser import headless_chromium
-from .fake_triton import SST2
-from .harness import ACCOUNT, TOKEN
-from .live import gateway_before_fake
-from .prefix_proxy import under_a_prefix
-from .visit import CONTRAST, DESKTOP, PHONE, Visit, classes_with_code
+from tests.support.browser import headless_chromium
+from tests.support.fake_triton import SST2
+from tests.support.gateway_process import gateway_before_fake
+from tests.support.harness import ACCOUNT, TOKEN
+from tests.support.playground import CONTRAST, DESKTOP, PHONE, Visit, classes_with_code
+from tests.support.prefix_proxy import under_a_prefix
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,8 @@ import pytest
 
 from gateway.composition import build_app
 from gateway.telemetry.access_log import FLUSH_S
-
-from .fake_triton import SST2, FakeTriton, fail
-from .harness import ACCOUNT, ANY_TOKEN, TOKEN, Client, running_gateway, settings_for
+from tests.support.fake_triton import SST2, FakeTriton, fail
+from tests.support.harness import ACCOUNT, ANY_TOKEN, TOKEN, Client, running_gateway, settings_for
 
 MARK = "Zq7marked"
 BODIES = (

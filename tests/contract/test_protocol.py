@@ -10,8 +10,8 @@ from contextlib import suppress
 import psutil
 import pytest
 
-from .fake_triton import SST2, FakeTriton
-from .harness import RUN, TOKEN, Client, access_lines, running_gateway, settings_for
+from tests.support.fake_triton import SST2, FakeTriton
+from tests.support.harness import RUN, TOKEN, Client, access_lines, running_gateway, settings_for
 
 BODY = b'{"text": "good"}'
 

@@ -15,10 +15,9 @@ import pytest
 from gateway.access.tokens import TokenTable, hash_token
 from gateway.access.tokens_file import TokenEntry
 from gateway.api.playground import description
-
-from .fake_triton import FakeTriton
-from .harness import ACCOUNT, RUN, TOKEN, Answer, Client, running_gateway, settings_for, until
-from .processes import Supervised, supervised_gateway
+from tests.support.fake_triton import FakeTriton
+from tests.support.harness import ACCOUNT, RUN, TOKEN, Answer, Client, running_gateway, settings_for, until
+from tests.support.worker_processes import Supervised, supervised_gateway
 
 BODY = b'{"text":"a"}'
 VERIFY = "/client/v4/user/tokens/verify"

@@ -7,8 +7,9 @@ import json
 
 import pytest
 
-from .fake_triton import SST2, FakeTriton
-from .harness import (
+from tests.contract.test_errors import GOOD, MISSING, check_ai
+from tests.support.fake_triton import SST2, FakeTriton
+from tests.support.harness import (
     ACCOUNT,
     ANY_TOKEN,
     RUN,
@@ -18,7 +19,6 @@ from .harness import (
     running_gateway,
     settings_for,
 )
-from .test_errors import GOOD, MISSING, check_ai
 
 BY_BODY = f"/client/v4/accounts/{ACCOUNT}/ai/run"
 BAD = "Bad input: Error: "

@@ -8,8 +8,8 @@ from typing import Any
 
 import grpc
 
-from .fake_triton import FakeTriton, fail, hold
-from .harness import ACCOUNT, Answer, Client, running_gateway, settings_for
+from tests.support.fake_triton import FakeTriton, fail, hold
+from tests.support.harness import ACCOUNT, Answer, Client, running_gateway, settings_for
 
 HELD_S = 0.2
 

@@ -16,11 +16,10 @@ from limits import RateLimitItemPerMinute, RateLimitItemPerSecond
 
 from gateway.access.rate_store import RedisStore
 from gateway.settings import ConfigurationError
-from tests.redis import Redis, running_redis
-
-from .fake_triton import FakeTriton
-from .harness import ANY_TOKEN, RUN, Running, running_gateway, settings_for
-from .processes import supervised_gateway
+from tests.support.fake_triton import FakeTriton
+from tests.support.harness import ANY_TOKEN, RUN, Running, running_gateway, settings_for
+from tests.support.redis import Redis, running_redis
+from tests.support.worker_processes import supervised_gateway
 
 GOOD = {"text": "a"}
 
@@ -59,7 +58,7 @@ async def test_workers_count_one_rate(triton: FakeTriton, redis: Redis, tmp_path
         "GATEWAY_RATE_REDIS_URL": redis.url,
     }
     async with supervised_gateway(triton, tmp_path, **given) as running:
-        from .harness import Client
+        from tests.support.harness import Client
 
         answers = await asyncio.gather(*(Client(running.port).run(GOOD) for _ in range(20)))
         assert sorted(answer.status for answer in answers) == [200] * 5 + [429] * 15

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from .fake_triton import FakeTriton, hold
-from .harness import RUN, Answer, Client, read_answer, running_gateway, settings_for, until
-from .test_errors import check_ai
-from .test_protocol import BODY, answer, post
+from tests.contract.test_errors import check_ai
+from tests.contract.test_protocol import BODY, answer, post
+from tests.support.fake_triton import FakeTriton, hold
+from tests.support.harness import RUN, Answer, Client, read_answer, running_gateway, settings_for, until
 
 GOOD = {"text": "a"}
 HALF = post()[: -len(BODY)] + BODY[:4]

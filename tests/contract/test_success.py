@@ -7,8 +7,8 @@ import struct
 
 import pytest
 
-from .fake_triton import SST2, FakeEnsemble, FakeTriton
-from .harness import ACCOUNT, ANY_TOKEN, RUN, UUID, Client, running_gateway, settings_for
+from tests.support.fake_triton import SST2, FakeEnsemble, FakeTriton
+from tests.support.harness import ACCOUNT, ANY_TOKEN, RUN, UUID, Client, running_gateway, settings_for
 
 PIZZA = {"text": "This pizza is great!"}
 
@@ -169,7 +169,7 @@ async def test_a_multi_label_model_gets_independent_scores(client: Client, trito
     async def served() -> bool:
         return (await client.run(PIZZA, path=path)).status == 200
 
-    from .harness import until
+    from tests.support.harness import until
 
     await until(served)
     scores = [entry["score"] for entry in (await client.run(PIZZA, path=path)).json["result"]]

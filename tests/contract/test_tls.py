@@ -19,11 +19,10 @@ from gateway.access.certificate import Certificate
 from gateway.access.credentials import check_certificate
 from gateway.main import serve
 from gateway.settings import ConfigurationError, Settings
-
-from .fake_triton import FakeTriton, hold
-from .harness import RUN, TOKEN, running_gateway, settings_for, until
-from .processes import supervised_gateway
-from .test_protocol import post
+from tests.contract.test_protocol import post
+from tests.support.fake_triton import FakeTriton, hold
+from tests.support.harness import RUN, TOKEN, running_gateway, settings_for, until
+from tests.support.worker_processes import supervised_gateway
 
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 GOOD = {"text": "a"}

@@ -15,10 +15,9 @@ import pytest
 
 from gateway.composition import build_app
 from gateway.settings import ConfigurationError, load_settings
-from tests.otlp import Collector, Span, collecting
-
-from .fake_triton import SST2, FakeTriton, fail, hold, read_texts
-from .harness import ACCOUNT, RUN, Client, access_lines, running_gateway, settings_for, until
+from tests.support.fake_triton import SST2, FakeTriton, fail, hold, read_texts
+from tests.support.harness import ACCOUNT, RUN, Client, access_lines, running_gateway, settings_for, until
+from tests.support.otlp import Collector, Span, collecting
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"

@@ -15,10 +15,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from .fake_triton import FakeTriton, hold
-from .harness import Client, running_gateway, settings_for, until
-from .processes import COMMAND, ROOT, Supervised, environment_of, supervised_gateway
-from .test_protocol import answer, post
+from tests.contract.test_protocol import answer, post
+from tests.support.fake_triton import FakeTriton, hold
+from tests.support.harness import Client, running_gateway, settings_for, until
+from tests.support.worker_processes import COMMAND, ROOT, Supervised, environment_of, supervised_gateway
 
 GOOD = {"text": "one two three"}
 METRICS = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -21,11 +21,10 @@ from health import Unhealthy, check
 
 from embedded import host
 from embedded.server import environment
-from tests.texts import CHECKPOINT
-from tests.triton.server import TOKEN, finished, running, wait_until
-
-from .compose import BASE, CPU, ROOT, SECRET, interpolated, raw, triton_command
-from .serving import ServingImage, free_port
+from tests.support.deploy.compose import BASE, CPU, ROOT, SECRET, interpolated, raw, triton_command
+from tests.support.deploy.compose_triton import ServingImage, free_port
+from tests.support.servers import TOKEN, finished, running, wait_until
+from tests.support.texts import CHECKPOINT
 
 END_AFTER = 3
 MODEL = "@cf/huggingface/distilbert-sst-2-int8"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from slim import UNUSED, slim
 
-from .compose import ROOT
+from tests.support.deploy.compose import ROOT
 
 BASE_MB = 130
 """python:3.12-slim-bookworm unpacked, rounded up; from what others published, because no registry is here."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .compose import ROOT
+from tests.support.deploy.compose import ROOT
 
 DOCKERFILES = sorted((ROOT / "docker").glob("*/Dockerfile"))
 CHECKPOINT = ROOT / "deploy" / "kubernetes" / "checkpoint.Dockerfile"

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from gateway.telemetry.metrics import Metrics
-from tests.deploy.manifests import VARIANTS, of_kind, read, render
-from tests.deploy.promql import metrics
+from tests.support.deploy.manifests import VARIANTS, of_kind, read, render
+from tests.support.deploy.promql import metrics
 
 TRITON = {"nv_inference_queue_duration_us", "nv_inference_compute_infer_duration_us"}
 """test_kubernetes_triton.py sees a real tritonserver export them."""

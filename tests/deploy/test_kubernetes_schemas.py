@@ -11,7 +11,7 @@ import jsonschema
 import kubernetes_validate
 import pytest
 
-from tests.deploy.manifests import VARIANTS, Manifest, named, of_kind, read, render
+from tests.support.deploy.manifests import VARIANTS, Manifest, named, of_kind, read, render
 
 OLDEST, NEWEST = "1.30", "1.37"
 """`preStop.sleep` is on by default since 1.30."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.deploy.manifests import (
+from tests.support.deploy.manifests import (
     KUBERNETES,
     ROOT,
     VARIANTS,

@@ -21,10 +21,10 @@ import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from embedded.server import RESTRICTED_KEY, TritonServer
-from tests.bundled import bundled_repository
-from tests.deploy.manifests import ROOT, pod, render
 from tests.deploy.test_kubernetes_metrics import TRITON, exported_names
-from tests.triton.server import ACCOUNT, TOKEN, Program, assert_nothing_left, running
+from tests.support.bundled import bundled_repository
+from tests.support.deploy.manifests import ROOT, pod, render
+from tests.support.servers import ACCOUNT, TOKEN, Program, assert_nothing_left, running
 
 MODEL = "@cf/huggingface/distilbert-sst-2-int8"
 pytestmark = pytest.mark.timeout(400)

@@ -10,7 +10,7 @@ from embedded.errors import EmbeddedError
 from embedded.repository import check_repository
 from export.plan import ExportPlan
 from export.run import run_export
-from tests.export.small import LENIENT, write_checkpoint
+from tests.support.small_checkpoints import LENIENT, write_checkpoint
 
 
 @pytest.fixture

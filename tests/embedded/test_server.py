@@ -8,7 +8,7 @@ import pytest
 from embedded import leftovers, server
 from embedded.errors import EmbeddedError
 from embedded.server import TritonServer
-from tests.bundled import bundled_repository
+from tests.support.bundled import bundled_repository
 
 
 def test_a_full_disk_for_temporary_files_is_one_sentence_that_the_supervisor_can_try_again(

@@ -15,8 +15,8 @@ from export.artefact import Artefact
 from export.checkpoint import load_checkpoint
 from export.graph.encoder import build_graph
 from export.scores import probabilities
-from tests.bundled import bundled_repository
-from tests.texts import CHECKPOINT
+from tests.support.bundled import bundled_repository
+from tests.support.texts import CHECKPOINT
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from export.checkpoint import load_checkpoint
 from export.errors import CheckpointError
-from tests.export.small import DIM, FAMILIES, LAYERS, POSITIONS, write_checkpoint
+from tests.support.small_checkpoints import DIM, FAMILIES, LAYERS, POSITIONS, write_checkpoint
 
 WEIGHTS = "model.safetensors"
 

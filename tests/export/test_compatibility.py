@@ -15,7 +15,7 @@ from export.plan import ExportPlan
 from export.reference import logits
 from export.run import ExportResult, run_export
 from export.tensorrt.check import check_graph
-from tests.export.small import LENIENT, write_checkpoint
+from tests.support.small_checkpoints import LENIENT, write_checkpoint
 
 LABELS = 3
 BOUNDS = {"fp32": 2e-5, "fp16": 3e-2, "int8": 0.6}

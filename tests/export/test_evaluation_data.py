@@ -8,7 +8,7 @@ import pytest
 from export.errors import ExamplesError
 from export.evaluation.data import MULTI_LABEL, Examples, load_examples
 from export.samples import HELDOUT, default_examples, own_texts
-from tests.texts import CHECKPOINT
+from tests.support.texts import CHECKPOINT
 
 SINGLE = "single_label_classification"
 LABELS = ("NEGATIVE", "POSITIVE")

@@ -23,7 +23,7 @@ from export.evaluation.invariance import InvarianceSettings
 from export.evaluation.report import as_document, as_markdown, write_report
 from export.evaluation.runner import Candidate
 from export.evaluation.timing import TimingSettings
-from tests.export.small import write_checkpoint
+from tests.support.small_checkpoints import write_checkpoint
 
 SINGLE = "single_label_classification"
 TEXTS = 1000

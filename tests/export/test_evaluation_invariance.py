@@ -27,7 +27,7 @@ from export.evaluation.runner import Runner
 from export.graph.encoder import build_graph
 from export.quantise.rewrite import quantise
 from export.quantise.schemes import Tokenwise
-from tests.export.small import POSITIONS, WORDS, write_checkpoint
+from tests.support.small_checkpoints import POSITIONS, WORDS, write_checkpoint
 
 SINGLE = "single_label_classification"
 

@@ -14,7 +14,7 @@ from export.errors import ExportError
 from export.graph.encoder import FLAVOURS, PRECISIONS, build_graph
 from export.quantise.schemes import quantise_columns
 from export.reference import logits as reference_logits
-from tests.export.small import FAMILIES, POSITIONS, WORDS, write_checkpoint
+from tests.support.small_checkpoints import FAMILIES, POSITIONS, WORDS, write_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from export.errors import ExportError
 from export.plan import ExportPlan
 from export.repository.inventory import read_inventory, verify_repository
 from export.run import run_export
-from tests.export.small import LENIENT, write_checkpoint
+from tests.support.small_checkpoints import LENIENT, write_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from export.files import write_atomically
 from export.plan import ExportPlan
 from export.repository.inventory import Published, read_inventory, verify_repository
 from export.run import run_export
-from tests.export.small import LENIENT, write_checkpoint
+from tests.support.small_checkpoints import LENIENT, write_checkpoint
 
 BUDGET_S = 22.0
 NAME = "@x/mood"
@@ -27,7 +27,7 @@ NAME = "@x/mood"
 EXPORT = f"""
 import sys
 from pathlib import Path
-from tests.export.small import LENIENT
+from tests.support.small_checkpoints import LENIENT
 from export.evaluation.evaluate import Silent
 from export.plan import ExportPlan
 from export.run import run_export

@@ -14,7 +14,7 @@ from export.quantise.calibrate import METHODS, peaks, smooth
 from export.quantise.candidates import SCHEMES, build_int8, sensitivity
 from export.quantise.rewrite import products, quantisable, quantise
 from export.quantise.schemes import FULL_RANGE, REDUCED_RANGE, Scheme, Tokenwise, quantise_columns
-from tests.export.small import write_checkpoint
+from tests.support.small_checkpoints import write_checkpoint
 
 ROWS = [[2, *range(4, 4 + length), 3] for length in (1, 2, 5, 9, 16, 30)]
 Logits = npt.NDArray[np.float32]

@@ -16,7 +16,7 @@ from export.repository.configs import encoder_config, ensemble_config, tokenizer
 from export.repository.write import write_encoder, write_ensemble, write_plan_configs, write_tokenizer
 from export.run import run_export
 from export.spec import ServedModel, length_buckets
-from tests.export.small import LENIENT, write_checkpoint
+from tests.support.small_checkpoints import LENIENT, write_checkpoint
 
 MODEL = ServedModel(
     name="@cf/acme/mood", labels=("a", "b", "c"), max_tokens=64, precision="int8", target="cpu",

@@ -22,7 +22,7 @@ from export.repository.inventory import Published, read_inventory
 from export.run import run_export
 from export.source import read_source
 from export.spec import TARGETS
-from tests.export.small import LENIENT, write_checkpoint
+from tests.support.small_checkpoints import LENIENT, write_checkpoint
 from tritonflare import export as cli
 
 QUICKLY = TimingSettings(rounds=2, seconds=0.02, loads=1)

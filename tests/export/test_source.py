@@ -17,7 +17,7 @@ import pytest
 
 from export.checkpoint import load_checkpoint, resolve_source
 from export.errors import CheckpointError
-from tests.export.small import write_checkpoint
+from tests.support.small_checkpoints import write_checkpoint
 
 ROOT = Path(__file__).parents[2]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -19,7 +19,7 @@ from plans.kit import INPUTS, SCHEMA, Batch, KitError, Limits, Profile, read_kit
 from export.errors import ExportError
 from export.tensorrt import kit as exported
 from export.tensorrt.kit import KitModel, Samples, plan_limits, write_kit
-from tests.export.plain import Kits, make_kits, plain_model, write_configs
+from tests.support.plain_classifier import Kits, make_kits, plain_model, write_configs
 
 HOST = Host(Path("/usr/src/tensorrt/bin/trtexec"), "11.2.1.2", "NVIDIA L4", "8.9")
 PROFILES = (Profile((1, 16), (64, 16), (64, 16)), Profile((1, 32), (32, 32), (64, 32)))

@@ -13,7 +13,7 @@ from export.tensorrt.check import check_graph, check_quantised, weight_products
 from export.tensorrt.profiles import profiles
 from export.tensorrt.quantise import CALIBRATION_TOKENS, SCOPES, calibration, quantise
 from export.tensorrt.smooth import smooth
-from tests.export.plain import LABELS, answers, plain_model, texts
+from tests.support.plain_classifier import LABELS, answers, plain_model, texts
 
 FFN = ("layer0_expand", "layer0_contract")
 

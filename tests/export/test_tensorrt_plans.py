@@ -18,7 +18,7 @@ from plans.kit import read_kit
 
 from export.errors import PublishError
 from export.repository import exchange
-from tests.export.plain import FALLBACK, Kits, make_kits, plain_model, write_my_kit
+from tests.support.plain_classifier import FALLBACK, Kits, make_kits, plain_model, write_my_kit
 
 ROOT = Path(__file__).parents[2]
 STANDINS = Path(__file__).parent / "standins"

@@ -15,7 +15,7 @@ from export.checkpoint.tokenizer import load_tokenizer, tokenizer_file
 from export.errors import CheckpointError
 from export.plan import ExportPlan
 from export.source import read_source
-from tests.export.small import ROBERTA_WORDS, WORDS, write_checkpoint
+from tests.support.small_checkpoints import ROBERTA_WORDS, WORDS, write_checkpoint
 
 TEXTS = ["a b c", "Abc, ABC!", "", "  ab  ba\n", "[SEP] <pad> x", "日本 é"]
 

@@ -20,9 +20,9 @@ from export.checkpoint.tokenizer_options import APPLIED, OF_A_CLASS, REFUSED, WI
 from export.errors import CheckpointError
 from export.plan import ExportPlan
 from export.source import read_source
-from tests.export.small import POSITIONS, WORDS, write_checkpoint
-from tests.option_sets import CLASSES, LIMIT, compare, random_files, short_texts
-from tests.texts import CHECKPOINT
+from tests.support.option_sets import CLASSES, LIMIT, compare, random_files, short_texts
+from tests.support.small_checkpoints import POSITIONS, WORDS, write_checkpoint
+from tests.support.texts import CHECKPOINT
 
 OPTION_SETS = 240
 Ids = list[list[int]]

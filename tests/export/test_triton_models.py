@@ -20,7 +20,7 @@ from export.graph.encoder import build_graph
 from export.quantise.rewrite import quantise
 from export.quantise.schemes import Tokenwise
 from export.triton_models import encoder as encoder_module
-from tests.export.small import write_checkpoint
+from tests.support.small_checkpoints import write_checkpoint
 
 
 class FakeTritonError(Exception):

@@ -18,7 +18,7 @@ from export.plan import ExportPlan
 from export.route import WrittenRoute
 from export.run import run_export
 from export.verify import LARGEST_SHIFT, verify_fp32
-from tests.export.small import LENIENT, POSITIONS, write_checkpoint
+from tests.support.small_checkpoints import LENIENT, POSITIONS, write_checkpoint
 
 ROWS = [[2, *range(4, 4 + length), 3] for length in range(1, 40)] + [[5] * POSITIONS]
 

@@ -15,10 +15,10 @@ import httpx
 import psutil
 import pytest
 
-from tests.bundled import bundled_repository
-from tests.faults.load import Answer, Target, capacity, reference
-from tests.texts import sentences
-from tests.triton.server import ACCOUNT, TOKEN, Program, running
+from tests.support.bundled import bundled_repository
+from tests.support.load import Answer, Target, capacity, reference
+from tests.support.servers import ACCOUNT, TOKEN, Program, running
+from tests.support.texts import sentences
 
 MODEL = "@cf/huggingface/distilbert-sst-2-int8"
 PATH = f"/client/v4/accounts/{ACCOUNT}/ai/run/{MODEL}"

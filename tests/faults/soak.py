@@ -23,13 +23,13 @@ import click
 import psutil
 
 from gateway.access.tokens import hash_token
-from tests.bundled import bundled_repository
-from tests.faults.callers import GONE, IDLE, SLOW, unwanted
 from tests.faults.conftest import Served, serving
-from tests.faults.load import HUNG, NO_ANSWER, Answer, Book, Connections, Target, capacity, load, reference
-from tests.faults.releases import publish_second_version
-from tests.texts import sentences
-from tests.triton.server import TOKEN
+from tests.support.bundled import bundled_repository
+from tests.support.hostile_callers import GONE, IDLE, SLOW, unwanted
+from tests.support.load import HUNG, NO_ANSWER, Answer, Book, Connections, Target, capacity, load, reference
+from tests.support.releases import publish_second_version
+from tests.support.servers import TOKEN
+from tests.support.texts import sentences
 
 BACK_WITHIN_S = 15.0
 """From a fault to the next right answer. That of the test of a single fault is 5 s; here the one before

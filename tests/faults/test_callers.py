@@ -12,13 +12,13 @@ import psutil
 import pytest
 
 from embedded.server import TritonServer
-from tests.contract.harness import TOKEN, Client
-from tests.contract.live import gateway_before_real
-from tests.faults.callers import GONE, IDLE, SLOW, unwanted
 from tests.faults.conftest import PATH
-from tests.faults.load import Answer, Target, load, reference
 from tests.faults.test_overload import percentile
-from tests.texts import sentences
+from tests.support.gateway_process import gateway_before_real
+from tests.support.harness import TOKEN, Client
+from tests.support.hostile_callers import GONE, IDLE, SLOW, unwanted
+from tests.support.load import Answer, Target, load, reference
+from tests.support.texts import sentences
 
 PER_S = 60.0
 MEASURED_S = 4.0

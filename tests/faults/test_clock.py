@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.contract.fake_triton import FakeTriton
-from tests.contract.harness import running_gateway, settings_for
+from tests.support.fake_triton import FakeTriton
+from tests.support.harness import running_gateway, settings_for
 
 YEARS_S = 20 * 365 * 24 * 3600.0
 

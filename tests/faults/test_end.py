@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from embedded.server import RESTRICTED_KEY, TritonServer
-from tests.contract.harness import ACCOUNT, TOKEN
 from tests.faults.conftest import PATH
-from tests.faults.load import Answer, Target, agrees, reference, scores
-from tests.faults.stand_in import stand_in
-from tests.texts import sentences
-from tests.triton.server import Program, running
+from tests.support.harness import ACCOUNT, TOKEN
+from tests.support.load import Answer, Target, agrees, reference, scores
+from tests.support.paced_triton import stand_in
+from tests.support.servers import Program, running
+from tests.support.texts import sentences
 
 CALLERS = 64
 
@@ -126,7 +126,7 @@ def test_a_clock_that_jumps_expires_tokens_and_brings_none_back(tmp_path: Path) 
 
     from gateway.access.tokens import hash_token
     from gateway.access.tokens_file import utc
-    from tests.contract.live import _port
+    from tests.support.gateway_process import _port
 
     offset, tokens, log = tmp_path / "offset", tmp_path / "tokens", tmp_path / "log"
     offset.write_text("0")
@@ -170,7 +170,7 @@ def test_a_clock_that_jumps_expires_tokens_and_brings_none_back(tmp_path: Path) 
 
 
 async def status(target: Target) -> int:
-    from tests.faults.load import Connections
+    from tests.support.load import Connections
 
     connections = Connections(target)
     try:

@@ -17,12 +17,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.deploy.compose import SECRET
-from tests.deploy.serving import ServingImage, free_port
-from tests.triton.server import ACCOUNT, TOKEN, Program, running
-
-from .fleet import Log, Sent, fleet_load
-from .load import Answer, Target, reference
+from tests.support.deploy.compose import SECRET
+from tests.support.deploy.compose_triton import ServingImage, free_port
+from tests.support.fleet import Log, Sent, fleet_load
+from tests.support.load import Answer, Target, reference
+from tests.support.servers import ACCOUNT, TOKEN, Program, running
 
 PER_S = 40.0
 MODEL = "@cf/huggingface/distilbert-sst-2-int8"

@@ -12,9 +12,9 @@ import pytest
 
 from embedded.repository import check_repository
 from export.errors import ExportError
-from tests.bundled import bundled_repository
-from tests.faults.releases import publish_second_version
-from tests.triton.server import finished
+from tests.support.bundled import bundled_repository
+from tests.support.releases import publish_second_version
+from tests.support.servers import finished
 
 ROOM = 40 * 1024 * 1024
 """For one version of the bundled model, not for two."""

@@ -13,9 +13,9 @@ from collections import Counter
 
 import pytest
 
-from tests.bundled import bundled_repository
 from tests.faults.conftest import serving
-from tests.faults.load import Target
+from tests.support.bundled import bundled_repository
+from tests.support.load import Target
 
 CALLERS = 4
 SECONDS = 6.0

@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.bundled import bundled_repository
-from tests.faults.callers import LONG, unwanted
 from tests.faults.conftest import Served, serving
-from tests.faults.load import Answer, Book, Target, load, reference
-from tests.texts import sentences
-from tests.triton.server import TOKEN
+from tests.support.bundled import bundled_repository
+from tests.support.hostile_callers import LONG, unwanted
+from tests.support.load import Answer, Book, Target, load, reference
+from tests.support.servers import TOKEN
+from tests.support.texts import sentences
 
 CALLERS = 20
 SECONDS = 4.0

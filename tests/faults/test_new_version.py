@@ -12,11 +12,11 @@ import pytest
 
 from embedded.errors import EmbeddedError
 from embedded.repository import check_repository
-from tests.bundled import bundled_repository
 from tests.faults.conftest import Served, serving
-from tests.faults.load import Answer, Book, agrees, load, reference
-from tests.faults.releases import publish_damaged_version, publish_second_version
-from tests.triton.server import TOKEN, finished, wait_until
+from tests.support.bundled import bundled_repository
+from tests.support.load import Answer, Book, agrees, load, reference
+from tests.support.releases import publish_damaged_version, publish_second_version
+from tests.support.servers import TOKEN, finished, wait_until
 
 SERVED = "the new version is served"
 REFUSED = "the new version is not served, the old one goes on"

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from embedded.server import TritonServer
-from tests.contract.harness import TOKEN
-from tests.contract.live import gateway_before_real, gateway_process
 from tests.faults.conftest import PATH
-from tests.faults.load import Answer, Book, Target, capacity, load, reference
-from tests.faults.stand_in import stand_in
-from tests.texts import sentences
+from tests.support.gateway_process import gateway_before_real, gateway_process
+from tests.support.harness import TOKEN
+from tests.support.load import Answer, Book, Target, capacity, load, reference
+from tests.support.paced_triton import stand_in
+from tests.support.texts import sentences
 
 OVERLOAD_S = float(os.environ.get("OVERLOAD_S", "12"))
 """Seconds of overload; the full test is 60."""

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
-from tests.faults.load import HUNG, NO_ANSWER, Book, Outcome
 from tests.faults.soak import GROWTH, Size, Soak, leaks, report
+from tests.support.load import HUNG, NO_ANSWER, Book, Outcome
 
 EARLY = Size(100.0, 50, 5)
 

@@ -10,9 +10,9 @@ import pytest
 
 from embedded.vitals import TROUBLES
 from gateway.telemetry.shared_metrics import TROUBLES as COUNTED
-from tests.bundled import bundled_repository
 from tests.faults.conftest import DEADLINE_S, Served, serving
-from tests.faults.load import Answer, Book, load
+from tests.support.bundled import bundled_repository
+from tests.support.load import Answer, Book, load
 
 BACK_S = 5.0
 """For a restart after the longest pause between restarts that the tests below get to."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from plans.host import NoTensorRT, find_host
 
-from tests.export.plain import Kits, make_kits, plain_model
+from tests.support.plain_classifier import Kits, make_kits, plain_model
 
 SCRIPT = Path(__file__).parents[2] / "docker" / "triton" / "build_plans.py"
 

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 from loadtest.bench import sections
-from tests.bundled import bundled_repository
-from tests.triton.server import finished
+from tests.support.bundled import bundled_repository
+from tests.support.servers import finished
 from tritonflare import bench
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from loadtest.golden import compare, is_bundled, read_golden
 from loadtest.reference import NoReferenceError, ask_alone, past_proxies
-from tests.loadtest.locust_run import stand_in
+from tests.support.locust_run import stand_in
 
 MODEL = "@cf/acme/mood"
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.bundled import bundled_repository
-from tests.loadtest.locust_run import StandIn, load, require_locust, stand_in, start_locust
-from tests.triton.server import TOKEN, Program, running
+from tests.support.bundled import bundled_repository
+from tests.support.locust_run import StandIn, load, require_locust, stand_in, start_locust
+from tests.support.servers import TOKEN, Program, running
 
 REPORTS = {
     "errors.png",

@@ -10,7 +10,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from embedded.repository import check_repository
 from export.repository.inventory import read_inventory
 from loadtest.bench.null_repository import NULL_NAME, ModelFolders, copy_with_null
-from tests.bundled import bundled_repository
+from tests.support.bundled import bundled_repository
 
 NAME = "@cf/huggingface/distilbert-sst-2-int8"
 

@@ -11,9 +11,9 @@ from loadtest.bench.grpc_client import Triton, over_grpc
 from loadtest.bench.raw_client import over_http
 from loadtest.bench.target import Load
 from loadtest.bench.wrk import Wrk, find_wrk
-from tests.contract.fake_triton import FakeTriton
-from tests.contract.live import triton_in_a_thread
 from tests.loadtest.test_load import TEXTS, _serving
+from tests.support.fake_triton import FakeTriton
+from tests.support.gateway_process import triton_in_a_thread
 
 VARIABLES = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "grpc_proxy", "ALL_PROXY", "all_proxy")
 

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from loadtest.bench.sections import LENGTHS
 from loadtest.bench.sentences import ExactTexts, read_sentences, token_lengths
-from tests.texts import CHECKPOINT, sentences
+from tests.support.texts import CHECKPOINT, sentences
 
 TOKENIZER = CHECKPOINT / "tokenizer.json"
 

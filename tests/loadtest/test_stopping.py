@@ -15,8 +15,8 @@ import pytest
 
 from loadtest.summary import as_markdown, summarise
 from loadtest.verdict import Limits, complaints
-from tests.loadtest.locust_run import StandIn, require_locust, stand_in, start_locust
 from tests.loadtest.test_summary import ABOUT, _record
+from tests.support.locust_run import StandIn, require_locust, stand_in, start_locust
 
 TEXTS = 16
 # One that works for nobody: what is sent to this machine must not go there.

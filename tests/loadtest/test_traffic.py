@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from loadtest.traffic import KINDS, MIXED, Traffic, long_texts, parse_traffic, read_texts, run_url
-from tests.texts import sentences
+from tests.support.texts import sentences
 
 URL = run_url("http://host", "a" * 32, "@cf/x/y")
 

@@ -19,8 +19,8 @@ from export.route import route_of
 from export.run import run_export
 from export.spec import TARGETS
 from export.torch_route import TorchRoute
-from tests.export.small import LENIENT
-from tests.parity.models import TOKENS, TRACED, WRITTEN, random_rows, save_model, torch_logits
+from tests.support.random_models import TOKENS, TRACED, WRITTEN, random_rows, save_model, torch_logits
+from tests.support.small_checkpoints import LENIENT
 
 BATCHES = ((1, 17), (2, 3, 8))
 

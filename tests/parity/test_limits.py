@@ -19,8 +19,8 @@ from export.errors import CheckpointError
 from export.plan import ExportPlan
 from export.route import route_of
 from export.run import run_export
-from tests.export.small import LENIENT
-from tests.parity.models import COUNTING, TRACED, UNLIMITED, random_rows, save_model, torch_logits
+from tests.support.random_models import COUNTING, TRACED, UNLIMITED, random_rows, save_model, torch_logits
+from tests.support.small_checkpoints import LENIENT
 from tritonflare.export import export
 
 WEIGHTS = "model.safetensors"

@@ -8,8 +8,8 @@ import sentencepiece
 import transformers
 
 from export.checkpoint.tokenizer import load_tokenizer, tokenizer_file
-from tests.option_sets import compare, short_texts
-from tests.parity.models import WRITTEN, save_model
+from tests.support.option_sets import compare, short_texts
+from tests.support.random_models import WRITTEN, save_model
 
 SENTENCES = [
     "the cat sat on the mat",

@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from embedded.server import RESTRICTED_KEY, TritonServer
-from tests.bundled import bundled_repository, export_bundled
-from tests.triton.server import ACCOUNT, TOKEN, Program, assert_nothing_left, running
+from tests.support.bundled import bundled_repository, export_bundled
+from tests.support.servers import ACCOUNT, TOKEN, Program, assert_nothing_left, running
 
 INT8 = "@cf/huggingface/distilbert-sst-2-int8"
 FP32 = "@test/fp32"

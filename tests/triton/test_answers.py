@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.texts import texts_of_words
+from tests.support.texts import texts_of_words
 from tests.triton.conftest import FP32, INT8
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "logits.jsonl"

@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from embedded.server import RESTRICTED_KEY, TritonServer
-from tests.monitoring import DOCUMENTED_GPU, Page, expressions, names_in, read_page, wrong_in
+from tests.support.monitoring import DOCUMENTED_GPU, Page, expressions, names_in, read_page, wrong_in
+from tests.support.servers import ACCOUNT, TOKEN, running, wait_until
 from tests.triton.conftest import INT8
-from tests.triton.server import ACCOUNT, TOKEN, running, wait_until
 
 READ, COMPUTED = "tritonflare_encoder_tokens_total", "tritonflare_encoder_computed_tokens_total"
 

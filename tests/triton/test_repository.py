@@ -14,7 +14,7 @@ from embedded.server import RESTRICTED_KEY, TritonServer
 from export.plan import ExportPlan
 from export.repository.inventory import Published, read_inventory, verify_repository
 from export.run import run_export
-from tests.export.small import LENIENT, write_checkpoint
+from tests.support.small_checkpoints import LENIENT, write_checkpoint
 from tests.triton.conftest import FP32, INT8
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.triton.server import ACCOUNT, TOKEN, Program
+from tests.support.servers import ACCOUNT, TOKEN, Program
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 

@@ -21,8 +21,8 @@ import psutil
 import pytest
 
 from gateway.access.tokens import hash_token
+from tests.support.servers import ACCOUNT, assert_nothing_left, finished, running, start, wait_until
 from tests.triton.conftest import INT8
-from tests.triton.server import ACCOUNT, assert_nothing_left, finished, running, start, wait_until
 
 
 def ask(url: str, token: str) -> httpx.Response:

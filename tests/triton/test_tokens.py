@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 from tritonclient.grpc import InferenceServerClient, InferInput
 
 from embedded.server import RESTRICTED_KEY, TritonServer
-from tests.texts import CHECKPOINT, hostile_texts, texts_of_words
+from tests.support.texts import CHECKPOINT, hostile_texts, texts_of_words
 
 
 def test_tokenization_equals_transformers_on_2000_texts(triton: TritonServer) -> None:

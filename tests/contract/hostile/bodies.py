@@ -6,7 +6,16 @@ import gzip
 import json
 import zlib
 
-from .case import BAD_INPUT, FINE, GOOD_BODY, NOT_JSON, TOO_LARGE, Expected, Hostile, request
+from tests.contract.hostile.case import (
+    BAD_INPUT,
+    FINE,
+    GOOD_BODY,
+    NOT_JSON,
+    TOO_LARGE,
+    Expected,
+    Hostile,
+    request,
+)
 
 MIB = 1024 * 1024
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from ..fake_triton import SST2
-from ..harness import ACCOUNT, RUN
-from .case import BAD_INPUT, FINE, NO_MODEL, NOT_JSON, Expected, Hostile, get, post
+from tests.contract.hostile.case import BAD_INPUT, FINE, NO_MODEL, NOT_JSON, Expected, Hostile, get, post
+from tests.support.fake_triton import SST2
+from tests.support.harness import ACCOUNT, RUN
 
 AI = f"/client/v4/accounts/{ACCOUNT}/ai"
 _MODEL = SST2.encode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..harness import RUN, TOKEN
+from tests.support.harness import RUN, TOKEN
 
 Expected = tuple[int, int]
 """HTTP status and code of the API; the code of an answer that is no error is 0."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from gateway.server.parser import MAX_HEADER_LINES
-
-from ..harness import ANY_TOKEN, TOKEN
-from .case import (
+from tests.contract.hostile.case import (
     BAD_HEADERS,
     BEARER,
     FINE,
@@ -15,6 +13,7 @@ from .case import (
     Hostile,
     request,
 )
+from tests.support.harness import ANY_TOKEN, TOKEN
 
 _TOKEN = TOKEN.encode()
 

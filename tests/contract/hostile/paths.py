@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from ..fake_triton import SST2
-from ..harness import ACCOUNT, RUN
-from .case import (
+from tests.contract.hostile.case import (
     BAD_HEADERS,
     FINE,
     NO_MODEL,
@@ -17,6 +15,8 @@ from .case import (
     post,
     request,
 )
+from tests.support.fake_triton import SST2
+from tests.support.harness import ACCOUNT, RUN
 
 V4 = "/client/v4/accounts"
 AI = f"{V4}/{ACCOUNT}/ai"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .case import (
+from tests.contract.hostile.case import (
     BAD_HEADERS,
     BEARER,
     FINE,

@@ -1,0 +1,73 @@
+"""Run programs of the JavaScript clients with what `make clients` installs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+JS = Path(__file__).parents[2] / "clients" / "js"
+EXAMPLE = Path(__file__).parents[3] / "examples" / "worker"
+PROGRAM_S = 90
+"""Longest time that a program may take; workerd's start is most of it."""
+
+
+def require_node() -> None:
+    """Skip where node or the packages are missing; where they must be there, fail."""
+    if shutil.which("node") is None:
+        reason = "node is not installed"
+    elif not (JS / "node_modules" / "miniflare").is_dir():
+        reason = "the JavaScript clients are not installed: make clients"
+    else:
+        return
+    if "CI" in os.environ or os.environ.get("TRITONFLARE_REQUIRE_NODE") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def environment(home: Path, **values: str) -> dict[str, str]:
+    """The environment for a client: nothing of this machine's settings for gateway or wrangler."""
+    inherited = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("GATEWAY", "CLOUDFLARE_", "CF_"))
+    }
+    return inherited | {"HOME": str(home), "XDG_CONFIG_HOME": str(home), "NO_COLOR": "1"} | values
+
+
+def node(folder: Path, *arguments: str, stdin: str = "", env: dict[str, str]) -> str:
+    """Run ``node ARGUMENTS`` to its end and return what it printed."""
+    done = subprocess.run(
+        ["node", *arguments],
+        cwd=folder,
+        env=env,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=PROGRAM_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def drive(home: Path, calls: list[dict[str, Any]], **options: Any) -> list[dict[str, Any]]:
+    """Let the Worker report.mjs make ``calls`` under miniflare; see drive.mjs for the options."""
+    given = {"ai": "@cloudflare/ai", "token": None} | options | {"calls": calls}
+    answers: list[dict[str, Any]] = json.loads(
+        node(JS, "drive.mjs", stdin=json.dumps(given), env=environment(home))
+    )
+    return answers
+
+
+def example(home: Path) -> Path:
+    """A copy of the example project, unmodified, with the packages of the tests beside it."""
+    folder = home / "worker"
+    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("node_modules", ".wrangler"))
+    (folder / "node_modules").symlink_to(JS / "node_modules")
+    return folder

@@ -1,0 +1,78 @@
+"""nginx and HAProxy as people configure them, in front of gateways."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.programs import required
+
+_NGINX = """
+daemon off; master_process off; pid {folder}/pid; error_log {folder}/log;
+events {{ worker_connections 256; }}
+http {{
+  access_log off;
+  client_body_temp_path {folder}; proxy_temp_path {folder};
+  fastcgi_temp_path {folder}; uwsgi_temp_path {folder}; scgi_temp_path {folder};
+  upstream gateways {{ {servers} keepalive 32; }}
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{ proxy_pass http://gateways; proxy_http_version 1.1; proxy_set_header Connection ""; }}
+  }}
+}}
+"""
+_HAPROXY = """
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 30s
+  timeout server 30s
+  option redispatch 1
+frontend callers
+  bind 127.0.0.1:{port}
+  default_backend gateways
+backend gateways
+  balance roundrobin
+  {servers}
+"""
+
+
+@contextmanager
+def running_proxy(name: str, gateways: Sequence[int], folder: Path) -> Iterator[int]:
+    """Run ``nginx`` or ``haproxy`` before gateways at these ports; yields its own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    configuration = folder / f"{name}.conf"
+    if name == "nginx":
+        program = required("nginx", "needs nginx (apt-get install nginx-light)")
+        servers = " ".join(f"server 127.0.0.1:{gateway};" for gateway in gateways)
+        configuration.write_text(_NGINX.format(folder=folder, port=port, servers=servers))
+        command = [program, "-e", f"{folder}/log", "-c", str(configuration)]
+    else:
+        program = required("haproxy", "needs haproxy (apt-get install haproxy)")
+        servers = "\n  ".join(f"server s{gateway} 127.0.0.1:{gateway}" for gateway in gateways)
+        configuration.write_text(_HAPROXY.format(port=port, servers=servers))
+        command = [program, "-db", "-f", str(configuration)]
+    with (folder / "output").open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output)
+    try:
+        _wait_until_it_listens(process, port, folder)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _wait_until_it_listens(process: subprocess.Popen[bytes], port: int, folder: Path) -> None:
+    ends = time.monotonic() + 20
+    while process.poll() is None and time.monotonic() < ends:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.02)
+    raise AssertionError((folder / "output").read_text())
