@@ -21,7 +21,7 @@ PIP := -m pip install --quiet --disable-pip-version-check
 CLIENTS := tests/clients/js
 # Two, because half of the tests' time is waiting; more would disturb each other. ARGS="-n 0" takes it back.
 WORKERS := -n 2
-CODE := gateway export embedded examples loadtest training tritonflare docker tests
+CODE := gateway export embedded examples loadtest tools training tritonflare docker tests
 
 .PHONY: help
 help: ## list the targets
@@ -146,11 +146,11 @@ soak: $(VENV)/.dev ## all faults at random against `tritonflare serve`: make soa
 
 .PHONY: sbom
 sbom: $(VENV)/.serve $(SUPPLY_VENV)/.supply ## list what is served in sbom.cdx.json (CycloneDX)
-	$(BIN)/python -m tritonflare.inventory sbom $(SUPPLY_VENV)/bin
+	$(BIN)/python -m tools.inventory sbom $(SUPPLY_VENV)/bin
 
 .PHONY: audit
 audit: $(VENV)/.serve $(SUPPLY_VENV)/.supply ## look for known vulnerabilities in what is pinned (asks pypi.org)
-	$(BIN)/python -m tritonflare.inventory audit $(SUPPLY_VENV)/bin
+	$(BIN)/python -m tools.inventory audit $(SUPPLY_VENV)/bin
 
 .PHONY: doctor
 doctor: $(VENV)/.serve ## say whether this machine can run the embedded Triton
@@ -180,7 +180,7 @@ golden-http: $(VENV)/.dev ## write tests/golden/http again from the gateway's an
 
 .PHONY: settings
 settings: $(VENV)/.serve ## write .env.example and docs/settings.md anew from the code
-	$(BIN)/python -m tritonflare.settings_doc
+	$(BIN)/python -m tools.settings_doc
 
 # --no-header and no index options: a lock file names versions and hashes, not where they came from.
 LOCK := compile --universal --python-version 3.10 --no-header --no-annotate --quiet pyproject.toml

@@ -64,7 +64,7 @@ class _Served:
     snapshot: Snapshot
 
 
-class Supervisor:
+class TritonSupervisor:
     """A Triton that comes back, and that gives way to a new version without a pause.
 
     One thread, as long-lived as the supervisor, starts and watches everything. Each version is served
@@ -112,7 +112,7 @@ class Supervisor:
             raise EmbeddedError("Triton is not running.")
         return self._served
 
-    def __enter__(self) -> Supervisor:
+    def __enter__(self) -> TritonSupervisor:
         self.start()
         return self
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from export.errors import ExportError
-from export.evaluation.gate import DEFAULT_LIMITS, Limits
+from export.evaluation.gate import DEFAULT_LIMITS, GateLimits
 from export.evaluation.timing import TimingSettings
 from export.quantise.candidates import SCHEMES
 from export.spec import TARGETS
@@ -48,7 +48,7 @@ class ExportPlan:
     precision: str | None = None
     int8: str = "token"
     examples: Path | None = None
-    limits: Mapping[str, Limits] = field(default_factory=lambda: DEFAULT_LIMITS)
+    limits: Mapping[str, GateLimits] = field(default_factory=lambda: DEFAULT_LIMITS)
     timing: TimingSettings | None = field(default_factory=TimingSettings)
     all_precisions: bool = True
     instances: int | None = None

@@ -15,7 +15,7 @@ from export.reference import logits
 from export.torch_route import TorchRoute
 
 
-class Route(Protocol):
+class ExportRoute(Protocol):
     """Graphs of one checkpoint, and what their answers are compared with.
 
     Every graph takes input_ids and attention_mask INT64 [B, S] and gives logits FP32 [B, labels].
@@ -31,7 +31,7 @@ class Route(Protocol):
         """Logits [N, labels] of token ids, each text alone, computed without the graph."""
 
 
-def route_of(checkpoint: Checkpoint) -> Route:
+def route_of(checkpoint: Checkpoint) -> ExportRoute:
     """Our own writer where the checkpoint was read for it, else torch."""
     if checkpoint.weights is None:
         return TorchRoute(checkpoint)
@@ -45,13 +45,13 @@ class WrittenRoute:
         self._encoder = encoder
 
     def fp32_graph(self, flavour: str) -> onnx.ModelProto:
-        """See Route."""
+        """See ExportRoute."""
         return build_graph(self._encoder, "fp32", flavour)
 
     def fp16_graph(self, flavour: str) -> onnx.ModelProto:
-        """See Route."""
+        """See ExportRoute."""
         return build_graph(self._encoder, "fp16", flavour)
 
     def reference(self, rows: Sequence[Sequence[int]]) -> npt.NDArray[np.float64]:
-        """See Route; float64 in plain numpy, slow."""
+        """See ExportRoute; float64 in plain numpy, slow."""
         return np.array([logits(self._encoder, list(row)) for row in rows])

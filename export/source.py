@@ -15,7 +15,7 @@ from export.compatibility import WRITTEN
 from export.errors import CheckpointError, ExportError
 from export.evaluation.data import Examples, load_examples
 from export.plan import ExportPlan
-from export.route import Route, route_of
+from export.route import ExportRoute, route_of
 from export.samples import default_examples, own_texts
 from export.spec import ensemble_name
 
@@ -32,7 +32,7 @@ class Source:
     """
 
     checkpoint: Checkpoint
-    route: Route
+    route: ExportRoute
     tokenizer: Tokenizer
     examples: Examples
     example_rows: list[list[int]]

@@ -14,13 +14,15 @@ from export.artefact import Artefact
 from export.errors import CheckpointError, VerificationError
 from export.evaluation.invariance import pick_evenly
 from export.evaluation.metrics import answers, shifts
-from export.route import Route
+from export.route import ExportRoute
 
 TEXTS = 12  # the numpy reference is slow
 LARGEST_SHIFT = 1e-4
 
 
-def verify_fp32(artefact: Artefact, rows: Sequence[Sequence[int]], route: Route, problem_type: str) -> float:
+def verify_fp32(
+    artefact: Artefact, rows: Sequence[Sequence[int]], route: ExportRoute, problem_type: str
+) -> float:
     """Largest |Δp| between the artefact and the reference, on a dozen texts of all lengths.
 
     Args:

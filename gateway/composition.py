@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from gateway.access.admission import Admission
 from gateway.access.certificate import Certificate
-from gateway.access.credentials import KeptUp
+from gateway.access.credentials import ReloadableCredentials
 from gateway.access.rate_limit import RateLimit
 from gateway.access.rate_store import OwnStore, RateStore, RedisStore
 from gateway.access.tokens import TokenTable
@@ -19,7 +19,7 @@ from gateway.api.batch import BatchRunner
 from gateway.api.binding.handlers import Binding
 from gateway.api.models import ModelQueries
 from gateway.api.operations import Operations
-from gateway.api.request_body import Intake
+from gateway.api.request_body import BodyReader
 from gateway.api.router import Route
 from gateway.api.routes import API_PREFIX, operations_routes, page_routes, query_routes, run_routes
 from gateway.api.run import RunLimits, RunModel
@@ -31,7 +31,7 @@ from gateway.domain.monitor import Monitor, MonitorTimes
 from gateway.domain.service import Classifier
 from gateway.processes.open_files import OpenFiles, room_for_connections
 from gateway.processes.tasks import running_beside
-from gateway.server.connection_limiter import Crowd
+from gateway.server.connection_limiter import ConnectionLimiter
 from gateway.settings import ConfigurationError, Settings
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.metrics import Metrics
@@ -49,7 +49,7 @@ class Gateway:
 
     app: App
     monitor: Monitor
-    crowd: Crowd
+    limiter: ConnectionLimiter
     certificate: Certificate | None
     running: Callable[[], AbstractAsyncContextManager[None]]
     """Opens the channel to Triton and looks at models, tokens and the certificate in the background."""
@@ -103,12 +103,12 @@ def compose(
     Args:
         settings: the settings.
         shared: where several workers add their metrics up.
-        known: what they know of tokens; see `KeptUp`.
+        known: what they know of tokens; see `ReloadableCredentials`.
 
     Raises:
         ConfigurationError: the settings make no gateway.
     """
-    kept_up = KeptUp(settings, known)
+    credentials = ReloadableCredentials(settings, known)
     admission = Admission(settings.max_requests_in_flight)
     metrics = Metrics(
         in_flight=lambda: admission.in_flight,
@@ -117,19 +117,19 @@ def compose(
     )
     tracing = _tracing(settings)
     inference = _inference(settings, metrics, tracing)
-    crowd = Crowd(
+    limiter = ConnectionLimiter(
         room_for_connections(settings.max_connections),
-        metrics.watch_connections(lambda: len(crowd)),
+        metrics.watch_connections(lambda: len(limiter)),
         settings.max_buffered_bytes,
     )
     metrics.watch_open_files(OpenFiles().share)
     rate = RateLimit(
-        settings.requests_per_minute, lambda: kept_up.tokens.accounts, _rate_store(settings, metrics)
+        settings.requests_per_minute, lambda: credentials.tokens.accounts, _rate_store(settings, metrics)
     )
     access_log = AccessLog(settings.log_level, settings.access_log_share, settings.log_format)
     app = App(
-        _routes(settings, inference, admission, rate, metrics, VerifyToken(kept_up.tokens)),
-        kept_up.tokens,
+        _routes(settings, inference, admission, rate, metrics, VerifyToken(credentials.tokens)),
+        credentials.tokens,
         metrics,
         access_log,
         binding_without_token=settings.binding_without_token,
@@ -139,7 +139,7 @@ def compose(
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:
         await inference.backend.open()
-        works = (inference.monitor.run(), metrics.publish(), *kept_up.works())
+        works = (inference.monitor.run(), metrics.publish(), *credentials.tasks())
         try:
             async with running_beside(works):
                 yield
@@ -153,7 +153,7 @@ def compose(
     async def move(url: str) -> None:
         await inference.move(url, settings.request_timeout_s)
 
-    return Gateway(app, inference.monitor, crowd, kept_up.certificate, running, metrics, move)
+    return Gateway(app, inference.monitor, limiter, credentials.certificate, running, metrics, move)
 
 
 def _inference(settings: Settings, metrics: Metrics, tracing: Tracing | None) -> _Inference:
@@ -207,13 +207,13 @@ def _routes(
     verify: VerifyToken,
 ) -> tuple[Route, ...]:
     catalogue, classifier = inference.catalogue, inference.classifier
-    intake = Intake(admission, settings.max_body_bytes, settings.max_requests_in_flight)
+    bodies = BodyReader(admission, settings.max_body_bytes, settings.max_requests_in_flight)
     limits = RunLimits(settings.request_timeout_s, settings.result_shape, settings.max_batch_texts)
     batches = BatchRunner(classifier, admission, rate, metrics)
-    run_model = RunModel(catalogue, classifier, batches, intake, admission, metrics, limits, rate)
+    run_model = RunModel(catalogue, classifier, batches, bodies, admission, metrics, limits, rate)
     queries = ModelQueries(catalogue)
     binding = Binding(
-        catalogue, classifier, batches, intake, admission, metrics, limits, rate, queries.search
+        catalogue, classifier, batches, bodies, admission, metrics, limits, rate, queries.search
     )
     return (
         # First: ai/run/{model} would take the proxy's path for a model.

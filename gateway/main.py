@@ -13,18 +13,18 @@ from contextlib import suppress
 
 import uvloop
 
-from gateway.access.credentials import KeptUp
+from gateway.access.credentials import ReloadableCredentials
 from gateway.access.tokens import TokenTable
 from gateway.api.routes import API_PREFIX
 from gateway.composition import Gateway, compose
 from gateway.processes.signals import signals_set
 from gateway.processes.tasks import running_beside
 from gateway.processes.upstream import Upstream
-from gateway.processes.worker_control import Post, obeying, say
-from gateway.processes.worker_pool import Supervisor
+from gateway.processes.worker_control import WorkerSpec, report, worker_control
+from gateway.processes.worker_pool import WorkerPool
 from gateway.server.bind import base_url, bind, closing_all
-from gateway.server.http_connection import Patience
-from gateway.server.listener import Server
+from gateway.server.http_connection import Timeouts
+from gateway.server.listener import HttpServer
 from gateway.settings import ConfigurationError, Settings, unknown_variables
 from gateway.telemetry.logs import configure_logging
 
@@ -77,7 +77,7 @@ async def serve(
     Raises:
         ConfigurationError: there is no token, or the address cannot be bound.
     """
-    kept_up = KeptUp(settings, tokens)
+    credentials = ReloadableCredentials(settings, tokens)
     if settings.binding_without_token:
         _log.warning("Workers bindings on this machine need no token (GATEWAY_BINDING_WITHOUT_TOKEN)")
     unknown = unknown_variables(os.environ)
@@ -89,14 +89,14 @@ async def serve(
 
     def started() -> None:
         if on_started is not None:
-            on_started(base_url(listening[0], "http" if kept_up.certificate is None else "https"))
+            on_started(base_url(listening[0], "http" if credentials.certificate is None else "https"))
 
     with closing_all(listening), signals_set(stopping, at_once):
         if settings.workers > 1:
-            supervisor = Supervisor(
-                settings, _work, listening[0], stopping, at_once, upstream, kept_up.tokens
+            supervisor = WorkerPool(
+                settings, _work, listening[0], stopping, at_once, upstream, credentials.tokens
             )
-            async with running_beside(kept_up.works()):
+            async with running_beside(credentials.tasks()):
                 await supervisor.run(started)
         else:
             gateway = compose(settings, known=tokens)
@@ -116,10 +116,10 @@ async def _serve_here(
     wait_s: float = 0,
 ) -> None:
     """Serve in this process; listen when ready, but no later than after ``wait_s`` seconds."""
-    server = Server(
+    server = HttpServer(
         gateway.app,
-        gateway.crowd,
-        Patience(settings.keep_alive_timeout_s, settings.transfer_timeout_s),
+        gateway.limiter,
+        Timeouts(settings.keep_alive_timeout_s, settings.transfer_timeout_s),
         None if gateway.certificate is None else gateway.certificate.context,
     )
     # What exists by now stays for ever. Collecting costs a tenth of each request at Python's own pace.
@@ -155,28 +155,28 @@ async def _announce(gateway: Gateway, on_started: Callable[[], None]) -> None:
     on_started()
 
 
-def _work(post: Post) -> None:
+def _work(spec: WorkerSpec) -> None:
     """Serve as one of several processes."""
-    configure_logging(post.settings.log_level, post.settings.log_format)
-    post.metrics.keep_as(str(post.number))
+    configure_logging(spec.settings.log_level, spec.settings.log_format)
+    spec.metrics.keep_as(str(spec.number))
     try:
-        uvloop.run(_serve_at(post))
+        uvloop.run(_serve_at(spec))
     except ConfigurationError as error:
-        say(post, str(error))
+        report(spec, str(error))
         sys.exit(2)
 
 
-async def _serve_at(post: Post) -> None:
+async def _serve_at(spec: WorkerSpec) -> None:
     stop, at_once = asyncio.Event(), asyncio.Event()
-    gateway = compose(post.settings, post.metrics, post.tokens)
-    with obeying(post, stop, at_once, gateway.move), closing_all([post.sock]):
+    gateway = compose(spec.settings, spec.metrics, spec.tokens)
+    with worker_control(spec, stop, at_once, gateway.move), closing_all([spec.sock]):
         await _serve_here(
-            post.settings,
+            spec.settings,
             gateway,
-            [post.sock],
-            lambda: say(post, None),
+            [spec.sock],
+            lambda: report(spec, None),
             stop,
             at_once,
             # The others take the connections until it knows the models.
-            wait_s=_REPLACEMENT_WAITS_S if post.replaces else 0,
+            wait_s=_REPLACEMENT_WAITS_S if spec.replaces else 0,
         )

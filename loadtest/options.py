@@ -13,7 +13,7 @@ from typing import Any
 from loadtest.arrivals import SHAPES, SPIKE
 from loadtest.golden import GOLDEN
 from loadtest.traffic import KINDS, parse_traffic
-from loadtest.verdict import Limits
+from loadtest.verdict import VerdictLimits
 
 ACCOUNT = "0123456789abcdef0123456789abcdef"
 MODEL = "@cf/huggingface/distilbert-sst-2-int8"
@@ -45,7 +45,7 @@ class LoadOptions:
     output: Path
     seed: int
     insecure: bool
-    limits: Limits
+    limits: VerdictLimits
 
     @property
     def calibration_s(self) -> float:
@@ -55,7 +55,7 @@ class LoadOptions:
     @classmethod
     def of(cls, namespace: argparse.Namespace) -> LoadOptions:
         """Take what ``add_arguments`` declared out of ``namespace``."""
-        limits = Limits(
+        limits = VerdictLimits(
             namespace.max_p50_ms,
             namespace.max_p95_ms,
             namespace.max_p99_ms,
@@ -169,7 +169,7 @@ def add_arguments(parser: Any) -> None:
     add("--seed", 1, "of traffic and arrivals (1)", type=int)
     parser.add_argument("--insecure", action="store_true", env_var="LOADTEST_INSECURE",
                         help="do not verify TLS certificates")  # fmt: skip
-    limits = Limits()
+    limits = VerdictLimits()
     for name in ("p50", "p95", "p99"):
         allowed = getattr(limits, f"{name}_ms")
         add(

@@ -17,7 +17,7 @@ _SIGMAS = 4.0
 
 
 @dataclass(frozen=True)
-class Limits:
+class VerdictLimits:
     """What a run must keep; latencies in milliseconds are of good answers, from the intended arrival."""
 
     p50_ms: float = 250.0
@@ -29,7 +29,7 @@ class Limits:
     """Good answers as a share of the arrivals that were due; open loop only."""
 
 
-def complaints(summary: Mapping[str, Any], limits: Limits) -> list[str]:
+def complaints(summary: Mapping[str, Any], limits: VerdictLimits) -> list[str]:
     """What was missed, each as a sentence; empty if the run passes."""
     found = [*_stopped(summary)]
     if not summary["requests"]["due"]:
@@ -49,7 +49,7 @@ def _stopped(summary: Mapping[str, Any]) -> Iterator[str]:
         yield f"stopped by a signal after {after_s:.1f} of {summary['duration_s']:g} s"
 
 
-def _errors(summary: Mapping[str, Any], limits: Limits) -> Iterator[str]:
+def _errors(summary: Mapping[str, Any], limits: VerdictLimits) -> Iterator[str]:
     requests, errors = summary["requests"], summary["errors"]
     wrong = {name: count for name, count in errors.items() if name in WRONG}
     if wrong:
@@ -67,7 +67,7 @@ def _listed(errors: Mapping[str, int]) -> str:
     return ", ".join(f"{count} × {name}" for name, count in ordered)
 
 
-def _latencies(summary: Mapping[str, Any], limits: Limits) -> Iterator[str]:
+def _latencies(summary: Mapping[str, Any], limits: VerdictLimits) -> Iterator[str]:
     for name in ("p50", "p95", "p99"):
         found, allowed = summary["latency_ms"][name], getattr(limits, f"{name}_ms")
         if found is None:
@@ -77,7 +77,7 @@ def _latencies(summary: Mapping[str, Any], limits: Limits) -> Iterator[str]:
             yield f"latency: {name} is {found:.0f} ms, allowed are {allowed:.0f} ms"
 
 
-def _rate(summary: Mapping[str, Any], limits: Limits) -> Iterator[str]:
+def _rate(summary: Mapping[str, Any], limits: VerdictLimits) -> Iterator[str]:
     requests = summary["requests"]
     achieved = requests["good"] / requests["due"]
     if achieved < limits.achieved_share:

@@ -16,7 +16,7 @@ from tritonflare.paths import ARTEFACTS, CHECKPOINT, REPOSITORY, runnable
 from tritonflare.progress import progress
 
 if TYPE_CHECKING:
-    from export.evaluation.gate import Limits
+    from export.evaluation.gate import GateLimits
     from export.repository.inventory import Published
     from export.run import ExportResult
 
@@ -203,7 +203,7 @@ def _export(
 
 def _limits(
     max_drop: float | None, min_agreement: float | None, max_neighbours: float | None
-) -> Mapping[str, Limits]:
+) -> Mapping[str, GateLimits]:
     """The gate's limits; what was given holds for every precision."""
     from export.evaluation.gate import DEFAULT_LIMITS
 

@@ -22,7 +22,7 @@ from tritonflare.paths import REPOSITORY, TOKENS, runnable
 from tritonflare.token import remember
 
 if TYPE_CHECKING:
-    from embedded.supervisor import Supervisor
+    from embedded.supervisor import TritonSupervisor
     from gateway.settings import Settings
 
 _log = logging.getLogger("tritonflare.serve")
@@ -63,7 +63,7 @@ def serve(
     kept as a hash in .state/tokens, which is read again when it changes.
     """
     from embedded.errors import EmbeddedError
-    from embedded.supervisor import Supervisor
+    from embedded.supervisor import TritonSupervisor
     from gateway.access.credentials import check_tokens
     from gateway.main import bind_for
     from gateway.settings import load_settings
@@ -80,7 +80,7 @@ def serve(
     try:
         with _interruptible():
             _log.info("starting Triton")
-            with Supervisor(
+            with TritonSupervisor(
                 repository, triton_port, watch=watch, otlp_endpoint=settings.otlp_endpoint
             ) as supervisor:
                 try:
@@ -151,7 +151,7 @@ def _ignore_signals() -> None:
 
 
 async def _serve(
-    settings: Settings, supervisor: Supervisor, listening: socket.socket, token: str | None
+    settings: Settings, supervisor: TritonSupervisor, listening: socket.socket, token: str | None
 ) -> bool:
     """Run the gateway until a signal comes; tell whether the supervisor has failed."""
     from embedded.server import RESTRICTED_KEY
@@ -217,7 +217,7 @@ def _has_terminal() -> bool:
     return True
 
 
-def _shown_model(triton: Supervisor) -> str:
+def _shown_model(triton: TritonSupervisor) -> str:
     """The documented model if it is served, else the first."""
     names = [model.name for model in triton.models]
     return DOCUMENTED if DOCUMENTED in names else names[0]

@@ -13,7 +13,7 @@ SHOWN_CHARACTERS = 80
 
 
 @dataclass(frozen=True)
-class Limits:
+class GateLimits:
     """What a precision may differ by from the reference.
 
     accuracy_drop: percentage points. agreement: least share of texts with the same labels, ties
@@ -27,11 +27,11 @@ class Limits:
     p99_shift: float
 
 
-DEFAULT_LIMITS: Mapping[str, Limits] = {
-    "fp32": Limits(accuracy_drop=0.1, agreement=0.999, neighbours=1e-4, p99_shift=1e-3),
+DEFAULT_LIMITS: Mapping[str, GateLimits] = {
+    "fp32": GateLimits(accuracy_drop=0.1, agreement=0.999, neighbours=1e-4, p99_shift=1e-3),
     # Adding in another order can move an FP16 activation by a whole step, and a score by some 1e-4.
-    "fp16": Limits(accuracy_drop=0.2, agreement=0.998, neighbours=1e-3, p99_shift=1e-2),
-    "int8": Limits(accuracy_drop=0.5, agreement=0.985, neighbours=1e-4, p99_shift=0.2),
+    "fp16": GateLimits(accuracy_drop=0.2, agreement=0.998, neighbours=1e-3, p99_shift=1e-2),
+    "int8": GateLimits(accuracy_drop=0.5, agreement=0.985, neighbours=1e-4, p99_shift=0.2),
 }
 
 
@@ -50,7 +50,7 @@ class Finding:
 
 def judge(
     evaluation: Evaluation,
-    limits: Mapping[str, Limits] = DEFAULT_LIMITS,
+    limits: Mapping[str, GateLimits] = DEFAULT_LIMITS,
     names: Collection[str] | None = None,
 ) -> list[Finding]:
     """Hold artefacts against the limits of their precision.
@@ -70,7 +70,7 @@ def judge(
     return findings
 
 
-def _judge(name: str, found: Measurement, evaluation: Evaluation, limits: Limits) -> list[Finding]:
+def _judge(name: str, found: Measurement, evaluation: Evaluation, limits: GateLimits) -> list[Finding]:
     same, texts = found.agreement, found.agreement.texts
     flips = sum(each.flips for each in found.invariance.tried)
     undefined = int((~found.answers.finite).sum())
@@ -89,7 +89,7 @@ def _judge(name: str, found: Measurement, evaluation: Evaluation, limits: Limits
     ]
 
 
-def _accuracy_or_shift(name: str, found: Measurement, evaluation: Evaluation, limits: Limits) -> Finding:
+def _accuracy_or_shift(name: str, found: Measurement, evaluation: Evaluation, limits: GateLimits) -> Finding:
     expected = evaluation.measurements[evaluation.reference].accuracy
     if found.accuracy is None or expected is None:
         shift = found.agreement.p99_shift

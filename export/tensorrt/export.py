@@ -20,7 +20,7 @@ from export.repository.write import write_plan_configs
 from export.source import Source
 from export.spec import ServedModel
 from export.tensorrt.check import check_graph
-from export.tensorrt.kit import Candidate, KitModel, Samples, write_kit
+from export.tensorrt.kit import KitModel, PlanCandidate, Samples, write_kit
 from export.tensorrt.quantise import quantise
 
 KIT = "tensorrt"
@@ -82,9 +82,9 @@ def write_plan_kit(
     return folder / KIT
 
 
-def _candidate(published: ServedModel, precision: str, file: Path) -> Candidate:
+def _candidate(published: ServedModel, precision: str, file: Path) -> PlanCandidate:
     served = replace(published, target="tensorrt", precision=precision)
-    return Candidate(precision, file, served.encoder, lambda target: write_plan_configs(served, target))
+    return PlanCandidate(precision, file, served.encoder, lambda target: write_plan_configs(served, target))
 
 
 def _samples(source: Source, folder: Path) -> Samples:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from export.checkpoint import sha256
 from export.errors import ExportError
-from export.evaluation.gate import DEFAULT_LIMITS, Limits
+from export.evaluation.gate import DEFAULT_LIMITS, GateLimits
 from export.tensorrt.profiles import Profile, profiles
 
 SCHEMA = 1
@@ -28,7 +28,7 @@ SPEEDUP = {"fp16": 1.0, "int8": 1.03}
 
 
 @dataclass(frozen=True)
-class Candidate:
+class PlanCandidate:
     """An ONNX file that may become the served plan.
 
     encoder is the model folder's name. write_configs writes into the folder it is given what
@@ -66,10 +66,10 @@ class KitModel:
     version: str = "1"
     pad_id: int = 0
     flags: tuple[str, ...] = ()
-    limits: Mapping[str, Limits] = field(default_factory=lambda: DEFAULT_LIMITS)
+    limits: Mapping[str, GateLimits] = field(default_factory=lambda: DEFAULT_LIMITS)
 
 
-def plan_limits(precision: str, limits: Mapping[str, Limits] = DEFAULT_LIMITS) -> dict[str, float]:
+def plan_limits(precision: str, limits: Mapping[str, GateLimits] = DEFAULT_LIMITS) -> dict[str, float]:
     """The gate of a plan, as the builder reads it; accuracy_drop is a fraction (0.002 = 0.2 points)."""
     return {
         "accuracy_drop": limits[precision].accuracy_drop / 100,
@@ -78,7 +78,7 @@ def plan_limits(precision: str, limits: Mapping[str, Limits] = DEFAULT_LIMITS) -
     }
 
 
-def write_kit(folder: Path, model: KitModel, candidates: Sequence[Candidate], samples: Samples) -> None:
+def write_kit(folder: Path, model: KitModel, candidates: Sequence[PlanCandidate], samples: Samples) -> None:
     """Write the kit of a model, in place of the one that is there.
 
     Args:
@@ -123,7 +123,7 @@ def write_kit(folder: Path, model: KitModel, candidates: Sequence[Candidate], sa
     part.rename(folder)
 
 
-def _check(model: KitModel, candidates: Sequence[Candidate], samples: Samples) -> None:
+def _check(model: KitModel, candidates: Sequence[PlanCandidate], samples: Samples) -> None:
     names = [c.precision for c in candidates]
     if names not in (["fp16"], ["fp16", "int8"]):
         raise ExportError(
@@ -138,7 +138,7 @@ def _check(model: KitModel, candidates: Sequence[Candidate], samples: Samples) -
         raise ExportError(f"sentences of {min(lengths)} to {max(lengths)} tokens, limit {model.max_tokens}.")
 
 
-def _write_candidate(part: Path, candidate: Candidate) -> None:
+def _write_candidate(part: Path, candidate: PlanCandidate) -> None:
     target = part / candidate.precision
     target.mkdir()
     try:

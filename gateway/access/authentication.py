@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.access.tokens import Access, TokenTable, is_token68
+from gateway.access.tokens import TokenAccess, TokenTable, is_token68
 from gateway.domain.errors import ForeignAccount, MalformedCredentials, MissingCredentials, UnknownToken
 from gateway.server.message import Request
 
@@ -18,11 +18,11 @@ def authenticate(request: Request, tokens: TokenTable) -> None:
         ForeignAccount: the token belongs to another account.
     """
     match tokens.check(token_of(request), request.params.get("account_id")):
-        case Access.UNKNOWN_TOKEN:
+        case TokenAccess.UNKNOWN_TOKEN:
             raise UnknownToken
-        case Access.OTHER_ACCOUNT:
+        case TokenAccess.OTHER_ACCOUNT:
             raise ForeignAccount
-        case Access.GRANTED:
+        case TokenAccess.GRANTED:
             return
 
 

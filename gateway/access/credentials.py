@@ -14,7 +14,7 @@ from gateway.settings import ConfigurationError, Settings
 _log = logging.getLogger("tritonflare.tokens")
 
 
-class KeptUp:
+class ReloadableCredentials:
     """Tokens and certificate; each process that serves keeps its own up to date.
 
     Args:
@@ -43,7 +43,7 @@ class KeptUp:
         )
         self.certificate = check_certificate(settings)
 
-    def works(self) -> Iterator[Coroutine[None, None, None]]:
+    def tasks(self) -> Iterator[Coroutine[None, None, None]]:
         """What to run in the background."""
         if self._tokens_files:
             yield follow(self._tokens_watch, self._read_tokens, complaint=self._complaint)

@@ -23,7 +23,7 @@ ANY_ACCOUNT = "*"
 _TOKEN68 = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 
 
-class Access(Enum):
+class TokenAccess(Enum):
     """What a token may do with an account."""
 
     GRANTED = auto()
@@ -107,7 +107,7 @@ class TokenTable:
         """Know the tokens of ``other`` from now on, and no others."""
         self._entries, self.accounts = other._entries, other.accounts
 
-    def check(self, token: str, account: str | None) -> Access:
+    def check(self, token: str, account: str | None) -> TokenAccess:
         """Look ``token`` up by its digest, so that timing tells nothing about the stored ones.
 
         Without an ``account`` any known token will do. An expired token is an unknown one.
@@ -115,13 +115,13 @@ class TokenTable:
         digest = hash_token(token)
         entry = self._entries.get(digest)
         if entry is None or not hmac.compare_digest(entry[0], digest):
-            return Access.UNKNOWN_TOKEN
+            return TokenAccess.UNKNOWN_TOKEN
         until = entry[1] if not entry[2] else self._still_good(entry[1])
         if not until:
-            return Access.UNKNOWN_TOKEN
+            return TokenAccess.UNKNOWN_TOKEN
         if account is None or account in until or ANY_ACCOUNT in until:
-            return Access.GRANTED
-        return Access.OTHER_ACCOUNT
+            return TokenAccess.GRANTED
+        return TokenAccess.OTHER_ACCOUNT
 
     def expires(self, token: str, account: str | None) -> float:
         """Return when ``token`` expires for ``account``, or for all of its accounts; inf for never.

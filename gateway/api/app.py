@@ -25,7 +25,7 @@ from gateway.domain.errors import (
     without_frames,
 )
 from gateway.server.message import Header, Request, Response
-from gateway.telemetry.access_log import Access, AccessLog
+from gateway.telemetry.access_log import AccessLog, AccessRecord
 from gateway.telemetry.metrics import Metrics
 
 _log = logging.getLogger("tritonflare.http")
@@ -115,7 +115,7 @@ class App:
         if request.on_answer is not None:
             request.on_answer(response)
         self._access_log.add(
-            Access(
+            AccessRecord(
                 request.method,
                 request.route,
                 response.status,

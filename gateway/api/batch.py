@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gateway.access.admission import Admission
 from gateway.access.rate_limit import RateLimit
-from gateway.api.deadline import Interrupt
+from gateway.api.deadline import RequestDeadline
 from gateway.domain.backend import Timing
 from gateway.domain.catalogue import Model
 from gateway.domain.errors import AiError, BadInput, without_frames
@@ -30,7 +30,7 @@ class BatchRunner:
         self._metrics = metrics
 
     async def run(
-        self, request: Request, model: Model, inputs: Sequence[object], interrupt: Interrupt
+        self, request: Request, model: Model, inputs: Sequence[object], deadline: RequestDeadline
     ) -> list[BatchItem]:
         """Classify ``inputs``; the request itself has been admitted as one text.
 
@@ -45,8 +45,8 @@ class BatchRunner:
             await self._rate.spend(request, len(inputs))
             read = [_read(item) for item in inputs]
             texts = [text for _, text in read if isinstance(text, str)]
-            interrupt.watch_for_disconnect(request)
-            left_s = interrupt.remaining_s()
+            deadline.watch_for_disconnect(request)
+            left_s = deadline.remaining_s()
             # A little less than the request has: what was answered by then is not thrown away.
             deadline_s = max(left_s - _RENDERING_S, left_s / 2)
             answers = iter(await self._classifier.classify_all(model, texts, deadline_s))

@@ -12,7 +12,7 @@ from typing import Protocol
 from gateway.domain.errors import ClientDisconnected, DeadlineExceeded
 
 
-class Connection(Protocol):
+class DisconnectSource(Protocol):
     """Where a request came from."""
 
     def when_lost(self, callback: Callable[[], None] | None) -> None:
@@ -20,7 +20,7 @@ class Connection(Protocol):
         ...
 
 
-class Interrupt:
+class RequestDeadline:
     """Ends the block it guards when time is up or when the caller hangs up.
 
     It cancels the current task and turns that cancellation into DeadlineExceeded or ClientDisconnected.
@@ -31,9 +31,9 @@ class Interrupt:
         self._loop = asyncio.get_running_loop()
         self._timeout_s = timeout_s
         self._reason: type[DeadlineExceeded | ClientDisconnected] | None = None
-        self._connection: Connection | None = None
+        self._connection: DisconnectSource | None = None
 
-    def __enter__(self) -> Interrupt:
+    def __enter__(self) -> RequestDeadline:
         self._task = asyncio.current_task()
         self._ends = time.monotonic() + self._timeout_s
         self._timer = self._loop.call_later(self._timeout_s, self.expire)
@@ -47,7 +47,7 @@ class Interrupt:
         """Seconds left."""
         return self._ends - time.monotonic()
 
-    def watch_for_disconnect(self, connection: Connection) -> None:
+    def watch_for_disconnect(self, connection: DisconnectSource) -> None:
         """From now on, end the block when the caller hangs up; reading the body notices by itself."""
         self._connection = connection
         connection.when_lost(self._hung_up)

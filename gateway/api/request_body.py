@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 
 from gateway.access.admission import Admission
-from gateway.api.deadline import Interrupt
+from gateway.api.deadline import RequestDeadline
 from gateway.domain.errors import BodyTooLarge, MalformedBody
 from gateway.server.message import Request
 
@@ -13,7 +13,7 @@ _GZIP = 16 + zlib.MAX_WBITS
 """The gzip format alone, with zlib's largest window."""
 
 
-class Intake:
+class BodyReader:
     """Reads the bodies of requests before these take their places in flight.
 
     Whoever sends a body slowly so keeps nobody from being served. At most ``limit`` bodies are on their
@@ -25,9 +25,9 @@ class Intake:
         self._admission = admission
         self._limit_bytes = limit_bytes
         self._limit = limit
-        self._arriving: dict[Interrupt, None] = {}
+        self._arriving: dict[RequestDeadline, None] = {}
 
-    async def body_of(self, request: Request, interrupt: Interrupt) -> bytes:
+    async def body_of(self, request: Request, deadline: RequestDeadline) -> bytes:
         """Read the whole body, unless there is no place in flight for what it asks.
 
         Raises:
@@ -42,11 +42,11 @@ class Intake:
             oldest = next(iter(self._arriving))
             del self._arriving[oldest]
             oldest.expire()
-        self._arriving[interrupt] = None
+        self._arriving[deadline] = None
         try:
             return await read_body(request, self._limit_bytes)
         finally:
-            self._arriving.pop(interrupt, None)
+            self._arriving.pop(deadline, None)
 
 
 async def read_body(request: Request, limit_bytes: int) -> bytes:

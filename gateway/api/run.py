@@ -9,8 +9,8 @@ from gateway.access.admission import Admission
 from gateway.access.rate_limit import RateLimit
 from gateway.api import envelope
 from gateway.api.batch import BatchRunner
-from gateway.api.deadline import Interrupt
-from gateway.api.request_body import Intake
+from gateway.api.deadline import RequestDeadline
+from gateway.api.request_body import BodyReader
 from gateway.domain.catalogue import Catalogue, Model
 from gateway.domain.errors import NoSuchModel
 from gateway.domain.service import Classifier
@@ -59,7 +59,7 @@ class RunModel:
         catalogue: Catalogue,
         classifier: Classifier,
         batches: BatchRunner,
-        intake: Intake,
+        bodies: BodyReader,
         admission: Admission,
         metrics: Metrics,
         limits: RunLimits,
@@ -68,7 +68,7 @@ class RunModel:
         self._catalogue = catalogue
         self._classifier = classifier
         self._batches = batches
-        self._intake = intake
+        self._bodies = bodies
         self._admission = admission
         self._metrics = metrics
         self._limits = limits
@@ -82,36 +82,36 @@ class RunModel:
         """
         request.ai_request_id = str(uuid4())
         model = find_model(self._catalogue, request, request.params["model"])
-        with Interrupt(self._limits.request_timeout_s) as interrupt:
-            body = await self._intake.body_of(request, interrupt)
+        with RequestDeadline(self._limits.request_timeout_s) as deadline:
+            body = await self._bodies.body_of(request, deadline)
             with self._admission:
                 payload = parse_json(body)
-                return await self._run(request, model, payload, wants_queue(payload), interrupt)
+                return await self._run(request, model, payload, wants_queue(payload), deadline)
 
     async def by_body(self, request: Request) -> Response:
         """Answer a request whose body names the model: ``{"model":…,"input":…,"options":…}``."""
         request.ai_request_id = str(uuid4())
-        with Interrupt(self._limits.request_timeout_s) as interrupt:
-            body = await self._intake.body_of(request, interrupt)
+        with RequestDeadline(self._limits.request_timeout_s) as deadline:
+            body = await self._bodies.body_of(request, deadline)
             with self._admission:
                 name, given, queued = call_of(parse_json(body))
                 model = find_model(self._catalogue, request, name)
-                return await self._run(request, model, given, queued, interrupt)
+                return await self._run(request, model, given, queued, deadline)
 
     async def _run(
-        self, request: Request, model: Model, payload: object, queued: bool, interrupt: Interrupt
+        self, request: Request, model: Model, payload: object, queued: bool, deadline: RequestDeadline
     ) -> Response:
         ai_request_id = request.ai_request_id or ""
         shape = result_shape(request.query("result_shape"), self._limits.result_shape)
         queued = queued or request.query("queueRequest") == "true"
         inputs = requests_of(payload, queued, self._limits.max_batch_texts)
         if inputs is not None:
-            items = await self._batches.run(request, model, inputs, interrupt)
+            items = await self._batches.run(request, model, inputs, deadline)
             return envelope.batch(items, shape, ai_request_id)
         await self._rate.spend(request)
         text = text_of(payload)
-        interrupt.watch_for_disconnect(request)
-        answer = await self._classifier.classify(model, text, interrupt.remaining_s())
+        deadline.watch_for_disconnect(request)
+        answer = await self._classifier.classify(model, text, deadline.remaining_s())
         request.timing = answer.timing
         self._metrics.text_classified(model.name, answer)
         return envelope.classification(answer, shape, ai_request_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from gateway.access.authentication import token_of
-from gateway.access.tokens import Access, TokenTable, token_id
+from gateway.access.tokens import TokenAccess, TokenTable, token_id
 from gateway.access.tokens_file import utc
 from gateway.api import envelope
 from gateway.domain.errors import InvalidToken
@@ -31,7 +31,7 @@ class VerifyToken:
         return self._answer(token, request.params["account_id"])
 
     def _answer(self, token: str, account: str | None) -> Response:
-        if self._tokens.check(token, account) is not Access.GRANTED:
+        if self._tokens.check(token, account) is not TokenAccess.GRANTED:
             raise InvalidToken
         result: dict[str, object] = {"id": token_id(token), "status": "active"}
         expires = self._tokens.expires(token, account)

@@ -92,7 +92,7 @@ class Monitor:
         return model in self._answered and not late
 
     def answered(self, model: Model) -> None:
-        """Take an answer to whoever asked for one to a canary, which may be stuck in the crowd."""
+        """Take an answer to whoever asked for one to a canary, which may be stuck in the limiter."""
         self._answered[model] = self._clock()
         self._asked.pop(model, None)
 

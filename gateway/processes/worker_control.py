@@ -33,7 +33,7 @@ class Heartbeat:
 
 
 @dataclass(frozen=True)
-class Post:
+class WorkerSpec:
     """What a worker is given; everything of it travels through a pipe, nothing on the command line."""
 
     number: int
@@ -51,8 +51,8 @@ class Post:
 
 
 @contextmanager
-def obeying(
-    post: Post,
+def worker_control(
+    spec: WorkerSpec,
     stop: asyncio.Event,
     at_once: asyncio.Event,
     move: Callable[[str], Awaitable[None]] | None = None,
@@ -73,20 +73,20 @@ def obeying(
                 await move(order.url)
                 done = True
         with suppress(OSError):
-            post.link.send(Move(order.url, done))
+            spec.link.send(Move(order.url, done))
 
     def heard() -> None:
         nonlocal orphaned
         try:
-            order = post.link.recv()
+            order = spec.link.recv()
         except (EOFError, OSError):
             orphaned = True
-            loop.remove_reader(post.link)
+            loop.remove_reader(spec.link)
             stop.set()
             return
         if isinstance(order, Heartbeat):
             with suppress(OSError):
-                post.link.send(order)
+                spec.link.send(order)
         elif isinstance(order, Move):
             task = loop.create_task(obey(order))
             moving.add(task)
@@ -99,20 +99,20 @@ def obeying(
         signal.signal(number, signal.SIG_IGN)
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
-    loop.add_reader(post.link, heard)
+    loop.add_reader(spec.link, heard)
     try:
         yield
     finally:
-        loop.remove_reader(post.link)
+        loop.remove_reader(spec.link)
         loop.remove_signal_handler(signal.SIGTERM)
         for task in moving:
             task.cancel()
         signal.signal(signal.SIGTERM, lambda _number, _frame: None)
         if orphaned:
-            post.metrics.remove()
+            spec.metrics.remove()
 
 
-def say(post: Post, refusal: str | None) -> None:
+def report(spec: WorkerSpec, refusal: str | None) -> None:
     """Inside a worker: tell the supervisor that it is ready, or why it cannot be."""
     with suppress(OSError):
-        post.link.send(refusal)
+        spec.link.send(refusal)

@@ -17,7 +17,7 @@ from gateway.access.tokens import TokenTable
 from gateway.domain.errors import BackendUnavailable
 from gateway.processes.tasks import first_of
 from gateway.processes.upstream import Upstream
-from gateway.processes.worker_control import Post
+from gateway.processes.worker_control import WorkerSpec
 from gateway.processes.worker_process import CONTEXT, WorkerProcess
 from gateway.server.bind import another
 from gateway.settings import ConfigurationError, Settings
@@ -33,7 +33,7 @@ _EXIT_S = 5.0
 """What a worker gets to end when it should have ended; then it is killed."""
 
 
-class Supervisor:
+class WorkerPool:
     """Keeps ``settings.workers`` processes running.
 
     Args:
@@ -49,7 +49,7 @@ class Supervisor:
     def __init__(
         self,
         settings: Settings,
-        work: Callable[[Post], None],
+        work: Callable[[WorkerSpec], None],
         reserved: socket.socket,
         stop: asyncio.Event,
         at_once: asyncio.Event,
@@ -168,8 +168,8 @@ class Supervisor:
             return error.strerror or "no pipe could be made"
         try:
             sock = another(self._reserved)
-            post = Post(number, self._settings, sock, far, metrics, replaces, self._tokens)
-            worker = WorkerProcess(self._work, near, post)
+            spec = WorkerSpec(number, self._settings, sock, far, metrics, replaces, self._tokens)
+            worker = WorkerProcess(self._work, near, spec)
         except OSError as error:
             near.close()
             far.close()

@@ -13,7 +13,7 @@ from multiprocessing.context import SpawnProcess
 from multiprocessing.resource_tracker import ensure_running
 
 from gateway.processes.tasks import first_of
-from gateway.processes.worker_control import HELD_BACK, Heartbeat, Move, Post
+from gateway.processes.worker_control import HELD_BACK, Heartbeat, Move, WorkerSpec
 
 BEAT_S = 1.0
 """Pause between two heartbeats."""
@@ -26,21 +26,21 @@ CONTEXT = multiprocessing.get_context("spawn")
 class WorkerProcess:
     """One process."""
 
-    def __init__(self, work: Callable[[Post], None], link: Connection, post: Post) -> None:
+    def __init__(self, work: Callable[[WorkerSpec], None], link: Connection, spec: WorkerSpec) -> None:
         self.link = link
-        self.number = post.number
+        self.number = spec.number
         self.ready = False
         self.refusal: str | None = None
         self._moved = asyncio.Event()
         self._has_moved = False
-        self.url = post.settings.triton_url
+        self.url = spec.settings.triton_url
         """Of the Triton that it calls."""
         self.ended = asyncio.Event()
         self._unanswered = 0
         """Heartbeats that were due since the last answer."""
         self._has_answered = False
-        self._process: SpawnProcess = CONTEXT.Process(target=work, args=(post,))
-        with post.sock, post.link, _signals_held_back():
+        self._process: SpawnProcess = CONTEXT.Process(target=work, args=(spec,))
+        with spec.sock, spec.link, _signals_held_back():
             self._process.start()
         self.sentinel = self._process.sentinel
 

@@ -20,14 +20,14 @@ class Member(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class CrowdEvents:
-    """What is told of the crowd, for the metrics."""
+class LimiterEvents:
+    """What is told of the limiter, for the metrics."""
 
     made_room: Callable[[], None] = lambda: None
     refused: Callable[[], None] = lambda: None
 
 
-class Crowd:
+class ConnectionLimiter:
     """At most ``limit`` connections, which keep at most ``limit_bytes`` of requests without an answer.
 
     One more takes the place of the one that has waited longest for a request to be complete: an idle
@@ -37,17 +37,17 @@ class Crowd:
     """
 
     def __init__(
-        self, limit: int, events: CrowdEvents = CrowdEvents(), limit_bytes: int = DEFAULT_BUFFERED_BYTES
+        self, limit: int, events: LimiterEvents = LimiterEvents(), limit_bytes: int = DEFAULT_BUFFERED_BYTES
     ) -> None:
         self._limit = limit
         self._limit_bytes = limit_bytes
         self._events = events
         self._open: set[Member] = set()
-        self._resting: dict[Member, None] = {}
+        self._idle: dict[Member, None] = {}
         """Those without a request, the longest first."""
         self._kept: dict[Member, int] = {}
         """Bytes that they keep, whoever began first in front."""
-        self.kept_bytes = 0
+        self.buffered_bytes = 0
 
     def __len__(self) -> int:
         return len(self._open)
@@ -56,34 +56,34 @@ class Crowd:
         return iter(tuple(self._open))
 
     @property
-    def is_overfull(self) -> bool:
+    def is_over_limit(self) -> bool:
         """Whether as many are above the limit as may be told so."""
         return len(self._open) > self._limit + _REFUSED_AT_ONCE
 
-    def enter(self, member: Member) -> bool:
+    def add(self, member: Member) -> bool:
         """Add a connection; tell whether there is room for it."""
         if len(self._open) >= self._limit and not self._make_room():
             self._open.add(member)
             self._events.refused()
             return False
         self._open.add(member)
-        self._resting[member] = None
+        self._idle[member] = None
         return True
 
-    def leave(self, member: Member) -> None:
+    def remove(self, member: Member) -> None:
         """Forget a connection that is closed."""
         self._open.discard(member)
-        self._resting.pop(member, None)
-        self.kept_bytes -= self._kept.pop(member, 0)
+        self._idle.pop(member, None)
+        self.buffered_bytes -= self._kept.pop(member, 0)
 
-    def keeps(self, member: Member, count: int) -> bool:
+    def buffers(self, member: Member, count: int) -> bool:
         """Note how many bytes it keeps now; tell whether there is room for them."""
         more = count - self._kept.get(member, 0)
-        if more > 0 and self.kept_bytes + more > self._limit_bytes:
+        if more > 0 and self.buffered_bytes + more > self._limit_bytes:
             self._free(more, member)
-            if self.kept_bytes + more > self._limit_bytes:
+            if self.buffered_bytes + more > self._limit_bytes:
                 return False
-        self.kept_bytes += more
+        self.buffered_bytes += more
         if count:
             self._kept[member] = count
         else:
@@ -91,26 +91,26 @@ class Crowd:
         return True
 
     def _free(self, more: int, asking: Member) -> None:
-        for member in [member for member in self._kept if member in self._resting and member is not asking]:
-            if self.kept_bytes + more <= self._limit_bytes:
+        for member in [member for member in self._kept if member in self._idle and member is not asking]:
+            if self.buffered_bytes + more <= self._limit_bytes:
                 return
-            self.leave(member)
+            self.remove(member)
             self._events.made_room()
             member.make_room()
 
-    def works(self, member: Member) -> None:
+    def mark_busy(self, member: Member) -> None:
         """A request of it is under way, or its last answer."""
-        self._resting.pop(member, None)
+        self._idle.pop(member, None)
 
-    def rests(self, member: Member) -> None:
+    def mark_idle(self, member: Member) -> None:
         """It waits for a request."""
-        self._resting[member] = None
+        self._idle[member] = None
 
     def _make_room(self) -> bool:
-        if not self._resting:
+        if not self._idle:
             return False
-        oldest = next(iter(self._resting))
-        self.leave(oldest)  # the transport tells only later
+        oldest = next(iter(self._idle))
+        self.remove(oldest)  # the transport tells only later
         self._events.made_room()
         oldest.make_room()
         return True

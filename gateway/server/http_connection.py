@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Protocol, cast
 
 from gateway.domain.errors import DeadlineExceeded, Overloaded, TritonflareError
-from gateway.server.connection_limiter import Crowd
-from gateway.server.lingering_close import Ending
+from gateway.server.connection_limiter import ConnectionLimiter
+from gateway.server.lingering_close import LingeringClose
 from gateway.server.message import Header, Request, Response
 from gateway.server.parser import RequestParser
 from gateway.server.sockets import has_unread
@@ -36,7 +36,7 @@ _UNCOUNTED_BYTES = 4 * 1024
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class App(Protocol):
+class RequestHandler(Protocol):
     """What answers the requests; neither method raises."""
 
     async def __call__(self, request: Request) -> tuple[Response, Sequence[Header]]:
@@ -49,29 +49,29 @@ class App(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class Timeouts:
     """What a connection may take its time for, in seconds; see the settings of the same names."""
 
     keep_alive_s: float
     transfer_s: float
 
 
-class Connection(asyncio.Protocol):
-    """One connection; it is in the crowd while it is open."""
+class HttpConnection(asyncio.Protocol):
+    """One connection; it is in the limiter while it is open."""
 
-    def __init__(self, app: App, crowd: Crowd, patience: Patience) -> None:
+    def __init__(self, app: RequestHandler, limiter: ConnectionLimiter, timeouts: Timeouts) -> None:
         self._app = app
-        self._crowd = crowd
-        self._patience = patience
+        self._limiter = limiter
+        self._timeouts = timeouts
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
         self._parser: RequestParser
-        self._ending: Ending
+        self._ending: LingeringClose
         self._unread = b""
         """What came behind the request that is under way; it is parsed when that is answered."""
         self._unread_from = 0
         self._counted = 0
-        """What the crowd knows of the bytes that are kept."""
+        """What the limiter knows of the bytes that are kept."""
         self._current: Request | None = None
         """The request that is being answered."""
         self.task: asyncio.Task[None] | None = None
@@ -95,19 +95,19 @@ class Connection(asyncio.Protocol):
         self._parser = RequestParser(
             transport.get_extra_info("peername"), transport.get_extra_info("sockname")
         )
-        self._ending = Ending(self._transport, self._patience.transfer_s)
+        self._ending = LingeringClose(self._transport, self._timeouts.transfer_s)
         self._since = self._loop.time()
-        self._timer = self._loop.call_later(self._patience.keep_alive_s, self._look)
-        self._has_room = self._crowd.enter(self)
+        self._timer = self._loop.call_later(self._timeouts.keep_alive_s, self._check_timeouts)
+        self._has_room = self._limiter.add(self)
         if not self._has_room:
-            if self._crowd.is_overfull:
+            if self._limiter.is_over_limit:
                 self.abort()
             else:
                 self._end(Overloaded())
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell whoever works on its requests."""
-        self._crowd.leave(self)
+        self._limiter.remove(self)
         self._timer.cancel()
         self._ending.cancel()
         self._unread = b""
@@ -178,7 +178,7 @@ class Connection(asyncio.Protocol):
         if parser.in_head and not was_in_head:
             self._since = self._loop.time()
             self._timer.cancel()
-            self._timer = self._loop.call_later(self._patience.transfer_s, self._look)
+            self._timer = self._loop.call_later(self._timeouts.transfer_s, self._check_timeouts)
         self._keep(data, at)
 
     def _keep(self, data: bytes, at: int) -> None:
@@ -207,7 +207,7 @@ class Connection(asyncio.Protocol):
         if size == self._counted:
             return
         self._counted = size
-        if self._crowd.keeps(self, size):
+        if self._limiter.buffers(self, size):
             return
         if self._unread:
             self._ending.discard(len(self._unread))
@@ -226,7 +226,7 @@ class Connection(asyncio.Protocol):
     def _refuse(self, reason: type[TritonflareError], error: TritonflareError) -> None:
         """Parse no more; answer what cannot be, unless that is the rest of a request with an answer."""
         self._deaf = True
-        self._crowd.works(self)
+        self._limiter.mark_busy(self)
         self._unread = b""
         request = self._parser.request
         if request is None:
@@ -244,7 +244,7 @@ class Connection(asyncio.Protocol):
     # --- answering --------------------------------------------------------------------------------
 
     def _start(self, request: Request) -> None:
-        self._crowd.works(self)
+        self._limiter.mark_busy(self)
         self._current = request
         self.task = self._loop.create_task(self._serve(request))
 
@@ -297,7 +297,7 @@ class Connection(asyncio.Protocol):
             if self._ended or self._finishing:
                 self._close()
                 return
-            self._crowd.rests(self)
+            self._limiter.mark_idle(self)
         self._resume_reading()
 
     def _resume_reading(self) -> None:
@@ -329,7 +329,7 @@ class Connection(asyncio.Protocol):
         self._timer.cancel()
         self._ending.linger()
         if self._has_room:
-            self._crowd.rests(self)
+            self._limiter.mark_idle(self)
 
     def _close_now(self) -> None:
         self._deaf = True
@@ -352,17 +352,17 @@ class Connection(asyncio.Protocol):
             self._transport.write(_CONTINUE)
         self._timer = self._loop.call_later(PROBE_S, self._probe)
 
-    def _look(self) -> None:
+    def _check_timeouts(self) -> None:
         """Once in a while: end what has been idle, or in one head, for too long."""
         if self._deaf:
             return
         in_head = self._parser.in_head
-        longest = self._patience.transfer_s if in_head else self._patience.keep_alive_s
+        longest = self._timeouts.transfer_s if in_head else self._timeouts.keep_alive_s
         left = self._since + longest - self._loop.time()
         if self._current is not None:
             left = longest
         if left > 0:
-            self._timer = self._loop.call_later(left, self._look)
+            self._timer = self._loop.call_later(left, self._check_timeouts)
         elif in_head:
             self._refuse(DeadlineExceeded, DeadlineExceeded())
         else:
@@ -378,7 +378,7 @@ class Connection(asyncio.Protocol):
             self._close()
         return True
 
-    def say_last(self) -> None:
+    def close_after_response(self) -> None:
         """Let the next answer be the last."""
         self._finishing = True
 

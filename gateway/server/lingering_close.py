@@ -13,7 +13,7 @@ close on bytes that were not read would reset the connection, and the caller wou
 answer (RFC 9112, section 9.6)."""
 
 
-class Ending:
+class LingeringClose:
     """The end of one connection.
 
     Args:

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 from weakref import WeakSet
 
-from gateway.server.connection_limiter import Crowd
-from gateway.server.http_connection import App, Connection, Patience
+from gateway.server.connection_limiter import ConnectionLimiter
+from gateway.server.http_connection import HttpConnection, RequestHandler, Timeouts
 from gateway.server.sockets import accept_all
 
 BACKLOG = 2048
@@ -25,19 +25,25 @@ _TLS_FAREWELL_S = 1.0
 """What a peer gets to say goodbye in TLS, too."""
 
 
-class Server:
+class HttpServer:
     """Serves an app on sockets that are bound already, in TLS if there is a context for it."""
 
-    def __init__(self, app: App, crowd: Crowd, patience: Patience, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        app: RequestHandler,
+        limiter: ConnectionLimiter,
+        timeouts: Timeouts,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._app = app
-        self._crowd = crowd
-        self._patience = patience
+        self._limiter = limiter
+        self._timeouts = timeouts
         self._tls = tls
         self._listeners: list[asyncio.Server] = []
         self._sockets: list[socket.socket] = []
         self._draining = False
-        self._accepted: WeakSet[Connection] = WeakSet()
-        """Those among them that are in a TLS handshake; they enter the crowd after it."""
+        self._accepted: WeakSet[HttpConnection] = WeakSet()
+        """Those among them that are in a TLS handshake; they enter the limiter after it."""
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Accept connections from now on."""
@@ -53,26 +59,26 @@ class Server:
             return {}
         return {
             "ssl": self._tls,
-            "ssl_handshake_timeout": self._patience.transfer_s,
+            "ssl_handshake_timeout": self._timeouts.transfer_s,
             "ssl_shutdown_timeout": _TLS_FAREWELL_S,
         }
 
-    def _connect(self) -> Connection:
-        connection = Connection(self._app, self._crowd, self._patience)
+    def _connect(self) -> HttpConnection:
+        connection = HttpConnection(self._app, self._limiter, self._timeouts)
         if self._draining:
-            connection.say_last()
+            connection.close_after_response()
         if self._tls is not None:
             self._accepted.add(connection)
         return connection
 
-    def _connections(self) -> list[Connection]:
-        return [member for member in self._crowd if isinstance(member, Connection)]
+    def _connections(self) -> list[HttpConnection]:
+        return [member for member in self._limiter if isinstance(member, HttpConnection)]
 
     def start_draining(self) -> None:
         """Go on accepting, but have each connection end with its next answer, so that no proxy reuses it."""
         self._draining = True
         for connection in (*self._connections(), *self._accepted):
-            connection.say_last()
+            connection.close_after_response()
 
     async def stop(self, drain_s: float, at_once: asyncio.Event, *, idle_s: float = 0) -> None:
         """Accept no more, answer what is there for up to ``drain_s``, then cancel the rest.
@@ -123,6 +129,6 @@ class Server:
                 if finish and connection.finish():
                     finish_at[connection] = math.inf
             # In TLS there are others yet, in their handshake; it has transfer_s, and then they are closed.
-            if now() >= ends or not (len(self._crowd) or (self._tls is not None and not all_gone.done())):
+            if now() >= ends or not (len(self._limiter) or (self._tls is not None and not all_gone.done())):
                 return
             await asyncio.sleep(0.01)

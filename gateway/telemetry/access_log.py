@@ -25,7 +25,7 @@ _LOGGER = "tritonflare.access"
 
 
 @dataclass(slots=True)
-class Access:
+class AccessRecord:
     """What is said of one request: nothing that a caller could have put there."""
 
     method: str
@@ -81,7 +81,7 @@ class AccessLog:
         self._second = -1
         self._clock = ""
 
-    def add(self, access: Access, *, api: bool) -> None:
+    def add(self, access: AccessRecord, *, api: bool) -> None:
         """Take one line, unless the level or the share leave it out."""
         level = logging.INFO if api else logging.DEBUG
         if level < self._least:
@@ -97,13 +97,13 @@ class AccessLog:
         elif len(self._lines) >= _BLOCK:
             self.flush()
 
-    def _text(self, access: Access, level: str) -> str:
+    def _text(self, access: AccessRecord, level: str) -> str:
         return (
             f"{self._now()} {level} {_LOGGER}: {access.method} {access.route} status={access.status} "
             f"code={access.code} ms={1000 * access.seconds:.1f} ray={access.ray} id={access.id or '-'}\n"
         )
 
-    def _json(self, access: Access, level: str) -> str:
+    def _json(self, access: AccessRecord, level: str) -> str:
         line = _Line(
             utc(time.time()),
             level.lower(),

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter
 
-from gateway.server.connection_limiter import CrowdEvents
+from gateway.server.connection_limiter import LimiterEvents
 
 
-def crowd_events(registry: CollectorRegistry) -> CrowdEvents:
+def limiter_events(registry: CollectorRegistry) -> LimiterEvents:
     """Declare the counters of connections that were closed or refused for lack of room."""
     made_room = Counter(
         "tritonflare_connections_made_room",
@@ -21,7 +21,7 @@ def crowd_events(registry: CollectorRegistry) -> CrowdEvents:
         "Connections that found no room: there was a request under way on each of the others.",
         registry=registry,
     )
-    return CrowdEvents(made_room.inc, refused.inc)
+    return LimiterEvents(made_room.inc, refused.inc)
 
 
 def rate_store_failures(registry: CollectorRegistry) -> Callable[[], None]:

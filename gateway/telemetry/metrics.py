@@ -19,8 +19,8 @@ from prometheus_client import (
 
 from gateway.domain.cache import Lookup
 from gateway.domain.service import Classification
-from gateway.server.connection_limiter import CrowdEvents
-from gateway.telemetry.connection_metrics import crowd_events, rate_store_failures
+from gateway.server.connection_limiter import LimiterEvents
+from gateway.telemetry.connection_metrics import limiter_events, rate_store_failures
 from gateway.telemetry.shared_metrics import SharedMetrics, restart_counter, triton_restart_counter
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -101,11 +101,11 @@ class Metrics:
         )
         return CacheMetrics(self._registry)
 
-    def watch_connections(self, count: Callable[[], float]) -> CrowdEvents:
+    def watch_connections(self, count: Callable[[], float]) -> LimiterEvents:
         """Add what is counted of connections."""
         gauge = self._gauge("tritonflare_connections", "Open connections of callers, idle ones included.")
         self._gauges += ((gauge, count),)
-        return crowd_events(self._registry)
+        return limiter_events(self._registry)
 
     def watch_open_files(self, share: Callable[[], float]) -> None:
         """Add the share of the limit of open files that is used; of several processes, the largest."""

@@ -10,9 +10,9 @@ import pytest
 
 from gateway.api.envelope import failure
 from gateway.domain.errors import TritonflareError
-from gateway.server.connection_limiter import Crowd
-from gateway.server.http_connection import Patience
-from gateway.server.listener import Server
+from gateway.server.connection_limiter import ConnectionLimiter
+from gateway.server.http_connection import Timeouts
+from gateway.server.listener import HttpServer
 from gateway.server.message import Header, Request, Response
 from tests.support.fake_triton import FakeTriton, hold
 from tests.support.harness import TOKEN, running_gateway, settings_for, until
@@ -93,22 +93,22 @@ class Echo:
 
 
 @pytest.fixture
-async def served() -> AsyncIterator[tuple[Server, Crowd, int]]:
-    crowd, listening = Crowd(1000), socket.create_server(("127.0.0.1", 0))
-    server = Server(Echo(), crowd, Patience(30, 30))
+async def served() -> AsyncIterator[tuple[HttpServer, ConnectionLimiter, int]]:
+    limiter, listening = ConnectionLimiter(1000), socket.create_server(("127.0.0.1", 0))
+    server = HttpServer(Echo(), limiter, Timeouts(30, 30))
     await server.start([listening])
-    yield server, crowd, listening.getsockname()[1]
+    yield server, limiter, listening.getsockname()[1]
     await server.stop(0, asyncio.Event())
     listening.close()
 
 
 async def test_what_came_while_the_gateway_was_about_to_close_is_answered(
-    served: tuple[Server, Crowd, int],
+    served: tuple[HttpServer, ConnectionLimiter, int],
 ) -> None:
-    _, crowd, port = served
+    _, limiter, port = served
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     await ask(reader, writer)
-    (member,) = crowd
+    (member,) = limiter
     # No await in between: the bytes are in the kernel, and the event loop has not seen them.
     writer.write(GET)
     member.finish()  # type: ignore[attr-defined]
@@ -119,7 +119,7 @@ async def test_what_came_while_the_gateway_was_about_to_close_is_answered(
 
 
 async def test_connections_that_the_kernel_accepted_before_the_port_closed_are_answered(
-    served: tuple[Server, Crowd, int],
+    served: tuple[HttpServer, ConnectionLimiter, int],
 ) -> None:
     """One opens in each turn of the event loop, so one opens in the turn in which the port closes."""
     server, _, port = served

@@ -284,7 +284,7 @@ async def test_a_handshake_that_is_under_way_at_the_end_is_finished_and_answered
 async def test_one_that_ends_during_the_drain_does_not_hold_it_up(
     triton: FakeTriton, authority: trustme.CA, tmp_path: Path
 ) -> None:
-    """The connection was accepted before the end began, and entered the crowd after."""
+    """The connection was accepted before the end began, and entered the limiter after."""
     settings = settings_for(triton, drain_timeout_s=30, **write_pair(authority, tmp_path))
     async with running_gateway(settings) as running:
         context, release = client_context(authority), asyncio.Event()

@@ -20,7 +20,7 @@ import pytest
 from gateway.domain.coalesce import HELD_S
 from gateway.settings import Settings
 from tests.support.deploy.compose import BASE, CPU, ROOT, SECRET, merged, raw
-from tritonflare.settings_doc import COMPOSE, env_example
+from tools.settings_doc import COMPOSE, env_example
 
 ONE_SHOT = ("export", "plans", "loadtest", "loadtest-worker")
 LOOPBACK = "127.0.0.1:"

@@ -18,7 +18,7 @@ import pytest
 
 from embedded import supervisor
 from embedded.errors import EmbeddedError, EndedWhileStarting, GivenUp, PortInUse
-from embedded.supervisor import Reports, Supervisor
+from embedded.supervisor import Reports, TritonSupervisor
 from embedded.vitals import Trouble
 
 
@@ -92,7 +92,7 @@ class Stage:
         self.moves: list[str] = []
         self.failed = threading.Event()
         self.refusal: Exception | None = None
-        self.supervisor = Supervisor(repository, watch=True)
+        self.supervisor = TritonSupervisor(repository, watch=True)
 
     def __enter__(self) -> Stage:
         self.supervisor.start()

@@ -277,7 +277,7 @@ def test_a_kit_that_names_a_folder_outside_is_refused(made: Kits) -> None:
 def test_writing_a_kit_again_replaces_it_whole(made: Kits) -> None:
     (made.folder / "left.over").touch()
     model = KitModel("n", "e", "single_label_classification", 32, "")
-    candidate = exported.Candidate(
+    candidate = exported.PlanCandidate(
         "fp16", made.kits / "fp16.onnx", "e_plan", partial(write_configs, "e_plan")
     )
     write_kit(made.folder, model, [candidate], Samples([[1, 2]], np.zeros((1, 2), np.float32)))
@@ -289,7 +289,7 @@ def test_writing_a_kit_again_replaces_it_whole(made: Kits) -> None:
 @pytest.mark.parametrize("problem", ["no fp16", "too long", "logits", "labels"])
 def test_what_does_not_fit_together_is_no_kit(made: Kits, problem: str) -> None:
     model = KitModel("n", "e", "single_label_classification", 32, "")
-    candidate = exported.Candidate(
+    candidate = exported.PlanCandidate(
         "fp16", made.kits / "fp16.onnx", "e_plan", partial(write_configs, "e_plan")
     )
     candidates = [] if problem == "no fp16" else [candidate]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from loadtest.summary import as_markdown, summarise
-from loadtest.verdict import Limits, complaints
+from loadtest.verdict import VerdictLimits, complaints
 from tests.loadtest.test_summary import ABOUT, _record
 from tests.support.locust_run import StandIn, require_locust, stand_in, start_locust
 
@@ -158,7 +158,7 @@ def test_a_run_that_was_stopped_fails_and_its_rates_are_those_of_the_time_it_had
     about = ABOUT | {"duration_s": 60, "stopped_after_s": 10.0}
     summary = summarise(_record(), about, rate=20, generators=1)
     assert (summary["wanted_per_s"], summary["good_per_s"]) == (20, 20)
-    found = complaints(summary, Limits())
+    found = complaints(summary, VerdictLimits())
     assert found == ["stopped by a signal after 10.0 of 60 s"]
     words = as_markdown(summary | {"passed": False, "complaints": found, "plots": []})
     assert "| stopped after | 10.0 s |" in words

@@ -14,7 +14,7 @@ from loadtest.compare import main
 from loadtest.plots import write_plots
 from loadtest.record import Histogram, Record
 from loadtest.summary import as_markdown, read_summary, summarise
-from loadtest.verdict import Limits, complaints
+from loadtest.verdict import VerdictLimits, complaints
 
 ABOUT = {"host": "http://h", "model": "@cf/x", "traffic": "single", "loop": "open", "shape": "constant"}
 
@@ -31,7 +31,7 @@ def _record(latency_s: float = 0.1, seconds: int = 10, rate: int = 20, outcome: 
 
 def _summary(record: Record, **about: Any) -> dict[str, Any]:
     summary = summarise(record, ABOUT | {"duration_s": 10} | about)
-    found = complaints(summary, Limits())
+    found = complaints(summary, VerdictLimits())
     return summary | {"passed": not found, "complaints": found, "plots": []}
 
 
@@ -104,14 +104,14 @@ def test_wrong_answers_fail_even_where_errors_are_allowed() -> None:
     record = _record()
     record.at(1, "single").due += 1
     record.add("single", 1, 1, 1.1, "wrong score", 1)
-    found = complaints(_summary(record), Limits(error_share=0.5, achieved_share=0.5))
+    found = complaints(_summary(record), VerdictLimits(error_share=0.5, achieved_share=0.5))
     assert found == ["wrong answers: 1 × wrong score"]
 
 
 def test_each_latency_limit_is_named() -> None:
     summary = _summary(_record(latency_s=2))
     assert [one.split()[1] for one in summary["complaints"]] == ["p50", "p95", "p99"]
-    assert complaints(summary, Limits(p50_ms=2100, p95_ms=2100, p99_ms=2100)) == []
+    assert complaints(summary, VerdictLimits(p50_ms=2100, p95_ms=2100, p99_ms=2100)) == []
 
 
 def test_a_generator_that_is_late_or_dead_is_not_blamed_on_the_server() -> None:
@@ -128,8 +128,8 @@ def test_a_generator_that_is_late_or_dead_is_not_blamed_on_the_server() -> None:
 def test_a_generator_that_never_began_fails_the_run_although_the_others_did_their_part() -> None:
     record = _record(rate=100)
     document = ABOUT | {"duration_s": 10}
-    assert complaints(summarise(record, document, rate=100, generators=1), Limits()) == []
-    assert complaints(summarise(record, document, rate=200, generators=2), Limits()) == [
+    assert complaints(summarise(record, document, rate=100, generators=1), VerdictLimits()) == []
+    assert complaints(summarise(record, document, rate=200, generators=2), VerdictLimits()) == [
         "load generator: it came to 1000 of the 2000 requests that were asked for",
         "load generator: 1 of 2 never began",
     ]
@@ -139,7 +139,7 @@ def test_a_generator_that_never_began_fails_the_run_although_the_others_did_thei
 def test_random_arrivals_may_be_a_few_sigma_fewer_than_asked(sent: int, passes: bool) -> None:
     record = _record(rate=1, seconds=sent)
     summary = summarise(record, ABOUT | {"duration_s": 100}, rate=2, generators=1)
-    assert (complaints(summary, Limits()) == []) == passes
+    assert (complaints(summary, VerdictLimits()) == []) == passes
 
 
 def test_what_was_asked_goes_by_the_shape_and_by_the_capacity_that_was_found() -> None:
@@ -156,7 +156,7 @@ def test_a_wrong_answer_before_the_load_fails_the_run_and_a_refusal_does_not() -
     record.calibrated({"ok": 500, "429/3040": 7}, found=True)
     assert _summary(record)["complaints"] == []
     record.calibrated({"ok": 500, "wrong score": 1}, found=True)
-    found = complaints(_summary(record), Limits(error_share=1, achieved_share=0))
+    found = complaints(_summary(record), VerdictLimits(error_share=1, achieved_share=0))
     assert found == ["wrong answers: 1 × wrong score"]
     # It was no part of the load.
     assert _summary(record)["wanted_per_s"] == 20

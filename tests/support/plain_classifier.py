@@ -12,7 +12,7 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from export.tensorrt.kit import Candidate, KitModel, Samples, write_kit
+from export.tensorrt.kit import KitModel, PlanCandidate, Samples, write_kit
 
 # modelopt leaves products narrower than 16 alone.
 VOCABULARY, HIDDEN, WIDE, LABELS = 40, 32, 64, 2
@@ -133,7 +133,7 @@ def write_my_kit(made: Kits, *, fp16: onnx.ModelProto, int8: onnx.ModelProto | N
         file.unlink(missing_ok=True)  # the kit's file is a hard link to it
         onnx.save(graph, file)
         encoder = f"my-model_encoder_tensorrt_{precision}"
-        candidates.append(Candidate(precision, file, encoder, partial(write_configs, encoder)))
+        candidates.append(PlanCandidate(precision, file, encoder, partial(write_configs, encoder)))
     reference = plain_model()
     # Two lengths, one batch of each: every batch is a start of the stand-in.
     rows = texts(120, longest=32)

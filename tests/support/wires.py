@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from gateway.domain.errors import ClientDisconnected, TritonflareError
-from gateway.server.connection_limiter import Crowd
-from gateway.server.http_connection import Connection, Patience
+from gateway.server.connection_limiter import ConnectionLimiter
+from gateway.server.http_connection import HttpConnection, Timeouts
 from gateway.server.message import Header, Request, Response
 
 _TURNS = 4
@@ -97,10 +97,12 @@ class Outcome:
     """Before the caller had ended his side."""
 
 
-async def outcome(pieces: Sequence[bytes], *, patient: bool = True, crowd: Crowd | None = None) -> Outcome:
+async def outcome(
+    pieces: Sequence[bytes], *, patient: bool = True, limiter: ConnectionLimiter | None = None
+) -> Outcome:
     """Send ``pieces``, wait for the answers (between the pieces as well, if ``patient``), and hang up."""
     app, wire = Recorder(), Wire()
-    connection = Connection(app, crowd or Crowd(1), Patience(75, 10))
+    connection = HttpConnection(app, limiter or ConnectionLimiter(1), Timeouts(75, 10))
     connection.connection_made(cast(asyncio.Transport, wire))
 
     async def settle() -> None:

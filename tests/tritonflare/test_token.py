@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from gateway.access.tokens import Access, hash_token, load_tokens
+from gateway.access.tokens import TokenAccess, hash_token, load_tokens
 from gateway.access.tokens_file import read_tokens_file
 from tritonflare.token import token
 
@@ -39,8 +39,8 @@ def test_a_token_is_created_listed_and_revoked(file: Path) -> None:
     identity = listed.split()[0]
     assert run(file, "revoke", identity).exit_code == 0
     table = load_tokens(None, file)
-    assert table.check(secrets[0], "a") is Access.UNKNOWN_TOKEN
-    assert table.check(secrets[1], "b") is Access.GRANTED
+    assert table.check(secrets[0], "a") is TokenAccess.UNKNOWN_TOKEN
+    assert table.check(secrets[1], "b") is TokenAccess.GRANTED
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert [path.name for path in file.parent.iterdir()] == ["tokens"]
 

@@ -22,8 +22,8 @@ from gateway.access.rate_limit import RateLimit
 from gateway.api.batch import BatchRunner
 from gateway.api.binding import rendering as binding_form
 from gateway.api.binding import tensors as tensor
-from gateway.api.deadline import Interrupt
-from gateway.api.request_body import Intake
+from gateway.api.deadline import RequestDeadline
+from gateway.api.request_body import BodyReader
 from gateway.api.router import Handler, Route
 from gateway.api.run import RunLimits, find_model
 from gateway.domain.catalogue import Catalogue, Model
@@ -48,7 +48,7 @@ class Binding:
         catalogue: Catalogue,
         classifier: Classifier,
         batches: BatchRunner,
-        intake: Intake,
+        bodies: BodyReader,
         admission: Admission,
         metrics: Metrics,
         limits: RunLimits,
@@ -58,7 +58,7 @@ class Binding:
         self._catalogue = catalogue
         self._classifier = classifier
         self._batches = batches
-        self._intake = intake
+        self._bodies = bodies
         self._admission = admission
         self._metrics = metrics
         self._limits = limits
@@ -86,19 +86,19 @@ class Binding:
             raise BadInput("Error: option 'websocket' is not supported by this server")
         version = _version(request)
         model = self._model(request)
-        with Interrupt(self._limits.request_timeout_s) as interrupt:
-            body = await self._intake.body_of(request, interrupt)
+        with RequestDeadline(self._limits.request_timeout_s) as deadline:
+            body = await self._bodies.body_of(request, deadline)
             with self._admission:
                 payload = parse_json(body)
                 inputs = _inputs(payload, version)
                 requests = self._requests(inputs, payload) if version == "3" else None
                 if requests is not None:
-                    items = await self._batches.run(request, model, requests, interrupt)
+                    items = await self._batches.run(request, model, requests, deadline)
                     return binding_form.batch(items, ai_request_id)
                 await self._rate.spend(request)
                 text = text_of(inputs)
-                interrupt.watch_for_disconnect(request)
-                answer = await self._classifier.classify(model, text, interrupt.remaining_s())
+                deadline.watch_for_disconnect(request)
+                answer = await self._classifier.classify(model, text, deadline.remaining_s())
         request.timing = answer.timing
         self._metrics.text_classified(model.name, answer)
         return _render(answer, version, ai_request_id, debug=_wants_debug(payload))

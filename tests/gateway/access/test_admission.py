@@ -1,4 +1,4 @@
-"""Admission and the interrupt."""
+"""Admission and the deadline."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from gateway.access.admission import Admission
-from gateway.api.deadline import Interrupt
+from gateway.api.deadline import RequestDeadline
 from gateway.domain.errors import ClientDisconnected, DeadlineExceeded, Overloaded
 from gateway.server.message import Request
 
@@ -37,7 +37,7 @@ def test_the_request_above_the_limit_is_refused_and_not_counted() -> None:
 
 
 async def test_time_up_ends_the_block_with_our_error() -> None:
-    with pytest.raises(DeadlineExceeded), Interrupt(0.01):
+    with pytest.raises(DeadlineExceeded), RequestDeadline(0.01):
         await asyncio.sleep(5)
     if sys.version_info >= (3, 11):
         task = asyncio.current_task()
@@ -46,8 +46,8 @@ async def test_time_up_ends_the_block_with_our_error() -> None:
 
 
 async def test_a_block_that_ends_in_time_is_left_alone() -> None:
-    with Interrupt(0.02) as interrupt:
-        assert 0 < interrupt.remaining_s() <= 0.02
+    with RequestDeadline(0.02) as deadline:
+        assert 0 < deadline.remaining_s() <= 0.02
     await asyncio.sleep(0.05)
 
 
@@ -55,8 +55,8 @@ async def test_a_caller_who_hangs_up_ends_the_block() -> None:
     request = Request("POST", "/")
 
     async def work() -> None:
-        with Interrupt(5) as interrupt:
-            interrupt.watch_for_disconnect(request)
+        with RequestDeadline(5) as deadline:
+            deadline.watch_for_disconnect(request)
             asyncio.get_running_loop().call_later(0.01, request.lose)
             await asyncio.sleep(5)
 
@@ -66,7 +66,7 @@ async def test_a_caller_who_hangs_up_ends_the_block() -> None:
 
 async def test_a_cancellation_from_outside_stays_one() -> None:
     async def work() -> None:
-        with Interrupt(5):
+        with RequestDeadline(5):
             await asyncio.sleep(5)
 
     task = asyncio.create_task(work())
@@ -81,8 +81,8 @@ async def test_a_caller_who_hung_up_before_anybody_watched_ends_the_block_too() 
     request.lose()
 
     async def work() -> None:
-        with Interrupt(5) as interrupt:
-            interrupt.watch_for_disconnect(request)
+        with RequestDeadline(5) as deadline:
+            deadline.watch_for_disconnect(request)
             await asyncio.sleep(5)
 
     with pytest.raises(ClientDisconnected):
@@ -91,12 +91,12 @@ async def test_a_caller_who_hung_up_before_anybody_watched_ends_the_block_too() 
 
 async def test_the_watch_ends_with_the_block() -> None:
     request = Request("POST", "/")
-    with Interrupt(5) as interrupt:
-        interrupt.watch_for_disconnect(request)
+    with RequestDeadline(5) as deadline:
+        deadline.watch_for_disconnect(request)
     request.lose()
     await asyncio.sleep(0)  # where a cancellation would strike
 
 
 async def test_an_error_of_the_block_is_not_hidden_by_the_interrupt() -> None:
-    with pytest.raises(ValueError, match="mine"), Interrupt(5):
+    with pytest.raises(ValueError, match="mine"), RequestDeadline(5):
         raise ValueError("mine")

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.access.tokens import (
-    Access,
     ClockThatNeverGoesBack,
+    TokenAccess,
     TokenTable,
     hash_token,
     is_token68,
@@ -39,19 +39,19 @@ def test_a_hash_is_the_sha256_in_hex(token: str) -> None:
 @given(TOKEN68, TOKEN68, st.sampled_from(["mine", "*"]))
 def test_only_the_very_token_opens_only_its_accounts(token: str, other: str, account: str) -> None:
     table = load_tokens(f"{account}:{token}", None)
-    assert table.check(token, "mine") is Access.GRANTED
-    elsewhere = Access.GRANTED if account == "*" else Access.OTHER_ACCOUNT
+    assert table.check(token, "mine") is TokenAccess.GRANTED
+    elsewhere = TokenAccess.GRANTED if account == "*" else TokenAccess.OTHER_ACCOUNT
     assert table.check(token, "yours") is elsewhere
     if other != token:
-        assert table.check(other, "mine") is Access.UNKNOWN_TOKEN
+        assert table.check(other, "mine") is TokenAccess.UNKNOWN_TOKEN
 
 
 def test_one_token_may_open_several_accounts() -> None:
     table = load_tokens("a:t, b:t,,c:u", None)
     assert [table.check("t", account) for account in "abc"] == [
-        Access.GRANTED,
-        Access.GRANTED,
-        Access.OTHER_ACCOUNT,
+        TokenAccess.GRANTED,
+        TokenAccess.GRANTED,
+        TokenAccess.OTHER_ACCOUNT,
     ]
     assert len(table) == 2
 
@@ -66,10 +66,10 @@ def test_a_tokens_file_holds_hashes_comments_and_empty_lines(tmp_path: Path) -> 
     file = tmp_path / "tokens"
     file.write_text(f"# mine\n\na:{hash_token('t')}\n  b:{hash_token('u').upper()}  \n")
     table = load_tokens("c:v", file)
-    assert table.check("t", "a") is Access.GRANTED
-    assert table.check("u", "b") is Access.GRANTED
-    assert table.check("v", "c") is Access.GRANTED
-    assert table.check(hash_token("t"), "a") is Access.UNKNOWN_TOKEN
+    assert table.check("t", "a") is TokenAccess.GRANTED
+    assert table.check("u", "b") is TokenAccess.GRANTED
+    assert table.check("v", "c") is TokenAccess.GRANTED
+    assert table.check(hash_token("t"), "a") is TokenAccess.UNKNOWN_TOKEN
 
 
 @pytest.mark.parametrize("inline", ["just-a-token", ":token", "account:", "account:not a token", "a:b:ü"])
@@ -101,7 +101,7 @@ def test_a_tokens_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_empty_table_opens_nothing() -> None:
-    assert TokenTable([]).check("", "") is Access.UNKNOWN_TOKEN
+    assert TokenTable([]).check("", "") is TokenAccess.UNKNOWN_TOKEN
 
 
 class _Clock:
@@ -115,7 +115,7 @@ class _Clock:
 @given(st.floats(1e9, 3e9), st.floats(1e9, 3e9))
 def test_a_token_is_good_before_it_expires_and_unknown_from_then_on(expires: float, now: float) -> None:
     table = TokenTable([TokenEntry("a", hash_token("t"), expires)], _Clock(now))
-    assert table.check("t", "a") is (Access.GRANTED if now < expires else Access.UNKNOWN_TOKEN)
+    assert table.check("t", "a") is (TokenAccess.GRANTED if now < expires else TokenAccess.UNKNOWN_TOKEN)
     assert table.expires("t", "a") == (expires if now < expires else 0)
 
 
@@ -125,19 +125,22 @@ def test_each_account_of_a_token_has_its_own_expiry_and_the_latest_counts() -> N
     table = TokenTable(
         [TokenEntry("a", digest, 10), TokenEntry("b", digest, 20), TokenEntry("a", digest, 15)], clock
     )
-    for now, a, b in ((14, Access.GRANTED, Access.GRANTED), (15, Access.OTHER_ACCOUNT, Access.GRANTED)):
+    for now, a, b in (
+        (14, TokenAccess.GRANTED, TokenAccess.GRANTED),
+        (15, TokenAccess.OTHER_ACCOUNT, TokenAccess.GRANTED),
+    ):
         clock.now = now
         assert (table.check("t", "a"), table.check("t", "b")) == (a, b)
     assert table.expires("t", None) == 20
     clock.now = 20
-    assert table.check("t", "b") is Access.UNKNOWN_TOKEN
+    assert table.check("t", "b") is TokenAccess.UNKNOWN_TOKEN
 
 
 def test_a_replaced_table_knows_the_new_tokens_only() -> None:
     table = load_tokens("a:old", None)
     table.replace(load_tokens("b:new", None))
-    assert table.check("old", "a") is Access.UNKNOWN_TOKEN
-    assert table.check("new", "b") is Access.GRANTED
+    assert table.check("old", "a") is TokenAccess.UNKNOWN_TOKEN
+    assert table.check("new", "b") is TokenAccess.GRANTED
     assert table.accounts == {"b"}
 
 
@@ -163,8 +166,8 @@ def test_a_tokens_file_may_say_when_a_token_expires(tmp_path: Path) -> None:
         f"a:{hash_token('past')}:2020-01-01T00:00:00Z\na:{hash_token('future')}:2999-12-31T23:59:59Z\n"
     )
     table = load_tokens(None, file)
-    assert table.check("past", "a") is Access.UNKNOWN_TOKEN
-    assert table.check("future", "a") is Access.GRANTED
+    assert table.check("past", "a") is TokenAccess.UNKNOWN_TOKEN
+    assert table.check("future", "a") is TokenAccess.GRANTED
     assert [entry.line() for entry in read_tokens_file(file)] == file.read_text().splitlines(keepends=True)
 
 

@@ -16,7 +16,7 @@ from gateway.access.rate_limit import RateLimit
 from gateway.access.tokens import load_tokens
 from gateway.api.app import App
 from gateway.api.batch import BatchRunner
-from gateway.api.request_body import Intake
+from gateway.api.request_body import BodyReader
 from gateway.api.router import Route
 from gateway.api.run import RunLimits, RunModel
 from gateway.domain.backend import RawScores
@@ -67,7 +67,7 @@ def _app() -> tuple[App, Admission]:
         catalogue,
         classifier,
         batches,
-        Intake(admission, 1 << 20, 10),
+        BodyReader(admission, 1 << 20, 10),
         admission,
         metrics,
         RunLimits(60, "array", 3),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.access.authentication import authenticate
-from gateway.access.tokens import Access, load_tokens
+from gateway.access.tokens import TokenAccess, load_tokens
 from gateway.api.binding.local_development import is_local_binding
 from gateway.api.router import Route, Router
 from gateway.domain.errors import (
@@ -141,5 +141,5 @@ def test_only_a_connection_from_loopback_to_loopback_is_local(end: str, address:
 
 
 def test_where_no_account_is_named_any_known_token_will_do() -> None:
-    assert TABLE.check("token-1", None) is Access.GRANTED
-    assert TABLE.check("token-3", None) is Access.UNKNOWN_TOKEN
+    assert TABLE.check("token-1", None) is TokenAccess.GRANTED
+    assert TABLE.check("token-3", None) is TokenAccess.UNKNOWN_TOKEN

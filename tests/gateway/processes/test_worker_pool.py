@@ -17,82 +17,82 @@ from prometheus_client import values
 from gateway.domain.errors import BackendUnavailable
 from gateway.processes import worker_pool as workers
 from gateway.processes import worker_process
-from gateway.processes.worker_control import Post, obeying, say
-from gateway.processes.worker_pool import Supervisor
+from gateway.processes.worker_control import WorkerSpec, report, worker_control
+from gateway.processes.worker_pool import WorkerPool
 from gateway.server.bind import bind
 from gateway.settings import ConfigurationError, Settings
 
 OTHER = "127.0.0.1:9999"
 
 
-def refuse(post: Post) -> None:
-    say(post, "The settings are wrong.")
+def refuse(spec: WorkerSpec) -> None:
+    report(spec, "The settings are wrong.")
     os._exit(2)
 
 
-def end_at_start(post: Post) -> None:
+def end_at_start(spec: WorkerSpec) -> None:
     os._exit(3)
 
 
-def hang(post: Post) -> None:
+def hang(spec: WorkerSpec) -> None:
     """Be ready, and deaf to everything."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    say(post, None)
+    report(spec, None)
     time.sleep(60)
 
 
-def refuse_when_it_replaces(post: Post) -> None:
-    if post.replaces:
-        refuse(post)
-    say(post, None)
+def refuse_when_it_replaces(spec: WorkerSpec) -> None:
+    if spec.replaces:
+        refuse(spec)
+    report(spec, None)
     os._exit(0)
 
 
-def obey(post: Post) -> None:
+def obey(spec: WorkerSpec) -> None:
     async def wait() -> None:
         stop, at_once = asyncio.Event(), asyncio.Event()
-        with obeying(post, stop, at_once):
-            say(post, None)
+        with worker_control(spec, stop, at_once):
+            report(spec, None)
             await stop.wait()
             await at_once.wait()
 
     asyncio.run(wait())
 
 
-def move_if(post: Post, can: Callable[[str], bool]) -> None:
+def move_if(spec: WorkerSpec, can: Callable[[str], bool]) -> None:
     async def move(url: str) -> None:
         if not can(url):
             raise BackendUnavailable
 
     async def wait() -> None:
         stop, at_once = asyncio.Event(), asyncio.Event()
-        with obeying(post, stop, at_once, move):
-            say(post, None)
+        with worker_control(spec, stop, at_once, move):
+            report(spec, None)
             await stop.wait()
 
     asyncio.run(wait())
 
 
-def move_never(post: Post) -> None:
-    move_if(post, lambda url: False)
+def move_never(spec: WorkerSpec) -> None:
+    move_if(spec, lambda url: False)
 
 
-def move_unless_first(post: Post) -> None:
+def move_unless_first(spec: WorkerSpec) -> None:
     """The first cannot, and a replacement starts where the others have gone to, or not at all."""
-    if post.replaces and post.settings.triton_url != OTHER:
-        refuse(post)
-    move_if(post, lambda url: post.number > 0)
+    if spec.replaces and spec.settings.triton_url != OTHER:
+        refuse(spec)
+    move_if(spec, lambda url: spec.number > 0)
 
 
-def answer_until(post: Post, stick: Callable[[], None]) -> None:
+def answer_until(spec: WorkerSpec, stick: Callable[[], None]) -> None:
     """Be ready, and get stuck a moment later; a replacement does not."""
 
     async def wait() -> None:
         stop, at_once = asyncio.Event(), asyncio.Event()
-        with obeying(post, stop, at_once):
-            say(post, None)
-            if not post.replaces:
+        with worker_control(spec, stop, at_once):
+            report(spec, None)
+            if not spec.replaces:
                 await asyncio.sleep(0.3)
                 stick()
             await stop.wait()
@@ -100,27 +100,27 @@ def answer_until(post: Post, stick: Callable[[], None]) -> None:
     asyncio.run(wait())
 
 
-def stop_yourself(post: Post) -> None:
-    answer_until(post, lambda: os.kill(os.getpid(), signal.SIGSTOP))
+def stop_yourself(spec: WorkerSpec) -> None:
+    answer_until(spec, lambda: os.kill(os.getpid(), signal.SIGSTOP))
 
 
-def block_the_event_loop(post: Post) -> None:
-    answer_until(post, lambda: time.sleep(60))
+def block_the_event_loop(spec: WorkerSpec) -> None:
+    answer_until(spec, lambda: time.sleep(60))
 
 
-def never_begin(post: Post) -> None:
-    if not post.replaces:
+def never_begin(spec: WorkerSpec) -> None:
+    if not spec.replaces:
         os.kill(os.getpid(), signal.SIGSTOP)
-    answer_until(post, lambda: None)
+    answer_until(spec, lambda: None)
 
 
 class Run:
     """A supervisor in this event loop."""
 
-    def __init__(self, work: Callable[[Post], None], count: int = 1, **settings: Any) -> None:
+    def __init__(self, work: Callable[[WorkerSpec], None], count: int = 1, **settings: Any) -> None:
         self.stop, self.at_once, self.started = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._reserved = bind("127.0.0.1", 0, shared=True)
-        self.supervisor = Supervisor(
+        self.supervisor = WorkerPool(
             Settings(workers=count, **settings), work, self._reserved, self.stop, self.at_once
         )
         self.task = asyncio.create_task(self.supervisor.run(self.started.set))
@@ -137,7 +137,7 @@ async def run(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[..., Ru
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
     running: list[Run] = []
 
-    def start(work: Callable[[Post], None], count: int = 1, **settings: Any) -> Run:
+    def start(work: Callable[[WorkerSpec], None], count: int = 1, **settings: Any) -> Run:
         running.append(Run(work, count, **settings))
         return running[-1]
 
@@ -209,7 +209,7 @@ async def test_a_worker_that_is_stuck_is_killed_and_replaced_once(
     run: Callable[..., Run],
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
-    work: Callable[[Post], None],
+    work: Callable[[WorkerSpec], None],
 ) -> None:
     monkeypatch.setattr(worker_process, "BEAT_S", 0.1)
     running = run(work, worker_timeout_s=2)

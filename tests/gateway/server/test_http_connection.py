@@ -11,8 +11,8 @@ import pytest
 import uvloop
 
 from gateway.domain.errors import TritonflareError
-from gateway.server.connection_limiter import Crowd
-from gateway.server.http_connection import Connection, Patience
+from gateway.server.connection_limiter import ConnectionLimiter
+from gateway.server.http_connection import HttpConnection, Timeouts
 from gateway.server.message import Header, Request, Response
 from tests.support.wires import Recorder, Wire, answers
 
@@ -29,16 +29,16 @@ class Fine:
         return Response(400, b"{}"), []
 
 
-async def closed(data: bytes, count: int) -> list[weakref.ref[Connection]]:
+async def closed(data: bytes, count: int) -> list[weakref.ref[HttpConnection]]:
     """Serve so many callers, each of which sends ``data`` and leaves after the answer."""
-    made: list[weakref.ref[Connection]] = []
+    made: list[weakref.ref[HttpConnection]] = []
 
-    def make() -> Connection:
-        connection = Connection(Fine(), crowd, Patience(5, 5))
+    def make() -> HttpConnection:
+        connection = HttpConnection(Fine(), limiter, Timeouts(5, 5))
         made.append(weakref.ref(connection))
         return connection
 
-    crowd = Crowd(count)
+    limiter = ConnectionLimiter(count)
     server = await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
@@ -48,7 +48,7 @@ async def closed(data: bytes, count: int) -> list[weakref.ref[Connection]]:
             assert (await reader.read(12)).startswith(b"HTTP/1.1 ")
             writer.close()
             await writer.wait_closed()
-        while len(crowd):
+        while len(limiter):
             await asyncio.sleep(0.01)
     return made
 
@@ -77,8 +77,10 @@ async def read_slowly(pause_s: float, *, then: str) -> int:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)  # or the kernel takes all of it
         caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         listener.bind(("127.0.0.1", 0))
-        crowd = Crowd(1)
-        server = await loop.create_server(lambda: Connection(Large(), crowd, Patience(5, 0.3)), sock=listener)
+        limiter = ConnectionLimiter(1)
+        server = await loop.create_server(
+            lambda: HttpConnection(Large(), limiter, Timeouts(5, 0.3)), sock=listener
+        )
         async with server:
             caller.setblocking(False)
             await loop.sock_connect(caller, listener.getsockname())
@@ -88,7 +90,7 @@ async def read_slowly(pause_s: float, *, then: str) -> int:
                 came += len(piece)
                 await asyncio.sleep(pause_s)
                 if then == "stop" and came > LARGE / 4:
-                    while len(crowd):
+                    while len(limiter):
                         await asyncio.sleep(0.01)
                     break
             return came
@@ -111,37 +113,37 @@ HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 50_000
 BODY = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + b"b" * 60_000
 
 
-def opened(crowd: Crowd) -> tuple[Connection, Wire]:
+def opened(limiter: ConnectionLimiter) -> tuple[HttpConnection, Wire]:
     wire = Wire()
-    connection = Connection(Recorder(), crowd, Patience(75, 10))
+    connection = HttpConnection(Recorder(), limiter, Timeouts(75, 10))
     connection.connection_made(cast(asyncio.Transport, wire))
     return connection, wire
 
 
 async def test_above_the_memory_of_all_connections_the_oldest_unfinished_heads_make_room() -> None:
-    crowd = Crowd(100, limit_bytes=210_000)
-    there = [opened(crowd) for _ in range(6)]
+    limiter = ConnectionLimiter(100, limit_bytes=210_000)
+    there = [opened(limiter) for _ in range(6)]
     for connection, _ in there:
         connection.data_received(HEAD)
-        assert crowd.kept_bytes <= 210_000
+        assert limiter.buffered_bytes <= 210_000
     assert [wire.closed for _, wire in there] == [True, True, False, False, False, False]
-    small, wire = opened(crowd)
+    small, wire = opened(limiter)
     small.data_received(REQUEST)
     await asyncio.sleep(0.01)
     assert answers(wire.written) == [b"200 0"]
     for connection, _ in [*there, (small, wire)]:
         connection.connection_lost(None)
-    assert crowd.kept_bytes == 0
+    assert limiter.buffered_bytes == 0
 
 
 async def test_where_bodies_take_all_memory_the_newest_is_refused_and_small_requests_are_not() -> None:
-    crowd = Crowd(100, limit_bytes=210_000)
-    there = [opened(crowd) for _ in range(5)]
+    limiter = ConnectionLimiter(100, limit_bytes=210_000)
+    there = [opened(limiter) for _ in range(5)]
     for connection, _ in there:
         connection.data_received(BODY)
         await asyncio.sleep(0)
-        assert crowd.kept_bytes <= 210_000
-    small, wire = opened(crowd)
+        assert limiter.buffered_bytes <= 210_000
+    small, wire = opened(limiter)
     small.data_received(REQUEST)
     await asyncio.sleep(0.01)
     assert answers(wire.written) == [b"200 0"]
@@ -154,18 +156,18 @@ async def test_where_bodies_take_all_memory_the_newest_is_refused_and_small_requ
     assert statuses == [b"429 broken", b"200 100000", b"200 100000"]  # whose bytes were too many
     for connection, _ in [*there, (small, wire)]:
         connection.connection_lost(None)
-    assert crowd.kept_bytes == 0
+    assert limiter.buffered_bytes == 0
 
 
 async def test_pipelined_bytes_are_kept_as_they_came_and_count() -> None:
-    crowd = Crowd(100)
-    connection, wire = opened(crowd)
+    limiter = ConnectionLimiter(100)
+    connection, wire = opened(limiter)
     connection.data_received(REQUEST * 5000)
-    assert crowd.kept_bytes <= len(REQUEST) * 5000
-    assert crowd.kept_bytes >= len(REQUEST) * 4999
+    assert limiter.buffered_bytes <= len(REQUEST) * 5000
+    assert limiter.buffered_bytes >= len(REQUEST) * 4999
     assert wire.paused
     while len(answers(wire.written)) < 5000:
         await asyncio.sleep(0.01)
-    assert crowd.kept_bytes == 0
+    assert limiter.buffered_bytes == 0
     assert answers(wire.written) == [b"200 0"] * 5000
     connection.connection_lost(None)

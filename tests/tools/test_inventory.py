@@ -8,7 +8,7 @@ from typing import Any
 import click
 import pytest
 
-from tritonflare.inventory import LOCK, as_shipped, pinned, verdict
+from tools.inventory import LOCK, as_shipped, pinned, verdict
 
 
 def part(name: str, **more: Any) -> dict[str, Any]:

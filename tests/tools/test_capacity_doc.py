@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tritonflare import capacity_doc
+from tools import capacity_doc
 
 ROOT = Path(__file__).parents[2]
 

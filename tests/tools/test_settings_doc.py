@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gateway.settings import Settings
-from tritonflare import settings_doc
+from tools import settings_doc
 
 ROOT = Path(__file__).parents[2]
 

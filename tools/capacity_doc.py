@@ -1,6 +1,6 @@
 """Writes the measured part of docs/capacity.md from a ``bench.json``.
 
-python -m tritonflare.capacity_doc [.cache/bench/bench.json]
+python -m tools.capacity_doc [.cache/bench/bench.json]
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from tritonflare.paths import BENCH
 
 PAGE = Path("docs/capacity.md")
-BEGIN, END = "<!-- measured: made by tritonflare.capacity_doc -->", "<!-- end of what was measured -->"
+BEGIN, END = "<!-- measured: made by tools.capacity_doc -->", "<!-- end of what was measured -->"
 EXAMPLE_TEXTS_A_SECOND = 2000
 UTILISATION = 0.6
 Row = Mapping[str, Any]
