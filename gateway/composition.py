@@ -15,14 +15,14 @@ from gateway.access.rate_limit import RateLimit
 from gateway.access.rate_store import OwnStore, RateStore, RedisStore
 from gateway.access.tokens import TokenTable
 from gateway.api.app import App
-from gateway.api.batch import BatchRunner
 from gateway.api.binding.handlers import Binding
+from gateway.api.classify import ClassifyCall, RunLimits
 from gateway.api.models import ModelQueries
 from gateway.api.operations import Operations
 from gateway.api.request_body import BodyReader
 from gateway.api.router import Route
 from gateway.api.routes import API_PREFIX, operations_routes, page_routes, query_routes, run_routes
-from gateway.api.run import RunLimits, RunModel
+from gateway.api.run import RunModel
 from gateway.api.verify_token import VerifyToken
 from gateway.domain.cache import AnswerCache
 from gateway.domain.catalogue import Catalogue, Ensemble, Model
@@ -209,16 +209,13 @@ def _routes(
     catalogue, classifier = inference.catalogue, inference.classifier
     bodies = BodyReader(admission, settings.max_body_bytes, settings.max_requests_in_flight)
     limits = RunLimits(settings.request_timeout_s, settings.result_shape, settings.max_batch_texts)
-    batches = BatchRunner(classifier, admission, rate, metrics)
-    run_model = RunModel(catalogue, classifier, batches, bodies, admission, metrics, limits, rate)
+    classify = ClassifyCall(catalogue, classifier, bodies, admission, rate, metrics, limits)
     queries = ModelQueries(catalogue)
-    binding = Binding(
-        catalogue, classifier, batches, bodies, admission, metrics, limits, rate, queries.search
-    )
+    binding = Binding(classify, queries.search)
     return (
         # First: ai/run/{model} would take the proxy's path for a model.
         *binding.routes(API_PREFIX),
-        *run_routes(run_model),
+        *run_routes(RunModel(classify)),
         *query_routes(queries, verify),
         *operations_routes(Operations(inference.monitor, metrics)),
         *page_routes(settings.playground),

@@ -39,7 +39,13 @@ def bind_for(settings: Settings) -> socket.socket:
     Raises:
         ConfigurationError: the address does not exist or is in use.
     """
-    return bind(settings.host, settings.port, shared=settings.workers > 1)
+    try:
+        return bind(settings.host, settings.port, shared=settings.workers > 1)
+    except OSError as exc:
+        raise ConfigurationError(
+            f"Cannot listen on {settings.host} port {settings.port}: {exc.strerror}. "
+            "Set GATEWAY_HOST and GATEWAY_PORT to an address that is free."
+        ) from exc
 
 
 def run(settings: Settings) -> None:

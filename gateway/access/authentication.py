@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from gateway.access.tokens import TokenAccess, TokenTable, is_token68
 from gateway.domain.errors import ForeignAccount, MalformedCredentials, MissingCredentials, UnknownToken
-from gateway.server.message import Request
+from gateway.server.message import HttpRequest
 
 
-def authenticate(request: Request, tokens: TokenTable) -> None:
-    """Let the request pass if its token opens the account in its path, or is known where none is named.
+def authenticate(request: HttpRequest, account: str | None, tokens: TokenTable) -> None:
+    """Let the request pass if its token opens ``account``, or, without one, is known.
 
     Raises:
         MissingCredentials: no Authorization header, and not both X-Auth-Email and X-Auth-Key.
@@ -17,7 +17,7 @@ def authenticate(request: Request, tokens: TokenTable) -> None:
         UnknownToken: nobody issued this token.
         ForeignAccount: the token belongs to another account.
     """
-    match tokens.check(token_of(request), request.params.get("account_id")):
+    match tokens.check(token_of(request), account):
         case TokenAccess.UNKNOWN_TOKEN:
             raise UnknownToken
         case TokenAccess.OTHER_ACCOUNT:
@@ -26,7 +26,7 @@ def authenticate(request: Request, tokens: TokenTable) -> None:
             return
 
 
-def token_of(request: Request) -> str:
+def token_of(request: HttpRequest) -> str:
     """Return the token that the request carries.
 
     Raises:

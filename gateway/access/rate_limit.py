@@ -9,7 +9,6 @@ from limits import RateLimitItemPerMinute
 from gateway.access.rate_store import OwnStore, RateStore
 from gateway.access.tokens import ANY_ACCOUNT
 from gateway.domain.errors import RateLimited
-from gateway.server.message import Request
 
 
 class RateLimit:
@@ -39,8 +38,8 @@ class RateLimit:
         self._accounts = accounts
         self._store = store if store is not None else OwnStore()
 
-    async def spend(self, request: Request, texts: int = 1) -> None:
-        """Count ``texts`` for the account in the request's path; without a limit, do nothing.
+    async def spend(self, account: str, texts: int = 1) -> None:
+        """Count ``texts`` for an account; without a limit, do nothing.
 
         All texts of a request are counted at once, so that a refusal takes nothing and can say when there
         is room for as many.
@@ -50,7 +49,6 @@ class RateLimit:
         """
         if self._item is None:
             return
-        account = request.params.get("account_id", "")
         bucket = account if account in self._accounts() else ANY_ACCOUNT
         wait_s = await self._store.spend(self._item, bucket, texts)
         if wait_s:

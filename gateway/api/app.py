@@ -12,21 +12,30 @@ from uuid import uuid4
 from gateway.access.authentication import authenticate
 from gateway.access.tokens import TokenTable
 from gateway.api import envelope
-from gateway.api.binding import rendering as binding_form
+from gateway.api.binding import rendering
 from gateway.api.binding.local_development import is_local_binding
 from gateway.api.binding.miniflare import unwrap_miniflare
+from gateway.api.context import RequestContext
 from gateway.api.router import Route, Router
 from gateway.domain.backend import Timing
 from gateway.domain.errors import (
     AiError,
     BackendUnavailable,
+    ClientDisconnected,
+    DeadlineExceeded,
+    MalformedRequest,
+    Overloaded,
     TritonflareError,
     UnknownError,
+    UnknownTransferCoding,
     without_frames,
 )
-from gateway.server.message import Header, Request, Response
-from gateway.telemetry.access_log import AccessLog, AccessRecord
+from gateway.server import errors
+from gateway.server.errors import RequestError
+from gateway.server.message import Header, HttpRequest, Response
+from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.record import RequestRecord
 
 _log = logging.getLogger("tritonflare.http")
 
@@ -42,7 +51,7 @@ class App:
         access_log: AccessLog,
         *,
         binding_without_token: bool = False,
-        trace: Callable[[Request], None] | None = None,
+        trace: Callable[[HttpRequest, RequestRecord], Callable[[], None] | None] | None = None,
     ) -> None:
         """Take what answers, who may ask, and where to count and to log.
 
@@ -52,7 +61,7 @@ class App:
             metrics: counts the requests to the API.
             access_log: gets a line about each.
             binding_without_token: see the setting of the same name.
-            trace: told of each request to the API once its route is known; `Request.on_answer` is its own.
+            trace: opens a span for a request to the API once its route is known; see `Tracing.begin`.
         """
         self.routes = tuple(routes)
         self._router = Router(routes)
@@ -62,39 +71,41 @@ class App:
         self._access_log = access_log
         self._trace = trace
 
-    async def __call__(self, request: Request) -> tuple[Response, list[Header]]:
+    async def __call__(self, request: HttpRequest) -> tuple[Response, list[Header]]:
         """Answer a request, log and count it; return the answer with its headers."""
         started = time.perf_counter()
-        request.ray_id = _new_ray_id()
-        response = await self._answer(request)
-        request.drop_body()
-        seconds = time.perf_counter() - started
-        self._record(request, response, seconds)
-        headers = _headers_of(request, response)
-        if request.ai_request_id is not None and response.code == 0:
-            headers.append((b"server-timing", _server_timing(request.timing, seconds)))
+        context = RequestContext(request, _new_ray_id())
+        response = await self._answer(context)
+        request.body.discard()
+        record = context.record
+        record.seconds = time.perf_counter() - started
+        self._note(context, response)
+        headers = _headers_of(record, response)
+        if record.ai_request_id is not None and response.code == 0:
+            headers.append((b"server-timing", _server_timing(record.timing, record.seconds)))
         return response, headers
 
-    def refuse(self, error: TritonflareError) -> tuple[Response, list[Header]]:
+    def refuse(self, error: RequestError) -> tuple[Response, list[Header]]:
         """Render, log and count the refusal of what never became a request; return it with its headers."""
-        request = Request("-", "")
-        request.ray_id = _new_ray_id()
-        response = _failure(error, request)
-        self._record(request, response, 0.0)
-        return response, _headers_of(request, response)
+        request = RequestContext(HttpRequest("-", ""), _new_ray_id())
+        response = _failure(_refusal(error), request)
+        self._note(request, response)
+        return response, _headers_of(request.record, response)
 
-    async def _answer(self, request: Request) -> Response:
+    async def _answer(self, request: RequestContext) -> Response:
         """Run the handler; the one place where an exception becomes an answer."""
         try:
-            unwrap_miniflare(request)
+            unwrap_miniflare(request.http)
             route = self._router.match(request)
             if self._trace is not None and route.api:
-                self._trace(request)
+                request.on_response = self._trace(request.http, request.record)
             if route.api and not route.checks_token and not self._is_local_binding(route, request):
-                authenticate(request, self._tokens)
+                authenticate(request.http, request.params.get("account_id"), self._tokens)
             return await route.handler(request)
         except TritonflareError as exc:
             return _failure(without_frames(exc), request)
+        except RequestError as exc:
+            return _failure(_refusal(without_frames(exc)), request)
         except asyncio.CancelledError as exc:
             # The server cancels what outlives the drain deadline; the task ends here either way, and
             # the caller deserves an envelope rather than the server's plain text.
@@ -102,45 +113,34 @@ class App:
             return _failure(BackendUnavailable(), request)
         except Exception as exc:
             # The outermost renderer: a defect of ours must not reach the caller as a traceback.
-            _log.exception("request %s failed", request.ray_id, extra={"ray": request.ray_id})
+            _log.exception("request %s failed", request.record.ray_id, extra={"ray": request.record.ray_id})
             without_frames(exc)
             return _failure(UnknownError(), request)
 
-    def _is_local_binding(self, route: Route, request: Request) -> bool:
-        return self._binding_without_token and route.tokenless and is_local_binding(request)
+    def _is_local_binding(self, route: Route, request: RequestContext) -> bool:
+        return self._binding_without_token and route.tokenless and is_local_binding(request.http)
 
-    def _record(self, request: Request, response: Response, seconds: float) -> None:
+    def _note(self, request: RequestContext, response: Response) -> None:
+        """Give metrics, traces and the access log what they have to know of an answer."""
+        record = request.record
+        record.status, record.code = response.status, response.code
         if request.api:
-            self._metrics.request_done(request.model_label, response.code, response.status, seconds)
-        if request.on_answer is not None:
-            request.on_answer(response)
-        self._access_log.add(
-            AccessRecord(
-                request.method,
-                request.route,
-                response.status,
-                response.code,
-                seconds,
-                request.ray_id,
-                request.ai_request_id,
-                request.model_label,
-                request.timing,
-                request.trace_id,
-            ),
-            api=request.api,
-        )
+            self._metrics.request_done(record.model, record.code, record.status, record.seconds)
+        if request.on_response is not None:
+            request.on_response()
+        self._access_log.add(record, api=request.api)
 
 
 def _new_ray_id() -> str:
     return f"{secrets.token_hex(8)}-TFL"
 
 
-def _headers_of(request: Request, response: Response) -> list[Header]:
+def _headers_of(record: RequestRecord, response: Response) -> list[Header]:
     """The headers that every answer carries, the ray id among them, and then its own."""
     return [
         (b"content-type", response.content_type),
         (b"content-length", b"%d" % len(response.body)),
-        (b"cf-ray", request.ray_id.encode()),
+        (b"cf-ray", record.ray_id.encode()),
         *response.headers,
     ]
 
@@ -156,8 +156,23 @@ def _server_timing(timing: Timing | None, seconds: float) -> bytes:
     )
 
 
-def _failure(error: TritonflareError, request: Request) -> Response:
-    if isinstance(error, AiError) and request.ai_request_id is None:
-        request.ai_request_id = str(uuid4())  # it was refused before it had one; log and answer share it
-    render = binding_form.failure if request.binding_form else envelope.failure
-    return render(error, request.ai_request_id)
+_REFUSALS: dict[type[RequestError], Callable[[], TritonflareError]] = {
+    errors.MalformedRequest: MalformedRequest,
+    errors.UnsupportedTransferCoding: UnknownTransferCoding,
+    errors.RequestTimeout: DeadlineExceeded,
+    errors.ServerBusy: Overloaded,
+    errors.ClientDisconnected: ClientDisconnected,
+}
+
+
+def _refusal(error: RequestError) -> TritonflareError:
+    """Return what a refusal of the server is in the API."""
+    return _REFUSALS[type(error)]()
+
+
+def _failure(error: TritonflareError, request: RequestContext) -> Response:
+    record = request.record
+    if isinstance(error, AiError) and record.ai_request_id is None:
+        record.ai_request_id = str(uuid4())  # it was refused before it had one; log and answer share it
+    render = rendering.failure if request.binding_form else envelope.failure
+    return render(error, record.ai_request_id)

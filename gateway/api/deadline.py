@@ -15,13 +15,13 @@ from gateway.domain.errors import ClientDisconnected, DeadlineExceeded
 class DisconnectSource(Protocol):
     """Where a request came from."""
 
-    def when_lost(self, callback: Callable[[], None] | None) -> None:
-        """Have ``callback`` called once the caller has hung up, at once if that is so already."""
+    def on_disconnect(self, callback: Callable[[], None] | None) -> None:
+        """Have ``callback`` called once the client has disconnected, at once if that is so already."""
         ...
 
 
 class RequestDeadline:
-    """Ends the block it guards when time is up or when the caller hangs up.
+    """Ends the block it guards when time is up or when the client disconnects.
 
     It cancels the current task and turns that cancellation into DeadlineExceeded or ClientDisconnected.
     One timer covers the body, the queue and the inference, without a task of its own for each step.
@@ -48,11 +48,11 @@ class RequestDeadline:
         return self._ends - time.monotonic()
 
     def watch_for_disconnect(self, connection: DisconnectSource) -> None:
-        """From now on, end the block when the caller hangs up; reading the body notices by itself."""
+        """From now on, end the block when the client disconnects; reading the body notices by itself."""
         self._connection = connection
-        connection.when_lost(self._hung_up)
+        connection.on_disconnect(self._disconnected)
 
-    def _hung_up(self) -> None:
+    def _disconnected(self) -> None:
         self._end(ClientDisconnected)
 
     def _end(self, reason: type[DeadlineExceeded | ClientDisconnected]) -> None:
@@ -65,7 +65,7 @@ class RequestDeadline:
     ) -> None:
         self._timer.cancel()
         if self._connection is not None:
-            self._connection.when_lost(None)
+            self._connection.on_disconnect(None)
         if self._reason is not None and isinstance(error, asyncio.CancelledError):
             if sys.version_info >= (3, 11) and self._task is not None:
                 self._task.uncancel()

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import msgspec
 
 from gateway.api import envelope
-from gateway.api.run import find_model
+from gateway.api.classify import find_model
+from gateway.api.context import RequestContext
 from gateway.domain import search
 from gateway.domain.catalogue import Catalogue, Model
 from gateway.domain.errors import BackendUnavailable, BadInput
-from gateway.server.message import Request, Response
+from gateway.server.message import Response
 
 _PER_PAGE = 100
 
@@ -22,15 +23,15 @@ class ModelQueries:
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
 
-    async def search(self, request: Request) -> Response:
+    async def search(self, request: RequestContext) -> Response:
         """List the models that fit the query, one page of them; empty past the end.
 
         Nothing here is experimental or deprecated, so ``hide_experimental`` and ``include_deprecated``
         change nothing; neither does ``format=openrouter``, whose form no public document shows.
         """
         page = search.Page(
-            search.positive_number("page", request.query("page"), 1),
-            search.positive_number("per_page", request.query("per_page"), _PER_PAGE),
+            search.positive_number("page", request.http.query("page"), 1),
+            search.positive_number("per_page", request.http.query("per_page"), _PER_PAGE),
         )
         found = search.find(self._models(), _criteria(request))
         shown = page.of(found)
@@ -46,25 +47,25 @@ class ModelQueries:
             },
         )
 
-    async def schema(self, request: Request) -> Response:
+    async def schema(self, request: RequestContext) -> Response:
         """Answer with the JSON Schemas of ``?model=``."""
-        name = request.query("model")
+        name = request.http.query("model")
         if not name:
             raise BadInput("Error: query parameter 'model' is required")
         find_model(self._catalogue, request, name)
         return envelope.success(search.SCHEMAS)
 
-    async def tasks(self, request: Request) -> Response:
+    async def tasks(self, request: RequestContext) -> Response:
         """List the tasks that some model is for."""
         names = sorted({search.task_of(model) for model in self._models()})
         return envelope.success([search.task_record(name) for name in names])
 
-    async def authors(self, request: Request) -> Response:
+    async def authors(self, request: RequestContext) -> Response:
         """List the authors that some model's name has."""
         names = sorted({search.author_of(model) for model in self._models()})
         return envelope.success([{"name": name} for name in names])
 
-    async def openai(self, request: Request) -> Response:
+    async def openai(self, request: RequestContext) -> Response:
         """List the models in the shape of OpenAI's API, for tools that look for them there."""
         data = [search.openai_record(model) for model in search.find(self._models(), search.Criteria())]
         return Response(200, msgspec.json.encode({"object": "list", "data": data}))
@@ -77,11 +78,11 @@ class ModelQueries:
         return models
 
 
-def _criteria(request: Request) -> search.Criteria:
-    source = request.query("source")
+def _criteria(request: RequestContext) -> search.Criteria:
+    source = request.http.query("source")
     return search.Criteria(
-        search=request.query("search") or "",
-        task=request.query("task") or "",
-        author=request.query("author") or "",
+        search=request.http.query("search") or "",
+        task=request.http.query("task") or "",
+        author=request.http.query("author") or "",
         source=None if source is None else search.positive_number("source", source, search.SOURCE),
     )

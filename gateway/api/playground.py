@@ -8,8 +8,9 @@ from typing import Any
 
 import msgspec
 
+from gateway.api.context import RequestContext
 from gateway.api.router import Handler
-from gateway.server.message import Header, Request, Response
+from gateway.server.message import Header, Response
 
 _FOLDER = Path(__file__).parent / "static"
 DESCRIPTION = "/openapi.json"
@@ -51,8 +52,8 @@ def serve_description(*, playground: bool) -> Handler:
     """Return the handler of ``GET /openapi.json``."""
     body = description(playground=playground)
 
-    async def handler(request: Request) -> Response:
-        return Response(200, body, headers=[_FRESH, _AS_IT_SAYS], is_file=True)
+    async def handler(request: RequestContext) -> Response:
+        return Response(200, body, headers=[_FRESH, _AS_IT_SAYS], cacheable=True)
 
     return handler
 
@@ -62,7 +63,7 @@ def serve_playground(path: str) -> Handler:
     name, content_type = PLAYGROUND[path]
     body = (_FOLDER / name).read_bytes()
 
-    async def handler(request: Request) -> Response:
-        return Response(200, body, content_type=content_type, headers=list(_GUARDED), is_file=True)
+    async def handler(request: RequestContext) -> Response:
+        return Response(200, body, content_type=content_type, headers=list(_GUARDED), cacheable=True)
 
     return handler

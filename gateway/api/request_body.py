@@ -7,7 +7,7 @@ import zlib
 from gateway.access.admission import Admission
 from gateway.api.deadline import RequestDeadline
 from gateway.domain.errors import BodyTooLarge, MalformedBody
-from gateway.server.message import Request
+from gateway.server.message import HttpRequest
 
 _GZIP = 16 + zlib.MAX_WBITS
 """The gzip format alone, with zlib's largest window."""
@@ -27,7 +27,7 @@ class BodyReader:
         self._limit = limit
         self._arriving: dict[RequestDeadline, None] = {}
 
-    async def body_of(self, request: Request, deadline: RequestDeadline) -> bytes:
+    async def read(self, request: HttpRequest, deadline: RequestDeadline) -> bytes:
         """Read the whole body, unless there is no place in flight for what it asks.
 
         Raises:
@@ -36,7 +36,7 @@ class BodyReader:
             BodyTooLarge, MalformedBody, ClientDisconnected: see `read_body`.
         """
         self._admission.check()
-        if request.complete:
+        if request.body.complete:
             return _whole_body(request, self._limit_bytes)
         if len(self._arriving) >= self._limit:
             oldest = next(iter(self._arriving))
@@ -49,7 +49,7 @@ class BodyReader:
             self._arriving.pop(deadline, None)
 
 
-async def read_body(request: Request, limit_bytes: int) -> bytes:
+async def read_body(request: HttpRequest, limit_bytes: int) -> bytes:
     """Read the whole body; one in gzip is decompressed.
 
     Raises:
@@ -57,19 +57,19 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
         MalformedBody: the body begins as gzip and is not.
         ClientDisconnected: the caller left before the end.
     """
-    if not request.complete:
+    if not request.body.complete:
         announced = request.headers(b"content-length")
         if announced and _exceeds(announced[0], limit_bytes):
             raise BodyTooLarge(limit_bytes)
-    while len(request.body) <= limit_bytes and not request.complete:
-        await request.more()
+    while len(request.body.data) <= limit_bytes and not request.body.complete:
+        await request.body.more()
     return _whole_body(request, limit_bytes)
 
 
-def _whole_body(request: Request, limit_bytes: int) -> bytes:
-    if len(request.body) > limit_bytes:
+def _whole_body(request: HttpRequest, limit_bytes: int) -> bytes:
+    if len(request.body.data) > limit_bytes:
         raise BodyTooLarge(limit_bytes)
-    body = bytes(request.body)
+    body = bytes(request.body.data)
     return gunzip(body, limit_bytes) if is_gzip(body) else body
 
 

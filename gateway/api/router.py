@@ -11,15 +11,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
+from gateway.api.context import RequestContext
 from gateway.domain.errors import MethodNotSupported, NoRoute
-from gateway.server.message import Request, Response
+from gateway.server.message import Response
 
 _KNOWN_PATHS = 256
 """Paths that are matched once; callers ask for few, and who makes up many costs himself the matching."""
 
 _PARAMETER = re.compile(r"\{(\w+)(:path)?\}")
 
-Handler = Callable[[Request], Awaitable[Response]]
+Handler = Callable[[RequestContext], Awaitable[Response]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +60,14 @@ class Router:
         self._routes = [(route.pattern(), route) for route in routes]
         self._known: dict[str, tuple[Route, dict[str, str]]] = {}
 
-    def match(self, request: Request) -> Route:
-        """Find the route and fill ``request.params`` and ``request.route``.
+    def match(self, request: RequestContext) -> Route:
+        """Find the route and fill ``request.params`` and ``request.record.route``.
 
         Raises:
             NoRoute: no template fits the path.
             MethodNotSupported: one does, but not for this method.
         """
-        path = request.raw_path
+        path = request.http.raw_path
         known = self._known.get(path)
         if known is None:
             known = self._find(path)
@@ -74,9 +75,9 @@ class Router:
                 self._known.clear()
             self._known[path] = known
         route, params = known
-        request.route, request.api = route.label, route.api
-        if request.method not in route.methods:
-            raise MethodNotSupported(request.method, route.methods)
+        request.record.route, request.api = route.label, route.api
+        if request.http.method not in route.methods:
+            raise MethodNotSupported(request.http.method, route.methods)
         request.params = dict(params)
         return route
 

@@ -9,15 +9,41 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, NoReturn, cast
 
 import msgspec
 
-from gateway.domain.errors import BadInput, MalformedBody
+from gateway.domain.errors import BadInput, MalformedBody, without_frames
 
 ResultShape = Literal["array", "items"]
 _SHAPES = ("array", "items")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class TextCall:
+    """A request for one text."""
+
+    text: str | BadInput
+    """Or what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchText:
+    """One input of a batch."""
+
+    reference: str | None
+    """The caller's name for it."""
+    text: str | BadInput
+
+
+@dataclass(frozen=True, slots=True)
+class BatchCall:
+    """A request for several texts, answered at once in the shape of a finished batch."""
+
+    items: Sequence[BatchText]
 
 
 def parse_json(body: bytes) -> object:
@@ -84,44 +110,66 @@ def call_of(payload: object) -> tuple[str, object, bool]:
     model = _string(payload["model"], "/model")
     if not model:
         raise BadInput("Error: Length of '/model' must be >= 1 not met")
-    return printable(model), payload["input"], wants_queue(payload)
+    return printable(model), payload["input"], asks_for_batch(payload)
 
 
-def wants_queue(payload: object) -> bool:
+def asks_for_batch(payload: object) -> bool:
     """Tell whether the body's options ask for ``queueRequest``."""
     options = payload.get("options") if isinstance(payload, dict) else None
     return isinstance(options, dict) and options.get("queueRequest") is True
 
 
-def requests_of(payload: object, queued: bool, limit: int) -> list[object] | None:
-    """Return the inputs of a batch, or None for a request with one text.
+def read_call(payload: object, max_batch_texts: int, *, queued: bool) -> TextCall | BatchCall:
+    """Read what a request asks for.
 
     Args:
-        payload: the body. A key ``requests`` makes it a batch, whatever stands beside it: the official
+        payload: the inputs. A key ``requests`` makes it a batch, whatever stands beside it: the official
             Python SDK cannot leave ``text`` out.
+        max_batch_texts: how many inputs a batch may have.
         queued: whether the caller asked for ``queueRequest``; one text is then a batch of one.
-        limit: how many inputs are accepted.
 
     Raises:
-        BadInput: no inputs, too many, or something else than an array; or a poll.
+        BadInput: no inputs, too many, or something else than an array; or a poll. What is wrong with one
+            text stands in its place: only then is it known how many texts to count.
     """
     given = payload if isinstance(payload, dict) else {}
     if "requests" in given:
-        requests = given["requests"]
-        if not isinstance(requests, list):
-            raise BadInput(f"Error: Type mismatch of '/requests', 'array' not in {_types(requests)}")
-        if not requests:
-            raise BadInput("Error: Length of '/requests' must be >= 1 not met")
-        if len(requests) > limit:
-            raise BadInput(f"Error: Length of '/requests' must be <= {limit}")
-        return requests
-    if "text" in given:
-        return [payload] if queued else None
-    if "request_id" in given:
-        raise BadInput("Error: '/request_id' is not known, a batch is answered at once")
-    if queued:
-        raise BadInput("Error: required properties at '/' are 'requests'")
-    return None
+        return BatchCall([_batch_text(item) for item in _batch_inputs(given["requests"], max_batch_texts)])
+    if "text" in given and queued:
+        return BatchCall([_batch_text(payload)])
+    if "text" not in given:
+        if "request_id" in given:
+            raise BadInput("Error: '/request_id' is not known, a batch is answered at once")
+        if queued:
+            raise BadInput("Error: required properties at '/' are 'requests'")
+    return read_text(payload)
+
+
+def read_text(payload: object) -> TextCall:
+    """Read one text, or what is wrong with it."""
+    try:
+        return TextCall(text_of(payload))
+    except BadInput as exc:
+        return TextCall(without_frames(exc))
+
+
+def _batch_inputs(requests: object, max_batch_texts: int) -> list[object]:
+    if not isinstance(requests, list):
+        raise BadInput(f"Error: Type mismatch of '/requests', 'array' not in {_types(requests)}")
+    if not requests:
+        raise BadInput("Error: Length of '/requests' must be >= 1 not met")
+    if len(requests) > max_batch_texts:
+        raise BadInput(f"Error: Length of '/requests' must be <= {max_batch_texts}")
+    return requests
+
+
+def _batch_text(item: object) -> BatchText:
+    reference = None
+    try:
+        reference = reference_of(item)
+        return BatchText(reference, text_of(item))
+    except BadInput as exc:
+        return BatchText(reference, without_frames(exc))
 
 
 def reference_of(item: object) -> str | None:

@@ -7,13 +7,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from gateway.server.listener import BACKLOG
-from gateway.settings import ConfigurationError
 
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - looked up, not bound
 
 
 def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
-    """Bind before anything starts, so that a wrong address is one clear sentence.
+    """Bind before anything starts, so that a wrong address is found first.
 
     Args:
         host: the address.
@@ -22,27 +21,21 @@ def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
             connections.
 
     Raises:
-        ConfigurationError: the address does not exist or is in use.
+        OSError: the address does not exist or is in use.
     """
+    family, kind, proto, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    sock = socket.socket(family, kind, proto)
     try:
-        family, kind, proto, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        sock = socket.socket(family, kind, proto)
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(address)
-            # From here on the port is taken: two that only bind it could both believe so.
-            sock.listen(BACKLOG)
-            return _reservation(sock) if shared else sock
-        except OSError:
-            sock.close()
-            raise
-    except OSError as exc:
-        raise ConfigurationError(
-            f"Cannot listen on {host} port {port}: {exc.strerror}. "
-            "Set GATEWAY_HOST and GATEWAY_PORT to an address that is free."
-        ) from exc
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        # From here on the port is taken: two that only bind it could both believe so.
+        sock.listen(BACKLOG)
+        return _reservation(sock) if shared else sock
+    except OSError:
+        sock.close()
+        raise
 
 
 def _reservation(taken: socket.socket) -> socket.socket:

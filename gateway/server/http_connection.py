@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
-from gateway.domain.errors import DeadlineExceeded, Overloaded, TritonflareError
 from gateway.server.connection_limiter import ConnectionLimiter
+from gateway.server.errors import RequestError, RequestTimeout, ServerBusy
 from gateway.server.lingering_close import LingeringClose
-from gateway.server.message import Header, Request, Response
+from gateway.server.message import Header, HttpRequest, Response
 from gateway.server.parser import RequestParser
 from gateway.server.sockets import has_unread
 from gateway.server.wire import rendered
@@ -39,11 +39,11 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class RequestHandler(Protocol):
     """What answers the requests; neither method raises."""
 
-    async def __call__(self, request: Request) -> tuple[Response, Sequence[Header]]:
+    async def __call__(self, request: HttpRequest) -> tuple[Response, Sequence[Header]]:
         """Answer a request, with all headers but those that belong to the connection."""
         ...
 
-    def refuse(self, error: TritonflareError) -> tuple[Response, Sequence[Header]]:
+    def refuse(self, error: RequestError) -> tuple[Response, Sequence[Header]]:
         """Answer what never became a request."""
         ...
 
@@ -72,7 +72,7 @@ class HttpConnection(asyncio.Protocol):
         self._unread_from = 0
         self._counted = 0
         """What the limiter knows of the bytes that are kept."""
-        self._current: Request | None = None
+        self._current: HttpRequest | None = None
         """The request that is being answered."""
         self.task: asyncio.Task[None] | None = None
         self._deaf = False
@@ -103,7 +103,7 @@ class HttpConnection(asyncio.Protocol):
             if self._limiter.is_over_limit:
                 self.abort()
             else:
-                self._end(Overloaded())
+                self._end(ServerBusy())
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell whoever works on its requests."""
@@ -114,7 +114,7 @@ class HttpConnection(asyncio.Protocol):
         self._deaf = True
         self._parser.close()
         if self._current is not None:
-            self._current.lose()
+            self._current.disconnect()
         self.resume_writing()
 
     def pause_writing(self) -> None:
@@ -156,23 +156,23 @@ class HttpConnection(asyncio.Protocol):
 
     def _is_busy(self) -> bool:
         """Whether a request is under way that is there in full."""
-        return self._current is not None and self._current.complete
+        return self._current is not None and self._current.body.complete
 
     def _read(self, data: bytes, at: int) -> None:
         """Parse as far as the end of one request; what is behind it has to wait for the answer."""
         parser, was_in_head, size = self._parser, self._parser.in_head, len(data)
         current = self._current
         try:
-            while at < size and (current is None or not current.complete):
+            while at < size and (current is None or not current.body.complete):
                 at = parser.feed(data, at)
                 if current is None and parser.request is not None and not parser.request.answered:
                     current = parser.request
                     self._start(current)
-        except TritonflareError as error:
-            self._refuse(type(error), error)
+        except RequestError as error:
+            self._refuse(error)
             return
-        if at == size and not self._counted and current is not None and current.complete:
-            kept = len(current.body)
+        if at == size and not self._counted and current is not None and current.body.complete:
+            kept = len(current.body.data)
             if kept <= _UNCOUNTED_BYTES:  # as of nearly every request
                 return
         if parser.in_head and not was_in_head:
@@ -195,8 +195,8 @@ class HttpConnection(asyncio.Protocol):
             self._transport.pause_reading()  # who sends many at once waits for the answers
         size = len(self._unread) + (self._parser.head_bytes if self._parser.in_head else 0)
         if request is not None:
-            size += len(request.body)
-            if not request.complete and len(request.body) > _HIGH_WATER_BYTES:
+            size += len(request.body.data)
+            if not request.body.complete and len(request.body.data) > _HIGH_WATER_BYTES:
                 self._transport.pause_reading()
         self._count(size)
 
@@ -214,16 +214,16 @@ class HttpConnection(asyncio.Protocol):
             self._unread = b""
             self._deaf = True  # the answer that is due is the last
             self._transport.resume_reading()
-            self._count(len(self._current.body) if self._current is not None else 0)
+            self._count(len(self._current.body.data) if self._current is not None else 0)
             return
         request = self._current
         if request is not None:  # complete or not, it does not fit
-            request.complete = False
-            request.body = bytearray()
+            request.body.complete = False
+            request.body.discard()
             self._count(0)
-        self._refuse(Overloaded, Overloaded())
+        self._refuse(ServerBusy())
 
-    def _refuse(self, reason: type[TritonflareError], error: TritonflareError) -> None:
+    def _refuse(self, error: RequestError) -> None:
         """Parse no more; answer what cannot be, unless that is the rest of a request with an answer."""
         self._deaf = True
         self._limiter.mark_busy(self)
@@ -233,7 +233,7 @@ class HttpConnection(asyncio.Protocol):
             self._end(error)
             return
         # Its head was good, so it gets the answer that is due, whether the body is looked at or not.
-        request.fail(reason)
+        request.body.fail(type(error))
         if self._current is not None:
             self._resume_reading()
         elif request.answered:
@@ -243,13 +243,13 @@ class HttpConnection(asyncio.Protocol):
 
     # --- answering --------------------------------------------------------------------------------
 
-    def _start(self, request: Request) -> None:
+    def _start(self, request: HttpRequest) -> None:
         self._limiter.mark_busy(self)
         self._current = request
         self.task = self._loop.create_task(self._serve(request))
 
-    async def _serve(self, request: Request) -> None:
-        request.on_wait = self._wait_for_body
+    async def _serve(self, request: HttpRequest) -> None:
+        request.body.on_wait = self._wait_for_body
         try:
             response, headers = await self._app(request)
         except Exception:
@@ -258,30 +258,30 @@ class HttpConnection(asyncio.Protocol):
             return
         if self._writable is not None and not await self._ending.is_taken(self._writable):
             self.abort()
-            request.lose()
-        if not request.lost:
+            request.disconnect()
+        if not request.disconnected:
             self._write(request, response, headers)
         self._current = None
         self._since = self._loop.time()
-        if not (request.lost or self._transport.is_closing()):
+        if not (request.disconnected or self._transport.is_closing()):
             self._go_on(request)
 
     def _wait_for_body(self) -> None:
         """Ask for the body, or for the rest of it."""
         request = self._current
-        if request is not None and not request.body and _expects_go_ahead(request):
+        if request is not None and not request.body.data and _expects_go_ahead(request):
             self._transport.write(_CONTINUE)
         self._resume_reading()
 
-    def _write(self, request: Request, response: Response, headers: Sequence[Header]) -> None:
-        if (response.status >= 400 or not request.complete) and request.headers(b"expect"):
+    def _write(self, request: HttpRequest, response: Response, headers: Sequence[Header]) -> None:
+        if (response.status >= 400 or not request.body.complete) and request.headers(b"expect"):
             # Who asked before sending the body may take this for a no and never send it.
             request.keep_alive = False
         request.answered = True
         last = not request.keep_alive or self._deaf or (not self._unread and (self._finishing or self._ended))
         self._transport.write(rendered(response, headers, close=last, with_body=request.method != "HEAD"))
 
-    def _go_on(self, request: Request) -> None:
+    def _go_on(self, request: HttpRequest) -> None:
         """Read on behind an answer, or close."""
         if self._deaf or not request.keep_alive:
             self._close()
@@ -293,7 +293,7 @@ class HttpConnection(asyncio.Protocol):
                 return
         elif self._counted:
             self._count(0)
-        if self._current is None or (self._ended and not self._current.complete):
+        if self._current is None or (self._ended and not self._current.body.complete):
             if self._ended or self._finishing:
                 self._close()
                 return
@@ -306,7 +306,7 @@ class HttpConnection(asyncio.Protocol):
 
     # --- the end ----------------------------------------------------------------------------------
 
-    def _end(self, error: TritonflareError) -> None:
+    def _end(self, error: RequestError) -> None:
         """Refuse what is no request."""
         response, headers = self._app.refuse(error)
         self._transport.write(rendered(response, headers, close=True, with_body=True))
@@ -317,7 +317,7 @@ class HttpConnection(asyncio.Protocol):
         if self._ending.lingers or self._transport.is_closing():
             return
         request = self._parser.request
-        half = request is not None and request.answered and not request.complete
+        half = request is not None and request.answered and not request.body.complete
         if (half or self._ending.discarded) and not self._ended:
             self._linger()
         else:
@@ -364,7 +364,7 @@ class HttpConnection(asyncio.Protocol):
         if left > 0:
             self._timer = self._loop.call_later(left, self._check_timeouts)
         elif in_head:
-            self._refuse(DeadlineExceeded, DeadlineExceeded())
+            self._refuse(RequestTimeout())
         else:
             self._close()
 
@@ -394,5 +394,5 @@ class HttpConnection(asyncio.Protocol):
         self._transport.abort()
 
 
-def _expects_go_ahead(request: Request) -> bool:
+def _expects_go_ahead(request: HttpRequest) -> bool:
     return [value.lower() for value in request.headers(b"expect")] == ["100-continue"]

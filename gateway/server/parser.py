@@ -9,12 +9,12 @@ how the network has cut the bytes makes no difference.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import httptools
 
-from gateway.domain.errors import MalformedRequest, TritonflareError, UnknownTransferCoding
-from gateway.server.message import Address, Header, Request
+from gateway.server.errors import MalformedRequest, RequestError, UnsupportedTransferCoding
+from gateway.server.message import Address, Header, HttpRequest
 from gateway.server.wire import is_host, target_of
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -43,14 +43,14 @@ class RequestParser:
         self._client = client
         self._server = server
         self._http = self._fresh()
-        self.request: Request | None = None
+        self.request: HttpRequest | None = None
         self.in_head = False
         """Between the first byte of a request and the end of its head."""
         self.head_bytes = 0
         self.version = ""
         self._url = b""
         self._headers: list[Header] = []
-        self._error: Callable[[], TritonflareError] = MalformedRequest
+        self._error: type[RequestError] = MalformedRequest
         self._between = True
         """No byte of the next request is there."""
         self._tail = b""
@@ -77,7 +77,7 @@ class RequestParser:
         Raises:
             MalformedRequest: it is no HTTP, too large, of another version than 1.0 and 1.1, names no valid
                 host or several (section 3.2), or is framed in a way that others could understand otherwise.
-            UnknownTransferCoding: the body is encoded (section 6.1).
+            UnsupportedTransferCoding: the body is encoded (section 6.1).
         """
         size = len(data)
         if self._between:
@@ -135,7 +135,7 @@ class RequestParser:
         except httptools.HttpParserUpgrade:
             self._ignore_upgrade()
         except httptools.HttpParserError:
-            raise self._error() from None
+            raise self._error from None
         if self.in_head or self._chunked:
             self._tail = data[end - 3 : end] if end - at >= 3 else (self._tail + data[at:end])[-3:]
 
@@ -216,7 +216,9 @@ class RequestParser:
             # It is not to be answered there (RFC 9110, section 10.1.1).
             headers = [header for header in headers if header[0] != b"expect"]
         method = self._http.get_method().decode("ascii")
-        request = Request(method, *target_of(self._url), headers, client=self._client, server=self._server)
+        request = HttpRequest(
+            method, *target_of(self._url), headers, client=self._client, server=self._server
+        )
         # The head alone says it; the parser would listen to a trailer, too.
         request.keep_alive = version != "1.0" and method != "CONNECT" and self._http.should_keep_alive()
         self.request = request
@@ -243,7 +245,7 @@ class RequestParser:
         if has_length or self.version == "1.0" or codings.index(b"chunked") != len(codings) - 1:
             raise ValueError("framing")
         if len(codings) > 1:
-            self._error = MalformedRequest if b"" in codings else UnknownTransferCoding
+            self._error = MalformedRequest if b"" in codings else UnsupportedTransferCoding
             raise ValueError("transfer coding")
         self._chunked = b"transfer-encoding: chunked"
         self._to_check, self._barren_bytes, self._had_content = _CHECK_BYTES, 0, False
@@ -254,7 +256,7 @@ class RequestParser:
         self._had_content = True
         request = self.request
         if request is not None and not request.answered:
-            request.add(body)
+            request.body.append(body)
 
     def on_message_complete(self) -> None:
         """End the request."""
@@ -265,4 +267,4 @@ class RequestParser:
         self._chunked, self._left = b"", 0
         self._between = True
         if self.request is not None:
-            self.request.end()
+            self.request.body.finish()

@@ -62,7 +62,7 @@ def rendered(response: Response, headers: Sequence[Header], *, close: bool, with
             _STATUS_LINES[HTTPStatus(response.status)],
             _date(int(time.time())),
             *lines,
-            b"" if response.is_file else _UNLESS_A_FILE,
+            b"" if response.cacheable else _UNLESS_A_FILE,
             b"connection: close\r\n\r\n" if close else b"\r\n",
             response.body if with_body else b"",
         )

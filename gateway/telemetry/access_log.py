@@ -11,34 +11,16 @@ import logging
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 
 import msgspec
 
-from gateway.domain.backend import Timing
 from gateway.telemetry.logs import LogFormat, utc
+from gateway.telemetry.record import RequestRecord
 
 FLUSH_S = 0.1
 """Longest time that a line waits for others; what is killed at once loses no more than these."""
 _BLOCK = 256
 _LOGGER = "tritonflare.access"
-
-
-@dataclass(slots=True)
-class AccessRecord:
-    """What is said of one request: nothing that a caller could have put there."""
-
-    method: str
-    route: str
-    """The pattern, not the path."""
-    status: int
-    code: int
-    seconds: float
-    ray: str
-    id: str | None
-    model: str
-    timing: Timing | None
-    trace_id: str | None
 
 
 class _Line(msgspec.Struct, omit_defaults=True):
@@ -81,45 +63,46 @@ class AccessLog:
         self._second = -1
         self._clock = ""
 
-    def add(self, access: AccessRecord, *, api: bool) -> None:
+    def add(self, record: RequestRecord, *, api: bool) -> None:
         """Take one line, unless the level or the share leave it out."""
         level = logging.INFO if api else logging.DEBUG
         if level < self._least:
             return
-        if access.status < 400 and self._share < 1:
+        if record.status < 400 and self._share < 1:
             self._owed += self._share
             if self._owed < 1:
                 return
             self._owed -= 1
-        self._lines.append(self._render(access, "INFO" if api else "DEBUG"))
+        self._lines.append(self._render(record, "INFO" if api else "DEBUG"))
         if len(self._lines) == 1:
             asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
         elif len(self._lines) >= _BLOCK:
             self.flush()
 
-    def _text(self, access: AccessRecord, level: str) -> str:
+    def _text(self, record: RequestRecord, level: str) -> str:
         return (
-            f"{self._now()} {level} {_LOGGER}: {access.method} {access.route} status={access.status} "
-            f"code={access.code} ms={1000 * access.seconds:.1f} ray={access.ray} id={access.id or '-'}\n"
+            f"{self._now()} {level} {_LOGGER}: {record.method} {record.route} status={record.status} "
+            f"code={record.code} ms={1000 * record.seconds:.1f} ray={record.ray_id} "
+            f"id={record.ai_request_id or '-'}\n"
         )
 
-    def _json(self, access: AccessRecord, level: str) -> str:
+    def _json(self, record: RequestRecord, level: str) -> str:
         line = _Line(
             utc(time.time()),
             level.lower(),
             _LOGGER,
-            access.method,
-            access.route,
-            access.status,
-            access.code,
-            _ms(access.seconds),
-            access.ray,
-            access.model,
-            access.id,
-            trace_id=access.trace_id,
+            record.method,
+            record.route,
+            record.status,
+            record.code,
+            _ms(record.seconds),
+            record.ray_id,
+            record.model,
+            record.ai_request_id,
+            trace_id=record.trace_id,
         )
-        if access.timing is not None:
-            line.queue_ms, line.triton_ms = map(_ms, access.timing)
+        if record.timing is not None:
+            line.queue_ms, line.triton_ms = map(_ms, record.timing)
         return _encode(line).decode() + "\n"
 
     def flush(self) -> None:

@@ -7,7 +7,7 @@ carry the span of their request through the coalescer, which so needs to know no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from functools import partial
 from importlib.metadata import version
@@ -25,7 +25,8 @@ from gateway.domain.backend import Backend, RawScores
 from gateway.domain.catalogue import Ensemble, Model
 from gateway.domain.coalesce import Answer, AnswerSource
 from gateway.domain.errors import AiError
-from gateway.server.message import Request, Response
+from gateway.server.message import HttpRequest
+from gateway.telemetry.record import RequestRecord
 
 _EXPORT_TIMEOUT_S = 5
 _current_call: ContextVar[Span | None] = ContextVar("call", default=None)
@@ -64,26 +65,31 @@ class Tracing:
         self._tracer = self._provider.get_tracer("tritonflare")
         self._propagator = TraceContextTextMapPropagator()
 
-    def begin(self, request: Request) -> None:
-        """Open the span of a request, for the task that runs this; the request's answer ends it."""
+    def begin(self, request: HttpRequest, record: RequestRecord) -> Callable[[], None] | None:
+        """Open the span of a request, for the task that runs this.
+
+        Returns:
+            What ends it, once ``record`` has the answer; None if the request is not traced.
+        """
         carrier = {
             name: values for name in ("traceparent", "tracestate") if (values := _header(request, name))
         }
         span = self._tracer.start_span(
-            f"{request.method} {request.route}",
+            f"{record.method} {record.route}",
             self._propagator.extract(carrier, context.Context()),
             SpanKind.SERVER,
             {
-                "http.request.method": request.method,
-                "http.route": request.route,
-                "tritonflare.ray": request.ray_id,
+                "http.request.method": record.method,
+                "http.route": record.route,
+                "tritonflare.ray": record.ray_id,
             },
         )
         # Even one that is not recorded: the task may have begun with another request's.
         context.attach(trace.set_span_in_context(span, context.Context()))
-        if span.is_recording():
-            request.trace_id = trace.format_trace_id(span.get_span_context().trace_id)
-            request.on_answer = partial(_end, span, request)
+        if not span.is_recording():
+            return None
+        record.trace_id = trace.format_trace_id(span.get_span_context().trace_id)
+        return partial(_end, span, record)
 
     def source(self, source: AnswerSource) -> AnswerSource:
         """Let the texts of traced requests carry their span into ``source``."""
@@ -110,20 +116,20 @@ class Tracing:
         self._provider.shutdown()
 
 
-def _header(request: Request, name: str) -> list[str]:
+def _header(request: HttpRequest, name: str) -> list[str]:
     return request.headers(name.encode())
 
 
-def _end(span: Span, request: Request, response: Response) -> None:
-    span.set_attribute("http.response.status_code", response.status)
-    span.set_attribute("tritonflare.code", response.code)
-    span.set_attribute("tritonflare.model", request.model_label)
-    if request.ai_request_id is not None:
-        span.set_attribute("tritonflare.request_id", request.ai_request_id)
-    if request.timing is not None:
-        span.set_attribute("tritonflare.queue_ms", round(1000 * request.timing.queue_s, 3))
-        span.set_attribute("tritonflare.triton_ms", round(1000 * request.timing.triton_s, 3))
-    if response.status >= 500:
+def _end(span: Span, record: RequestRecord) -> None:
+    span.set_attribute("http.response.status_code", record.status)
+    span.set_attribute("tritonflare.code", record.code)
+    span.set_attribute("tritonflare.model", record.model)
+    if record.ai_request_id is not None:
+        span.set_attribute("tritonflare.request_id", record.ai_request_id)
+    if record.timing is not None:
+        span.set_attribute("tritonflare.queue_ms", round(1000 * record.timing.queue_s, 3))
+        span.set_attribute("tritonflare.triton_ms", round(1000 * record.timing.triton_s, 3))
+    if record.status >= 500:
         span.set_status(Status(StatusCode.ERROR))
     span.end()
 

@@ -8,12 +8,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.api.envelope import failure
-from gateway.domain.errors import TritonflareError
 from gateway.server.connection_limiter import ConnectionLimiter
+from gateway.server.errors import RequestError
 from gateway.server.http_connection import Timeouts
 from gateway.server.listener import HttpServer
-from gateway.server.message import Header, Request, Response
+from gateway.server.message import Header, HttpRequest, Response
 from tests.support.fake_triton import FakeTriton, hold
 from tests.support.harness import TOKEN, running_gateway, settings_for, until
 
@@ -85,11 +84,11 @@ async def test_without_idle_connections_nothing_waits(triton: FakeTriton) -> Non
 class Echo:
     """An app that answers everything with 200."""
 
-    async def __call__(self, request: Request) -> tuple[Response, list[Header]]:
+    async def __call__(self, request: HttpRequest) -> tuple[Response, list[Header]]:
         return Response(200, b"ok"), [(b"content-length", b"2")]
 
-    def refuse(self, error: TritonflareError) -> tuple[Response, list[Header]]:
-        return failure(error, None), []
+    def refuse(self, error: RequestError) -> tuple[Response, list[Header]]:
+        return Response(429, b"busy"), []
 
 
 @pytest.fixture

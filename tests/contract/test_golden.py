@@ -97,10 +97,10 @@ async def test_a_head_that_does_not_end_gets_the_golden_bytes(triton: FakeTriton
 async def test_a_defect_of_the_gateway_gets_the_golden_bytes(
     triton: FakeTriton, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(payload: object) -> str:
+    def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("gateway.api.run.text_of", broken)
+    monkeypatch.setattr("gateway.api.run.read_call", broken)
     async with running_gateway(settings_for(triton)) as running:
         case = Case(DEFECT)
         _compare(DEFECT, case.document(await _ask(running, case)))

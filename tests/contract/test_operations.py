@@ -160,10 +160,10 @@ async def test_a_variable_that_is_no_setting_is_named_once_at_start_and_its_valu
 async def test_a_defect_of_the_gateway_is_a_plain_500_and_its_traceback_is_only_logged(
     client: Client, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def defect(payload: object) -> str:
+    def defect(*_: object, **__: object) -> None:
         raise RuntimeError("a secret of the inside")
 
-    monkeypatch.setattr("gateway.api.run.text_of", defect)
+    monkeypatch.setattr("gateway.api.run.read_call", defect)
     answer = await client.run(GOOD)
     assert (answer.status, answer.body) == (
         500,

@@ -9,13 +9,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from gateway.domain.errors import ClientDisconnected, TritonflareError
 from gateway.server.connection_limiter import ConnectionLimiter
+from gateway.server.errors import (
+    ClientDisconnected,
+    MalformedRequest,
+    RequestError,
+    RequestTimeout,
+    ServerBusy,
+    UnsupportedTransferCoding,
+)
 from gateway.server.http_connection import HttpConnection, Timeouts
-from gateway.server.message import Header, Request, Response
+from gateway.server.message import Header, HttpRequest, Response
 
 _TURNS = 4
 """Of the event loop: what a piece sets off is over."""
+
+
+_STATUS: dict[type[RequestError], int] = {
+    MalformedRequest: 400,
+    RequestTimeout: 408,
+    ServerBusy: 429,
+    ClientDisconnected: 499,
+    UnsupportedTransferCoding: 501,
+}
 
 
 class Wire:
@@ -68,22 +84,22 @@ class Recorder:
 
     seen: list[tuple[object, ...]] = field(default_factory=list)
 
-    async def __call__(self, request: Request) -> tuple[Response, Sequence[Header]]:
+    async def __call__(self, request: HttpRequest) -> tuple[Response, Sequence[Header]]:
         asked = (request.method, request.raw_path, request.query_string, tuple(request.all_headers))
         if request.raw_path == "/early":
             self.seen.append((*asked, None))
             return Response(401, b"early"), []
         try:
-            while not request.complete:
-                await request.more()
-        except TritonflareError as error:
+            while not request.body.complete:
+                await request.body.more()
+        except RequestError as error:
             self.seen.append((*asked, type(error).__name__))
-            return Response(error.status, b"broken"), []
-        self.seen.append((*asked, bytes(request.body)))
-        return Response(200, b"%d" % len(request.body)), []
+            return Response(_STATUS[type(error)], b"broken"), []
+        self.seen.append((*asked, bytes(request.body.data)))
+        return Response(200, b"%d" % len(request.body.data)), []
 
-    def refuse(self, error: TritonflareError) -> tuple[Response, Sequence[Header]]:
-        return Response(error.status, type(error).__name__.encode()), []
+    def refuse(self, error: RequestError) -> tuple[Response, Sequence[Header]]:
+        return Response(_STATUS[type(error)], type(error).__name__.encode()), []
 
 
 @dataclass(frozen=True)

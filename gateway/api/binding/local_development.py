@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from gateway.addresses import is_loopback
 from gateway.api.binding.miniflare import BINDING_HOST
-from gateway.server.message import Address, Request
+from gateway.server.message import Address, HttpRequest
 
 _CREDENTIALS = (b"authorization", b"x-auth-key")
 # Every browser puts one of these on a request that a script or a form of another site makes.
@@ -36,7 +36,7 @@ _BINDING = (b"mf-url", b"cf-consn-model-id", b"cf-consn-sdk-version")
 _BROWSER_ALWAYS = (b"accept", b"accept-encoding", b"accept-language", b"user-agent")
 
 
-def is_local_binding(request: Request) -> bool:
+def is_local_binding(request: HttpRequest) -> bool:
     """Tell whether a Workers binding on this machine makes the request, as far as can be seen.
 
     All must hold: both ends of the connection are loopback addresses; no credentials are sent (those

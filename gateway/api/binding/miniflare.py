@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from gateway.domain.errors import NoRoute
-from gateway.server.message import Request
+from gateway.server.message import HttpRequest
 
 BINDING_HOST = "workers-binding.ai"
 """The host that the AI binding calls; it names the binding and is never looked up."""
@@ -15,7 +15,7 @@ _PREFIX = b"mf-header-"
 _FRAMING = {b"connection", b"content-length", b"expect", b"host", b"transfer-encoding"}
 
 
-def unwrap_miniflare(request: Request) -> None:
+def unwrap_miniflare(request: HttpRequest) -> None:
     """Turn a call to ``/`` with ``MF-URL`` into the call that the Worker made; leave others alone.
 
     The headers behind ``MF-Header-`` are added, and take nothing away: what the connection said about

@@ -1,16 +1,13 @@
-"""Admission and the deadline."""
+"""The bound on the requests in flight."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
 
 import pytest
 
 from gateway.access.admission import Admission
-from gateway.api.deadline import RequestDeadline
-from gateway.domain.errors import ClientDisconnected, DeadlineExceeded, Overloaded
-from gateway.server.message import Request
+from gateway.domain.errors import Overloaded
 
 
 def test_admission_counts_down_whatever_happens() -> None:
@@ -34,69 +31,3 @@ def test_the_request_above_the_limit_is_refused_and_not_counted() -> None:
             pass
         assert admission.in_flight == 2
     assert admission.in_flight == 0
-
-
-async def test_time_up_ends_the_block_with_our_error() -> None:
-    with pytest.raises(DeadlineExceeded), RequestDeadline(0.01):
-        await asyncio.sleep(5)
-    if sys.version_info >= (3, 11):
-        task = asyncio.current_task()
-        assert task is not None
-        assert task.cancelling() == 0
-
-
-async def test_a_block_that_ends_in_time_is_left_alone() -> None:
-    with RequestDeadline(0.02) as deadline:
-        assert 0 < deadline.remaining_s() <= 0.02
-    await asyncio.sleep(0.05)
-
-
-async def test_a_caller_who_hangs_up_ends_the_block() -> None:
-    request = Request("POST", "/")
-
-    async def work() -> None:
-        with RequestDeadline(5) as deadline:
-            deadline.watch_for_disconnect(request)
-            asyncio.get_running_loop().call_later(0.01, request.lose)
-            await asyncio.sleep(5)
-
-    with pytest.raises(ClientDisconnected):
-        await work()
-
-
-async def test_a_cancellation_from_outside_stays_one() -> None:
-    async def work() -> None:
-        with RequestDeadline(5):
-            await asyncio.sleep(5)
-
-    task = asyncio.create_task(work())
-    await asyncio.sleep(0)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-
-
-async def test_a_caller_who_hung_up_before_anybody_watched_ends_the_block_too() -> None:
-    request = Request("POST", "/")
-    request.lose()
-
-    async def work() -> None:
-        with RequestDeadline(5) as deadline:
-            deadline.watch_for_disconnect(request)
-            await asyncio.sleep(5)
-
-    with pytest.raises(ClientDisconnected):
-        await work()
-
-
-async def test_the_watch_ends_with_the_block() -> None:
-    request = Request("POST", "/")
-    with RequestDeadline(5) as deadline:
-        deadline.watch_for_disconnect(request)
-    request.lose()
-    await asyncio.sleep(0)  # where a cancellation would strike
-
-
-async def test_an_error_of_the_block_is_not_hidden_by_the_interrupt() -> None:
-    with pytest.raises(ValueError, match="mine"), RequestDeadline(5):
-        raise ValueError("mine")

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from gateway.access.rate_limit import RateLimit
 from gateway.domain.errors import RateLimited
-from gateway.server.message import Request
 
 A_MOMENT_S = 0.02
 LEAST_S = 0.1
@@ -29,7 +28,7 @@ class _Clock:
 async def _wait_s(rate: RateLimit, texts: int) -> float | None:
     """Seconds that a refusal asks for, None for none."""
     try:
-        await rate.spend(Request("POST", "/"), texts)
+        await rate.spend("account", texts)
     except RateLimited as exc:
         return exc.retry_after_s or 0.0
     return None

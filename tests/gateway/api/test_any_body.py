@@ -15,15 +15,15 @@ from gateway.access.admission import Admission
 from gateway.access.rate_limit import RateLimit
 from gateway.access.tokens import load_tokens
 from gateway.api.app import App
-from gateway.api.batch import BatchRunner
+from gateway.api.classify import ClassifyCall, RunLimits
 from gateway.api.request_body import BodyReader
 from gateway.api.router import Route
-from gateway.api.run import RunLimits, RunModel
+from gateway.api.run import RunModel
 from gateway.domain.backend import RawScores
 from gateway.domain.catalogue import Catalogue, Ensemble, Model
 from gateway.domain.coalesce import Coalescer, CoalescingLimits
 from gateway.domain.service import Classifier
-from gateway.server.message import Header, Request, Response
+from gateway.server.message import Header, HttpRequest, Response
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.metrics import Metrics
 from tests.gateway.domain.test_catalogue import GOOD
@@ -62,17 +62,8 @@ def _app() -> tuple[App, Admission]:
     metrics = Metrics(lambda: 0, lambda: 1)
     classifier = Classifier(Coalescer(Constant(), CoalescingLimits(2, 8, 4.0, 30.0)))
     rate = RateLimit(0, tuple)
-    batches = BatchRunner(classifier, admission, rate, metrics)
-    run = RunModel(
-        catalogue,
-        classifier,
-        batches,
-        BodyReader(admission, 1 << 20, 10),
-        admission,
-        metrics,
-        RunLimits(60, "array", 3),
-        rate,
-    )
+    bodies, limits = BodyReader(admission, 1 << 20, 10), RunLimits(60, "array", 3)
+    run = RunModel(ClassifyCall(catalogue, classifier, bodies, admission, rate, metrics, limits))
     routes = [
         Route(("POST",), "/{account_id}/run/{model:path}", run),
         Route(("POST",), "/{account_id}/run", run.by_body),
@@ -87,9 +78,9 @@ def post(path: str, query: str, body: bytes) -> tuple[int, dict[bytes, bytes], A
     """Return status, headers and decoded body."""
 
     async def answer() -> tuple[Response, Sequence[Header]]:
-        request = Request("POST", path, query, [(b"authorization", b"Bearer token")])
-        request.add(body)
-        request.end()
+        request = HttpRequest("POST", path, query, [(b"authorization", b"Bearer token")])
+        request.body.append(body)
+        request.body.finish()
         return await APP(request)
 
     response, headers = asyncio.run(answer())

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gateway.access.authentication import authenticate
 from gateway.access.tokens import TokenAccess, load_tokens
 from gateway.api.binding.local_development import is_local_binding
+from gateway.api.context import RequestContext
 from gateway.api.router import Route, Router
 from gateway.domain.errors import (
     ForeignAccount,
@@ -20,10 +21,10 @@ from gateway.domain.errors import (
     NoRoute,
     UnknownToken,
 )
-from gateway.server.message import Request, Response
+from gateway.server.message import HttpRequest, Response
 
 
-async def _handler(request: Request) -> Response:
+async def _handler(request: RequestContext) -> Response:
     raise NotImplementedError
 
 
@@ -32,9 +33,9 @@ LIVE = Route(("GET", "HEAD"), "/live.z", _handler, api=False)
 ROUTER = Router([RUN, LIVE])
 
 
-def request(path: str, method: str = "POST", query: str = "", **headers: str) -> Request:
+def request(path: str, method: str = "POST", query: str = "", **headers: str) -> RequestContext:
     raw = [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in headers.items()]
-    return Request(method, path, query, raw)
+    return RequestContext(HttpRequest(method, path, query, raw), "ray")
 
 
 # A lone surrogate has no percent-encoding.
@@ -43,7 +44,7 @@ def test_any_model_name_arrives_as_it_was_meant(name: str, encode_slashes: bool)
     asked = request(f"/accounts/a/ai/run/{quote(name, safe='' if encode_slashes else '/')}")
     assert ROUTER.match(asked) is RUN
     assert asked.params == {"account_id": "a", "model": name}
-    assert asked.route == "/accounts/{account_id}/ai/run/{model}"
+    assert asked.record.route == "/accounts/{account_id}/ai/run/{model}"
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
@@ -61,7 +62,7 @@ def test_other_paths_have_no_route(path: str) -> None:
     asked = request(path)
     with pytest.raises(NoRoute):
         ROUTER.match(asked)
-    assert asked.route == "none"
+    assert asked.record.route == "none"
 
 
 def test_decoding_happens_once_and_never_fails() -> None:
@@ -80,10 +81,10 @@ def test_a_known_path_with_another_method_says_which_are_allowed() -> None:
 
 
 def test_the_last_value_of_a_query_parameter_counts() -> None:
-    assert request("/", query="a=1&a=%32&b=").query("a") == "2"
-    assert request("/", query="a=1&b=").query("b") == ""
-    assert request("/", query="ab=1").query("a") is None
-    assert request("/").query("a") is None
+    assert request("/", query="a=1&a=%32&b=").http.query("a") == "2"
+    assert request("/", query="a=1&b=").http.query("b") == ""
+    assert request("/", query="ab=1").http.query("a") is None
+    assert request("/").http.query("a") is None
 
 
 TABLE = load_tokens("mine:token-1,*:token-2", None)
@@ -92,7 +93,7 @@ TABLE = load_tokens("mine:token-1,*:token-2", None)
 def check(account: str = "mine", **headers: str) -> None:
     asked = request(f"/accounts/{account}/ai/run/m", **headers)
     ROUTER.match(asked)
-    authenticate(asked, TABLE)
+    authenticate(asked.http, asked.params.get("account_id"), TABLE)
 
 
 def test_the_scheme_is_not_case_sensitive_and_the_token_is() -> None:
@@ -124,20 +125,20 @@ def test_any_authorization_header_is_refused_in_a_known_way(value: str) -> None:
 
 def test_two_authorization_headers_are_malformed() -> None:
     asked = request("/accounts/mine/ai/run/m")
-    asked.all_headers = [(b"authorization", b"Bearer token-1")] * 2
+    asked.http.all_headers = [(b"authorization", b"Bearer token-1")] * 2
     ROUTER.match(asked)
     with pytest.raises(MalformedCredentials):
-        authenticate(asked, TABLE)
+        authenticate(asked.http, asked.params.get("account_id"), TABLE)
 
 
 @pytest.mark.parametrize("end", ["client", "server"])
 @pytest.mark.parametrize("address", [("192.0.2.1", 5), ("::ffff:192.0.2.1", 5), None])
 def test_only_a_connection_from_loopback_to_loopback_is_local(end: str, address: object) -> None:
     asked = request("/run", host="127.0.0.1", mf_url="x")
-    asked.client, asked.server = ("127.0.0.1", 5), ("127.0.0.1", 8787)
-    assert is_local_binding(asked)
-    setattr(asked, end, address)
-    assert not is_local_binding(asked)
+    asked.http.client, asked.http.server = ("127.0.0.1", 5), ("127.0.0.1", 8787)
+    assert is_local_binding(asked.http)
+    setattr(asked.http, end, address)
+    assert not is_local_binding(asked.http)
 
 
 def test_where_no_account_is_named_any_known_token_will_do() -> None:

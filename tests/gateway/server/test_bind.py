@@ -7,14 +7,13 @@ import socket
 import pytest
 
 from gateway.server.bind import another, base_url, bind
-from gateway.settings import ConfigurationError
 
 
 def test_a_reserved_port_is_free_for_several_of_ours_and_for_nobody_else() -> None:
     with bind("127.0.0.1", 0, shared=True) as reserved:
         port = reserved.getsockname()[1]
         for shared in (False, True):
-            with pytest.raises(ConfigurationError, match=f"Cannot listen on 127.0.0.1 port {port}: "):
+            with pytest.raises(OSError, match="Address already in use"):
                 bind("127.0.0.1", port, shared=shared)
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port))
@@ -22,14 +21,14 @@ def test_a_reserved_port_is_free_for_several_of_ours_and_for_nobody_else() -> No
             one.listen()
             other.listen()
             socket.create_connection(("127.0.0.1", port)).close()
-            with pytest.raises(ConfigurationError):
+            with pytest.raises(OSError, match="Address already in use"):
                 bind("127.0.0.1", port, shared=True)
 
 
 def test_a_port_that_somebody_listens_on_is_not_reserved() -> None:
     with bind("127.0.0.1", 0) as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        with pytest.raises(ConfigurationError, match="Cannot listen on "):
+        with pytest.raises(OSError, match="Address already in use"):
             bind("127.0.0.1", taken.getsockname()[1], shared=True)
 
 

@@ -10,10 +10,10 @@ from typing import cast
 import pytest
 import uvloop
 
-from gateway.domain.errors import TritonflareError
 from gateway.server.connection_limiter import ConnectionLimiter
+from gateway.server.errors import RequestError
 from gateway.server.http_connection import HttpConnection, Timeouts
-from gateway.server.message import Header, Request, Response
+from gateway.server.message import Header, HttpRequest, Response
 from tests.support.wires import Recorder, Wire, answers
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
@@ -22,10 +22,10 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
 class Fine:
     """An application to which everything is fine."""
 
-    async def __call__(self, request: Request) -> tuple[Response, Sequence[Header]]:
+    async def __call__(self, request: HttpRequest) -> tuple[Response, Sequence[Header]]:
         return Response(200, b"{}"), []
 
-    def refuse(self, error: TritonflareError) -> tuple[Response, Sequence[Header]]:
+    def refuse(self, error: RequestError) -> tuple[Response, Sequence[Header]]:
         return Response(400, b"{}"), []
 
 
@@ -66,7 +66,7 @@ LARGE = 400_000
 
 
 class Large(Fine):
-    async def __call__(self, request: Request) -> tuple[Response, Sequence[Header]]:
+    async def __call__(self, request: HttpRequest) -> tuple[Response, Sequence[Header]]:
         return Response(200, bytes(LARGE)), []
 
 
