@@ -130,6 +130,13 @@ def test_nobody_there_and_no_token_are_said_in_words(tmp_path: Path) -> None:
     assert (wrong.status, "'short' is none of single" in wrong.output) == (2, True)
 
 
+@pytest.mark.parametrize("host", ["http://[unix:/tmp/x]:8787", "http://127.0.0.1:99999", "http://"])
+def test_a_host_that_is_no_url_is_said_in_words(tmp_path: Path, host: str) -> None:
+    run = load(host, tmp_path)
+    assert (run.status, "Traceback" in run.output) == (1, False), run.output
+    assert f"No load: {host} is not a valid URL" in run.output
+
+
 def test_a_refused_token_is_said_in_words(gateway: Program, tmp_path: Path) -> None:
     run = load(gateway.url, tmp_path, TOKEN="unknown-token")
     assert (run.status, "No load: asked alone, the server answered 401, 10000" in run.output) == (1, True)
