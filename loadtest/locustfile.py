@@ -27,6 +27,11 @@ events.init_command_line_parser.add_listener(add_arguments)
 _NEVER_S = 1e6
 
 
+def _stop_preparing(_number: int, _frame: object) -> None:
+    # gevent prints a KeyboardInterrupt by itself, and a SystemExit not.
+    raise SystemExit("No load: stopped while asking each text alone")
+
+
 @events.init.add_listener
 def _prepare(environment: Any, runner: Any, **_: Any) -> None:
     """References are asked for once, where there is one process: here, or on the master."""
@@ -40,15 +45,14 @@ def _prepare(environment: Any, runner: Any, **_: Any) -> None:
         )
         return
     # Locust takes SIGTERM over when all is done.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = {number: signal.signal(number, _stop_preparing) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         run.prepare()
     except NoReferenceError as exc:
         raise SystemExit(f"No load: {exc}") from exc
-    except KeyboardInterrupt:
-        raise SystemExit("No load: stopped while asking each text alone") from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     environment.events.worker_report.add_listener(lambda data, **_: run.record.merge(data["record"]))
 
 
