@@ -18,9 +18,9 @@ from locust.runners import MasterRunner, WorkerRunner
 
 from loadtest.arrivals import users_at
 from loadtest.generator import Run, send_at_set_times
-from loadtest.options import add_arguments
+from loadtest.options import LoadOptions, add_arguments
 from loadtest.reference import NoReferenceError
-from loadtest.report import write_report
+from loadtest.report import remove_report, write_report
 from loadtest.stopping import Stopping
 
 events.init_command_line_parser.add_listener(add_arguments)
@@ -35,6 +35,8 @@ def _stop_preparing(_number: int, _frame: object) -> None:
 @events.init.add_listener
 def _prepare(environment: Any, runner: Any, **_: Any) -> None:
     """References are asked for once, where there is one process: here, or on the master."""
+    if not isinstance(runner, WorkerRunner):
+        remove_report(LoadOptions.of(environment.parsed_options).output, _page(environment))
     environment.loadtest = run = Run(environment)
     environment.stopping = Stopping(run, runner)
     if isinstance(runner, WorkerRunner):
@@ -72,9 +74,14 @@ def _judge(environment: Any, **_: Any) -> None:
     if isinstance(environment.runner, WorkerRunner):
         environment.process_exit_code = 0
         return
-    html = environment.parsed_options.html_file
-    passed = write_report(environment.loadtest, Path(html) if html else None)
+    passed = write_report(environment.loadtest, _page(environment))
     environment.process_exit_code = 0 if passed else 1
+
+
+def _page(environment: Any) -> Path | None:
+    """Locust's own report, if it writes one."""
+    html = environment.parsed_options.html_file
+    return Path(html) if html else None
 
 
 class _Caller(FastHttpUser):
