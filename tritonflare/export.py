@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -198,7 +199,7 @@ def _export(
             "The TensorRT plan is built where it is served, by docker/triton/build_plans.py from "
             f"{result.kit}; until then Triton's ONNX Runtime backend serves."
         )
-    _warn(result)
+    _warn(result, repository)
 
 
 def _limits(
@@ -232,7 +233,7 @@ def _show(result: ExportResult) -> None:
         click.echo(f"Warning: {evaluation.host.warning}", err=True)
 
 
-def _warn(result: ExportResult) -> None:
+def _warn(result: ExportResult, repository: Path) -> None:
     """Last, and where nobody overlooks it: exit code 0 says that it is published, not that it is good."""
     if not result.doubts:
         return
@@ -241,8 +242,9 @@ def _warn(result: ExportResult) -> None:
     lines = [frame, f"WARNING: {name} is published, but its answers may be worth nothing."]
     for number, doubt in enumerate(result.doubts, 1):
         lines += [f"  {number}. {doubt.found}", f"     {doubt.remedy}"]
-    lines += [f"To take it back: tritonflare export --remove {name}", frame]
-    click.secho("\n".join(lines), err=True, fg="red", bold=True)
+    place = "" if repository == REPOSITORY else f" --repository {shlex.quote(str(repository))}"
+    lines += [f"To take it back: `tritonflare export --remove {shlex.quote(name)}{place}`", frame]
+    click.secho(runnable("\n".join(lines)), err=True, fg="red", bold=True)
 
 
 def _list(repository: Path) -> None:
