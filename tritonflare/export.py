@@ -32,6 +32,7 @@ _TAKEN = (
 )
 # From what is needed most: where a terminal is too narrow, the last ones are left out.
 _COLUMNS = ("name", "version", "precision", "target", "labels", "MB", "weights", "tokenizer", "created")
+_SHOWN_LABELS = 20
 _NUMBERS = {"version", "labels", "MB"}
 _log = logging.getLogger("tritonflare.export")
 
@@ -189,6 +190,8 @@ def _export(
     with progress("exporting") as steps:
         result = run_export(plan, steps)
     _show(result)
+    if options["examples"] is not None and result.evaluation.examples.by_number:
+        click.echo(_order_of(result.model.labels, result.evaluation.examples.source))
     click.echo(
         f"Published {result.model.name} ({result.artefact}, version {result.model.version}) in {repository}. "
         f"Report: {result.report}"
@@ -231,6 +234,13 @@ def _show(result: ExportResult) -> None:
         click.echo(line)
     if evaluation.host.warning and result.model.precision == "int8":
         click.echo(f"Warning: {evaluation.host.warning}", err=True)
+
+
+def _order_of(labels: Sequence[str], file: str) -> str:
+    """How numbers in the examples were read; a wrong ``id2label`` shows nowhere else."""
+    order = ", ".join(f"{number} = {label}" for number, label in enumerate(labels[:_SHOWN_LABELS]))
+    more = ", …" if len(labels) > _SHOWN_LABELS else ""
+    return f"Numbers in {file} are read in the order of id2label ({order}{more})."
 
 
 def _warn(result: ExportResult, repository: Path) -> None:

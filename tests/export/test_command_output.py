@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sys
@@ -27,6 +28,18 @@ def places(tmp_path: Path, no_pictures: None) -> tuple[str | Path, ...]:
     source = write_checkpoint(tmp_path / "mood", labels=3)
     where = ("--repository", tmp_path / "models", "--artefacts", tmp_path / "artefacts")
     return (source, *where, "--quick", "--precision", "fp32")
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"), [(("0", "2"), True), ((0, "label_1"), True), (("LABEL_0", "label_2"), False)]
+)
+def test_labels_given_as_numbers_are_said_to_follow_id2label(
+    places: tuple[str | Path, ...], tmp_path: Path, labels: tuple[int | str, ...], told: bool
+) -> None:
+    file = tmp_path / "eval.jsonl"
+    file.write_text("".join(json.dumps({"text": f"text {label}", "label": label}) + "\n" for label in labels))
+    line = "Numbers in eval.jsonl are read in the order of id2label (0 = LABEL_0, 1 = LABEL_1, 2 = LABEL_2)."
+    assert run(*places, "--eval", file).splitlines().count(line) == told
 
 
 def test_the_command_that_takes_a_doubtful_model_back_runs_as_pasted(
