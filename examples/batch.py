@@ -23,7 +23,10 @@ body = {"requests": [{"text": text, "external_reference": str(n)} for n, text in
 with requests.Session() as session:
     session.headers["Authorization"] = f"Bearer {os.environ['CLOUDFLARE_API_TOKEN']}"
     while True:
-        answer = session.post(URL, json=body, timeout=60).json()
+        try:
+            answer = session.post(URL, json=body, timeout=60).json()
+        except requests.RequestException:
+            sys.exit(f"No answer from {BASE_URL}. Is the server running? `make serve` starts one.")
         if not answer["success"]:
             sys.exit("\n".join(f"{error['code']}: {error['message']}" for error in answer["errors"]))
         if "responses" in answer["result"]:

@@ -17,6 +17,9 @@ for (const text of given.length ? given : ["This pizza is great!"]) {
     method: "POST",
     headers: { Authorization: `Bearer ${CLOUDFLARE_API_TOKEN}` },
     body: JSON.stringify({ text }),
+  }).catch(() => {
+    console.error(`No answer from ${CLOUDFLARE_BASE_URL}. Is the server running? \`make serve\` starts one.`);
+    process.exit(1);
   });
   const { success, errors, result } = await response.json();
   if (!success) {

@@ -17,6 +17,10 @@ for (const text of given.length ? given : ["This pizza is great!"]) {
     const { score } = result.find((entry) => entry.label === "POSITIVE");
     console.log(`${score.toFixed(4)}  ${text}`);
   } catch (error) {
+    if (error instanceof Cloudflare.APIConnectionError) {
+      console.error(`No answer from ${client.baseURL}. Is the server running? \`make serve\` starts one.`);
+      process.exit(1);
+    }
     if (!(error instanceof Cloudflare.APIError)) throw error;
     for (const { code, message } of error.errors) console.error(`${code}: ${message}`);
     process.exit(1);

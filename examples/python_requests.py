@@ -16,9 +16,12 @@ MODEL = "@cf/huggingface/distilbert-sst-2-int8"
 with requests.Session() as session:
     session.headers["Authorization"] = f"Bearer {os.environ['CLOUDFLARE_API_TOKEN']}"
     for text in sys.argv[1:] or ["This pizza is great!"]:
-        answer = session.post(
-            f"{BASE_URL}/accounts/{ACCOUNT}/ai/run/{MODEL}", json={"text": text}, timeout=60
-        ).json()
+        try:
+            answer = session.post(
+                f"{BASE_URL}/accounts/{ACCOUNT}/ai/run/{MODEL}", json={"text": text}, timeout=60
+            ).json()
+        except requests.RequestException:
+            sys.exit(f"No answer from {BASE_URL}. Is the server running? `make serve` starts one.")
         if not answer["success"]:
             sys.exit("\n".join(f"{error['code']}: {error['message']}" for error in answer["errors"]))
         scores = {entry["label"]: entry["score"] for entry in answer["result"]}

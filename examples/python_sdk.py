@@ -21,5 +21,7 @@ with cloudflare.Cloudflare() as client:
             result = client.ai.run(MODEL, account_id=ACCOUNT, text=text)
         except cloudflare.APIStatusError as error:
             sys.exit("\n".join(f"{each.code}: {each.message}" for each in error.errors))
+        except cloudflare.APIConnectionError:
+            sys.exit(f"No answer from {client.base_url}. Is the server running? `make serve` starts one.")
         scores = {entry.label: entry.score for entry in result}
         print(f"{scores['POSITIVE']:.4f}  {text}")

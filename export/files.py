@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ from typing import IO
 from export.errors import PublishError
 
 _POLL_S = 0.1
+_SCRATCH = "tritonflare_export_"
 
 
 def write_atomically(file: Path, content: bytes) -> None:
@@ -61,7 +64,52 @@ def only_writer(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
         yield
 
 
-def _locked(file: IO[str]) -> bool:
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A new folder in TMPDIR, removed at the end; those that killed exports left there are removed first.
+
+    An export holds the lock of its folder, which ends with the process.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    for folder in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*"):
+        lock = _lock_folder(folder)
+        if lock is not None:
+            _remove(folder, lock)
+    folder, lock = _new_scratch_folder()
+    try:
+        yield folder
+    finally:
+        _remove(folder, lock)
+
+
+def _new_scratch_folder() -> tuple[Path, int]:
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_SCRATCH))
+        lock = _lock_folder(folder)
+        if lock is not None:  # else another export has just removed it, as it was not locked yet
+            return folder, lock
+
+
+def _remove(folder: Path, lock: int) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    os.close(lock)
+
+
+def _lock_folder(folder: Path) -> int | None:
+    """Lock a folder of our own; None if another process holds it, or it is gone or another user's."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    if os.fstat(descriptor).st_uid == os.geteuid() and _locked(descriptor) and folder.exists():
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _locked(file: IO[str] | int) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,7 +21,7 @@ from export.evaluation.metrics import accuracy, agreement, answers
 from export.evaluation.report import write_report
 from export.evaluation.runner import Candidate, onnx_candidate, run_grouped
 from export.evaluation.timing import TimingSettings
-from export.files import only_writer
+from export.files import only_writer, scratch_folder
 from export.plan import ExportPlan
 from export.quantise.openvino import openvino_candidates
 from export.remedies import OWN, ways_out
@@ -79,8 +78,8 @@ def run_export(plan: ExportPlan, progress: Progress | None = None) -> ExportResu
     """
     steps = _Current(progress or Silent())
     try:
-        with tempfile.TemporaryDirectory(prefix="tritonflare_export_", ignore_cleanup_errors=True) as work:
-            return _run(plan, steps, Path(work))
+        with scratch_folder() as work:
+            return _run(plan, steps, work)
     except ExportError:
         raise
     except (OSError, UnicodeDecodeError) as error:

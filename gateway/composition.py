@@ -163,6 +163,9 @@ def _inference(settings: Settings, metrics: Metrics, tracing: Tracing | None) ->
     def answered(model: Model) -> None:
         monitor.answered(model)
 
+    def unavailable(model: Model) -> None:
+        monitor.unavailable(model)
+
     options = _triton_options(settings)
     context = tracing.metadata if tracing is not None else None
     backend = MovingBackend(
@@ -177,6 +180,7 @@ def _inference(settings: Settings, metrics: Metrics, tracing: Tracing | None) ->
         ),
         metrics.call_sent,
         answered,
+        unavailable,
     )
     metrics.watch_load(
         settings.max_requests_in_flight,

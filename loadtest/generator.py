@@ -17,7 +17,7 @@ from loadtest.checks import OK, References, Scores, outcome_of
 from loadtest.golden import compare, is_bundled, read_golden
 from loadtest.options import LoadOptions
 from loadtest.record import Record
-from loadtest.reference import NoReferenceError, ask_alone, read_references, write_references
+from loadtest.reference import ask_alone, check_host, read_references, write_references
 from loadtest.traffic import Call, Traffic, parse_traffic, read_texts, run_url
 
 _log = logging.getLogger(__name__)
@@ -72,8 +72,7 @@ class Run:
         Raises:
             NoReferenceError: there is no usable answer.
         """
-        if not self.host:
-            raise NoReferenceError("--host is missing")
+        check_host(self.host)
         options, texts = self.options, self._make_traffic(0).texts
         if options.reference is not None:
             self._scores = read_references(options.reference, texts)

@@ -18,18 +18,25 @@ from locust.runners import MasterRunner, WorkerRunner
 
 from loadtest.arrivals import users_at
 from loadtest.generator import Run, send_at_set_times
-from loadtest.options import add_arguments
+from loadtest.options import LoadOptions, add_arguments
 from loadtest.reference import NoReferenceError
-from loadtest.report import write_report
+from loadtest.report import remove_report, write_report
 from loadtest.stopping import Stopping
 
 events.init_command_line_parser.add_listener(add_arguments)
 _NEVER_S = 1e6
 
 
+def _stop_preparing(_number: int, _frame: object) -> None:
+    # gevent prints a KeyboardInterrupt by itself, and a SystemExit not.
+    raise SystemExit("No load: stopped while asking each text alone")
+
+
 @events.init.add_listener
 def _prepare(environment: Any, runner: Any, **_: Any) -> None:
     """References are asked for once, where there is one process: here, or on the master."""
+    if not isinstance(runner, WorkerRunner):
+        remove_report(LoadOptions.of(environment.parsed_options).output, _page(environment))
     environment.loadtest = run = Run(environment)
     environment.stopping = Stopping(run, runner)
     if isinstance(runner, WorkerRunner):
@@ -40,15 +47,14 @@ def _prepare(environment: Any, runner: Any, **_: Any) -> None:
         )
         return
     # Locust takes SIGTERM over when all is done.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = {number: signal.signal(number, _stop_preparing) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         run.prepare()
     except NoReferenceError as exc:
         raise SystemExit(f"No load: {exc}") from exc
-    except KeyboardInterrupt:
-        raise SystemExit("No load: stopped while asking each text alone") from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     environment.events.worker_report.add_listener(lambda data, **_: run.record.merge(data["record"]))
 
 
@@ -68,9 +74,14 @@ def _judge(environment: Any, **_: Any) -> None:
     if isinstance(environment.runner, WorkerRunner):
         environment.process_exit_code = 0
         return
-    html = environment.parsed_options.html_file
-    passed = write_report(environment.loadtest, Path(html) if html else None)
+    passed = write_report(environment.loadtest, _page(environment))
     environment.process_exit_code = 0 if passed else 1
+
+
+def _page(environment: Any) -> Path | None:
+    """Locust's own report, if it writes one."""
+    html = environment.parsed_options.html_file
+    return Path(html) if html else None
 
 
 class _Caller(FastHttpUser):

@@ -9,18 +9,18 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+PLOTS = ("latency.png", "throughput.png", "errors.png")
 _PERCENTILES = ("p50_ms", "p95_ms", "p99_ms")
 
 
 def write_plots(summary: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Draw ``latency.png``, ``throughput.png`` and ``errors.png`` into ``folder``."""
+    """Draw ``PLOTS`` into ``folder``."""
     timeline = summary["timeline"]
-    pictures = {"latency": _latency, "throughput": _throughput, "errors": _errors}
     files = []
-    for name, draw in pictures.items():
+    for name, draw in zip(PLOTS, (_latency, _throughput, _errors), strict=True):
         figure = Figure(figsize=(9, 4.5), layout="constrained")
         draw(figure.add_subplot(), timeline)
-        files.append(folder / f"{name}.png")
+        files.append(folder / name)
         figure.savefig(files[-1], dpi=120)
     return files
 

@@ -25,6 +25,26 @@ class NoReferenceError(Exception):
     """The server or the file has no usable answer; the message says which text or code."""
 
 
+def check_host(host: str) -> None:
+    """Check what was given as ``--host``.
+
+    Raises:
+        NoReferenceError: it is missing, or not an http or https URL with a host.
+    """
+    if not host:
+        raise NoReferenceError("--host is missing")
+    try:
+        parts = urlsplit(host)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise NoReferenceError(
+            f"{host} is not a valid URL; set HOST=http://ADDRESS:PORT, or GATEWAY_HOST to a name or an IP "
+            "address"
+        )
+
+
 def past_proxies(url: str) -> dict[str, str]:
     """What `requests` takes as ``proxies``: those of the environment get nothing sent to this machine.
 

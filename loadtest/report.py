@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from loadtest.options import LoadOptions
-from loadtest.plots import write_plots
+from loadtest.plots import PLOTS, write_plots
 from loadtest.record import Record
 from loadtest.summary import as_markdown, summarise
 from loadtest.verdict import complaints
@@ -37,6 +37,17 @@ class Reported(Protocol):
     record: Record
     truth: str
     generators: int
+
+
+def remove_report(folder: Path, page: Path | None = None) -> None:
+    """Remove what ``write_report`` wrote into ``folder`` earlier, and locust's ``page``.
+
+    A run that never starts would leave the verdict of the one before. The references stay: a later run may be
+    held against them.
+    """
+    for file in (*(folder / name for name in ("summary.json", "summary.md", *PLOTS)), page):
+        if file is not None:
+            file.unlink(missing_ok=True)
 
 
 def write_report(run: Reported, page: Path | None = None) -> bool:

@@ -33,7 +33,7 @@ def complaints(summary: Mapping[str, Any], limits: VerdictLimits) -> list[str]:
     """What was missed, each as a sentence; empty if the run passes."""
     found = [*_stopped(summary)]
     if not summary["requests"]["due"]:
-        return [*found, "nothing was asked"]
+        return found or ["nothing was asked"]
     found += [*_errors(summary, limits), *_latencies(summary, limits)]
     if summary["loop"] == "open":
         found += [*_rate(summary, limits)]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import http.client
+import ssl
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +15,11 @@ from tritonflare.paths import CHECKPOINT, REPOSITORY, runnable
 
 if TYPE_CHECKING:
     from embedded.host import Finding
+    from gateway.settings import Settings
 
 _BUNDLED = "cf-huggingface-distilbert-sst-2-int8"
+_ALIVE = b'{"status":"alive"}'
+_LIVEZ_TIMEOUT_S = 2.0
 
 
 @click.command()
@@ -21,16 +27,16 @@ _BUNDLED = "cf-huggingface-distilbert-sst-2-int8"
 def doctor(repository: Path) -> None:
     """Check this machine and say what to do about each problem.
 
-    Exits 1 if something has to be mended before `tritonflare serve` can work.
+    Exits 1 if something has to be remedied before `tritonflare serve` can work.
     """
     from embedded import host
 
     results = [*host.findings(), _models(repository), _port()]
     for finding in results:
-        mark = click.style("ok  ", fg="green") if finding.ok else click.style("MEND", fg="red")
+        mark = click.style("ok    ", fg="green") if finding.ok else click.style("REMEDY", fg="red")
         click.echo(f"{mark}  {finding.name}: {finding.found}")
         if not finding.ok:
-            click.echo(f"      {runnable(finding.remedy)}")
+            click.echo(f"        {runnable(finding.remedy)}")
     sys.exit(0 if all(finding.ok for finding in results) else 1)
 
 
@@ -57,14 +63,43 @@ def _exported_by_make(repository: Path, missing: str | None) -> bool:
 
 
 def _port() -> Finding:
-    """Whether the gateway's address is free."""
+    """Whether the gateway's address is free, or a tritonflare serves there already."""
     from embedded.host import Finding
-    from gateway.server.bind import bind
+    from gateway.main import bind_for
     from gateway.settings import ConfigurationError, load_settings
 
     try:
         settings = load_settings()
-        bind(settings.host, settings.port).close()
     except ConfigurationError as error:
-        return Finding("port", "not free", str(error))
-    return Finding("port", f"{settings.host}:{settings.port} is free")
+        return Finding("settings", "not valid", str(error))
+    address = f"{settings.host}:{settings.port}"
+    try:
+        bind_for(settings).close()
+    except ConfigurationError as error:
+        in_use = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
+        if in_use and _tritonflare_answers(settings):
+            return Finding("port", f"{address}, a tritonflare answers there")
+        return Finding("port", "not free" if in_use else "not valid", str(error))
+    return Finding("port", f"{address} is free")
+
+
+def _tritonflare_answers(settings: Settings) -> bool:
+    """Whether ``GET /livez`` at the gateway's address is answered as a gateway answers it."""
+    connection: http.client.HTTPConnection
+    if settings.tls_certificate is None:
+        connection = http.client.HTTPConnection(settings.host, settings.port, timeout=_LIVEZ_TIMEOUT_S)
+    else:
+        context = ssl.create_default_context()
+        # The certificate need not be for this address, and nothing secret is sent.
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        connection = http.client.HTTPSConnection(
+            settings.host, settings.port, timeout=_LIVEZ_TIMEOUT_S, context=context
+        )
+    try:
+        connection.request("GET", "/livez")
+        answer = connection.getresponse()
+        return answer.status == 200 and answer.read(len(_ALIVE) + 1) == _ALIVE
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

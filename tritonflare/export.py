@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ _TAKEN = (
 )
 # From what is needed most: where a terminal is too narrow, the last ones are left out.
 _COLUMNS = ("name", "version", "precision", "target", "labels", "MB", "weights", "tokenizer", "created")
+_SHOWN_LABELS = 20
 _NUMBERS = {"version", "labels", "MB"}
 _log = logging.getLogger("tritonflare.export")
 
@@ -188,6 +190,8 @@ def _export(
     with progress("exporting") as steps:
         result = run_export(plan, steps)
     _show(result)
+    if options["examples"] is not None and result.evaluation.examples.by_number:
+        click.echo(_order_of(result.model.labels, result.evaluation.examples.source))
     click.echo(
         f"Published {result.model.name} ({result.artefact}, version {result.model.version}) in {repository}. "
         f"Report: {result.report}"
@@ -198,7 +202,7 @@ def _export(
             "The TensorRT plan is built where it is served, by docker/triton/build_plans.py from "
             f"{result.kit}; until then Triton's ONNX Runtime backend serves."
         )
-    _warn(result)
+    _warn(result, repository)
 
 
 def _limits(
@@ -232,7 +236,14 @@ def _show(result: ExportResult) -> None:
         click.echo(f"Warning: {evaluation.host.warning}", err=True)
 
 
-def _warn(result: ExportResult) -> None:
+def _order_of(labels: Sequence[str], file: str) -> str:
+    """How numbers in the examples were read; a wrong ``id2label`` shows nowhere else."""
+    order = ", ".join(f"{number} = {label}" for number, label in enumerate(labels[:_SHOWN_LABELS]))
+    more = ", …" if len(labels) > _SHOWN_LABELS else ""
+    return f"Numbers in {file} are read in the order of id2label ({order}{more})."
+
+
+def _warn(result: ExportResult, repository: Path) -> None:
     """Last, and where nobody overlooks it: exit code 0 says that it is published, not that it is good."""
     if not result.doubts:
         return
@@ -241,8 +252,9 @@ def _warn(result: ExportResult) -> None:
     lines = [frame, f"WARNING: {name} is published, but its answers may be worth nothing."]
     for number, doubt in enumerate(result.doubts, 1):
         lines += [f"  {number}. {doubt.found}", f"     {doubt.remedy}"]
-    lines += [f"To take it back: tritonflare export --remove {name}", frame]
-    click.secho("\n".join(lines), err=True, fg="red", bold=True)
+    place = "" if repository == REPOSITORY else f" --repository {shlex.quote(str(repository))}"
+    lines += [f"To take it back: `tritonflare export --remove {shlex.quote(name)}{place}`", frame]
+    click.secho(runnable("\n".join(lines)), err=True, fg="red", bold=True)
 
 
 def _list(repository: Path) -> None:

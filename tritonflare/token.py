@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tritonflare.paths import TOKENS
+from tritonflare.paths import TOKENS, runnable
 
 if TYPE_CHECKING:
     from gateway.access.tokens_file import TokenEntry
@@ -82,8 +83,12 @@ def list_tokens(file: Path) -> None:
     """Show id, account and expiry of each token in FILE."""
     from gateway.access.tokens_file import utc
 
+    entries = _read(file, may_be_missing=True)
+    if not entries:
+        option = "" if file == TOKENS else f" --file {shlex.quote(str(file))}"
+        click.echo(runnable(f"no tokens yet; `tritonflare token create{option}` creates one"), err=True)
     now = time.time()
-    for entry in _read(file):
+    for entry in entries:
         until = "never expires" if math.isinf(entry.expires) else f"expires {utc(entry.expires)}"
         if entry.expires <= now:
             until = f"expired {utc(entry.expires)}"
@@ -115,10 +120,16 @@ def _writing(file: Path) -> Iterator[None]:
         raise click.ClickException(f"{file} was not changed: {error.strerror}.") from error
 
 
-def _read(file: Path) -> list[TokenEntry]:
+def _read(file: Path, *, may_be_missing: bool = False) -> list[TokenEntry]:
     from gateway.access.tokens_file import read_tokens_file
+    from gateway.settings import ConfigurationError
 
-    return read_tokens_file(file)
+    try:
+        return read_tokens_file(file)
+    except ConfigurationError as error:
+        if may_be_missing and isinstance(error.__cause__, FileNotFoundError):
+            return []
+        raise
 
 
 def remember(file: Path, account: str, secret: str, expires: float | None = None) -> None:

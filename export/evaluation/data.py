@@ -34,6 +34,8 @@ class Examples:
     texts: tuple[str, ...]
     targets: Targets | None
     source: str
+    by_number: bool = False
+    """Whether labels were given as numbers, which were read as places in ``id2label``."""
 
 
 def load_examples(path: Path, labels: Sequence[str], problem_type: str) -> Examples:
@@ -57,7 +59,7 @@ def load_examples(path: Path, labels: Sequence[str], problem_type: str) -> Examp
         targets.append(names.target(label, where))
     if not texts:
         raise ExamplesError(f"{path.name} holds no texts; give rows of text and label.")
-    return Examples(tuple(texts), np.array(targets, bool), path.name)
+    return Examples(tuple(texts), np.array(targets, bool), path.name, names.by_number)
 
 
 def _read(path: Path) -> str:
@@ -172,6 +174,8 @@ class _Labels:
     def __init__(self, names: Sequence[str], several: bool) -> None:
         self.names = names
         self.several = several
+        self.by_number = False
+        """Whether a label was found by its index."""
         # Later entries win: a label that is called "1" is not overruled by the index 1.
         self.index = {str(i): i for i in range(len(names))}
         self.index |= {name.casefold(): i for i, name in enumerate(names)}
@@ -199,6 +203,7 @@ class _Labels:
             name = str(label).strip()
             for key in (name, name.casefold()):
                 if key in self.index:
+                    self.by_number |= key.isdecimal() and key not in self.names
                     return self.index[key]
         known = ", ".join(self.names[:20]) + (", …" if len(self.names) > 20 else "")
         raise ExamplesError(f"{where}: {label!r} is no label of this model; known are {known}.")

@@ -61,7 +61,8 @@ class ReloadableCredentials:
 
     def _read_tokens(self) -> str:
         self.tokens.replace(_load_tokens(self._settings, may_be_none=True))
-        return f"the tokens file has changed: {len(self.tokens)} tokens are good now"
+        count = len(self.tokens)
+        return f"the tokens file has changed: {count} {'token is' if count == 1 else 'tokens are'} good now"
 
 
 def check_tokens(settings: Settings) -> TokenTable:

@@ -28,7 +28,14 @@ from typing import Protocol
 
 from gateway.domain.backend import Backend, RawScores, Timing
 from gateway.domain.catalogue import Model
-from gateway.domain.errors import AiError, BackendFailed, DeadlineExceeded, Overloaded, without_frames
+from gateway.domain.errors import (
+    AiError,
+    BackendFailed,
+    BackendUnavailable,
+    DeadlineExceeded,
+    Overloaded,
+    without_frames,
+)
 from gateway.domain.slots import Call, CallSlots
 
 _log = logging.getLogger("tritonflare.coalesce")
@@ -200,12 +207,22 @@ class Coalescer:
         limits: CoalescingLimits,
         observe: ObserveCall = lambda texts, waited_s: None,
         answered: Callable[[Model], None] = lambda model: None,
+        unavailable: Callable[[Model], None] = lambda model: None,
     ) -> None:
-        """Take what answers, and whom to tell of each call and of each that is answered in time."""
+        """Coalesce texts for ``backend``.
+
+        Args:
+            backend: answers the calls.
+            limits: see `CoalescingLimits`.
+            observe: called for each call.
+            answered: called when a call is answered in time.
+            unavailable: called when a call fails because no server is available for the model.
+        """
         self._backend = backend
         self._limits = limits
         self._observe = observe
         self._answered = answered
+        self._unavailable = unavailable
         self._queues: dict[tuple[str, int], _Queue] = {}
         self._calls: dict[asyncio.Task[None], _Call] = {}
 
@@ -366,10 +383,16 @@ class Coalescer:
                 return
             answers = [without_frames(exc)]
         except AiError as exc:
+            if isinstance(exc, BackendUnavailable):
+                self._unavailable(model)
             answers = [without_frames(exc)] * len(texts)
-        now = time.perf_counter()
-        for text, answer in zip(texts, answers, strict=True):
-            if not text.answer.done():
-                if isinstance(answer, RawScores):
-                    answer.timing = Timing(sent - text.entered, now - sent)
-                text.answer.set_result(answer)
+        _set_answers(texts, answers, sent)
+
+
+def _set_answers(texts: Sequence[_Text], answers: Sequence[Answer], sent: float) -> None:
+    now = time.perf_counter()
+    for text, answer in zip(texts, answers, strict=True):
+        if not text.answer.done():
+            if isinstance(answer, RawScores):
+                answer.timing = Timing(sent - text.entered, now - sent)
+            text.answer.set_result(answer)

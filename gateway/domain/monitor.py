@@ -43,10 +43,11 @@ class MonitorTimes:
 class Monitor:
     """Ready means: models are known, each answers, and nobody is shutting down.
 
-    A model answers once it has answered anybody, until a canary fails or has waited for too long while
-    nobody was answered. Canaries go the way of all texts, so that they meet what texts meet. They go round
-    within a budget, first to the models that have answered nobody for the longest: so the time until
-    a model's fault is noticed grows with the number of models, and the cost does not.
+    A model answers once it has answered anybody, until a canary fails, has waited for too long while
+    nobody was answered, or a call finds no server available. Canaries go the way of all texts, so that
+    they meet what texts meet. They go round within a budget, first to the models that have answered nobody
+    for the longest: so the time until a model's fault is noticed grows with the number of models, and the
+    cost does not.
     """
 
     def __init__(
@@ -96,6 +97,13 @@ class Monitor:
         self._answered[model] = self._clock()
         self._asked.pop(model, None)
 
+    def unavailable(self, model: Model) -> None:
+        """Make the model not ready: a call found no server available for it.
+
+        The next answer, to a caller or to a canary, makes it ready again.
+        """
+        self._answered.pop(model, None)
+
     def start_draining(self) -> None:
         """Turn readiness off for good."""
         self._draining = True
@@ -120,10 +128,18 @@ class Monitor:
             # The loop is the only thing that brings readiness back, so no defect may end it.
             _log.exception("a look at the backend failed")
             self._answered.clear()
-        reason = self.why_not_ready()
-        self._report(reason)
-        ready = reason is None
-        await asyncio.sleep(self._times.refresh_interval_s if ready else self._times.retry_interval_s)
+        self._report(self.why_not_ready())
+        await self._pause()
+
+    async def _pause(self) -> None:
+        """Sleep until the next look, which is due sooner once a model is not ready."""
+        left_s = self._times.refresh_interval_s
+        while left_s > 0:
+            pause_s = min(self._times.retry_interval_s, left_s)
+            await asyncio.sleep(pause_s)
+            if self.why_not_ready() is not None:
+                return
+            left_s -= pause_s
 
     async def look(self) -> None:
         """Refresh the catalogue and send canaries."""

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -36,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(
-    folder: Path, gateway: Program, name: str, *texts: str, token: str = TOKEN, account: str = ACCOUNT
+    folder: Path, url: str, name: str, *texts: str, token: str = TOKEN, account: str = ACCOUNT
 ) -> subprocess.CompletedProcess[str]:
     """Run one example to its end."""
     if name.endswith(".mjs"):
@@ -46,7 +47,7 @@ def run(
         pytest.skip("curl is not installed")
     env = environment(
         folder,
-        CLOUDFLARE_BASE_URL=f"{gateway.url}/client/v4",
+        CLOUDFLARE_BASE_URL=f"{url}/client/v4",
         CLOUDFLARE_API_TOKEN=token,
         CLOUDFLARE_ACCOUNT_ID=account,
     )
@@ -63,7 +64,7 @@ def run(
 
 def printed(folder: Path, gateway: Program, name: str, *texts: str) -> list[tuple[float, str]]:
     """The scores and texts that an example prints."""
-    done = run(folder, gateway, name, *texts)
+    done = run(folder, gateway.url, name, *texts)
     assert (done.returncode, done.stderr) == (0, "")
     matches = [re.fullmatch(r"(\d\.\d{4}) {2}(.*)", line) for line in done.stdout.splitlines()]
     assert all(matches), done.stdout
@@ -71,7 +72,7 @@ def printed(folder: Path, gateway: Program, name: str, *texts: str) -> list[tupl
 
 
 def test_curl_prints_the_answer_of_the_api(folder: Path, gateway: Program) -> None:
-    done = run(folder, gateway, "curl.sh")
+    done = run(folder, gateway.url, "curl.sh")
     assert (done.returncode, done.stderr) == (0, "")
     answer = json.loads(done.stdout)
     assert list(answer) == ["result", "success", "errors", "messages"]
@@ -79,7 +80,7 @@ def test_curl_prints_the_answer_of_the_api(folder: Path, gateway: Program) -> No
 
 
 def test_curl_fails_with_the_error_of_the_api(folder: Path, gateway: Program) -> None:
-    done = run(folder, gateway, "curl.sh", token="wrong")
+    done = run(folder, gateway.url, "curl.sh", token="wrong")
     assert done.returncode == 22
     assert json.loads(done.stdout)["errors"][0]["code"] == 10000
 
@@ -97,15 +98,15 @@ def test_the_example_prints_a_score_for_each_text(folder: Path, gateway: Program
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_the_example_shows_the_api_s_errors(folder: Path, gateway: Program, name: str) -> None:
-    done = run(folder, gateway, name, "")
+    done = run(folder, gateway.url, name, "")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("5006: AiError: Bad input: Error: Length of '/text' must be >= 1 not met (")
-    done = run(folder, gateway, name, token="wrong")
+    done = run(folder, gateway.url, name, token="wrong")
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "10000: Authentication error\n")
 
 
 def test_the_batch_gives_each_text_its_own_result_or_error(folder: Path, gateway: Program) -> None:
-    done = run(folder, gateway, "batch.py", TEXT, "The waiter was rude.", "")
+    done = run(folder, gateway.url, "batch.py", TEXT, "The waiter was rude.", "")
     assert (done.returncode, done.stderr) == (1, "")
     good, bad, empty = done.stdout.splitlines()
     ((score, _),) = printed(folder, gateway, "python_requests.py")
@@ -113,7 +114,7 @@ def test_the_batch_gives_each_text_its_own_result_or_error(folder: Path, gateway
     assert bad.endswith("  The waiter was rude.")
     assert empty.startswith("failed  '': AiError: Bad input: ")
     assert printed(folder, gateway, "batch.py")[0] == (score, TEXT)
-    done = run(folder, gateway, "batch.py", token="wrong")
+    done = run(folder, gateway.url, "batch.py", token="wrong")
     assert (done.returncode, done.stderr) == (1, "10000: Authentication error\n")
 
 
@@ -122,12 +123,25 @@ def test_without_a_token_or_an_account_the_example_says_what_to_set(
     folder: Path, gateway: Program, name: str
 ) -> None:
     for token, account, variable in (("", ACCOUNT, "API_TOKEN"), (TOKEN, "", "ACCOUNT_ID")):
-        done = run(folder, gateway, name, token=token, account=account)
+        done = run(folder, gateway.url, name, token=token, account=account)
         assert done.returncode in (1, 2)
         assert done.stdout == ""
         assert re.fullmatch(
             rf".*CLOUDFLARE_{variable}.*: README\.md in this folder says how\.?\n", done.stderr
         )
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLES if name != "curl.sh"])
+def test_without_a_server_the_example_names_the_address_and_how_to_start_one(folder: Path, name: str) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # and does not listen
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        done = run(folder, url, name)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(
+        rf"No answer from {url}/client/v4/?\. Is the server running\? `make serve` starts one\.\n",
+        done.stderr,
+    )
 
 
 @pytest.mark.parametrize(("language", "name"), [("python", "readme.py"), ("js", "readme.mjs")])
@@ -137,7 +151,7 @@ def test_the_sdk_s_snippet_in_the_readme_runs_as_it_stands(
     blocks = re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
     (snippet,) = (block for block in blocks if "client.ai.run(" in block)
     (folder / name).write_text(snippet, encoding="utf-8")
-    done = run(folder, gateway, name)
+    done = run(folder, gateway.url, name)
     assert done.returncode == 0, done.stderr
     assert re.search(r"label.*NEGATIVE.*label.*POSITIVE", done.stdout, re.S), done.stdout
 

@@ -222,6 +222,23 @@ async def test_while_triton_is_away_callers_get_503_and_after_it_is_back_200(
     assert await in_flight(client) == 0
 
 
+async def test_readiness_ends_with_the_first_503_and_not_with_the_next_canary(triton: FakeTriton) -> None:
+    settings = settings_for(triton, refresh_interval_s=15.0, canary_max_age_s=30.0)
+    async with running_gateway(settings) as running:
+        client = running.client
+        await triton.disappear()
+        assert (await client.get("/readyz")).status == 200
+        check_ai(await client.run(GOOD), 503, 3050, AWAY)
+        readiness = await client.get("/readyz")
+        assert (readiness.status, readiness.json["status"]) == (503, "not ready")
+        await triton.appear()
+
+        async def ready() -> bool:
+            return (await client.get("/readyz")).status == 200
+
+        await until(ready, 5)
+
+
 async def test_triton_going_away_within_an_inference_is_503(client: Client, triton: FakeTriton) -> None:
     triton.infer_fault = hold(asyncio.Event())
     waiting = asyncio.create_task(client.run(GOOD))

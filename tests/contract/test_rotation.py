@@ -82,12 +82,19 @@ async def test_when_the_last_token_is_revoked_nobody_gets_in(
     with caplog.at_level(logging.INFO, "tritonflare"):
         async with running_gateway(settings_for(triton, tokens_file=file, api_tokens=None)) as running:
             assert await status(running.client, "old") == 200
+            file.write_text(line("new"))
+
+            async def opened() -> bool:
+                return await status(running.client, "new") == 200
+
+            await until(opened, 3)
             file.write_text("")
 
             async def closed() -> bool:
-                return await status(running.client, "old") == 401
+                return await status(running.client, "new") == 401
 
             await until(closed, 3)
+    assert "1 token is good now" in caplog.text
     assert "0 tokens are good now" in caplog.text
 
 

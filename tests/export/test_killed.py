@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +17,7 @@ from typing import IO
 import pytest
 
 from export.errors import VerificationError
-from export.files import write_atomically
+from export.files import scratch_folder, write_atomically
 from export.plan import ExportPlan
 from export.repository.inventory import Published, read_inventory, verify_repository
 from export.run import run_export
@@ -79,18 +81,20 @@ class Home:
         """A process that exports, and what it says."""
         arguments = [str(path) for path in (self.sources[turn], self.repository, self.artefacts)]
         command = [sys.executable, "-c", program, *arguments]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        environment = os.environ | {"TMPDIR": tempfile.gettempdir()}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
             assert process.stdout is not None
             yield process, process.stdout
         assert process.returncode in (0, -signal.SIGKILL)
 
     def succeeds_and_tidies(self, turn: int) -> None:
-        """The next export works, and nothing hidden is left but the locks."""
+        """The next export works, and nothing hidden or temporary is left but the locks."""
         run_export(self.plan(turn))
         assert verify_repository(self.repository) == []
         assert self.published().weights_sha256 == self.weights[turn]
         hidden = {path.name for path in self.repository.parent.rglob(".*") if path.name != ".gitkeep"}
         assert hidden == {".repository.lock", ".x-mood.lock", ".x-neighbour.lock"}
+        assert list(Path(tempfile.gettempdir()).glob("tritonflare*")) == []
 
     def seconds(self, turn: int) -> dict[str, float]:
         """How long a whole export takes to its end from its beginning and from the publishing."""
@@ -108,8 +112,14 @@ class Home:
 
 
 @pytest.fixture
-def home(tmp_path: Path, no_pictures: None) -> Home:
+def home(
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    no_pictures: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Home:
     """Pictures are drawn by the processes alone, which are the exports that get killed."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("temporary")))
     return Home(tmp_path)
 
 
@@ -180,3 +190,24 @@ def test_a_file_that_cannot_be_written_to_its_end_does_not_replace_the_old_one(t
         write_atomically(file, "text, which a binary file refuses")  # type: ignore[arg-type]
     assert file.read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_an_export_removes_the_folders_of_killed_ones_and_of_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "tritonflare_export_killed" / "within").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "tritonflare_export_link").symlink_to(tmp_path / "elsewhere")
+    with scratch_folder() as first:
+        (first / "file").touch()
+        with scratch_folder() as second:
+            assert first != second
+            assert (first / "file").exists()
+            assert {path.name for path in tmp_path.iterdir()} == {
+                "elsewhere",
+                "tritonflare_export_link",
+                first.name,
+                second.name,
+            }
+    assert {path.name for path in tmp_path.iterdir()} == {"elsewhere", "tritonflare_export_link"}

@@ -130,6 +130,22 @@ def test_nobody_there_and_no_token_are_said_in_words(tmp_path: Path) -> None:
     assert (wrong.status, "'short' is none of single" in wrong.output) == (2, True)
 
 
+def test_a_run_that_never_starts_leaves_no_report_of_the_run_before(tmp_path: Path) -> None:
+    for name in REPORTS | {"mine.txt"}:
+        (tmp_path / name).write_text("Passed.", encoding="utf-8")
+    run = load("http://127.0.0.1:9", tmp_path, TOKEN="")
+    assert run.status == 1, run.output
+    left = {file.name for file in tmp_path.iterdir() if file.read_text(encoding="utf-8") == "Passed."}
+    assert left == {"mine.txt", "references.json"}
+
+
+@pytest.mark.parametrize("host", ["http://[unix:/tmp/x]:8787", "http://127.0.0.1:99999", "http://"])
+def test_a_host_that_is_no_url_is_said_in_words(tmp_path: Path, host: str) -> None:
+    run = load(host, tmp_path)
+    assert (run.status, "Traceback" in run.output) == (1, False), run.output
+    assert f"No load: {host} is not a valid URL" in run.output
+
+
 def test_a_refused_token_is_said_in_words(gateway: Program, tmp_path: Path) -> None:
     run = load(gateway.url, tmp_path, TOKEN="unknown-token")
     assert (run.status, "No load: asked alone, the server answered 401, 10000" in run.output) == (1, True)

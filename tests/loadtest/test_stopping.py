@@ -115,15 +115,29 @@ def test_a_second_signal_gives_up_what_is_under_way_and_still_reports(
     assert _summary(tmp_path)["errors"]["unanswered"] >= 10
 
 
-def test_a_signal_before_the_load_is_one_sentence(server: StandIn, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_load_is_one_sentence(
+    server: StandIn, tmp_path: Path, number: signal.Signals
+) -> None:
     server.stall_after, server.stall_s = 5, 3
     with start_locust(*_reports(server, tmp_path)) as process:
         _until(server, 5, process)
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         output = _ended(process)
     assert process.returncode == 1
     assert "No load: stopped while asking each text alone" in output
     assert "Traceback" not in output
+    assert "KeyboardInterrupt" not in output
+
+
+def test_a_signal_while_the_capacity_is_found_is_the_only_reason(server: StandIn, tmp_path: Path) -> None:
+    with start_locust(*_reports(server, tmp_path), "--calibration", "60s") as process:
+        _until(server, TEXTS + 100, process)
+        process.send_signal(signal.SIGINT)
+        output = _ended(process)
+    assert process.returncode == 1, output
+    assert _summary(tmp_path)["complaints"] == ["stopped by a signal after 0.0 of 60 s"]
+    assert "nothing was asked" not in output
 
 
 def test_master_and_workers_that_get_the_signal_together_report_everything(

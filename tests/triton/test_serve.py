@@ -281,17 +281,17 @@ def test_doctor_of_a_fresh_clone_leaves_the_first_export_to_make_serve(clone: Pa
     status, output = finished("doctor", cwd=clone, GATEWAY_PORT="0")
     assert status == 0, output
     assert "nothing exported yet; `make serve` will export the bundled model" in output
-    assert "MEND" not in output
+    assert "REMEDY" not in output
 
 
-def test_doctor_does_not_promise_what_make_serve_would_not_mend(clone: Path) -> None:
+def test_doctor_does_not_promise_what_make_serve_would_not_export(clone: Path) -> None:
     next((clone / "model_repository").glob("tokenizer_*/1/tokenizer.json")).unlink()
     status, output = finished("doctor", cwd=clone, GATEWAY_PORT="0")
     assert status == 1
     assert "has no tokenizer.json yet; run `make export`" in output
 
 
-def test_doctor_says_what_to_mend(tmp_path: Path) -> None:
+def test_doctor_says_what_to_remedy(tmp_path: Path) -> None:
     status, output = finished("doctor", cwd=tmp_path)
     assert status == 1
     assert "make export" in output

@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from gateway.access.tokens import TokenAccess, hash_token, load_tokens
 from gateway.access.tokens_file import read_tokens_file
+from gateway.settings import ConfigurationError
 from tritonflare.token import token
 
 
@@ -43,6 +44,24 @@ def test_a_token_is_created_listed_and_revoked(file: Path) -> None:
     assert table.check(secrets[1], "b") is TokenAccess.GRANTED
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert [path.name for path in file.parent.iterdir()] == ["tokens"]
+
+
+@pytest.mark.parametrize("content", [None, "", "# ours\n"])
+def test_a_list_without_tokens_says_how_to_create_one(file: Path, content: str | None) -> None:
+    if content is not None:
+        file.parent.mkdir()
+        file.write_text(content)
+    listed = run(file, "list")
+    assert (listed.exit_code, listed.stdout) == (0, "")
+    assert listed.stderr.startswith("no tokens yet; `")
+    assert listed.stderr.endswith(f" token create --file {file}` creates one\n")
+
+
+def test_a_list_of_a_file_that_cannot_be_read_fails(file: Path) -> None:
+    file.parent.mkdir()
+    file.write_bytes(b"\xff")
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        CliRunner().invoke(token, ["list", "--file", str(file)], catch_exceptions=False)
 
 
 def test_revoking_keeps_comments_and_takes_all_accounts_of_the_token(file: Path) -> None:

@@ -163,6 +163,32 @@ async def test_answers_to_others_count_while_the_canary_is_stuck_in_the_crowd(st
     assert stage.monitor.why_not_ready() == "no canary answer from A, B"
 
 
+async def test_a_call_without_a_server_turns_readiness_off_until_the_next_answer(stage: Stage) -> None:
+    await stage.monitor.look()
+    model = next(iter(stage.catalogue))
+    stage.monitor.unavailable(model)
+    assert stage.monitor.why_not_ready() == "no canary answer from A"
+    stage.monitor.answered(model)
+    assert stage.monitor.why_not_ready() is None
+
+
+async def test_a_call_without_a_server_brings_the_next_look_forward(stage: Stage) -> None:
+    stage.monitor._times = MonitorTimes(600.0, 0.01, 1.0, 1000.0)
+    task = asyncio.create_task(stage.monitor.run())
+    try:
+        await asyncio.wait_for(stage.monitor.wait_until_ready(), 5)
+        stage.monitor.unavailable(next(iter(stage.catalogue)))
+        for _ in range(500):
+            if stage.monitor.why_not_ready() is None:
+                break
+            await asyncio.sleep(0.01)
+        assert stage.monitor.why_not_ready() is None
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
 async def test_a_model_that_nobody_has_asked_stays_ready(stage: Stage) -> None:
     await stage.monitor.look()
     stage.now += 1000.0
