@@ -17,7 +17,7 @@ from embedded.errors import EmbeddedError
 
 GLIBC = (2, 35)
 PYTHONS = ((3, 10), (3, 11), (3, 12))
-_INSTALL = "run `make serve`, or .venv/bin/pip install -e '.[embedded]'"
+_INSTALL = "install the extra `embedded` (in a clone, `make serve` does it; of a wheel, pip install 'FILE.whl[embedded]')"
 
 
 @dataclass(frozen=True)

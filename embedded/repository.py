@@ -11,7 +11,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from embedded.errors import EmbeddedError, NotExportedError
 
-_REMEDY = "run `make export` (or `tritonflare export`)"
+_REMEDY = "run `tritonflare export`"
 _PIECE = 65536
 """Bytes of a file that are read at once."""
 

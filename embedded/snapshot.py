@@ -110,7 +110,7 @@ def take_snapshot(repository: Path, folder: Path) -> None:
         time.sleep(_PAUSE_S)
     else:
         raise EmbeddedError(f"{repository.name} is being changed all the time.")
-    raise EmbeddedError(f"There is no model repository {repository.name}; run `make export`.")
+    raise EmbeddedError(f"There is no model repository {repository.name}; run `tritonflare export`.")
 
 
 def look_at(repository: Path) -> tuple[tuple[str, int, int, int], ...] | None:

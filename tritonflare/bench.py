@@ -15,7 +15,7 @@ import click
 from rich.console import Console
 
 from tritonflare.bench_stack import numbers_set, running_stack
-from tritonflare.paths import BENCH, CHECKPOINT, REPOSITORY
+from tritonflare.paths import BENCH, CHECKPOINT, REPOSITORY, runnable
 from tritonflare.progress import progress
 
 if TYPE_CHECKING:
@@ -292,7 +292,9 @@ def _served_model(repository: Path) -> Published:
         models = {}
     model = models.get(_MODEL)
     if model is None or not model.served_file(repository, model.encoder).is_file():
-        raise click.ClickException(f"{repository} holds no bundled model; run `make export`.")
+        raise click.ClickException(
+            runnable(f"{repository} holds no bundled model; run `tritonflare export`.")
+        )
     return model
 
 

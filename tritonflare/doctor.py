@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tritonflare.paths import CHECKPOINT, REPOSITORY, runnable
+from tritonflare.paths import CHECKPOINT, HOME, REPOSITORY, runnable
 
 if TYPE_CHECKING:
     from embedded.host import Finding
@@ -57,7 +57,7 @@ def _models(repository: Path) -> Finding:
 
 def _exported_by_make(repository: Path, missing: str | None) -> bool:
     """Whether the missing model is one that the Makefile of this clone makes by itself."""
-    here = Path("Makefile").is_file() and CHECKPOINT.is_dir() and repository == REPOSITORY
+    here = (HOME / "Makefile").is_file() and CHECKPOINT.is_dir() and repository == REPOSITORY
     exported = any(repository.glob(f"{_BUNDLED}_encoder_*/[1-9]*/model.onnx"))
     return here and missing in (None, _BUNDLED) and not exported
 

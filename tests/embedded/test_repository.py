@@ -94,7 +94,7 @@ def test_a_model_for_a_gpu_is_refused_with_a_way_out(repository: Path) -> None:
 
 def test_weights_that_were_never_generated_are_asked_for(repository: Path) -> None:
     (repository / "local-mood_encoder_int8" / "1" / "model.onnx").unlink()
-    with pytest.raises(EmbeddedError, match=r"has no model\.onnx yet; run `make export`"):
+    with pytest.raises(EmbeddedError, match=r"has no model\.onnx yet; run `tritonflare export`"):
         check_repository(repository)
 
 

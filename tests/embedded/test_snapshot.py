@@ -76,7 +76,7 @@ def test_a_full_disk_is_said(repository: Path, tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_repository_that_is_not_there_says_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(EmbeddedError, match="make export"):
+    with pytest.raises(EmbeddedError, match="tritonflare export"):
         take_snapshot(tmp_path / "nowhere", tmp_path / "copy")
 
 

@@ -103,7 +103,7 @@ def start(*arguments: str, cwd: Path | None = None, **environment: str) -> subpr
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("GATEWAY_")}
     return subprocess.Popen(
         [sys.executable, "-m", "tritonflare", *arguments],
-        env=inherited | {"PYTHONUNBUFFERED": "1"} | environment,
+        env=inherited | {"PYTHONUNBUFFERED": "1", "TRITONFLARE_HOME": str(cwd or Path.cwd())} | environment,
         cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
