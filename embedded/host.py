@@ -17,7 +17,10 @@ from embedded.errors import EmbeddedError
 
 GLIBC = (2, 35)
 PYTHONS = ((3, 10), (3, 11), (3, 12))
-_INSTALL = "install the extra `embedded` (in a clone, `make serve` does it; of a wheel, pip install 'FILE.whl[embedded]')"
+_INSTALL = (
+    "install the extra `embedded` (in a clone, `make serve` does it; "
+    "of a wheel, pip install 'FILE.whl[embedded]')"
+)
 
 
 @dataclass(frozen=True)
