@@ -1,7 +1,7 @@
 """What can be exported to what, and how far it was tried; docs/compatibility.md is made from it.
 
 Every cell has a test (tests/export/test_compatibility.py; for torch tests/parity) that does what
-the cell says: exports and runs it, builds and checks it, or is refused.
+the cell claims: the export runs and is checked, or it is refused.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ Made by `make settings` from `export/compatibility.py`; a test stands behind eve
 - *tensorrt*: FP16, and INT8 as QDQ through `nvidia-modelopt` (extra `tensorrt`; its test is skipped without
   it). The plan itself is built where it is served and was never built here: [TensorRT](tensorrt.md).
 - *anything else* needs the extra `torch`. `make parity` exports ELECTRA, MPNet, ModernBERT and I-BERT, and
-  reads LiLT and LUKE. torch cannot export Longformer and XLNet, and the refusal says why.
+  reads LiLT and LUKE. torch cannot export Longformer and XLNet; the error gives the reason.
 - Two or more labels, single-label (softmax) or multi-label (sigmoid); regression heads are refused.
 
 ## Tokenizer options

@@ -15,7 +15,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class ExportError(Exception):
-    """One clear sentence for the person at the terminal; exit code 2 unless a class says otherwise."""
+    """One sentence for the user at the terminal; exit code 2 unless a subclass sets another."""
 
     exit_code = 2
 
@@ -39,6 +39,6 @@ class PublishError(ExportError):
 
 
 def first_line(error: Exception) -> str:
-    """What an error of another library says, as a part of a sentence; its type where it says nothing."""
+    """The message of another library's error, as a part of a sentence; its type if the message is empty."""
     said = _COLOUR.sub("", str(error)).strip() or type(error).__name__
     return said.splitlines()[0].rstrip(".: ")

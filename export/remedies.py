@@ -37,7 +37,7 @@ def ways_out(
 
     Args:
         plan: what was asked for.
-        findings: what the gate said of every artefact.
+        findings: the gate's findings about every artefact.
         chosen: the artefact that was to be published.
         texts: how many the gate was held on.
         enough: how many make its shares reliable.

@@ -71,7 +71,7 @@ class _Current:
 
 
 def run_export(plan: ExportPlan, progress: Progress | None = None) -> ExportResult:
-    """Build, verify, evaluate, judge and publish; ``progress`` is told what is being done.
+    """Build, verify, evaluate, judge and publish; ``progress`` is called with each step.
 
     Raises:
         ExportError: one of its subclasses (export.errors); the repository is as it was.
@@ -85,7 +85,7 @@ def run_export(plan: ExportPlan, progress: Progress | None = None) -> ExportResu
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ExportError(f"the export stopped: {reason}. The repository is as it was.") from error
-    except Exception as error:  # torch, transformers, onnx and ONNX Runtime raise whatever they like
+    except Exception as error:  # torch, transformers, onnx and ONNX Runtime raise errors of any type
         kind = type(error).__name__
         raise ExportError(
             f"the export stopped while {steps.name} ({kind}: {first_line(error)}). The repository is as it "
@@ -145,7 +145,7 @@ def _assess(builder: Builder, others: dict[str, Candidate]) -> tuple[Evaluation,
 
 @dataclass(frozen=True)
 class _Own:
-    """What the exporter's own sentences have to say."""
+    """The exporter's own messages."""
 
     findings: Sequence[Finding] = ()
     doubts: Sequence[Doubt] = ()

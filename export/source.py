@@ -46,7 +46,7 @@ def read_source(plan: ExportPlan, work: Path) -> Source:
     """Read everything that an export starts from.
 
     Args:
-        plan: says which checkpoint, name and labelled texts.
+        plan: gives checkpoint, name and labelled texts.
         work: a folder for a tokenizer that is not served as it lies there.
 
     Raises:

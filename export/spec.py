@@ -102,7 +102,7 @@ class ServedModel:
 
     @property
     def encoder(self) -> str:
-        """Triton's name of the second step; it says the precision."""
+        """Triton's name of the second step; it contains the precision."""
         plan = "_plan" if self.target == "tensorrt" else ""
         return f"{self.ensemble}_encoder_{self.precision}{plan}"
 

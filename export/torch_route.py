@@ -65,7 +65,7 @@ class TorchRoute:
                     found.append(
                         self._module(torch.tensor([row]), torch.ones(1, len(row), dtype=torch.int64))
                     )
-            except Exception as error:  # whatever the model's code raises
+            except Exception as error:  # the model's own code may raise anything
                 raise CheckpointError(
                     f"{self._checkpoint.name}, a {self._checkpoint.family!r} model, cannot score a text of "
                     f"{len(row)} tokens ({first_line(error)})."
@@ -93,7 +93,7 @@ class TorchRoute:
                     verbose=False,
                 )
                 model: onnx.ModelProto = program.model_proto
-        except Exception as error:  # the tracer's own, and whatever the model's code raises under it
+        except Exception as error:  # the tracer's errors, and anything that the model's code raises
             raise ExportError(
                 f"torch cannot export {self._checkpoint.name}, a {self._checkpoint.family!r} model "
                 f"({first_line(_cause(error))}); take a model of another architecture. --verbose shows where "
@@ -104,7 +104,7 @@ class TorchRoute:
 
     @cached_property
     def _module(self) -> Any:
-        """ids, mask → logits FP32, whatever ids the padding has."""
+        """ids, mask → logits FP32, independent of the padding's ids."""
         import torch  # noqa: PLC0415
 
         model, pad_id = self._checkpoint.torch_model, self._checkpoint.pad_id
@@ -123,7 +123,7 @@ class TorchRoute:
 
 
 def _cause(error: Exception) -> Exception:
-    """The exporter wraps what went wrong into advice for those who write models."""
+    """The exporter wraps errors into advice for authors of models."""
     return error.__cause__ if isinstance(error.__cause__, Exception) else error
 
 

@@ -46,7 +46,7 @@ class Run:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the script.
 
-    Exit codes: 0 whatever is in the repository can be served, on ONNX Runtime where there is
+    Exit codes: 0 everything in the repository can be served, on ONNX Runtime where there is
     no plan; 1 no plan could be built for want of a GPU or because of a damaged kit, and
     --require-gpu was given; 2 the repository or the cache cannot be used, so that it may hold
     a plan of another host: do not start Triton.

@@ -1,4 +1,4 @@
-"""A Hugging Face text classifier, read into one shape whatever its family, without torch."""
+"""A Hugging Face text classifier, read into one shape for every family, without torch."""
 
 from export.checkpoint.files import sha256
 from export.checkpoint.load import load_checkpoint

@@ -39,14 +39,14 @@ class Config:
         """A positive whole number."""
         value = self.values.get(key)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise CheckpointError(f"{self.name}: config.json says {key} is {value!r}; it must be 1 or more.")
+            raise CheckpointError(f"{self.name}: config.json sets {key} is {value!r}; it must be 1 or more.")
         return value
 
     def epsilon(self) -> float:
         """``layer_norm_eps``; 1e-12 where the config is silent, as in transformers."""
         value = self.values.get("layer_norm_eps", 1e-12)
         if not isinstance(value, float | int) or not 0 < value < 1:
-            raise CheckpointError(f"{self.name}: config.json says layer_norm_eps is {value!r}.")
+            raise CheckpointError(f"{self.name}: config.json sets layer_norm_eps is {value!r}.")
         return float(value)
 
     def head_count(self, key: str, hidden: int) -> int:
@@ -63,7 +63,7 @@ class Config:
         names = self.values.get("architectures") or []
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise CheckpointError(
-                f"{self.name}: config.json says architectures is {names!r}; it must be a list of names."
+                f"{self.name}: config.json sets architectures is {names!r}; it must be a list of names."
             )
         if names and not any(name.endswith(_HEAD) for name in names):
             raise CheckpointError(
@@ -97,7 +97,7 @@ class Config:
             count = self.count("num_labels") if self._counts_labels else _DEFAULT_LABELS
             if count > _MOST_LABELS:
                 raise CheckpointError(
-                    f"{self.name}: config.json says num_labels is {count}; "
+                    f"{self.name}: config.json sets num_labels is {count}; "
                     f"at most {_MOST_LABELS} can be served."
                 )
             return tuple(f"LABEL_{i}" for i in range(count))
@@ -148,7 +148,7 @@ class Config:
         value = self.values.get("pad_token_id", default)
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise CheckpointError(
-                f"{self.name}: config.json says pad_token_id is {value!r}; name the padding token's id there."
+                f"{self.name}: config.json sets pad_token_id is {value!r}; name the padding token's id there."
             )
         return value
 
@@ -159,7 +159,7 @@ def read_config(folder: Path) -> Config:
 
 
 def tokens_limit(folder: Path, positions: int) -> int:
-    """The longest input: as many as there are positions, or fewer if the tokenizer's config says so."""
+    """The longest input: as many as there are positions, or fewer if the tokenizer's config limits it."""
     if not (folder / "tokenizer_config.json").is_file():
         return positions
     limit = read_object(folder, "tokenizer_config.json").get("model_max_length")
@@ -168,7 +168,7 @@ def tokens_limit(folder: Path, positions: int) -> int:
         return positions
     if limit < _FEWEST_TOKENS:
         _log.warning(
-            "%s: tokenizer_config.json says model_max_length is %s, too few for a text; using %d",
+            "%s: tokenizer_config.json sets model_max_length is %s, too few for a text; using %d",
             display_name(folder), limit, positions,
         )  # fmt: skip
         return positions

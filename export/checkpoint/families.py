@@ -55,7 +55,7 @@ def _norm(tensors: Tensors, name: str, hidden: int) -> Norm:
 
 
 def _table(tensors: Tensors, name: str, hidden: int) -> Array:
-    """An embedding table; the number of rows is what the file says."""
+    """An embedding table; the number of rows comes from the file."""
     return tensors.read(name, tensors.rows(name), hidden)
 
 

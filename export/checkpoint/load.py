@@ -77,7 +77,7 @@ def _weights(
         raise config.other_labels(scored, len(labels))
     if pad_id >= len(encoder.words):
         raise CheckpointError(
-            f"{config.name}: config.json says pad_token_id is {pad_id}; the model knows "
+            f"{config.name}: config.json sets pad_token_id is {pad_id}; the model knows "
             f"{len(encoder.words)} tokens."
         )
     return encoder

@@ -1,4 +1,4 @@
-"""What a checkpoint is once it has been read: one shape of model, whatever family it came from."""
+"""What a checkpoint is once it has been read: one shape of model for every family."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Encoder:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A classifier with what its config and tokenizer say about it.
+    """A classifier with the facts of its config and tokenizer.
 
     Attributes:
         name: how people call it: the hub id, or the folder's name.

@@ -104,7 +104,7 @@ class Tensors:
         return name.replace(".gamma", ".weight").replace(".beta", ".bias")
 
     def rows(self, name: str) -> int:
-        """Rows of a table, of which the config says nothing; at least one."""
+        """Rows of a table whose size the config does not give; at least one."""
         shape = self._shape(name)
         if len(shape) != 2 or not shape[0]:
             raise CheckpointError(

@@ -90,7 +90,7 @@ def _convert(folder: Path, max_tokens: int) -> dict[str, Any]:
         raise CheckpointError(
             f"converting the tokenizer of {display_name(folder)} needs more packages: {_EXTRA}."
         ) from error
-    except Exception as error:  # whatever transformers raises over files that others wrote
+    except Exception as error:  # transformers raises errors of any type on malformed files
         raise _unreadable(folder, error) from error
     finally:
         transformers.logging.set_verbosity(level)
@@ -125,7 +125,7 @@ def load_tokenizer(file: Path, max_tokens: int | None = None) -> Tokenizer:
 
     Args:
         file: a ``tokenizer.json``.
-        max_tokens: None does not truncate, whatever the file asks for.
+        max_tokens: None does not truncate, even if the file asks for it.
 
     Raises:
         CheckpointError: the file is damaged.
@@ -149,7 +149,7 @@ def check_ids(tokenizer: Tokenizer, name: str, vocabulary: int, pad_id: int) -> 
         )
     if tokenizer.id_to_token(pad_id) is None:
         raise CheckpointError(
-            f"{name}: config.json says pad_token_id is {pad_id}, which is no token of its tokenizer."
+            f"{name}: config.json sets pad_token_id is {pad_id}, which is no token of its tokenizer."
         )
 
 
@@ -166,7 +166,7 @@ def check_limit(tokenizer: Tokenizer, name: str, max_tokens: int) -> None:
 def token_rows(tokenizer: Tokenizer, texts: Sequence[str], checkpoint: Checkpoint) -> list[list[int]]:
     """Token ids of each text, none of them empty, too long or beyond the model's vocabulary.
 
-    The vocabulary alone does not say it (``check_ids``): special tokens have ids of their own in
+    The vocabulary alone does not tell (``check_ids``): special tokens have ids of their own in
     the post-processor, and some models fail on words they do not know.
 
     Args:

@@ -33,7 +33,7 @@ _OTHER_PARTS = (
     '"PreTrainedTokenizerFast" into %s.'
 )
 _PREFIX_SPACE = (
-    "%s: tokenizer.json says add_prefix_space is %s and transformers 5 obeys it; transformers 4 sets what %s "
+    "%s: tokenizer.json sets add_prefix_space is %s and transformers 5 obeys it; transformers 4 sets what %s "
     "says, which is %s. The tokens are those of transformers 5."
 )
 _PARTS = {"normalizer": "normalizer", "pre_tokenizer": "pre-tokenizer", "model": "model"}

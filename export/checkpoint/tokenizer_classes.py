@@ -331,6 +331,6 @@ def tokenizer_class(model_type: object, named: object) -> TokenizerClass | None:
     own = _OF_MODEL_TYPE.get(str(model_type))
     if own is None or not named:
         return own
-    if own is PRETRAINED:  # whatever is named
+    if own is PRETRAINED:  # for any class name
         return own
     return CLASSES.get(str(named).removesuffix("Fast"))

@@ -1,4 +1,4 @@
-"""What tokenizer_config.json, special_tokens_map.json and added_tokens.json say beside tokenizer.json.
+"""What tokenizer_config.json, special_tokens_map.json and added_tokens.json set beside tokenizer.json.
 
 Read in the order of transformers 5 (``PreTrainedTokenizerBase._from_pretrained``), which decides what
 counts where two files contradict each other. Every key is applied, known to change no token id, or refused.
@@ -25,10 +25,10 @@ OF_A_CLASS = (
     "add_prefix_space", "do_lower_case", "keep_accents", "split_by_punct", "strip_accents",
     "tokenize_chinese_chars", "unk_id",
 )  # fmt: skip
-# Applied whatever the class, besides every key that ends in "_token" and holds a token.
+# Applied for every class, besides every key that ends in "_token" and holds a token.
 APPLIED = {
     "tokenizer_class": "chooses the class; without it `tokenizer_class`, then `model_type` of config.json",
-    "truncation_side": "long texts keep their end or their beginning; without it as tokenizer.json says",
+    "truncation_side": "long texts keep their end or their beginning; without it as tokenizer.json sets it",
     "split_special_tokens": "special tokens in a text are ordinary text; refused beside other added tokens",
     "added_tokens_decoder": "tokens that tokenizer.json lacks, and flags of those that it has",
     "additional_special_tokens": "more special tokens",
@@ -79,7 +79,7 @@ _FLAGS = {"content", "lstrip", "normalized", "rstrip", "single_word", "special"}
 
 @dataclass(frozen=True)
 class TokenizerOptions:
-    """What a checkpoint says about its tokenizer outside of tokenizer.json.
+    """A checkpoint's tokenizer options outside of tokenizer.json.
 
     Attributes:
         values: the class's own options, all of them.
@@ -88,7 +88,7 @@ class TokenizerOptions:
         added: tokens of added_tokens_decoder or, where there is none, of added_tokens.json and
             tokenizer.json; in the order of the ids that they give, which transformers does not obey further.
         declared: contents of all tokens that one of the files names.
-        side: where long texts are cut; None if the files say nothing.
+        side: where long texts are cut; None if the files do not set it.
         split: whether special tokens inside a text are tokenized like ordinary text.
         token_types: whether the model is given token types.
     """
@@ -248,7 +248,7 @@ class _Reader:
         return value
 
     def _token(self, key: str, flags: Any) -> AddedToken:
-        # AddedToken itself says "ignored" on stdout to what it does not know.
+        # AddedToken prints "ignored" on stdout for arguments that it does not know.
         known = isinstance(flags, dict) and flags.keys() - {"__type"} <= _FLAGS
         if not known or not isinstance(flags.get("content"), str):
             raise self.refuse(key, "holds something that is no token")

@@ -23,7 +23,7 @@ _log = logging.getLogger("tritonflare.export")
 
 DEFAULT_LIMIT = 512
 """Tokens, where neither the model nor its tokenizer knows a limit."""
-# More than any model takes: what a tokenizer's config says below it is a limit, and not "no limit".
+# More than any model takes: a value below it in a tokenizer's config is a limit, and not "no limit".
 _NO_LIMIT = 1_000_000
 _NO_MEMORY = ("allocate memory", "out of memory")
 
@@ -49,7 +49,7 @@ def load_torch_model(folder: Path, config: Config, labels: Sequence[str]) -> Tor
         CheckpointError: it cannot, or some weights are missing, of another shape or not finite.
     """
     model = _read(folder, config, labels)
-    positions = getattr(model.config, "max_position_embeddings", None)  # XLNet says -1
+    positions = getattr(model.config, "max_position_embeddings", None)  # -1 for XLNet
     vocabulary = getattr(model.config, "vocab_size", None)
     try:
         vocabulary = model.get_input_embeddings().weight.shape[0]
@@ -80,7 +80,7 @@ def _read(folder: Path, config: Config, labels: Sequence[str]) -> Any:
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # they are refused below, by name
             )
-    except Exception as error:  # whatever transformers raises over files that others wrote
+    except Exception as error:  # transformers raises errors of any type on malformed files
         raise CheckpointError(f"transformers cannot read {config.name} ({first_line(error)}).") from error
     missing = sorted(info["missing_keys"])
     if missing:
@@ -111,7 +111,7 @@ def longest_input(folder: Path, config: Config, model: TorchModel, tokenizer: To
     """The most tokens that the model takes, special tokens included, found by asking it.
 
     Its config alone does not tell: RoBERTa's relatives count positions from ``pad_id + 1``, so that
-    two rows of their table serve nobody. A text of the limit is tried first, so that most models
+    two rows of their table are unused. A text of the limit is tried first, so that most models
     are asked once.
 
     Args:
@@ -205,7 +205,7 @@ def _failure(config: Config, model: Any, row: list[int]) -> Exception | None:
 
 @contextmanager
 def without_noise() -> Iterator[None]:
-    """Warnings about other people's code help nobody at the terminal; errors still come through."""
+    """Warnings about third-party code do not help the user at the terminal; errors still appear."""
     import transformers  # noqa: PLC0415
 
     before = logging.root.manager.disable

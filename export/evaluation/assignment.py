@@ -20,7 +20,7 @@ def best_assignment(gain: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     count = len(gain)
     weighed = gain * (count + 1) + np.eye(count, dtype=np.int64)
     cost = (weighed.max(initial=0) - weighed).astype(np.float64)
-    # Row and column 0 are nobody's: what follows counts from 1.
+    # Row and column 0 are unused: indices count from 1.
     rows, columns = np.zeros(count + 1), np.zeros(count + 1)
     taken_by = np.zeros(count + 1, np.int64)
     for row in range(1, count + 1):

@@ -39,7 +39,7 @@ class Examples:
 
 
 def load_examples(path: Path, labels: Sequence[str], problem_type: str) -> Examples:
-    """Read ``text`` and ``label`` of every row; the ending .csv, .tsv or .jsonl says the format.
+    """Read ``text`` and ``label`` of every row; the extension .csv, .tsv or .jsonl gives the format.
 
     A label is a label's name (upper or lower case) or its index. Multi-label models take several:
     a list in JSON Lines, names joined by ``|`` elsewhere; none at all is allowed for them.

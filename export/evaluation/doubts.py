@@ -1,4 +1,4 @@
-"""Signs that a model is worth nothing, whatever the gate says.
+"""Signs that a model is useless although the gate passes it.
 
 The gate compares artefacts with FP32 and cannot see that FP32 itself is wrong: labels in another
 order, weights that were never trained, a head that answers the same to everything.

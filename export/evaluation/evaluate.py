@@ -39,7 +39,7 @@ class Progress(Protocol):
 
 
 class Silent:
-    """A Progress that tells nobody."""
+    """A Progress that discards every step."""
 
     def step(self, name: str) -> None:
         """Nothing."""
@@ -108,7 +108,7 @@ def evaluate(
         reference: name of the artefact that the others are compared with.
         invariance: how the dependence on neighbours is tried.
         timing: how time is taken; None leaves it out.
-        progress: hears of every step.
+        progress: called at every step.
 
     Raises:
         VerificationError: an artefact cannot be loaded as what it should be.

@@ -37,7 +37,7 @@ DEFAULT_LIMITS: Mapping[str, GateLimits] = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One check of one artefact; ``found`` and ``allowed`` say value and limit in words."""
+    """One check of one artefact; ``found`` and ``allowed`` are value and limit in words."""
 
     artefact: str
     check: str
@@ -113,11 +113,11 @@ def require(evaluation: Evaluation, findings: Sequence[Finding], advice: Sequenc
 
     Args:
         evaluation: what was measured.
-        findings: what the gate said of the artefact that is to be published.
+        findings: the gate's findings about the artefact that is to be published.
         advice: lines for the end of the message.
 
     Raises:
-        VerificationError: the message says which did not, by how much, and which texts flipped.
+        VerificationError: the message names the checks that failed, by how much, and the texts that flipped.
     """
     failed = [finding for finding in findings if not finding.passed]
     if not failed:

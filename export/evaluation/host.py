@@ -36,7 +36,7 @@ class Host:
 
 
 def describe_host(cpuinfo: Path = CPUINFO) -> Host:
-    """This machine, from what Linux says about its first core."""
+    """This machine, from Linux's description of its first core."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

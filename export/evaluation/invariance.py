@@ -134,11 +134,11 @@ def check_invariance(
 
     Args:
         runner: the loaded model.
-        rows: token ids of all texts; ``settings`` says how many of them are tried.
+        rows: token ids of all texts; ``settings`` limits how many of them are tried.
         max_tokens: the longest input that the model takes.
         problem_type: how logits become scores.
         settings: number of texts and seed.
-        advance: told how many texts of how many are done.
+        advance: called with the number of texts done and the total.
 
     Returns:
         What was found; ``flipped`` counts in ``rows``.

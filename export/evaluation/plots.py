@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-# Okabe and Ito's colours can be told apart by colour-blind readers; markers say it once more.
+# Okabe and Ito's colours are distinct for colour-blind readers; markers repeat the distinction.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX*"
 LINES = ("-", "--", "-.", ":")
@@ -42,7 +42,7 @@ def _save(figure: Figure, file: Path) -> Path:
 
 
 def _figure(title: str, x: str, y: str) -> tuple[Figure, Axes]:
-    # Not pyplot: it keeps every figure alive in a global list and looks for a display.
+    # Not pyplot: it keeps every figure alive in a global list and wants a display.
     figure = Figure(figsize=(7.5, 4.5), layout="constrained")
     axes = figure.add_subplot(title=title, xlabel=x, ylabel=y)
     axes.grid(alpha=0.3)

@@ -34,7 +34,7 @@ def write_report(
 
     Args:
         evaluation: what was measured.
-        findings: what the gate said of it.
+        findings: the gate's findings about it.
         folder: beside the artefacts; made if it does not exist.
         about: what the report is about, e.g. name, checkpoint, SHA-256; shown as it is, so no paths.
         chosen: the artefact that is to be published; the others are there to compare.
@@ -65,7 +65,7 @@ def as_document(
     chosen: str,
     doubts: Sequence[Doubt] = (),
 ) -> dict[str, Any]:
-    """The content of ``report.json``: figures in the units that their names say, shares in 0…1."""
+    """The content of ``report.json``: figures in the units that their names give, shares in 0…1."""
     tokens = evaluation.tokens
     return {
         "schema": SCHEMA,
@@ -121,7 +121,7 @@ def _artefact(found: Measurement, evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _flip(index: int, found: Measurement, evaluation: Evaluation) -> dict[str, Any]:
-    """One text with what both said; scores of the labels that either chose."""
+    """One text with both answers: the scores of the labels that either model chose."""
     reference = evaluation.measurements[evaluation.reference].answers
     targets = evaluation.examples.targets
     either = np.flatnonzero(found.answers.chosen[index] | reference.chosen[index])

@@ -87,7 +87,7 @@ def time_artefacts(
         rows: token ids of texts in their natural mix of lengths.
         max_tokens: the longest input that the model takes.
         settings: rounds and time.
-        advance: told how many rounds of how many are done.
+        advance: called with the number of rounds done and the total.
     """
     clocks = {name: _Clock() for name in artefacts}
     runners = _load(artefacts, clocks, settings.loads)

@@ -1,4 +1,4 @@
-"""The transformer encoder as a graph: its structure, whatever the precision and the flavour."""
+"""The transformer encoder as a graph: its structure, for any precision and flavour."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Standard operators only: for TensorRT, and for anything else that reads ONNX.
 
-Written for strongly typed networks, where nobody but the graph chooses a precision: in FP16
+Written for strongly typed networks, where the graph alone chooses each precision: in FP16
 the normalisations are cast to FP32 and back, because the square of a large activation
 overflows FP16. The softmax stays: it subtracts the row's maximum first, and a cast between
 the two products would keep TensorRT from fusing the attention.
@@ -41,7 +41,7 @@ class Plain:
         return graph.op("Unsqueeze", bias, graph.constant("head_and_query", np.array([1, 2])))
 
     def norm(self, name: str, x: str, norm: Norm) -> str:
-        """In FP32, whatever the precision of what goes in and comes out."""
+        """In FP32, for inputs and outputs of any precision."""
         graph = self._graph
         half = self._type != TensorProto.FLOAT
         if half:

@@ -25,7 +25,7 @@ def build_int8(
     Args:
         model: FP32, as `quantise` takes it.
         scheme: one of `SCHEMES`.
-        rows: token ids of calibration texts; only the static schemes look at them.
+        rows: token ids of calibration texts; only the static schemes use them.
         saturates: whether this CPU's INT8 products saturate (no VNNI); the weights then use half
             their range. ``MatMulNBits`` never saturates.
         wide: names of weights that stay FP32.
@@ -54,7 +54,7 @@ def sensitivity(
         model: FP32.
         build: makes the INT8 model in which the named weights stay FP32.
         score: probabilities [N, labels] of the sample texts.
-        advance: told how many groups of how many are done.
+        advance: called with the number of groups done and the total.
 
     Returns:
         Names of weights → mean |Δp|, largest first; at most `GROUPS` entries, the word table is one.

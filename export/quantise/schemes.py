@@ -58,7 +58,7 @@ class Tokenwise:
     def operand(self, graph: GraphBuilder, x: str) -> Operand:
         """Scale each row to ±127 and round it to UINT8."""
         peak = graph.row_maximum(graph.op("Abs", x))
-        # An all-zero row must not divide by zero; it becomes the zero point whatever its scale.
+        # An all-zero row must not divide by zero; it becomes the zero point at any scale.
         peak = graph.op("Max", peak, graph.constant("int8_smallest_peak", _TINY))
         step = graph.constant("int8_step", np.float32(1 / _LEVELS))
         rows = graph.op("QuantizeLinear", graph.op("Div", x, peak), step, _zero_point(graph))

@@ -125,7 +125,7 @@ def _plan_encoder(model: ServedModel) -> pb.ModelConfig:
     cuda.graphs = True
     for bucket in buckets:
         for size in GRAPH_BATCHES:
-            # No graph_lower_bound: a graph for a larger shape would run on memory that nobody has set.
+            # No graph_lower_bound: a graph for a larger shape would run on uninitialised memory.
             spec = cuda.graph_spec.add(batch_size=size)
             for name in ENCODER_INPUTS:
                 spec.input[name].dim.append(bucket)

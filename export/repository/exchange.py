@@ -67,7 +67,7 @@ def replace_repository(repository: Path, change: Callable[[Path], Result]) -> Re
 
 
 def _reason(error: OSError) -> str:
-    """What the system says, without paths; of a tree that could not be copied, what it said first."""
+    """The system's message without paths; for a tree that could not be copied, the first one."""
     if error.strerror:
         return error.strerror
     said = re.search(r"\[Errno \d+\] ([^:'\"]+)", str(error))
@@ -75,7 +75,7 @@ def _reason(error: OSError) -> str:
 
 
 def _sync_exchange(repository: Path) -> None:
-    """Bring the exchange itself to disk; readers see it already, so failing is no reason to say otherwise."""
+    """Bring the exchange itself to disk; readers see it already, so a failure here is not reported."""
     try:
         _sync_one(repository.parent)
     except OSError as error:

@@ -75,7 +75,7 @@ def read_config(folder: Path) -> pb.ModelConfig | None:
     """A model folder's configuration; None if it cannot be read."""
     try:
         text = (folder / CONFIG).read_text(encoding="utf-8")
-        # A model of somebody else may use fields of a newer Triton.
+        # A foreign model may use fields of a newer Triton.
         return text_format.Parse(text, pb.ModelConfig(), allow_unknown_field=True)
     except (text_format.ParseError, UnicodeDecodeError, OSError):
         return None
@@ -86,7 +86,7 @@ def refuse_conflict(repository: Path, name: str) -> None:
 
     Raises:
         ExportError: a published model has a folder that a model called ``name`` would take, or
-            somebody else's model has it.
+            a foreign model has it.
     """
     if not repository.is_dir():
         return
@@ -108,7 +108,7 @@ def refuse_conflict(repository: Path, name: str) -> None:
 
 
 def _is_foreign(ensemble: Path) -> bool:
-    """Whether an ensemble's folder is there and somebody else's; a link would lead out of the copy."""
+    """Whether an ensemble's folder exists and is not ours; a link would lead out of the copy."""
     if ensemble.is_symlink() or (ensemble.exists() and not ensemble.is_dir()):
         return True
     config = read_config(ensemble)

@@ -43,7 +43,7 @@ def publish_model(repository: Path, model: ServedModel, onnx_file: Path, tokeniz
         The model with the version that it was given.
 
     Raises:
-        ExportError: another model or somebody else has its folders, or the repository could not
+        ExportError: another model or another owner has its folders, or the repository could not
             be replaced; it is as it was.
     """
 
@@ -131,7 +131,7 @@ def _same(new: Path, old: Path) -> bool:
 
 
 def _same_entry(new: Path, old: Path) -> bool:
-    """Whether two ensembles are equal but for the date, which says when, not what."""
+    """Whether two ensembles are equal apart from the date."""
     configs = [read_config(new), read_config(old)]
     for config in configs:
         if config is not None:
@@ -144,7 +144,7 @@ def _drop(root: Path, folders: Iterable[str]) -> None:
     removed = {folder for folder in folders if not TOKENIZER.fullmatch(folder)}
     used = {step for model in read_inventory(root) if model.ensemble not in removed for step in model.folders}
     rest = (path.parent for path in root.glob("*/config.pbtxt") if path.parent.name not in removed)
-    # Where a configuration cannot be read, nobody knows what it uses.
+    # A configuration that cannot be read may use any of them.
     if all(read_config(folder) is not None for folder in rest):
         removed |= {
             path.name for path in root.iterdir() if TOKENIZER.fullmatch(path.name) and wrote_tokenizer(path)

@@ -29,7 +29,7 @@ def write_tokenizer(model: ServedModel, tokenizer_file: Path, root: Path, versio
     folder = root / model.tokenizer
     content = _version_folder(folder, version)
     _copy_sources(TOKENIZER_SOURCES, content)
-    # A copy: the source belongs to its owner, who may edit it in place.
+    # A copy: the source's owner may edit it in place.
     shutil.copyfile(tokenizer_file, content / "tokenizer.json")
     _write_config(folder / "config.pbtxt", tokenizer_config(model))
     text = _WARMUP_TEXT.encode()

@@ -18,7 +18,7 @@ def check_graph(model: onnx.ModelProto, labels: int) -> None:
     """Standard operators, agreed inputs and output, and one float type into every operator.
 
     Raises:
-        VerificationError: TensorRT would refuse the graph, or build something else than it says.
+        VerificationError: TensorRT would refuse the graph, or build another network than the graph describes.
     """
     foreign = sorted({f"{n.domain}::{n.op_type}" for n in model.graph.node if n.domain not in _STANDARD})
     if foreign:
@@ -62,7 +62,7 @@ def check_quantised(model: onnx.ModelProto, weights: Collection[str]) -> None:
         if node.op_type != "MatMul" or not all(pairs):
             raise VerificationError(f"INT8 where it does not belong: {node.op_type} {node.name}.")
         activation, weight = pairs
-        if activation is None or weight is None:  # for the type checker: all() said so
+        if activation is None or weight is None:  # for the type checker: all() has checked it
             continue
         source = graph.source(weight)
         if source not in weights:

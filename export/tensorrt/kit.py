@@ -46,7 +46,7 @@ class PlanCandidate:
 class Samples:
     """Evaluation sentences: token ids, FP32 logits [N, labels], and right labels where known.
 
-    labels holds, for each sentence, the indices of its labels; empty if nobody knows them.
+    labels holds, for each sentence, the indices of its labels; empty if they are unknown.
     """
 
     rows: Sequence[Sequence[int]]
@@ -117,7 +117,7 @@ def write_kit(folder: Path, model: KitModel, candidates: Sequence[PlanCandidate]
             for c in candidates
         ],
     }
-    # Last, and by a rename: the builder looks for kit.json.
+    # Last, and by a rename: the builder waits for kit.json.
     _write_json(part / "kit.json", content)
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)

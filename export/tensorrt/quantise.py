@@ -106,5 +106,5 @@ def _modelopt(model: onnx.ModelProto, nodes: Sequence[str], inputs: Inputs) -> o
             raise ExportError(f"modelopt did not end within {_SECONDS} seconds.") from error
         if done.returncode != 0 or not target.is_file():
             said = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["nothing"]
-            raise ExportError(f"modelopt failed and said: {said[0][:300]}")
+            raise ExportError(f"modelopt failed: {said[0][:300]}")
         return onnx.load(target)

@@ -1,1 +1,1 @@
-"""The Workers AI wire contract: routes, handlers, and how answers and errors look."""
+"""The Workers AI wire contract: routes, handlers, and the rendering of answers and errors."""

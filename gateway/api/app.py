@@ -53,7 +53,7 @@ class App:
         binding_without_token: bool = False,
         trace: Callable[[HttpRequest, RequestRecord], Callable[[], None] | None] | None = None,
     ) -> None:
-        """Take what answers, who may ask, and where to count and to log.
+        """Create the application.
 
         Args:
             routes: in the order in which they are tried.

@@ -1,4 +1,4 @@
-"""The v4 envelope: the one place that knows how answers and errors look on the REST wire."""
+"""The v4 envelope: the one place that renders answers and errors for REST."""
 
 from __future__ import annotations
 

@@ -66,14 +66,14 @@ class ModelQueries:
         return envelope.success([{"name": name} for name in names])
 
     async def openai(self, request: RequestContext) -> Response:
-        """List the models in the shape of OpenAI's API, for tools that look for them there."""
+        """List the models in the shape of OpenAI's API, for tools that expect them there."""
         data = [search.openai_record(model) for model in search.find(self._models(), search.Criteria())]
         return Response(200, msgspec.json.encode({"object": "list", "data": data}))
 
     def _models(self) -> Sequence[Model]:
         models = list(self._catalogue)
         if not models:
-            # An empty list would say that there are none, and that is not known.
+            # An empty list would mean that there are no models, which is not known.
             raise BackendUnavailable
         return models
 

@@ -25,7 +25,7 @@ _FRESH: Header = (b"cache-control", b"no-cache")
 _AS_IT_SAYS: Header = (b"x-content-type-options", b"nosniff")
 _GUARDED: list[Header] = [
     _FRESH,
-    # The page holds a token: it talks to nobody but this gateway, and nobody may frame it.
+    # The page holds a token: it connects to this gateway alone, and no site may frame it.
     (
         b"content-security-policy",
         b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "

@@ -16,7 +16,7 @@ _GZIP = 16 + zlib.MAX_WBITS
 class BodyReader:
     """Reads the bodies of requests before these take their places in flight.
 
-    Whoever sends a body slowly so keeps nobody from being served. At most ``limit`` bodies are on their
+    So a slow sender does not block other requests. At most ``limit`` bodies are on their
     way; one more ends the oldest of them, which had the most time: slow senders push each other out, and
     what they fill memory with is bounded.
     """

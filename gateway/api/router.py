@@ -1,7 +1,7 @@
 """Routes on the raw path: segments are split first and decoded once after.
 
 So ``%2F`` inside a model name is a slash of the name, as official SDKs send it, and a plain slash works
-as well; and nobody can smuggle a separator into an account id.
+as well; and no separator can be smuggled into an account id.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gateway.domain.errors import MethodNotSupported, NoRoute
 from gateway.server.message import Response
 
 _KNOWN_PATHS = 256
-"""Paths that are matched once; callers ask for few, and who makes up many costs himself the matching."""
+"""Paths that are matched once; clients use few; one that makes up many pays for the matching."""
 
 _PARAMETER = re.compile(r"\{(\w+)(:path)?\}")
 
@@ -33,7 +33,7 @@ class Route:
     api: bool = True
     """Part of the v4 API: a token that fits ``{account_id}`` is required, and requests are counted."""
     checks_token: bool = False
-    """The handler looks at the token by itself."""
+    """The handler checks the token itself."""
     tokenless: bool = False
     """A binding's route: with ``binding_without_token``, local development needs no token for it."""
     label: str = field(init=False)

@@ -16,7 +16,7 @@ _ACTIVE = {"code": 10000, "message": "This API Token is valid and active", "type
 
 
 class VerifyToken:
-    """Handlers that look at the token themselves, because a bad one has an answer of its own here."""
+    """Handlers that check the token themselves: an invalid one has an answer of its own here."""
 
     def __init__(self, tokens: TokenTable) -> None:
         self._tokens = tokens

@@ -325,7 +325,7 @@ def test_where_transformers_4_and_5_disagree_a_warning_says_so(
     assert caplog.text == ""
     spaced = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
     exported(rewrite(folder, pre_tokenizer=spaced), ["a"])
-    assert "n: tokenizer.json says add_prefix_space is True and transformers 5 obeys it" in caplog.text
+    assert "n: tokenizer.json sets add_prefix_space is True and transformers 5 obeys it" in caplog.text
 
 
 def test_what_transformers_itself_saves_is_understood(tmp_path: Path) -> None:

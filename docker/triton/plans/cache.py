@@ -1,6 +1,6 @@
 """Plans kept by what they depend on, so that a restart builds nothing.
 
-<cache>/<key>/model.plan      the plan; plan.json beside it says what it was built from
+<cache>/<key>/model.plan      the plan; plan.json beside it records what it was built from
 <cache>/<key>/verdict.json    what was measured, and on which sentences
 <cache>/timing-<host>.cache   TensorRT's own timing cache, per TensorRT version and GPU
 """
@@ -24,7 +24,7 @@ _PART = ".part"
 
 
 class CacheError(Exception):
-    """The cache cannot be used; one sentence that says what to do."""
+    """The cache cannot be used; one sentence with the remedy."""
 
 
 def plan_key(host: Host, onnx_sha256: str, flags: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ Logits = Sequence[Sequence[float]]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found on the kit's sentences; ``failed`` says why the plan may not be served.
+    """What was found on the kit's sentences; ``failed`` is the reason why the plan may not be served.
 
     Agreement counts every sentence, near ties included. Accuracies are fractions, and None
     where the sentences carry no labels.
@@ -59,7 +59,7 @@ def judge(found: Sequence[Logits], batches: Sequence[Batch], problem_type: str, 
         failed.append(
             f"it agrees with FP32 on {agreement:.2%} of {texts} texts, {limits.agreement:.2%} are needed"
         )
-    # Half a millionth: so that a drop of exactly the limit passes whatever the rounding.
+    # Half a millionth: so that a drop of exactly the limit passes under any rounding.
     if accuracy is not None and reference is not None and reference - accuracy > limits.accuracy_drop + 5e-7:
         failed.append(
             f"its accuracy is {100 * (reference - accuracy):.2f} points below FP32's, "

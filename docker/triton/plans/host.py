@@ -14,7 +14,7 @@ _BANNER = re.compile(r"\[TensorRT v(\d{5,6})\](?:\s*\[b(\d+)\])?")
 
 
 class NoTensorRT(Exception):
-    """Plans cannot be built here; one sentence that says why."""
+    """Plans cannot be built here; one sentence with the reason."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def tensorrt_version(banner: str) -> str:
     """
     match = _BANNER.search(banner)
     if match is None:
-        raise NoTensorRT("trtexec does not say which TensorRT it belongs to (or is older than 10).")
+        raise NoTensorRT("trtexec does not print its TensorRT version (or is older than 10).")
     number, build = int(match[1]), match[2]
     parts = [number // 10000, number // 100 % 100, number % 100]
     if parts[0] < 10:

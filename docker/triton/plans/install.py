@@ -2,7 +2,7 @@
 
 Whoever reads the repository at any moment finds models that load on this host. So an encoder
 folder is written outside, renamed in, and only then named by the ensemble; on the way out the
-ensemble goes back to ONNX Runtime first. A killed run leaves at worst an encoder that nobody
+ensemble goes back to ONNX Runtime first. A killed run leaves at worst an encoder that no ensemble
 names, which the next run removes or uses.
 """
 
@@ -30,7 +30,7 @@ class InstallError(Exception):
 
 
 class Repository:
-    """A Triton model repository; the staging folder stands beside it, where Triton does not look."""
+    """A Triton model repository; the staging folder stands beside it, where Triton does not read."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
@@ -38,7 +38,7 @@ class Repository:
 
     @contextmanager
     def changing(self) -> Iterator[None]:
-        """Keep exports out, and remove what a killed run left behind; nobody ever read it.
+        """Keep exports out, and remove what a killed run left behind; it was never served.
 
         Raises:
             InstallError: an export is at work, there is no repository, or it is a mount point,

@@ -52,7 +52,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs [rows, tokens] INT64 in two .bin files, and what the FP32 model said of them.
+    """Inputs [rows, tokens] INT64 in two .bin files, and the FP32 model's answers to them.
 
     share is the part of all texts that has this length; logits and labels are empty in a
     batch that is there to be timed. labels holds the indices of the right labels of each row.

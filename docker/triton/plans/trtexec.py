@@ -34,7 +34,7 @@ _HINTS = (
 
 
 class TrtexecError(Exception):
-    """trtexec failed; one sentence with what it said and, for known failures, what to do."""
+    """trtexec failed; one sentence with its error and, for known failures, the remedy."""
 
 
 def build_flags(host: Host, profiles: Sequence[Profile], flags: Sequence[str]) -> list[str]:

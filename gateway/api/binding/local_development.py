@@ -1,7 +1,7 @@
 """Who counts as local development: the check behind ``binding_without_token``.
 
 miniflare's AI plugin has no place for a token. The switch lets it in without one, and must not let in
-anybody else who can reach the port: another machine, a reverse proxy on this one, or a web page in the
+any other client of the port: another machine, a reverse proxy on this one, or a web page in the
 developer's browser, by a cross-site request or by DNS rebinding.
 """
 
@@ -14,7 +14,7 @@ from gateway.server.message import Address, HttpRequest
 _CREDENTIALS = (b"authorization", b"x-auth-key")
 # Every browser puts one of these on a request that a script or a form of another site makes.
 _BROWSER = (b"origin", b"sec-fetch-site", b"referer")
-# What a proxy says of the caller behind it, by the beginnings of the names. wrangler's X-Forwarded is none,
+# Headers, by prefix, that a proxy adds about its client. wrangler's X-Forwarded is not one of them,
 # but goes to its own route only, which always asks for a token.
 _PROXY = (
     b"cdn-loop",
@@ -31,7 +31,7 @@ _PROXY = (
 )
 # A page cannot send these to another origin without a preflight, which is answered with 405.
 _BINDING = (b"mf-url", b"cf-consn-model-id", b"cf-consn-sdk-version")
-# A wrapped binding that lists models sends Host and nothing else. A browser that was told a wrong address
+# A wrapped binding that lists models sends Host and nothing else. A browser that was given a wrong address
 # for that name sends these as well, and lets no script leave all of them out.
 _BROWSER_ALWAYS = (b"accept", b"accept-encoding", b"accept-language", b"user-agent")
 

@@ -11,16 +11,16 @@ BINDING_HOST = "workers-binding.ai"
 """The host that the AI binding calls; it names the binding and is never looked up."""
 
 _PREFIX = b"mf-header-"
-# What these say is true of the Worker's own connection, not of this one.
+# They describe the Worker's own connection, not this one.
 _FRAMING = {b"connection", b"content-length", b"expect", b"host", b"transfer-encoding"}
 
 
 def unwrap_miniflare(request: HttpRequest) -> None:
     """Turn a call to ``/`` with ``MF-URL`` into the call that the Worker made; leave others alone.
 
-    The headers behind ``MF-Header-`` are added, and take nothing away: what the connection said about
-    itself (Host, Origin, Authorization) stays in view of the checks. The route is looked for afterwards,
-    so that each keeps its own demand for a token.
+    The headers behind ``MF-Header-`` are added and replace nothing: the connection's own headers (Host,
+    Origin, Authorization) stay visible to the checks. The route is matched afterwards, so that each route
+    keeps its own demand for a token.
 
     Raises:
         NoRoute: the URL is none of the AI binding's.

@@ -1,4 +1,4 @@
-"""How answers and errors look to a Workers binding: unwrapped, and errors as one flat object.
+"""Renders answers and errors for a Workers binding: unwrapped, errors as one flat object.
 
 The binding takes a body for JSON only where ``content-type`` is exactly ``application/json``, and throws
 ``<name>: <internalCode>: <description>``. What the API front refuses (route, method, token) keeps the v4
