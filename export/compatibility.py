@@ -51,55 +51,60 @@ def as_markdown() -> str:
     legend = "; ".join(f"{mark} {meaning}" for meaning, mark in marks.items())
     return f"""# What can be exported
 
-Made by `make settings` from `export/compatibility.py`; a test stands behind every cell.
+Made by `make settings` from `export/compatibility.py`; a test exports every cell. Nothing ran on a GPU.
 
 {table}
 
 {legend}.
 
-- *cpu*: ONNX Runtime in Triton's python backend. FP16 runs there, but gains no speed: it is for GPUs.
-- *onnxruntime*: Triton's ONNX Runtime backend on a GPU. INT8 is left out: its operators would run on the CPU.
-- *tensorrt*: FP16, and INT8 as QDQ through `nvidia-modelopt` (extra `tensorrt`; its test is skipped without
-  it). The plan itself is built where it is served and was never built here: [TensorRT](tensorrt.md).
+- *cpu*: ONNX Runtime in Triton's python backend. FP16 gains no speed there.
+- *onnxruntime*: Triton's ONNX Runtime backend on a GPU. Operators of INT8 would run on the CPU.
+- *tensorrt*: FP16, and INT8 as QDQ through `nvidia-modelopt` (extra `tensorrt`). The plan is built where it
+  is served: [TensorRT](tensorrt.md).
 - *anything else* needs the extra `torch`. `make parity` exports ELECTRA, MPNet, ModernBERT and I-BERT, and
-  reads LiLT and LUKE. torch cannot export Longformer and XLNet; the error gives the reason.
-- Two or more labels, single-label (softmax) or multi-label (sigmoid); regression heads are refused.
+  reads LiLT and LUKE. torch cannot export Longformer and XLNet; the refusal says why.
+- Two or more labels, single-label (softmax) or multi-label (sigmoid). Regression heads are refused.
 
 ## Tokenizer options
 
 `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json` change what `tokenizer.json` does.
-The published `tokenizer.json` gives the tokens of transformers 5; the tests compare both for every class. It
-is the checkpoint's own file, byte for byte, where no option changes anything. Where transformers 4 would
-build another tokenizer, the export warns of it.
+The published `tokenizer.json` gives the tokens of transformers 5; tests compare both for every class. Where
+no option changes anything, it is the checkpoint's file, byte for byte.
 
 {_tokenizer_options()}
 
-- The classes are {", ".join(f"`{name}`" for name in CLASSES)}, each also with `Fast` at its end.
+- Supported classes, each also with `Fast`: {", ".join(f"`{name}`" for name in CLASSES)}.
   `PreTrainedTokenizerFast` takes `tokenizer.json` as it is; the others keep its vocabulary and build the
-  rest. Any other class is read by `transformers` itself (extra `convert`).
-- A class that needs another kind of model than `tokenizer.json` holds is refused. So is a token that a file
-  names and for which the model has no row.
+  rest. `transformers` itself reads any other class (extra `convert`).
+- A class that needs another kind of model than `tokenizer.json` holds is refused. So is a named token for
+  which the model has no row.
 """
 
 
 def _tokenizer_options() -> str:
     def takers(option: str) -> str:
         names = [name for name, known in CLASSES.items() if option in known.options and known.model]
-        return "applied: " + ", ".join(name.removesuffix("Tokenizer") for name in names) + "; else no effect"
+        return "applied: " + ", ".join(name.removesuffix("Tokenizer") for name in names)
 
     def joined(options: tuple[str, ...]) -> str:
         return ", ".join(f"`{option}`" for option in options)
 
+    by_takers: dict[str, tuple[str, ...]] = {}
+    for option in OF_A_CLASS:
+        by_takers[takers(option)] = (*by_takers.get(takers(option), ()), option)
     named = "special tokens; new ones are added, and those that frame a text frame it"
     rows = [
-        ["option", "what happens", "why, or what it does"],
+        ["option", "treatment", "meaning or reason"],
         ["---"] * 3,
-        *([f"`{option}`", takers(option), "as the class builds its tokenizer"] for option in OF_A_CLASS),
+        *(
+            [joined(options), applied, "no effect for other classes"]
+            for applied, options in by_takers.items()
+        ),
         *([f"`{option}`", "applied", meaning] for option, meaning in APPLIED.items()),
         ["`bos_token` … `mask_token`, any `…_token`", "applied", named],
         *([joined(options), "no effect", why] for why, options in WITHOUT_EFFECT.items()),
         *([f"`{option}`", "refused", why] for option, why in REFUSED.items()),
         ["`auto_map` for `AutoTokenizer`", "refused", "names code of the checkpoint's own"],
-        ["anything else, or a value of another type", "refused", "take out what no tokenizer reads"],
+        ["anything else, or a value of another type", "refused", "remove what no tokenizer reads"],
     ]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)

@@ -44,13 +44,13 @@ class Settings(BaseSettings):
         1,
         gt=0,
         le=256,
-        description="Processes that share the port, for more cores; each has its own connection to Triton "
-        "and its own max_requests_in_flight and call_slots.",
+        description="Processes that share the port, to use more cores. Each has its own connections to "
+        "Triton, its own GATEWAY_MAX_REQUESTS_IN_FLIGHT and its own GATEWAY_CALL_SLOTS.",
     )
     worker_timeout_s: Seconds = Field(
         15.0,
-        description="With several workers: one that has not answered the supervisor, which asks once a "
-        "second, for this long (stopped, or stuck) is killed and replaced.",
+        description="With several workers: the supervisor asks each worker for a heartbeat once a second, "
+        "and kills and replaces a worker that has not answered for this long.",
     )
 
     api_tokens: SecretStr | None = Field(
@@ -58,31 +58,33 @@ class Settings(BaseSettings):
     )
     tokens_file: Path | None = Field(
         None,
-        description="File of account:sha256hex lines, optionally with an expiry (`tritonflare token` writes "
-        "them); read again when it changes.",
+        description="File of account:sha256hex lines, optionally with an expiry. `tritonflare token` writes "
+        "it; the gateway reads it again when it changes.",
     )
     tls_certificate: Path | None = Field(
-        None, description="Certificate chain in PEM: serve HTTPS. Read again when it changes."
+        None, description="Certificate chain in PEM; turns HTTPS on. Read again when it changes."
     )
-    tls_key: Path | None = Field(None, description="Its private key in PEM, without a password.")
+    tls_key: Path | None = Field(
+        None, description="Private key of the certificate in PEM, without a password."
+    )
 
     binding_without_token: bool = Field(
         False,
-        description="Local development: Workers bindings on this machine need no token (docs/workers.md); "
-        "only with a loopback GATEWAY_HOST.",
+        description="For local development: Workers bindings on this machine need no token "
+        "(docs/workers.md). Needs a loopback GATEWAY_HOST.",
     )
 
     triton_url: str = Field(
         "127.0.0.1:8001",
         min_length=1,
-        description="gRPC target of Triton: host:port; of several dns:///name:port, for all addresses of the "
-        "name, or ipv4:10.0.0.1:8001,10.0.0.2:8001. A call goes to the one with the fewest under way, and if "
-        "that cannot take it to the next.",
+        description="gRPC target of Triton: host:port. For several Tritons dns:///name:port (all addresses "
+        "of the name) or ipv4:10.0.0.1:8001,10.0.0.2:8001. A call goes to the address with the fewest calls "
+        "under way; if that address cannot take it, it goes to the next.",
     )
     triton_metadata_key: SecretStr | None = Field(
         None,
-        description="name=secret of Triton's --grpc-restricted-protocol, sent with every call "
-        "as the metadata triton-grpc-protocol-<name>.",
+        description="name=secret of Triton's --grpc-restricted-protocol. Every call sends it as the "
+        "metadata triton-grpc-protocol-<name>.",
     )
     triton_max_message_bytes: Bytes = Field(
         64 * 1024 * 1024, description="Largest gRPC message sent to or accepted from Triton."
@@ -93,150 +95,156 @@ class Settings(BaseSettings):
 
     result_shape: Literal["array", "items"] = Field(
         "array",
-        description="Shape of result unless the query says ?result_shape=: array (the API of today) "
-        "or items (best label first, as the pages of 2023 show).",
+        description="Shape of `result` if the query has no ?result_shape=: array (today's API) or items "
+        "(best label first, as documented in 2023).",
     )
-    max_body_bytes: Bytes = Field(1024 * 1024, description="Largest request body; above it 413, code 3006.")
+    max_body_bytes: Bytes = Field(
+        1024 * 1024, description="Largest request body; a larger one gets 413, code 3006."
+    )
     max_requests_in_flight: int = Field(
-        512, gt=0, description="Texts worked on at once by one worker; above it 429, code 3040."
+        512, gt=0, description="Texts in progress at once in one worker; above it 429, code 3040."
     )
     requests_per_minute: int = Field(
         0,
         ge=0,
         description="Texts an account may send in a minute; above it 429, code 3021. 0 is no limit; "
-        "Cloudflare's own is 2000. With several workers it needs rate_redis_url.",
+        "Cloudflare's is 2000. With several workers it needs GATEWAY_RATE_REDIS_URL.",
     )
     rate_redis_url: SecretStr | None = Field(
         None,
-        description="redis://[:password@]host:port/db in which the rate is counted for all workers and "
-        "gateways together (extra redis). While it is away, each process counts alone.",
+        description="redis://[:password@]host:port/db that counts the rate for all workers and gateways "
+        "together (extra redis). While Redis cannot be reached, each process counts alone.",
     )
     call_slots: int = Field(
         3,
         gt=0,
-        description="Calls to Triton under way at once for each model and worker; texts that find no free "
-        "one leave together in the next. Texts of more than 4 bytes for each token that the model reads have "
-        "slots of their own, one fewer, and so have those above 16 KiB, two fewer, but always at least one: "
-        "short texts do not wait for them.",
+        description="Calls to Triton under way at once for each model and worker. Texts that find no free "
+        "slot leave together in the next call. Long texts (more than 4 bytes for each token that the model "
+        "reads) have one slot fewer of their own, texts above 16 KiB two fewer, at least one each: short "
+        "texts do not wait for them.",
     )
     max_call_texts: int = Field(
-        64, gt=0, description="Most texts in one call to Triton; 1 sends each by itself."
+        64, gt=0, description="Most texts in one call to Triton; 1 sends each text alone."
     )
     call_length_ratio: float = Field(
         4.0,
         ge=1,
         allow_inf_nan=False,
-        description="Texts in one call are at most this many times as long, in bytes, as the oldest of them, "
-        "and as much shorter: a short text does not wait for a long one.",
+        description="Texts in one call are at most this many times longer or shorter, in bytes, than the "
+        "oldest of them: a short text does not wait for a long one.",
     )
     max_queue_s: Seconds = Field(
         2.0,
-        description="When texts have waited this long for a call, more are refused with 429, code 3040: "
-        "better at once than after the deadline.",
+        description="When the oldest queued text has waited this long for a call, new texts get 429, code "
+        "3040, at once instead of a timeout later.",
     )
     cache_bytes: int = Field(
         0,
         ge=0,
-        description="Memory for answers to keep, so that a text that comes again is not computed again; "
-        "0 keeps none. Texts themselves are never kept.",
+        description="Memory for the answer cache, which answers repeated texts without computing them "
+        "again; 0 turns it off. Texts themselves are never kept.",
     )
     max_batch_texts: int = Field(
-        100, gt=0, description="Texts in one request (`requests`); above it 400, code 5006."
+        100, gt=0, description="Most texts in one request (`requests`); above it 400, code 5006."
     )
     max_connections: int = Field(
         0,
         ge=0,
-        description="Connections open at once in each worker; one more takes the place of the one that has "
-        "been idle longest. 0 is as many as the limit of open files leaves room for, at most 16384.",
+        description="Connections open at once in each worker. A new one above it replaces the connection "
+        "that has been idle longest. 0: as many as the limit of open files allows, at most 16384.",
     )
     max_buffered_bytes: Bytes = Field(
         128 * 1024 * 1024,
-        description="Memory in each worker for what has come of requests that have no answer yet: unfinished "
-        "heads, bodies, and what was sent behind them. Above it the oldest unfinished heads make room; where "
-        "there are none, 429, code 3040.",
+        description="Memory in each worker for received bytes of unanswered requests: unfinished heads, "
+        "bodies, pipelined requests. Above it the oldest unfinished heads are closed; if there are none, "
+        "429, code 3040.",
     )
     transfer_timeout_s: Seconds = Field(
         10.0,
-        description="Time that the head of a request and a TLS handshake may take to arrive, and answers to "
-        "be taken; bodies have request_timeout_s.",
+        description="Time limit for a TLS handshake, for the head of a request, and for a client that reads "
+        "nothing of its answer. Bodies have GATEWAY_REQUEST_TIMEOUT_S.",
     )
     request_timeout_s: Seconds = Field(
         10.0, description="Time from admission to answer, body included; above it 408, code 3007."
     )
 
     playground: bool = Field(
-        True, description="Serve the page at / on which people try the models out in a browser."
+        True, description="Serve the playground at /, a page for trying the models in a browser."
     )
 
     keep_alive_timeout_s: int = Field(
         75,
         gt=0,
-        description="Time an idle connection stays open; keep it above that of a load balancer in front.",
+        description="Time that an idle connection stays open. Keep it above the idle timeout of a load "
+        "balancer in front.",
     )
 
     refresh_interval_s: Seconds = Field(
-        5.0, description="Pause between two looks at Triton's models, each with canary inferences."
+        5.0, description="Pause between two checks of Triton's models, each with canary inferences."
     )
-    retry_interval_s: Seconds = Field(0.5, description="The same pause while something is not ready.")
+    retry_interval_s: Seconds = Field(0.5, description="Pause between two checks while a model is not ready.")
     canary_timeout_s: Seconds = Field(
-        2.0, description="Time to wait for a canary's answer; one that comes later counts when it comes."
+        2.0, description="Time that a check waits for a canary. A later answer counts when it arrives."
     )
     canary_max_age_s: Seconds = Field(
         20.0,
-        description="A model is not ready when a canary has waited this long for an answer, and nobody else "
-        "had one from it meanwhile.",
+        description="A model is not ready when a canary has waited this long for an answer and no other "
+        "text got one meanwhile.",
     )
     canaries_per_s: float = Field(
         20.0,
         gt=0,
         allow_inf_nan=False,
-        description="Most canaries a second of each worker: with more models than that times "
-        "refresh_interval_s they take turns, those that have answered nobody for the longest first.",
+        description="Most canaries a second for each worker. With more models than this times "
+        "GATEWAY_REFRESH_INTERVAL_S, canaries rotate, longest unanswered models first.",
     )
 
     shutdown_delay_s: float = Field(
         0.0,
         ge=0,
         allow_inf_nan=False,
-        description="Pause between readiness going off and the port closing, for load balancers to notice.",
+        description="Pause at shutdown between the end of readiness and the closing of the port, so that "
+        "load balancers notice.",
     )
     drain_timeout_s: int = Field(
         10,
         gt=0,
-        description="Time that requests in flight get to finish at shutdown; those that would take longer, "
-        "up to request_timeout_s, are answered 503.",
+        description="Time that requests in flight get to finish at shutdown; those that take longer, up to "
+        "GATEWAY_REQUEST_TIMEOUT_S, get 503.",
     )
     drain_keep_alive_s: float = Field(
         1.0,
         ge=0,
         allow_inf_nan=False,
-        description="Time that idle connections stay open at shutdown after the port has closed, at most "
-        "drain_timeout_s: a proxy may be about to send a request on one. Nothing waits if there are none.",
+        description="Time that idle connections stay open at shutdown after the port has closed, because a "
+        "proxy may be about to use one. At most GATEWAY_DRAIN_TIMEOUT_S; without idle connections there is "
+        "no wait.",
     )
     access_log_share: float = Field(
         1.0,
         ge=0,
         le=1,
-        description="Share of the successful requests that get a line in the log; all others always do.",
+        description="Share of successful requests that get a line in the access log; failed requests always "
+        "do.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least severe log line written to stderr."
+        "info", description="Lowest level of log lines written to stderr."
     )
     log_format: Literal["text", "json"] = Field(
-        "text", description="Form of the log lines: text, or one JSON object each (docs/observability.md)."
+        "text", description="Format of log lines: text, or one JSON object a line (docs/observability.md)."
     )
     otlp_endpoint: str | None = Field(
         None,
         pattern=r"^https?://\S+$",
-        description="Where spans go over OTLP/HTTP, such as http://127.0.0.1:4318/v1/traces; without one "
-        "there are no traces. Needs the extra otel (docs/observability.md).",
+        description="OTLP/HTTP address for spans, such as http://127.0.0.1:4318/v1/traces; without it there "
+        "are no traces. Needs the extra otel (docs/observability.md).",
     )
     trace_share: float = Field(
         0.01,
         ge=0,
         le=1,
-        description="Share of the requests without a traceparent that are traced; for the others, the "
-        "caller has decided. Only with otlp_endpoint.",
+        description="Share of the requests without a traceparent that are traced; a traceparent decides for "
+        "the others. Needs GATEWAY_OTLP_ENDPOINT.",
     )
 
     @field_validator("host")

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
@@ -24,34 +24,37 @@ COMPOSE = {
         "docker-compose.yml",
         "The files that describe the services; docker-compose.yml:docker-compose.cpu.yml without a GPU.",
     ),
-    "TRITON_SECRET": ("", "What the gateway shows Triton with every call; any long random word. Required."),
+    "TRITON_SECRET": (
+        "",
+        "Secret that the gateway sends to Triton with every call; any long random word. Required.",
+    ),
     "PUBLISH": (
         "127.0.0.1:8787",
-        "Address and port on this machine; with several gateways a range such as 127.0.0.1:8787-8788.",
+        "Published address and port; with several gateways a range such as 127.0.0.1:8787-8788.",
     ),
-    "REPLICAS_GATEWAY": ("1", "Gateways; each takes a port of PUBLISH."),
-    "REPLICAS_TRITON": ("1", "Tritons; the gateways share their calls among them."),
+    "REPLICAS_GATEWAY": ("1", "Number of gateways; each uses one port of PUBLISH."),
+    "REPLICAS_TRITON": ("1", "Number of Tritons; the gateways spread their calls over them."),
     "TRITON_END_AFTER": (
         "4",
         "Health checks that fail in a row before they end Triton, so that it starts again; 0 never does.",
     ),
     "EXPORT_SOURCE": (
         "checkpoints/minilm-sst2",
-        "What is served: a folder below `checkpoints/`, which is CHECKPOINTS, or a hub id such as org/name.",
+        "Model to serve: a folder below `checkpoints/` (see CHECKPOINTS), or a hub id such as org/name.",
     ),
     "EXPORT_NAME": (
         "",
-        "Its public name, such as @cf/acme/mood; without one that of the checkpoint's tritonflare.json.",
+        "Public name, such as @cf/acme/mood; the default is the name in the checkpoint's tritonflare.json.",
     ),
     "EXPORT_TARGET": ("tensorrt", "tensorrt or onnxruntime; with docker-compose.cpu.yml always cpu."),
-    "CHECKPOINTS": ("./checkpoints", "Folder of your own checkpoints."),
-    "HF_TOKEN": ("", "Token for the hub, if EXPORT_SOURCE is one of its ids and not public."),
+    "CHECKPOINTS": ("./checkpoints", "Folder with your checkpoints."),
+    "HF_TOKEN": ("", "Token for the hub, if EXPORT_SOURCE is a private hub id."),
     "HF_ENDPOINT": ("", "Address of another hub."),
-    "LOADTEST_HOST": ("http://gateway:8787", "What the profile loadtest asks (docs/loadtest.md)."),
-    "LOADTEST_TOKEN": ("", "The token that it shows."),
-    "LOADTEST_WORKERS": ("2", "Processes that send."),
-    "LOADTEST_LOAD": ("0.7", "Load as a share of what the server can do."),
-    "LOADTEST_DURATION": ("60s", "How long it sends."),
+    "LOADTEST_HOST": ("http://gateway:8787", "Server that the profile loadtest tests (docs/loadtest.md)."),
+    "LOADTEST_TOKEN": ("", "Token for the load test."),
+    "LOADTEST_WORKERS": ("2", "Processes that send requests."),
+    "LOADTEST_LOAD": ("0.7", "Load as a share of the server's capacity."),
+    "LOADTEST_DURATION": ("60s", "Duration of the load."),
 }
 """Variables of the compose files that are no settings of the gateway: default and help."""
 
@@ -73,14 +76,14 @@ def markdown_table() -> str:
     """Every setting as a row: variable, type, default, help."""
     rows = [
         "# Settings\n",
-        "Made from `gateway/settings.py` by `make settings`; do not edit. In a clone, `tritonflare` is "
-        "`.venv/bin/tritonflare`.\n",
+        "Every setting is an environment variable. Made from `gateway/settings.py` by `make settings`; do "
+        "not edit. In a clone, `tritonflare` is `.venv/bin/tritonflare`.\n",
         "| variable | type | default | what it does |",
         "|---|---|---|---|",
     ]
     for name, field in _fields():
         default = f"`{_default(field)}`" if _default(field) else ""
-        rows.append(f"| `{name}` | {_type(field)} | {default} | {field.description} |")
+        rows.append(f"| `{name}` | {type_name(name, field)} | {default} | {field.description} |")
     return "\n".join(rows) + "\n"
 
 
@@ -95,18 +98,35 @@ def _default(field: FieldInfo) -> str:
     return "" if field.default is None else str(field.default)
 
 
-def _type(field: FieldInfo) -> str:
-    known: dict[Any, str] = {
-        bool: "`true` or `false`",
-        int: "integer",
-        float: "seconds",
-        str: "text",
-        SecretStr | None: "secret",
-    }
-    values = getattr(field.annotation, "__args__", ())
-    if values and all(isinstance(value, str) for value in values):
-        return " or ".join(f"`{value}`" for value in values)
-    return known.get(field.annotation, "path")
+def type_name(name: str, field: FieldInfo) -> str:
+    """Name the type and unit of a setting, as the column ``type`` shows it.
+
+    Raises:
+        TypeError: the annotation has no name here.
+    """
+    arguments = get_args(field.annotation)
+    if get_origin(field.annotation) is Literal:
+        *first, last = (f"`{value}`" for value in arguments)
+        return f"{', '.join(first)} or {last}"
+    kind = field.annotation if type(None) not in arguments else arguments[0]
+    if kind in (int, float):
+        return _number(name, kind is int, field)
+    if kind is str:
+        return "URL" if any(getattr(item, "pattern", None) for item in field.metadata) else "text"
+    known: dict[Any, str] = {bool: "`true` or `false`", SecretStr: "secret", Path: "path"}
+    if kind not in known:
+        raise TypeError(f"{name}: no name for the type {field.annotation}")
+    return known[kind]
+
+
+def _number(name: str, whole: bool, field: FieldInfo) -> str:
+    if name.endswith("_S") and not name.endswith("_PER_S"):
+        return "whole seconds" if whole else "seconds"
+    if name.endswith("_BYTES"):
+        return "bytes"
+    if any(getattr(item, "le", None) == 1 for item in field.metadata):
+        return "share from 0 to 1"
+    return "integer" if whole else "number"
 
 
 def main() -> None:

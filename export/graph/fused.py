@@ -66,7 +66,7 @@ class FusedForCpu(Fused):
     """The same for ONNX Runtime on a CPU, where SkipLayerNormalization is the slow way to add.
 
     Its CPU kernel works number by number: two vectorised additions before LayerNormalization take a
-    third of its time (ARCHITECTURE.md).
+    third of its time (docs/decisions/token-wise-int8.md).
     """
 
     name = "cpu"

@@ -3,5 +3,5 @@
 Whatever wrote the graph (our writer or torch), a pass replaces its multiplications with
 constant weights and its word table, and leaves the rest alone. Every scheme gives a text the
 same score with any neighbours; a scale taken over a whole batch never ships
-(ARCHITECTURE.md, "INT8 on the CPU").
+(docs/decisions/token-wise-int8.md).
 """

@@ -1,7 +1,8 @@
 """The ``ModelConfig`` of each step and target; built as protobufs, printed as text.
 
 There is deliberately no queue policy, priority or timeout in any of them: any of these
-switches Triton's prefetching off and makes requests wait half a second (ARCHITECTURE.md).
+switches Triton's prefetching off and makes requests wait half a second
+(docs/decisions/no-queue-policy.md).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The access log: one line a request, written in blocks.
 
-Python's logging takes a tenth of the time of a whole request to make one record of it (ARCHITECTURE.md
-has the measurement), so these lines go round it, to the same stream and in the same form.
+Python's logging takes a tenth of the time of a whole request to make one record of it
+(docs/measurements.md), so these lines go round it, to the same stream and in the same form.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ DOCUMENTS = sorted(
     for pattern in (
         "*.md",
         "docs/*.md",
+        "docs/*/*.md",
         "examples/*/*.md",
         "examples/*.md",
         "requirements/*.md",
@@ -27,8 +28,50 @@ DOCUMENTS = sorted(
 def test_no_placeholder_is_left_and_every_local_link_leads_somewhere(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
     assert not re.findall(r"@[A-Z0-9]+@", text)
-    for target in re.findall(r"\]\((?!https?:)([^)#]*)(?:#[^)]*)?\)", text):
-        assert not target or (document.parent / target).exists(), target
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", text):
+        page = document.parent / target if target else document
+        assert page.exists(), target
+        assert not anchor or anchor in anchors(page.read_text(encoding="utf-8")), f"{target}#{anchor}"
+
+
+def prose(text: str) -> str:
+    """A document without its code blocks."""
+    return re.sub(r"^```.*?^```", "", text, flags=re.S | re.M)
+
+
+def anchors(text: str) -> set[str]:
+    """The fragments by which a page's headings can be linked, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", prose(text), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def wrong_tables(text: str) -> list[str]:
+    """The first row of each block of rows that a renderer does not show as one whole table.
+
+    A table is a header, a delimiter row and rows with as many cells; a blank line ends it, so that rows
+    behind one are a paragraph of pipes.
+    """
+    wrong = []
+    for block in re.findall(r"(?:^\|.*\n?)+", prose(text), re.M):
+        rows = [re.split(r"(?<!\\)\|", row.strip().strip("|")) for row in block.splitlines()]
+        delimited = len(rows) > 1 and all(re.fullmatch(r" *:?-+:? *", cell) for cell in rows[1])
+        if not delimited or any(len(row) != len(rows[0]) for row in rows):
+            wrong.append(block.splitlines()[0])
+    return wrong
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_table_is_rendered_with_all_its_rows(document: Path) -> None:
+    assert wrong_tables(document.read_text(encoding="utf-8")) == []
+
+
+def test_a_table_that_a_blank_line_cuts_is_found() -> None:
+    whole = "| a | b |\n|---|---|\n| 1 | 2 |\n"
+    assert wrong_tables(f"text\n\n{whole}") == []
+    assert wrong_tables(f"{whole}\n| 3 | 4 |\n| 5 | 6 |\n") == ["| 3 | 4 |"]
+    assert wrong_tables(f"{whole}| 3 | 4 | 5 |\n") == ["| a | b |"]
+    assert wrong_tables("```\n| no | table |\n```\n") == []
+    assert wrong_tables("| a \\| b | c |\n| --- | :-: |\n") == []
 
 
 ON_THE_PATH = {
@@ -76,7 +119,7 @@ def test_every_command_of_a_document_can_be_pasted(document: Path) -> None:
         else:
             assert not name or name in ON_THE_PATH, command
     # Where a page names the command in passing, it also says where it is.
-    if document.parent.name == "docs" or document == ROOT / "README.md":
+    if document.parent == ROOT / "docs" or document == ROOT / "README.md":
         assert not re.search(r"`tritonflare [a-z]", text) or ".venv/bin/tritonflare" in text
 
 
@@ -117,3 +160,13 @@ def test_the_snippets_about_workers_are_those_of_the_example() -> None:
     assert shown
     for snippet in shown:
         assert any(snippet in text for text in files), snippet
+
+
+def test_every_dependency_is_justified_in_contributing() -> None:
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    section = project.partition("\ndependencies = [")[2].partition("\n[tool.")[0]
+    needed = {name.replace("_", "-") for name in re.findall(r'"([\w.-]+)(?:\[\w+\])?[<>=]', section)}
+    table = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Dependencies")[2]
+    reasons = {name.partition("[")[0] for name in re.findall(r"`([^`]+)`", table)}
+    assert "grpcio" in needed
+    assert {name for name in needed - reasons if not name.startswith("types-")} == set()
