@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from functools import partial
 
 import grpc
 
 from gateway.targets import Address, authority, targets
-from gateway.triton.connection import LONGEST_PAUSE_S, AddressConnection
+from gateway.triton.connection import LONGEST_PAUSE_S, AddressConnection, Options
 from gateway.triton.status import CallFailed
 
 _OTHER_ADDRESS = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.CANCELLED)
 """A server is away, unloads its models (one that stops answers NOT_FOUND for seconds), or gave up."""
 RESOLVE_S = 5.0
 """Pause between two look-ups of the names: new addresses get calls after that time."""
+
+LOSS_SHOWS_S = 0.01
+"""gRPC tells calls that their connection was lost before it tells the channel, by a millisecond or two."""
 
 
 class Channel:
@@ -36,7 +40,7 @@ class Channel:
         self._max_message_bytes = max_message_bytes
         self._metadata = tuple(metadata)
         self._headers = _headers(metadata)
-        self._options: tuple[tuple[str, int | str], ...] = (
+        self._options: Options = (
             ("grpc.default_authority", authority(self._targets[0])),
             ("grpc.max_send_message_length", max_message_bytes),
             ("grpc.max_receive_message_length", max_message_bytes),
@@ -46,7 +50,7 @@ class Channel:
         self._unseen = set(self._targets)
         """Targets whose first look-up is not over."""
         self._connections: dict[Address, AddressConnection] = {}
-        self._opened: dict[asyncio.Task[None], AddressConnection] = {}
+        self._opened: set[AddressConnection] = set()
         """All that are not closed, also those that only finish their calls."""
         self._turn = 0
         self._waiters: dict[asyncio.Future[None], None] = {}
@@ -60,8 +64,9 @@ class Channel:
     async def close(self) -> None:
         """Close all connections at once; calls under way fail with UNAVAILABLE."""
         self._end()
-        await asyncio.gather(*(connection.close() for connection in tuple(self._opened.values())))
-        await self._gone()
+        for connection in self._opened:
+            connection.abort()
+        await self._closed()
 
     async def drain(self) -> None:
         """Begin no more calls, and return when those under way have ended.
@@ -70,20 +75,20 @@ class Channel:
         Cancelled, it leaves those under way alone: they go on, and their connections close after them.
         """
         self._end()
-        await self._gone()
+        await self._closed()
 
     def _end(self) -> None:
         self._ended = True
         for resolver in self._resolvers:
             resolver.cancel()
-        for connection in self._connections.values():
-            connection.leave()
+        self._connect_to(())
         self._wake()
 
-    async def _gone(self) -> None:
+    async def _closed(self) -> None:
+        closing = [connection.closing for connection in self._opened if connection.closing is not None]
         await asyncio.gather(*self._resolvers, return_exceptions=True)
-        if self._opened:
-            await asyncio.wait(tuple(self._opened))
+        if closing:
+            await asyncio.wait(closing)
 
     async def unary(
         self, method: str, message: bytes, timeout_s: float, metadata: Sequence[tuple[str, str]] = ()
@@ -117,33 +122,27 @@ class Channel:
             except CallFailed as failure:
                 if failure.code not in _OTHER_ADDRESS:
                     raise
-                connection.check()
                 tried.append(link)
-                # The same server again only where it was the connection that failed, and only once.
-                again = len(tried) == 1 and connection.link is not link
-                another = self._pick(tried) or (await self._wait(ends) if again else None)
+                another = self._pick(tried)
+                if another is None and len(tried) == 1:
+                    # The same server again only where it was the connection that failed, and only once.
+                    await asyncio.sleep(LOSS_SHOWS_S)
+                    another = await self._wait(ends) if connection.link is not link else None
                 if another is None:
                     raise
                 connection = another
-            finally:
-                if connection.is_clogged:
-                    self._replace(connection)
 
     def _pick(self, tried: Sequence[object] = ()) -> AddressConnection | None:
         """Of the addresses that are connected, the one with the fewest calls; of equals, the next in turn.
 
         So a server that is silent keeps its share of the calls, and not all of them.
         """
-        connections = tuple(self._connections.values())
-        best: AddressConnection | None = None
-        turn = self._turn
-        for offset in range(len(connections)):
-            connection = connections[(turn + offset) % len(connections)]
-            if connection.link is None or connection.link in tried:
-                continue
-            if best is None or connection.calls < best.calls:
-                best, self._turn = connection, turn + offset + 1
-        return best
+        usable = [each for each in self._connections.values() if each.link not in (None, *tried)]
+        if not usable:
+            return None
+        self._turn += 1
+        first = self._turn % len(usable)
+        return min(usable[first:] + usable[:first], key=lambda connection: connection.calls)
 
     async def _wait(self, ends: float) -> AddressConnection:
         loop = asyncio.get_running_loop()
@@ -183,27 +182,27 @@ class Channel:
             except (OSError, UnicodeError):
                 pass  # what was found before stays
             self._unseen.discard(target)
-            self._connect_to({address: None for found in self._found.values() for address in found})
+            self._connect_to([address for found in self._found.values() for address in found])
             self._wake()
             looked = loop.time()
             await asyncio.sleep(LONGEST_PAUSE_S)
             while loop.time() < looked + RESOLVE_S and not self._all_failed:
                 await asyncio.sleep(LONGEST_PAUSE_S)
 
-    def _connect_to(self, addresses: dict[Address, None]) -> None:
-        for address in self._connections.keys() - addresses.keys():
-            self._connections.pop(address).leave()
+    def _connect_to(self, addresses: Collection[Address]) -> None:
+        for address, connection in tuple(self._connections.items()):
+            if address not in addresses:
+                connection.leave()
+            if connection.closing is not None:
+                del self._connections[address]
+                connection.closing.add_done_callback(partial(self._forget, connection))
         for address in addresses:
             if address not in self._connections:
-                connection = AddressConnection(address, self._options, self._wake)
-                self._connections[address] = self._opened[connection.task] = connection
-                connection.task.add_done_callback(self._opened.pop)
+                self._connections[address] = AddressConnection(address, self._options, self._wake)
+                self._opened.add(self._connections[address])
 
-    def _replace(self, clogged: AddressConnection) -> None:
-        """Leave a connection whose server answers nothing; the next look-up makes another."""
-        for address, connection in tuple(self._connections.items()):
-            if connection is clogged:
-                self._connections.pop(address).leave()
+    def _forget(self, connection: AddressConnection, _closing: asyncio.Task[None]) -> None:
+        self._opened.discard(connection)
 
 
 def _headers(metadata: Iterable[tuple[str, str]]) -> grpc.aio.Metadata:

@@ -40,6 +40,7 @@ class Server:
         self.release = asyncio.Event()
         self.metadata: dict[str, Any] = {}
         self.peers: set[str] = set()
+        self.refusal: tuple[grpc.StatusCode, str] | None = None
 
     @property
     def address(self) -> str:
@@ -65,6 +66,8 @@ class Server:
         self.calls += 1
         self.peers.add(context.peer())
         self.metadata = dict(context.invocation_metadata())
+        if self.refusal is not None:
+            await context.abort(*self.refusal)
         return request
 
     async def _big(self, request: bytes, context: Any) -> bytes:
@@ -108,7 +111,7 @@ async def opened(url: str, limit: int = LIMIT, **more: Any) -> AsyncIterator[Cha
         yield channel
     finally:
         await asyncio.wait_for(channel.close(), 5)
-        assert (channel._opened, channel._waiters) == ({}, {})
+        assert (channel._opened, channel._waiters) == (set(), {})
 
 
 async def ask(channel: Channel, name: str = "Echo", request: bytes = b"x", timeout_s: float = 10) -> bytes:

@@ -138,7 +138,7 @@ async def test_a_look_up_that_fails_changes_nothing(names: Names) -> None:
 async def test_a_server_that_comes_back_at_another_address_is_found_without_waiting_for_the_look(
     names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # While no address can be connected to, the name is looked up at every pause: a container may get another address.
+    # While no address can be connected to, the name is looked up at every pause: a container may have moved.
     monkeypatch.setattr(channel_module, "RESOLVE_S", 60.0)
     async with at_one_port(2) as servers:
         old, new = servers
