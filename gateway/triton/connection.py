@@ -43,9 +43,13 @@ _OPTIONS: Options = (
     ("grpc.min_reconnect_backoff_ms", 3_000),
     ("grpc.initial_reconnect_backoff_ms", int(FIRST_PAUSE_S * 1000)),
     ("grpc.max_reconnect_backoff_ms", int(LONGEST_PAUSE_S * 1000)),
-    # Finds a server that vanished without a word while calls are under way.
+    # Finds a server that vanished without a word while calls are under way. In grpcio 1.85 it is the ping's
+    # own timeout that counts (60 s by default). BDP probes are pings too, and would meet it after 5 s of a
+    # server that is only stopped for a moment.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
+    ("grpc.http2.bdp_probe", 0),
     # An error message of Triton may carry a traceback; above the limit its status would be lost.
     ("grpc.max_metadata_size", 64 * 1024),
     ("grpc.absolute_max_metadata_size", 64 * 1024),

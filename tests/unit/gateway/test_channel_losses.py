@@ -28,6 +28,8 @@ class Relay:
         self._server = server
         self._writers: list[asyncio.StreamWriter] = []
         self.address = ""
+        self.silent = False
+        """Everything gets lost, without a word."""
 
     async def pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection(self._server.host, self._server.port)
@@ -37,7 +39,8 @@ class Relay:
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while piece := await reader.read(65536):
-                writer.write(piece)
+                if not self.silent:
+                    writer.write(piece)
         except ConnectionError:
             pass
         writer.close()
@@ -125,6 +128,40 @@ async def test_a_connection_full_of_lost_answers_is_replaced(monkeypatch: pytest
         assert await ask(channel) == b"x"
         # The old one holds the calls for a while, then nothing keeps it.
         await until(lambda: len(channel._opened) == 1)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = dict(connection_module._OPTIONS)
+    for name in ("keepalive_time_ms", "keepalive_timeout_ms", "http2.ping_timeout_ms"):
+        options[f"grpc.{name}"] = 100
+    monkeypatch.setattr(connection_module, "_OPTIONS", tuple(options.items()))
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_server_that_vanished_is_noticed_even_when_every_caller_has_gone() -> None:
+    async with running() as (server,), relayed(server) as relay, opened(relay.address) as channel:
+        await ask(channel)
+        before = links(channel)
+        relay.silent = True
+        assert await code_of(ask(channel, timeout_s=0.05)) is grpc.StatusCode.DEADLINE_EXCEEDED
+        await until(lambda: links(channel) == set())
+        relay.silent = False
+        await until(lambda: connected(channel) == 1)
+        assert links(channel) != before
+        assert await ask(channel) == b"x"
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_server_that_takes_long_is_kept() -> None:
+    async with running() as (server,), opened(server.address) as channel:
+        await ask(channel)
+        before = links(channel)
+        task = asyncio.create_task(ask(channel, "Hold"))
+        await asyncio.sleep(1)
+        server.release.set()
+        assert await task == b"x"
+        assert links(channel) == before
 
 
 async def test_drain_waits_for_calls_whose_callers_have_gone() -> None:
