@@ -53,7 +53,8 @@ class Channel:
         self._opened: set[AddressConnection] = set()
         """All that are not closed, also those that only finish their calls."""
         self._turn = 0
-        self._waiters: dict[asyncio.Future[None], None] = {}
+        self._changed: asyncio.Future[None] | None = None
+        """What calls without a connection wait for; None while no call does."""
         self._resolvers: list[asyncio.Task[None]] = []
         self._ended = False
 
@@ -152,16 +153,12 @@ class Channel:
                 return connection
             if self._ended or (self._all_failed and not self._unseen):
                 raise CallFailed(grpc.StatusCode.UNAVAILABLE, "cannot connect")
-            if loop.time() >= ends:
+            left_s = ends - loop.time()
+            if left_s <= 0:
                 raise CallFailed(grpc.StatusCode.DEADLINE_EXCEEDED)
-            waiter: asyncio.Future[None] = loop.create_future()
-            self._waiters[waiter] = None
-            timer = loop.call_at(ends, _wake, (waiter,))
-            try:
-                await waiter
-            finally:
-                timer.cancel()
-                del self._waiters[waiter]
+            if self._changed is None:
+                self._changed = loop.create_future()
+            await asyncio.wait((self._changed,), timeout=left_s)
 
     @property
     def _all_failed(self) -> bool:
@@ -169,7 +166,9 @@ class Channel:
 
     def _wake(self) -> None:
         """Have the calls that wait for a connection choose again, in their order."""
-        _wake(self._waiters)
+        changed, self._changed = self._changed, None
+        if changed is not None:
+            changed.set_result(None)
 
     async def _resolve(self, target: Address) -> None:
         """Keep a connection to each address of a target; while the look-up fails, to those found before."""
@@ -207,9 +206,3 @@ class Channel:
 
 def _headers(metadata: Iterable[tuple[str, str]]) -> grpc.aio.Metadata:
     return grpc.aio.Metadata(*((name.lower(), value) for name, value in metadata))
-
-
-def _wake(waiters: Iterable[asyncio.Future[None]]) -> None:
-    for waiter in waiters:
-        if not waiter.done():
-            waiter.set_result(None)

@@ -12,7 +12,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 import grpc
 from grpc import ChannelConnectivity as State
@@ -32,7 +31,7 @@ LONGEST_PAUSE_S = 0.5
 MOST_ABANDONED = 256
 """A connection with so many calls whose callers have gone before the answer is replaced."""
 LEAVE_S = 300.0
-"""A connection that is replaced waits so long for its calls; more than a caller waits for any."""
+"""A connection that begins no more calls is closed after that time, whatever is still under way."""
 _OPTIONS: Options = (
     # A connection for each channel, and not through a proxy that the environment names.
     ("grpc.use_local_subchannel_pool", 1),
@@ -73,7 +72,7 @@ class AddressConnection:
         # The % of a scope (fe80::1%eth0) is escaped, as in any URI.
         target = f"{scheme}:{authority(address)}".replace("%", "%25")
         self._channel = grpc.aio.insecure_channel(target, _OPTIONS + options)
-        self._calls: dict[Any, asyncio.Future[None]] = {}
+        self._calls: dict[object, asyncio.Future[None]] = {}
         """The calls under way; the future is done when the call is over, or its caller has gone."""
         self._idle = asyncio.Event()
         self._was_lost = False
@@ -131,7 +130,7 @@ class AddressConnection:
         finally:
             del failure  # or this frame and the exception would hold each other
 
-    def _done(self, call: Any) -> None:
+    def _done(self, call: object) -> None:
         _resolve(self._calls.pop(call))
         if self.closing is not None and not self._calls:
             self._idle.set()

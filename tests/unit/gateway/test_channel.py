@@ -111,7 +111,7 @@ async def opened(url: str, limit: int = LIMIT, **more: Any) -> AsyncIterator[Cha
         yield channel
     finally:
         await asyncio.wait_for(channel.close(), 5)
-        assert (channel._opened, channel._waiters) == (set(), {})
+        assert (channel._opened, channel._changed) == (set(), None)
 
 
 async def ask(channel: Channel, name: str = "Echo", request: bytes = b"x", timeout_s: float = 10) -> bytes:
@@ -405,11 +405,12 @@ async def test_closing_at_any_moment_of_connecting_ends_everything(steps: int) -
 async def test_a_call_cancelled_while_it_waits_for_a_connection_leaves_nothing() -> None:
     async with peer(b"", stay=True) as (port, _), opened(f"127.0.0.1:{port}") as channel:
         task = asyncio.create_task(ask(channel))
-        await until(lambda: bool(channel._waiters))
+        await until(lambda: channel._changed is not None)
         task.cancel()
         await asyncio.wait([task])
         assert task.cancelled()
-        assert not channel._waiters
+        assert channel._changed is not None
+        assert not channel._changed._callbacks
         assert await code_of(ask(channel, timeout_s=0.05)) is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
