@@ -323,6 +323,10 @@ class Settings(BaseSettings):
             name, _, secret = self.triton_metadata_key.get_secret_value().partition("=")
             if not (name.isascii() and name.replace("-", "").replace("_", "").isalnum() and secret):
                 raise ValueError("triton_metadata_key must be of the form name=secret")
+            if not (secret.isascii() and secret.isprintable()):
+                raise ValueError(
+                    "triton_metadata_key must be of printable ASCII characters, as gRPC metadata is"
+                )
         return self
 
 

@@ -74,6 +74,8 @@ def test_secrets_show_up_neither_in_repr_nor_in_errors(monkeypatch: pytest.Monke
         ({"triton_metadata_key": "secret"}, "triton_metadata_key must be of the form name=secret"),
         ({"triton_metadata_key": "na me=secret"}, "triton_metadata_key must be of the form name=secret"),
         ({"triton_metadata_key": "name="}, "triton_metadata_key must be of the form name=secret"),
+        ({"triton_metadata_key": "name=é"}, "triton_metadata_key must be of printable ASCII characters"),
+        ({"triton_metadata_key": "name=a\nb"}, "triton_metadata_key must be of printable ASCII characters"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, object], words: str) -> None:

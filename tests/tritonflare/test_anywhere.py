@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,8 +29,13 @@ def places(folder: Path, **environment: str) -> list[str]:
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the wheel holds, in a folder to put on the path."""
     folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"  # setuptools would leave its build folder in the checkout
+    for package in ("embedded", "export", "gateway", "loadtest", "tritonflare"):
+        shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("LICENSE", "NOTICE", "README.md", "pyproject.toml"):
+        shutil.copy(ROOT / file, source)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
-    subprocess.run([*pip, "wheel", "--no-deps", "-w", folder / "dist", ROOT], cwd=folder, check=True)
+    subprocess.run([*pip, "wheel", "--no-deps", "-w", folder / "dist", source], cwd=folder, check=True)
     (wheel,) = (folder / "dist").iterdir()
     subprocess.run([*pip, "install", "--no-deps", "--target", folder / "site", wheel], check=True)
     return folder / "site"

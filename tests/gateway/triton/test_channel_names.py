@@ -11,14 +11,17 @@ from typing import Any
 import pytest
 
 from gateway.triton import channel as channel_module
-from gateway.triton.channel import LONGEST_PAUSE_S, Channel
-from tests.gateway.triton.test_channel import (
+from gateway.triton.channel import Channel
+from gateway.triton.connection import LONGEST_PAUSE_S
+
+from .test_channel import (
     UNAVAILABLE,
     Server,
     ask,
     ask_until_served,
     code_of,
     free_port,
+    links,
     opened,
     started,
     until,
@@ -123,19 +126,19 @@ async def test_a_look_up_that_fails_changes_nothing(names: Names) -> None:
         names.leads_to(servers)
         async with opened(to(servers)) as channel:
             await asked_meanwhile(channel, 0.2)
-            connections = set(channel._opened)
+            connections = links(channel)
             names.hosts = []
             looks = names.looks
             await asked_meanwhile(channel, 2 * WITHIN_S)
             assert names.looks >= looks + 2
-            assert channel._opened == connections
+            assert links(channel) == connections
             assert min(server.calls for server in servers) > 0
 
 
 async def test_a_server_that_comes_back_at_another_address_is_found_without_waiting_for_the_look(
     names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # While nobody is there the name is looked up at every pause: a container may get another address.
+    # While no address can be connected to, the name is looked up at every pause: a container may have moved.
     monkeypatch.setattr(channel_module, "RESOLVE_S", 60.0)
     async with at_one_port(2) as servers:
         old, new = servers

@@ -10,7 +10,7 @@ import pytest
 from gateway.triton.outages import Outages
 from gateway.triton.status import CallFailed
 
-NOBODY = CallFailed(grpc.StatusCode.UNAVAILABLE, "nobody is there")
+AWAY = CallFailed(grpc.StatusCode.UNAVAILABLE, "cannot connect")
 BUSY = CallFailed(grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
@@ -21,7 +21,7 @@ class Stage:
         self.now = 0.0
         self.outages = Outages("triton:8001", lambda: self.now)
 
-    def fail_for(self, seconds: float, failure: CallFailed = NOBODY, pause_s: float = 0.5) -> list[float]:
+    def fail_for(self, seconds: float, failure: CallFailed = AWAY, pause_s: float = 0.5) -> list[float]:
         """Fail a call now and after each pause; return when that was said, in seconds from the first."""
         began, said = self.now, []
         while self.now < began + seconds:
@@ -45,7 +45,7 @@ def stage(caplog: pytest.LogCaptureFixture) -> Stage:
 def test_a_triton_that_stays_away_is_said_with_its_address_and_growing_pauses(stage: Stage) -> None:
     assert stage.fail_for(300) == [0, 1, 3, 7, 15, 31, 63, 123, 183, 243]
     assert set(stage.lines) == {
-        "RepositoryIndex: UNAVAILABLE (nobody is there) from Triton at triton:8001;"
+        "RepositoryIndex: UNAVAILABLE (cannot connect) from Triton at triton:8001;"
         " Triton's own log may say why"
     }
 
