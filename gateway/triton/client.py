@@ -26,13 +26,13 @@ _log = logging.getLogger("tritonflare.backend")
 Metadata = tuple[tuple[str, str], ...]
 _STUB_PAUSE_S = 0.3
 LAST_CALLS_S = 2.0
-"""For calls that nobody waits for any more when the channel is closed, which cancels them."""
+"""Time for calls whose callers have gone: closing the channel ends them."""
 CONFIGS_PER_LOOK = 128
-"""So many models that are known are described anew by each look, in turn: the index tells when other versions
-are served, and not whether the same one was loaded again from changed files."""
+"""How many known models each discovery reads again, in turn: the index shows new versions, but not that the
+same version was reloaded from changed files."""
 _SERVICE = "/inference.GRPCInferenceService/"
 ObserveCall = Callable[[Model, str, float], None]
-"""Told the model, the outcome (``ok`` or the name of our error) and the seconds of each inference call."""
+"""Called with model, outcome (``ok`` or the name of our error) and duration in seconds of each inference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +48,11 @@ class TritonOptions:
 
 @dataclass(frozen=True, slots=True)
 class _Description:
-    """What ModelConfig said of a model."""
+    """The ModelConfig of a model."""
 
     versions: frozenset[str]
     ensemble: Ensemble | None
-    """None for a model that is none."""
+    """None for a model that is not an ensemble."""
 
 
 class TritonClient:
@@ -64,13 +64,13 @@ class TritonClient:
         observe: ObserveCall,
         trace_context: Callable[[], Metadata] | None = None,
     ) -> None:
-        """Take where Triton is, whom to tell of each inference call, and what gives its trace context."""
+        """Call the Triton of ``options``; ``trace_context`` gives the headers of a traced inference."""
         self._options = options
         self._observe = observe
         self._trace_context = trace_context
         self._outages = Outages(options.url)
         self._described: dict[str, _Description] = {}
-        """By model; those described last come last."""
+        """By model, the most recently read last."""
         metadata = []
         if options.restricted_key is not None:
             name, secret = options.restricted_key
@@ -78,11 +78,11 @@ class TritonClient:
         self._channel = Channel(options.url, options.max_message_bytes, metadata)
 
     async def open(self) -> None:
-        """Begin to connect; it connects anew by itself, whenever Triton is there."""
+        """Start connecting; lost connections are made again."""
         await self._channel.open()
 
     async def close(self) -> None:
-        """Close the channel; what Triton is still at work on, for whomever, has a moment to end."""
+        """Close the channel, after up to LAST_CALLS_S for calls under way."""
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._channel.drain(), LAST_CALLS_S)
         await self._channel.close()
@@ -127,13 +127,13 @@ class TritonClient:
             raise BackendFailed from exc
 
     async def _call(self, request: bytes, deadline_s: float) -> bytes:
-        """Call ModelInfer, a second time where a process of Triton was silent for a second."""
+        """Call ModelInfer, and once more if a python stub of Triton did not respond for a second."""
         ends = time.monotonic() + deadline_s
         metadata = () if self._trace_context is None else self._trace_context()
         try:
             return await self._channel.unary(_SERVICE + "ModelInfer", request, deadline_s, metadata)
         except StubSilent:
-            # A machine that stalls for a second looks the same as a process that is gone.
+            # A machine that stalls for a second causes the same error as a process that has died.
             left_s = ends - time.monotonic() - _STUB_PAUSE_S
             if left_s <= 0:
                 raise
@@ -154,7 +154,7 @@ class TritonClient:
         try:
             answer = await self._ask("ModelConfig", request, service_pb2.ModelConfigResponse, name)
         except (BackendFailed, ModelUnavailable):
-            # It must not hide the others, nor itself if it was known: the index says that it is ready.
+            # One failure must hide neither the other models nor a known one: the index lists it as ready.
             if name in self._described:
                 self._described[name] = self._described.pop(name)
             return
@@ -167,7 +167,7 @@ class TritonClient:
         self._described[name] = _Description(versions, ensemble)
 
     async def _ask(self, method: str, request: Message, answer: Message, about: str = "") -> Message:
-        """Make one of the calls that discover models; ``answer`` is the class of what comes back."""
+        """Make one of the calls that discover models; ``answer`` is the class of its response."""
         with mapped_errors(f"{method} {about}".rstrip(), self._outages):
             raw = await self._channel.unary(
                 _SERVICE + method, request.SerializeToString(), self._options.control_timeout_s

@@ -22,10 +22,10 @@ from gateway.triton.status import CallFailed
 
 
 def own_error(code: grpc.StatusCode) -> AiError:
-    """Return our error for a gRPC status; the texts of Triton stay behind."""
+    """Return our error for a gRPC status, without Triton's text."""
     match code:
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
-            # Our own cancellations never come as a status, so with CANCELLED the server gave up.
+            # Our own cancellations never arrive as a status, so CANCELLED comes from the server.
             return BackendUnavailable()
         case grpc.StatusCode.NOT_FOUND:
             # The catalogue had the model a moment ago, so it is being replaced.
@@ -48,7 +48,7 @@ def mapped_errors(call: str, outages: Outages) -> Iterator[None]:
     try:
         yield
     except CallFailed as exc:
-        # No name for ours, or this frame would hold it.
+        # The new error gets no name here, or this frame would hold it.
         level = logging.ERROR if isinstance(own_error(exc.code), BackendFailed) else logging.WARNING
         outages.failed(call, exc, level)
         # The call holds it, and so the frames.

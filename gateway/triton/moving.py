@@ -1,4 +1,4 @@
-"""A Backend whose server may give way to another one while requests are under way."""
+"""A Backend that can be handed over from one Triton to another while requests are under way."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from gateway.domain.catalogue import Ensemble, Model
 from gateway.domain.errors import ModelUnavailable
 
 _QUIET_S = 0.1
-"""A server has done its part when nothing was under way for so long: between two calls of a queue is less."""
+"""A server is idle after so long without a call: queued texts follow each other faster."""
 
 
 class Client(Backend, Protocol):
     """A backend at one address."""
 
     async def open(self) -> None:
-        """Make ready to call."""
+        """Start connecting."""
         ...
 
     async def close(self) -> None:
-        """Close soon: what the server is at work on has a moment to end."""
+        """Close, after a short time for calls under way."""
         ...
 
 
@@ -42,7 +42,7 @@ class _Server:
 
 
 class MovingBackend:
-    """Calls one server after the other; a text goes to the server where its model was found.
+    """Calls the present server, and the one before for texts whose model was found there.
 
     So a text that was waiting while the server changed is not read with the labels of another version.
 
@@ -60,11 +60,11 @@ class MovingBackend:
         self._now = _Server(client(url))
         self._before: _Server | None = None
         self._gone: frozenset[Model] = frozenset()
-        """Models that only servers before had."""
+        """Models that only earlier servers had."""
         self._opened = asyncio.Event()
 
     async def open(self) -> None:
-        """Make ready to call."""
+        """Start connecting."""
         await self._now.client.open()
         self._opened.set()
 
@@ -110,7 +110,7 @@ class MovingBackend:
             await fresh.client.close()
             raise
         before = frozenset(self._served())
-        # No await in between: the catalogue and the server change in the same moment.
+        # No await in between: catalogue and server change together.
         replace(found)
         self._gone = (self._gone | before) - frozenset(self._served())
         old, self._now, self._before = self._now, fresh, self._now
@@ -129,5 +129,5 @@ class MovingBackend:
 
 
 def _alike(one: Model, other: Model) -> bool:
-    """Whether the answers of one can be read as those of the other."""
+    """Whether the two models have the same outputs: ensemble and labels in order."""
     return one.ensemble == other.ensemble and one.labels == other.labels

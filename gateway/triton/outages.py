@@ -1,4 +1,4 @@
-"""What the log says of a Triton that fails calls: at once, then with growing pauses, and when it is back."""
+"""Log lines about a Triton that fails calls: at once, then with growing pauses, and when it is back."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _log = logging.getLogger("tritonflare.backend")
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 60.0
 _QUIET_S = 10.0
-"""After so long without a failure, the next one is news."""
+"""After so long without a failure, the next one is logged at once."""
 _AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 
 class Outages:
-    """Writes down failures of one Triton, of which there is one for every call while it is away.
+    """Logs the failed calls of one Triton without a line for each of them.
 
     Args:
         url: its address.
@@ -30,14 +30,14 @@ class Outages:
     def __init__(self, url: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._url = url
         self._clock = clock
-        self._said: dict[tuple[str, str], _Pause] = {}
-        """By kind of failure; of statuses and reasons there are few."""
+        self._pauses: dict[tuple[str, str], _Pause] = {}
+        """By kind of failure; statuses and reasons are few."""
         self._away_since: float | None = None
 
     def failed(self, call: str, failure: CallFailed, level: int = logging.WARNING) -> None:
-        """Write a failed call down, or, if it is a warning like the last ones, do not."""
+        """Log a failed call, unless it is a warning like the last ones."""
         now = self._clock()
-        pause = self._said.setdefault((failure.code.name, failure.reason), _Pause())
+        pause = self._pauses.setdefault((failure.code.name, failure.reason), _Pause())
         if pause.is_over(now) or level > logging.WARNING:
             _log.log(
                 level,
@@ -51,21 +51,21 @@ class Outages:
                 self._away_since = now
 
     def worked(self) -> None:
-        """Write down that it is back, if it was said to be away."""
+        """Log that Triton is back, if it was logged as away."""
         if self._away_since is not None:
             _log.info("Triton at %s answers again, after %.1f s", self._url, self._clock() - self._away_since)
             self._away_since = None
 
 
 class _Pause:
-    """Between two lines of one kind; grows with each."""
+    """The growing pause between two lines of one kind."""
 
     def __init__(self) -> None:
         self._length_s = _FIRST_PAUSE_S
         self._last_line = self._last_failure = float("-inf")
 
     def is_over(self, now: float) -> bool:
-        """Take a failure; tell whether it gets a line."""
+        """Count a failure; return whether it is to be logged."""
         quiet_s, self._last_failure = now - self._last_failure, now
         if quiet_s >= _QUIET_S:
             self._length_s = _FIRST_PAUSE_S
