@@ -269,7 +269,7 @@ class Settings(BaseSettings):
         return url
 
     @model_validator(mode="after")
-    def _check_limits_against_each_other(self) -> Settings:
+    def _check_sizes(self) -> Settings:
         if self.triton_max_message_bytes < self.max_body_bytes + MESSAGE_OVERHEAD_BYTES:
             raise ValueError(
                 "triton_max_message_bytes must exceed max_body_bytes by at least "
@@ -284,6 +284,10 @@ class Settings(BaseSettings):
             raise ValueError(
                 "max_batch_texts must not exceed max_requests_in_flight, or a permitted batch would never fit"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_rates(self) -> Settings:
         if 0 < self.requests_per_minute < self.max_batch_texts:
             raise ValueError(
                 "requests_per_minute must not be below max_batch_texts, or a permitted batch would never pass"
@@ -295,17 +299,23 @@ class Settings(BaseSettings):
             )
         if self.rate_redis_url is not None and not self.requests_per_minute:
             raise ValueError("rate_redis_url does nothing without requests_per_minute: set both or none")
+        return self
+
+    @model_validator(mode="after")
+    def _check_credentials(self) -> Settings:
         if self.binding_without_token and not is_loopback(self.host):
             raise ValueError(
                 "binding_without_token needs host to be a loopback address such as 127.0.0.1, "
                 "or other machines could classify without a token"
             )
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key belong together: set both or none")
+        if self.triton_metadata_key is not None:
+            _check_metadata_key(self.triton_metadata_key.get_secret_value())
         return self
 
     @model_validator(mode="after")
-    def _check_times_and_secrets(self) -> Settings:
-        if (self.tls_certificate is None) != (self.tls_key is None):
-            raise ValueError("tls_certificate and tls_key belong together: set both or none")
+    def _check_times(self) -> Settings:
         if self.max_queue_s >= self.request_timeout_s:
             raise ValueError(
                 "max_queue_s must be below request_timeout_s, or texts would meet their deadline before any "
@@ -319,15 +329,15 @@ class Settings(BaseSettings):
                 "canary_max_age_s must exceed refresh_interval_s + triton_control_timeout_s "
                 "+ canary_timeout_s, or one canary that is lost would end readiness"
             )
-        if self.triton_metadata_key is not None:
-            name, _, secret = self.triton_metadata_key.get_secret_value().partition("=")
-            if not (name.isascii() and name.replace("-", "").replace("_", "").isalnum() and secret):
-                raise ValueError("triton_metadata_key must be of the form name=secret")
-            if not (secret.isascii() and secret.isprintable()):
-                raise ValueError(
-                    "triton_metadata_key must be of printable ASCII characters, as gRPC metadata is"
-                )
         return self
+
+
+def _check_metadata_key(key: str) -> None:
+    name, _, secret = key.partition("=")
+    if not (name.isascii() and name.replace("-", "").replace("_", "").isalnum() and secret):
+        raise ValueError("triton_metadata_key must be of the form name=secret")
+    if not (secret.isascii() and secret.isprintable()):
+        raise ValueError("triton_metadata_key must be of printable ASCII characters, as gRPC metadata is")
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -35,12 +35,10 @@ def chosen(logits: Sequence[float], problem_type: str) -> tuple[int, ...]:
 
 def judge(found: Sequence[Logits], batches: Sequence[Batch], problem_type: str, limits: Limits) -> Verdict:
     """Compare a plan's logits, one [rows, labels] per batch, with the reference of each batch."""
+    if any(_shape(logits) != _shape(batch.logits) for logits, batch in zip(found, batches, strict=True)):
+        return Verdict(0, 0.0, None, None, ("the plan answers in another shape than the FP32 model",))
     texts = same = labelled = right = reference_right = 0
-    finite = True
     for logits, batch in zip(found, batches, strict=True):
-        if [len(row) for row in logits] != [len(row) for row in batch.logits]:
-            return Verdict(0, 0.0, None, None, ("the plan answers in another shape than the FP32 model",))
-        finite = finite and all(math.isfinite(value) for row in logits for value in row)
         answers = [chosen(row, problem_type) for row in logits]
         wanted = [chosen(row, problem_type) for row in batch.logits]
         texts += len(answers)
@@ -53,7 +51,7 @@ def judge(found: Sequence[Logits], batches: Sequence[Batch], problem_type: str, 
     accuracy = right / labelled if labelled else None
     reference = reference_right / labelled if labelled else None
     failed = []
-    if not finite:
+    if not _is_finite(found):
         failed.append("its logits are not all finite numbers")
     if agreement < limits.agreement:
         failed.append(
@@ -66,6 +64,14 @@ def judge(found: Sequence[Logits], batches: Sequence[Batch], problem_type: str, 
             f"{100 * limits.accuracy_drop:.2f} are allowed"
         )
     return Verdict(texts, agreement, accuracy, reference, tuple(failed))
+
+
+def _shape(logits: Logits) -> list[int]:
+    return [len(row) for row in logits]
+
+
+def _is_finite(found: Sequence[Logits]) -> bool:
+    return all(math.isfinite(value) for logits in found for row in logits for value in row)
 
 
 def texts_per_second(median_ms: Sequence[float], batches: Sequence[Batch]) -> float:

@@ -174,14 +174,16 @@ def _check_files(kit: Kit) -> None:
     if any("/" in name or name.startswith(".") or not name for name in names):
         raise KitError(f"{kit.name}: the kit names a folder outside the model repository.")
     for candidate in kit.candidates:
-        for name in ("encoder.config.pbtxt", "ensemble.config.pbtxt"):
-            if not (candidate.folder / name).is_file():
-                raise KitError(
-                    f"{kit.name}: {candidate.precision}/{name} is missing; export the model again."
-                )
-        onnx = candidate.folder / "model.onnx"
-        if not onnx.is_file() or sha256(onnx) != candidate.onnx_sha256:
-            raise KitError(
-                f"{kit.name}: {candidate.precision}/model.onnx is not the file that was exported; "
-                "export the model again."
-            )
+        _check_candidate(kit, candidate)
+
+
+def _check_candidate(kit: Kit, candidate: Candidate) -> None:
+    for name in ("encoder.config.pbtxt", "ensemble.config.pbtxt"):
+        if not (candidate.folder / name).is_file():
+            raise KitError(f"{kit.name}: {candidate.precision}/{name} is missing; export the model again.")
+    onnx = candidate.folder / "model.onnx"
+    if not onnx.is_file() or sha256(onnx) != candidate.onnx_sha256:
+        raise KitError(
+            f"{kit.name}: {candidate.precision}/model.onnx is not the file that was exported; "
+            "export the model again."
+        )

@@ -50,9 +50,13 @@ def is_local_binding(request: HttpRequest) -> bool:
     if not sent.isdisjoint((*_CREDENTIALS, *_BROWSER)) or any(name.startswith(_PROXY) for name in sent):
         return False
     hosts = [_host_name(value) for value in request.headers(b"host")]
-    if not hosts or not all(host == BINDING_HOST or is_loopback(host) for host in hosts):
+    if not _are_local(hosts):
         return False
     return not sent.isdisjoint(_BINDING) or (BINDING_HOST in hosts and sent.isdisjoint(_BROWSER_ALWAYS))
+
+
+def _are_local(hosts: list[str]) -> bool:
+    return bool(hosts) and all(host == BINDING_HOST or is_loopback(host) for host in hosts)
 
 
 def _loopback_end(end: Address | None) -> bool:
