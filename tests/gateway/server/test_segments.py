@@ -8,7 +8,8 @@ import zlib
 
 import pytest
 
-from gateway.server.parser import MAX_HEAD_BYTES, MAX_HEADER_LINES
+from gateway.server.framing import MAX_HEAD_BYTES
+from gateway.server.parser import MAX_HEADER_LINES
 from tests.support.wires import broken, cut, outcome, pipeline
 
 PIPELINES, CUTS = 250, 24
