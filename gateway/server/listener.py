@@ -11,8 +11,10 @@ from typing import Any
 from weakref import WeakSet
 
 from gateway.server.connection_limiter import ConnectionLimiter
-from gateway.server.http_connection import HttpConnection, RequestHandler, Timeouts
+from gateway.server.http_connection import HttpConnection
+from gateway.server.message import RequestHandler
 from gateway.server.sockets import accept_all
+from gateway.server.timeouts import Timeouts
 
 BACKLOG = 2048
 _LOOK_AROUND_S = 0.02

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 from urllib.parse import parse_qsl
 
 from gateway.server.errors import ClientDisconnected, RequestError
@@ -125,6 +126,10 @@ class HttpRequest:
             return None
         return dict(parse_qsl(self.query_string, keep_blank_values=True)).get(name)
 
+    def expects_continue(self) -> bool:
+        """Return whether the client waits for 100 (Continue) with the body (RFC 9110, section 10.1.1)."""
+        return [value.lower() for value in self.headers(b"expect")] == ["100-continue"]
+
     def retarget(self, path: str, query: str, headers: Sequence[Header] = ()) -> None:
         """Change path and query, and add ``headers`` behind those that are there."""
         self.raw_path, self.query_string = path, query
@@ -157,3 +162,15 @@ class Response:
     """The application's own code of a failure, for its logs and metrics; 0 for success."""
     cacheable: bool = False
     """A file that is the same for everybody, with headers of its own for caches and browsers."""
+
+
+class RequestHandler(Protocol):
+    """The application: responds to requests. Neither method raises."""
+
+    async def __call__(self, request: HttpRequest) -> tuple[Response, Sequence[Header]]:
+        """Return the response to a request, and all headers except those that concern the connection."""
+        ...
+
+    def refuse(self, error: RequestError) -> tuple[Response, Sequence[Header]]:
+        """Return the response to input that is not a request."""
+        ...

@@ -18,8 +18,9 @@ from gateway.server.errors import (
     ServerBusy,
     UnsupportedTransferCoding,
 )
-from gateway.server.http_connection import HttpConnection, Timeouts
+from gateway.server.http_connection import HttpConnection
 from gateway.server.message import Header, HttpRequest, Response
+from gateway.server.timeouts import Timeouts
 
 _TURNS = 4
 """Of the event loop: what a piece sets off is over."""

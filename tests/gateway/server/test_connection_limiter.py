@@ -12,7 +12,7 @@ class Someone:
     def __init__(self, limiter: ConnectionLimiter, left: list[Someone]) -> None:
         self.limiter, self.left = limiter, left
 
-    def make_room(self) -> None:
+    def evict(self) -> None:
         self.left.append(self)
 
 
@@ -53,7 +53,7 @@ def test_far_above_the_limit_nobody_is_told_any_more() -> None:
     told = 0
     for _ in range(200):
         assert not limiter.add(Someone(limiter, []))
-        told += not limiter.is_over_limit
+        told += not limiter.has_max_refused
     assert told == 64
 
 

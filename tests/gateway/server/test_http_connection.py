@@ -12,8 +12,9 @@ import uvloop
 
 from gateway.server.connection_limiter import ConnectionLimiter
 from gateway.server.errors import RequestError
-from gateway.server.http_connection import HttpConnection, Timeouts
+from gateway.server.http_connection import HttpConnection
 from gateway.server.message import Header, HttpRequest, Response
+from gateway.server.timeouts import Timeouts
 from tests.support.wires import Recorder, Wire, answers
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
