@@ -16,7 +16,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import HttpRequestParserPy
 
 from gateway.server.wire import target_of
-from tests.support.wires import TRAILERS, broken, outcome, pipeline
+from tests.support.request_samples import TRAILERS, broken, pipeline
+from tests.support.scripted_peer import outcome
 
 VALID, BROKEN = 400, 2000
 
