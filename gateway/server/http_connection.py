@@ -30,7 +30,7 @@ _HIGH_WATER_BYTES = 64 * 1024
 _UNCOUNTED_BYTES = 4 * 1024
 """Up to this much buffered, nothing is reported to the limiter, so that most requests cost nothing there."""
 
-# Looking a member up in its class takes 70 ns.
+# Local names, because access through the class takes 70 ns.
 _IDLE, _READING_HEAD, _READING_BODY, _RESPONDING, _LAST_RESPONSE, _LINGERING, _CLOSED = ConnectionState
 _DISCARDING_INPUT = (_LAST_RESPONSE, _LINGERING, _CLOSED)
 

@@ -45,7 +45,7 @@ class Phase(Enum):
     CHUNKED_BODY = auto()
 
 
-_BETWEEN, _HEAD, _SIZED_BODY, _CHUNKED_BODY = Phase  # looking a member up in its class takes 70 ns
+_BETWEEN, _HEAD, _SIZED_BODY, _CHUNKED_BODY = Phase  # access through the class takes 70 ns
 
 
 class RequestParser:

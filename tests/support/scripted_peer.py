@@ -161,7 +161,7 @@ class ScriptedPeer:
         self._deliver()
 
     def vanish(self) -> None:
-        """Send FIN, and answer whatever the server sends with RST."""
+        """Send FIN, and reply to further output of the server with RST."""
         self._gone = True
         self.half_close()
 
