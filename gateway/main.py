@@ -23,8 +23,8 @@ from gateway.processes.upstream import Upstream
 from gateway.processes.worker_control import WorkerSpec, report, worker_control
 from gateway.processes.worker_pool import WorkerPool
 from gateway.server.bind import base_url, bind, closing_all
-from gateway.server.http_connection import Timeouts
 from gateway.server.listener import HttpServer
+from gateway.server.timeouts import Timeouts
 from gateway.settings import ConfigurationError, Settings, unknown_variables
 from gateway.telemetry.logs import configure_logging
 

@@ -1,7 +1,7 @@
-"""Whether a TLS client offers only protocols that we do not speak (ALPN, RFC 7301).
+"""Detects TLS clients that offer only protocols other than HTTP/1.1 (ALPN, RFC 7301).
 
-Python's ssl goes on without a protocol then, where section 3.2 wants an alert, and shows the offer nowhere.
-So it is read from the bytes of the ClientHello, before OpenSSL gets them.
+RFC 7301, section 3.2, requires a fatal alert for them. Python's ssl continues without a protocol instead, and
+does not expose what the client offered. So it is read from the bytes of the ClientHello.
 """
 
 from __future__ import annotations
@@ -10,32 +10,32 @@ import ssl
 
 PROTOCOL = "http/1.1"
 NO_APPLICATION_PROTOCOL = 120
-"""The alert; ssl has no name for it."""
+"""The number of the alert; ssl has no constant for it."""
 
 _HANDSHAKE_RECORD, _ALPN = 22, 16
-_LONGEST_BYTES = 64 * 1024
-"""OpenSSL refuses a longer ClientHello itself."""
+_MAX_HELLO_BYTES = 64 * 1024
+"""OpenSSL refuses a longer ClientHello."""
 
 
 class OfferReader(ssl.SSLObject):
-    """A TLS connection that knows what its client can speak."""
+    """A TLS connection that reads the protocols which its client offers."""
 
     incoming: ssl.MemoryBIO
     outgoing: ssl.MemoryBIO
-    came: bytearray | None = None
-    """What came of the ClientHello; None once that is read."""
+    received: bytearray | None = None
+    """The ClientHello as far as it has arrived; None once it has been parsed."""
     is_foreign = False
-    """It offers protocols, and HTTP/1.1 is not among them."""
+    """The client offers protocols, and HTTP/1.1 is not among them."""
 
     def do_handshake(self) -> None:
-        """Look at what came, and go on with the handshake."""
-        if self.came is not None:
+        """Parse the ClientHello if it is complete, and continue the handshake."""
+        if self.received is not None:
             data = self.incoming.read()
             self.incoming.write(data)
-            self.came += data
-            hello = _hello_in(self.came)
-            if hello is not None or len(self.came) > _LONGEST_BYTES:
-                self.came = None
+            self.received += data
+            hello = _hello_in(self.received)
+            if hello is not None or len(self.received) > _MAX_HELLO_BYTES:
+                self.received = None
                 offered = _offered_in(hello or b"")
                 self.is_foreign = bool(offered) and PROTOCOL.encode() not in offered
         try:
@@ -45,12 +45,12 @@ class OfferReader(ssl.SSLObject):
         except ssl.SSLError:
             if not self.outgoing.pending:
                 raise
-            # asyncio would close without sending the alert; so it goes out first, and the client closes.
+            # asyncio would close without sending the alert. This sends it, and then the client closes.
             raise ssl.SSLWantReadError from None
 
 
 class OfferContext(ssl.SSLContext):
-    """Makes such connections."""
+    """Creates an `OfferReader` for each connection."""
 
     sslobject_class = OfferReader
 
@@ -62,15 +62,16 @@ class OfferContext(ssl.SSLContext):
         server_hostname: str | bytes | None = None,
         session: ssl.SSLSession | None = None,
     ) -> ssl.SSLObject:
-        """Make one on these buffers."""
-        made = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
-        if isinstance(made, OfferReader):
-            made.incoming, made.outgoing, made.came = incoming, outgoing, bytearray()
-        return made
+        """Create a connection on these buffers."""
+        connection = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+        if isinstance(connection, OfferReader):
+            connection.incoming, connection.outgoing = incoming, outgoing
+            connection.received = bytearray()
+        return connection
 
 
 def _hello_in(records: bytes | bytearray) -> bytes | None:
-    """Return the body of the first handshake message, if it is there in full; it may span several records."""
+    """Return the body of the first handshake message, or None if it is incomplete; it may span records."""
     message, at = b"", 0
     while len(records) >= at + 5 and records[at] == _HANDSHAKE_RECORD:
         end = at + 5 + int.from_bytes(records[at + 3 : at + 5], "big")
@@ -81,7 +82,7 @@ def _hello_in(records: bytes | bytearray) -> bytes | None:
 
 
 def _offered_in(hello: bytes) -> list[bytes]:
-    """Return the protocols of a ClientHello (RFC 8446, section 4.1.2); none if it is malformed."""
+    """Return the ALPN protocols of a ClientHello (RFC 8446, section 4.1.2); none if it is malformed."""
     reader = _Reader(hello)
     reader.take(34)  # version and random
     for width in (1, 2, 1):  # session id, cipher suites, compression
@@ -100,7 +101,7 @@ def _offered_in(hello: bytes) -> list[bytes]:
 
 
 class _Reader:
-    """Takes bytes from the front; at the end there are fewer, or none."""
+    """Reads bytes in order; at the end it returns fewer than requested."""
 
     def __init__(self, data: bytes) -> None:
         self.left = data

@@ -1,4 +1,4 @@
-"""Binds sockets before anything starts, alone on their port or several beside each other."""
+"""Binds listening sockets: one alone on its port, or one for each of several processes."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from contextlib import contextmanager
 
 from gateway.server.listener import BACKLOG
 
-_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - looked up, not bound
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - for comparison, not bound
 
 
 def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
-    """Bind before anything starts, so that a wrong address is found first.
+    """Bind a socket, before anything else starts, so that a wrong address is reported first.
 
     Args:
-        host: the address.
-        port: the port; 0 takes a free one.
-        shared: reserve the port for several sockets of `another` and do not listen: who listens gets
-            connections.
+        host: name or IP address.
+        port: 0 selects a free one.
+        shared: only reserve the port, for several sockets of `another`. The socket does not listen, because
+            the kernel would assign connections to it.
 
     Raises:
         OSError: the address does not exist or is in use.
@@ -30,7 +30,7 @@ def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
-        # From here on the port is taken: two that only bind it could both believe so.
+        # Two sockets with SO_REUSEADDR can bind the same port, but only one can listen on it.
         sock.listen(BACKLOG)
         return _reservation(sock) if shared else sock
     except OSError:
@@ -39,21 +39,21 @@ def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
 
 
 def _reservation(taken: socket.socket) -> socket.socket:
-    """Exchange the only socket of its port for one that keeps the port and may have others beside it.
+    """Replace the only socket of a port by one that reserves it and allows others beside it.
 
-    SO_REUSEPORT from the start would let two gateways share a port without knowing; so it is set when the
-    port is known to be ours alone.
+    With SO_REUSEPORT from the start, two gateways could share a port by mistake. So it is set once the
+    port is known to belong to this one alone.
     """
     with taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         reserved = another(taken)
-        # What does not listen would not keep others away, if it went on saying that addresses are reused.
+        # With SO_REUSEADDR, a socket that does not listen would not stop another program from binding.
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         return reserved
 
 
 def another(reserved: socket.socket) -> socket.socket:
-    """Bind one more socket to a port that `bind` reserved, to listen on."""
+    """Bind another socket to a port that `bind` reserved, to listen on it."""
     sock = socket.socket(reserved.family, reserved.type, reserved.proto)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -66,7 +66,7 @@ def another(reserved: socket.socket) -> socket.socket:
 
 
 def base_url(sock: socket.socket, scheme: str = "http") -> str:
-    """Spell the address of a bound socket as a client on this machine would."""
+    """Return the URL at which a client on this machine reaches a bound socket."""
     host, port = sock.getsockname()[:2]
     host = _WILDCARDS.get(host, host)
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
@@ -74,7 +74,7 @@ def base_url(sock: socket.socket, scheme: str = "http") -> str:
 
 @contextmanager
 def closing_all(sockets: Sequence[socket.socket]) -> Iterator[None]:
-    """Close ``sockets`` at the end."""
+    """Close ``sockets`` on exit."""
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""The open connections: how many there may be, what they may keep, and which of them makes room."""
+"""Limits the open connections of a process, and the bytes of requests that they buffer."""
 
 from __future__ import annotations
 
@@ -7,33 +7,36 @@ from dataclasses import dataclass
 from typing import Protocol
 
 DEFAULT_BUFFERED_BYTES = 128 * 1024 * 1024
-_REFUSED_AT_ONCE = 64
-"""So many are told that there is no room; more are dropped without a word, or telling would need room too."""
+_MAX_REFUSED = 64
+"""Connections above the limit that get a refusal; further ones are closed without it, because to refuse
+takes memory and a file descriptor too."""
 
 
-class Member(Protocol):
-    """A connection, as the others see it."""
+class LimitedConnection(Protocol):
+    """A connection that the limiter may close."""
 
-    def make_room(self) -> None:
-        """Close now: no request is under way."""
+    def evict(self) -> None:
+        """Close now; no request is in progress."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class LimiterEvents:
-    """What is told of the limiter, for the metrics."""
+    """Callbacks for metrics."""
 
-    made_room: Callable[[], None] = lambda: None
+    evicted: Callable[[], None] = lambda: None
+    """An idle connection was closed in favour of another."""
     refused: Callable[[], None] = lambda: None
+    """A connection was refused, because a request is in progress on each of the others."""
 
 
 class ConnectionLimiter:
-    """At most ``limit`` connections, which keep at most ``limit_bytes`` of requests without an answer.
+    """At most ``limit`` connections, which buffer at most ``limit_bytes`` of requests without a response.
 
-    One more takes the place of the one that has waited longest for a request to be complete: an idle
-    connection of a client's pool, or somebody who sends a head byte by byte. If a request is under way on
-    each of them, there is no room. It is the same with memory: heads that have been arriving for longest make
-    room; where bodies and requests under way take all of it, there is none.
+    A connection is busy from the end of a request head to the response, and idle otherwise, also while a head
+    arrives. A connection above the limit replaces the one that has been idle for longest; if all are busy, it
+    is refused. Likewise, bytes above the limit evict idle connections that buffer part of a head, the oldest
+    first; if that does not suffice, the bytes are refused.
     """
 
     def __init__(
@@ -42,75 +45,79 @@ class ConnectionLimiter:
         self._limit = limit
         self._limit_bytes = limit_bytes
         self._events = events
-        self._open: set[Member] = set()
-        self._idle: dict[Member, None] = {}
-        """Those without a request, the longest first."""
-        self._kept: dict[Member, int] = {}
-        """Bytes that they keep, whoever began first in front."""
+        self._open: set[LimitedConnection] = set()
+        self._idle: dict[LimitedConnection, None] = {}
+        """The longest idle first."""
+        self._buffered: dict[LimitedConnection, int] = {}
+        """Bytes of each connection that buffers any, in the order in which they began."""
         self.buffered_bytes = 0
+        """Their sum."""
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def __iter__(self) -> Iterator[Member]:
+    def __iter__(self) -> Iterator[LimitedConnection]:
         return iter(tuple(self._open))
 
     @property
-    def is_over_limit(self) -> bool:
-        """Whether as many are above the limit as may be told so."""
-        return len(self._open) > self._limit + _REFUSED_AT_ONCE
+    def has_max_refused(self) -> bool:
+        """Whether more connections are being refused than may be."""
+        return len(self._open) > self._limit + _MAX_REFUSED
 
-    def add(self, member: Member) -> bool:
-        """Add a connection; tell whether there is room for it."""
-        if len(self._open) >= self._limit and not self._make_room():
-            self._open.add(member)
+    def add(self, connection: LimitedConnection) -> bool:
+        """Add an idle connection; return False if it is refused. It counts as open until `remove`."""
+        admitted = len(self._open) < self._limit or self._evict_longest_idle()
+        self._open.add(connection)
+        if admitted:
+            self._idle[connection] = None
+        else:
             self._events.refused()
-            return False
-        self._open.add(member)
-        self._idle[member] = None
-        return True
+        return admitted
 
-    def remove(self, member: Member) -> None:
-        """Forget a connection that is closed."""
-        self._open.discard(member)
-        self._idle.pop(member, None)
-        self.buffered_bytes -= self._kept.pop(member, 0)
+    def remove(self, connection: LimitedConnection) -> None:
+        """Remove a connection that is closed."""
+        self._open.discard(connection)
+        self._idle.pop(connection, None)
+        self.buffered_bytes -= self._buffered.pop(connection, 0)
 
-    def buffers(self, member: Member, count: int) -> bool:
-        """Note how many bytes it keeps now; tell whether there is room for them."""
-        more = count - self._kept.get(member, 0)
-        if more > 0 and self.buffered_bytes + more > self._limit_bytes:
-            self._free(more, member)
-            if self.buffered_bytes + more > self._limit_bytes:
+    def mark_busy(self, connection: LimitedConnection) -> None:
+        """Protect a connection from eviction: a request, or its last response, is in progress."""
+        self._idle.pop(connection, None)
+
+    def mark_idle(self, connection: LimitedConnection) -> None:
+        """Allow a connection to be evicted, after those that are idle already."""
+        self._idle[connection] = None
+
+    def set_buffered(self, connection: LimitedConnection, count: int) -> bool:
+        """Set the number of bytes that a connection buffers; return False if they exceed the limit."""
+        more = count - self._buffered.get(connection, 0)
+        if more > 0 and not self._has_room(more):
+            self._evict_buffering(more, connection)
+            if not self._has_room(more):
                 return False
         self.buffered_bytes += more
         if count:
-            self._kept[member] = count
+            self._buffered[connection] = count
         else:
-            self._kept.pop(member, None)
+            self._buffered.pop(connection, None)
         return True
 
-    def _free(self, more: int, asking: Member) -> None:
-        for member in [member for member in self._kept if member in self._idle and member is not asking]:
-            if self.buffered_bytes + more <= self._limit_bytes:
+    def _has_room(self, more: int) -> bool:
+        return self.buffered_bytes + more <= self._limit_bytes
+
+    def _evict_buffering(self, more: int, asking: LimitedConnection) -> None:
+        for connection in [each for each in self._buffered if each in self._idle and each is not asking]:
+            if self._has_room(more):
                 return
-            self.remove(member)
-            self._events.made_room()
-            member.make_room()
+            self._evict(connection)
 
-    def mark_busy(self, member: Member) -> None:
-        """A request of it is under way, or its last answer."""
-        self._idle.pop(member, None)
-
-    def mark_idle(self, member: Member) -> None:
-        """It waits for a request."""
-        self._idle[member] = None
-
-    def _make_room(self) -> bool:
+    def _evict_longest_idle(self) -> bool:
         if not self._idle:
             return False
-        oldest = next(iter(self._idle))
-        self.remove(oldest)  # the transport tells only later
-        self._events.made_room()
-        oldest.make_room()
+        self._evict(next(iter(self._idle)))
         return True
+
+    def _evict(self, connection: LimitedConnection) -> None:
+        self.remove(connection)  # its transport reports the close only later
+        self._events.evicted()
+        connection.evict()

@@ -1,22 +1,22 @@
-"""Why the server ends a request by itself. It knows no API: an application turns these into answers.
+"""Why the server refuses a request or ends it; the application turns these into responses.
 
 * RequestError
-    * MalformedRequest: the bytes are not HTTP/1.1
+    * MalformedRequest: the bytes are not HTTP/1.1, or are ambiguous
     * UnsupportedTransferCoding: the body is in a coding other than chunked
     * RequestTimeout: the request did not arrive in time
     * ServerBusy: no room for another connection, or for more of a request
-    * ClientDisconnected: the client closed the connection before the answer
+    * ClientDisconnected: the client closed the connection before the response
 """
 
 from __future__ import annotations
 
 
 class RequestError(Exception):
-    """Root of the tree."""
+    """Base class."""
 
 
 class MalformedRequest(RequestError):
-    """Bytes that are not HTTP, or a message that others could read otherwise (RFC 9112)."""
+    """Bytes that are not HTTP/1.1, or a message that recipients could parse differently (RFC 9112)."""
 
 
 class UnsupportedTransferCoding(RequestError):
@@ -24,7 +24,7 @@ class UnsupportedTransferCoding(RequestError):
 
 
 class RequestTimeout(RequestError):
-    """The request did not arrive within `Timeouts.transfer_s`."""
+    """The request head did not arrive within `Timeouts.transfer_s`."""
 
 
 class ServerBusy(RequestError):
@@ -32,4 +32,4 @@ class ServerBusy(RequestError):
 
 
 class ClientDisconnected(RequestError):
-    """The client closed the connection before it was answered."""
+    """The client closed the connection before the response."""

@@ -1,10 +1,11 @@
-"""A request and a response, as an application sees them."""
+"""What the server exchanges with its application: requests, responses, and the handler."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 from urllib.parse import parse_qsl
 
 from gateway.server.errors import ClientDisconnected, RequestError
@@ -17,7 +18,7 @@ JSON = b"application/json"
 
 
 class RequestBody:
-    """The body of a request while it arrives: the connection fills it, one reader waits for it."""
+    """The body of a request while it arrives: the connection appends to it, and one reader waits for it."""
 
     __slots__ = ("_changed", "_failure", "complete", "data", "on_wait")
 
@@ -30,7 +31,7 @@ class RequestBody:
         """Called when the reader waits for more."""
         self._changed: asyncio.Future[None] | None = None
         self._failure: type[RequestError] | None = None
-        """Why it will never be complete. No instance: with its traceback it would hold the request."""
+        """Why it will never be complete. Not an instance: its traceback would refer to the request."""
 
     async def more(self) -> None:
         """Wait until more has arrived.
@@ -57,7 +58,7 @@ class RequestBody:
         self._wake()
 
     def discard(self) -> None:
-        """Free what has arrived: a connection, a cycle with its parser, may hold the request for longer."""
+        """Free what has arrived, because a connection may refer to the request for longer."""
         self.data = bytearray()
 
     def fail(self, reason: type[RequestError]) -> None:
@@ -101,7 +102,7 @@ class HttpRequest:
     ) -> None:
         self.method = method
         self.raw_path = raw_path
-        """The path as it came, still percent-encoded, without the query."""
+        """The path as received, still percent-encoded, without the query."""
         self.query_string = query_string
         self.all_headers = headers
         """Names in lower case."""
@@ -109,7 +110,7 @@ class HttpRequest:
         self.server = server
         self.body = RequestBody()
         self.answered = False
-        """What is still to come of the body is discarded."""
+        """A response has been written; the rest of the body is discarded."""
         self.disconnected = False
         """The client closed the connection."""
         self.keep_alive = True
@@ -125,19 +126,23 @@ class HttpRequest:
             return None
         return dict(parse_qsl(self.query_string, keep_blank_values=True)).get(name)
 
+    def expects_continue(self) -> bool:
+        """Return whether the client waits for 100 (Continue) with the body (RFC 9110, section 10.1.1)."""
+        return [value.lower() for value in self.headers(b"expect")] == ["100-continue"]
+
     def retarget(self, path: str, query: str, headers: Sequence[Header] = ()) -> None:
-        """Change path and query, and add ``headers`` behind those that are there."""
+        """Replace path and query, and append ``headers``."""
         self.raw_path, self.query_string = path, query
         self.all_headers = [*self.all_headers, *headers]
 
     def on_disconnect(self, callback: Callable[[], None] | None) -> None:
-        """Have ``callback`` called once the client has disconnected, soon if that is so already."""
+        """Set a callback for when the client disconnects; if it already has, the callback runs soon."""
         self._on_disconnect = callback
         if callback is not None and self.disconnected:
             asyncio.get_running_loop().call_soon(callback)
 
     def disconnect(self) -> None:
-        """Note that the client has disconnected, and tell the application."""
+        """Note that the client has disconnected, and notify the application."""
         self.disconnected = True
         self.body.discard()
         self.body.fail(ClientDisconnected)
@@ -154,6 +159,18 @@ class Response:
     content_type: bytes = JSON
     headers: list[Header] = field(default_factory=list)
     code: int = 0
-    """The application's own code of a failure, for its logs and metrics; 0 for success."""
+    """The error code of the application, for its logs and metrics; 0 for success."""
     cacheable: bool = False
-    """A file that is the same for everybody, with headers of its own for caches and browsers."""
+    """The same file for every client; ``headers`` have what caches and browsers need."""
+
+
+class RequestHandler(Protocol):
+    """The application: responds to requests. Neither method raises."""
+
+    async def __call__(self, request: HttpRequest) -> tuple[Response, Sequence[Header]]:
+        """Return the response to a request, and all headers except those that concern the connection."""
+        ...
+
+    def refuse(self, error: RequestError) -> tuple[Response, Sequence[Header]]:
+        """Return the response to input that is not a request."""
+        ...

@@ -1,4 +1,4 @@
-"""What only the kernel knows of sockets that are about to be closed."""
+"""Asks the kernel about sockets that are about to be closed."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from contextlib import suppress
 
 
 def has_unread(fd: int) -> bool:
-    """Whether something has come that nobody has read yet; closing on it resets the peer."""
+    """Return whether input, or FIN, waits in the kernel; to close then would send RST for input."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(0))
 
 
 def accept_all(listening: socket.socket) -> Iterator[socket.socket]:
-    """Accept the connections that wait in the kernel; closing the listener would reset them."""
-    with suppress(OSError):  # none is left, or no file descriptor is
+    """Accept the connections in the backlog, which the kernel would reset when the listener closes."""
+    with suppress(OSError):  # the backlog is empty, or the file descriptors are exhausted
         while True:
             accepted, _ = listening.accept()
             accepted.setblocking(False)

@@ -1,4 +1,4 @@
-"""Request targets, hosts and responses as bytes on the wire (RFC 9112)."""
+"""Request targets, Host values and responses in the format of RFC 9112."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import httptools
 
 from gateway.server.message import Header, Response
 
-# As bytes that are there already: two more headers to spell out would take a hundredth of a request's time.
-_UNLESS_A_FILE = b"cache-control: no-store\r\nx-content-type-options: nosniff\r\n"
-"""Of every answer but files for a browser, which have their own: what was answered to one caller is kept by
-no cache in between (one that keeps what carries `Authorization` breaks the rules; of `X-Auth-Key` it knows
-nothing), and is taken for nothing but what its type says."""
+# As prepared bytes: to format two more headers would take a hundredth of the time of a request.
+_UNLESS_CACHEABLE = b"cache-control: no-store\r\nx-content-type-options: nosniff\r\n"
+"""In every response except a cacheable file, which has headers of its own. Shared caches store no response
+to a request with `Authorization` (RFC 9111, section 3.5), but do not know `X-Auth-Key`. Browsers must not
+guess another content type."""
 _STATUS_LINES = {status: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
 
 
 def target_of(url: bytes) -> tuple[str, str]:
-    """Split a request target into path and query; in the absolute form the host is left out.
+    """Split a request target (section 3.2) into path and query; the host of an absolute form is dropped.
 
     Raises:
         httptools.HttpParserInvalidURLError: it is neither a path nor a URL.
@@ -34,7 +34,7 @@ def target_of(url: bytes) -> tuple[str, str]:
     return (parsed.path or b"/").decode("ascii"), (parsed.query or b"").decode("ascii")
 
 
-# uri-host [ ":" port ] of RFC 3986, section 3.2.2; there is no user in it (RFC 9110, section 7.2).
+# uri-host [ ":" port ] (RFC 9110, section 7.2; RFC 3986, section 3.2.2), without userinfo.
 _HOST = re.compile(
     rb"(?:(?:[\w.~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*|\[(?:(?P<six>[0-9A-Fa-f:.]+)|[Vv][0-9A-Fa-f]+\.[\w.~!$&'()*+,;=:-]+)\])"
     rb"(?::[0-9]*)?"
@@ -42,7 +42,7 @@ _HOST = re.compile(
 
 
 def is_host(value: bytes) -> bool:
-    """Tell whether that is what a Host header may say; it may be empty."""
+    """Return whether ``value`` is valid for Host (RFC 9112, section 3.2); it may be empty."""
     found = _HOST.fullmatch(value)
     if found is None:
         return False
@@ -55,14 +55,14 @@ def is_host(value: bytes) -> bool:
 
 
 def rendered(response: Response, headers: Sequence[Header], *, close: bool, with_body: bool) -> bytes:
-    """Return a whole response as bytes, with the date and what ends the connection."""
+    """Return a response as bytes, with Date, and `Connection: close` if ``close``."""
     lines = [b"%b: %b\r\n" % header for header in headers]
     return b"".join(
         (
             _STATUS_LINES[HTTPStatus(response.status)],
             _date(int(time.time())),
             *lines,
-            b"" if response.cacheable else _UNLESS_A_FILE,
+            b"" if response.cacheable else _UNLESS_CACHEABLE,
             b"connection: close\r\n\r\n" if close else b"\r\n",
             response.body if with_body else b"",
         )
@@ -73,7 +73,7 @@ _dates: dict[int, bytes] = {}
 
 
 def _date(second: int) -> bytes:
-    """The Date header; spelling it out takes longer than the rest of the head."""
+    """Return the Date header (RFC 9110, section 6.6.1); formatting it would take most of the time."""
     line = _dates.get(second)
     if line is None:
         _dates.clear()

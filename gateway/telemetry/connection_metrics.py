@@ -11,7 +11,7 @@ from gateway.server.connection_limiter import LimiterEvents
 
 def limiter_events(registry: CollectorRegistry) -> LimiterEvents:
     """Declare the counters of connections that were closed or refused for lack of room."""
-    made_room = Counter(
+    evicted = Counter(
         "tritonflare_connections_made_room",
         "Idle connections that were closed to make room for new ones.",
         registry=registry,
@@ -21,7 +21,7 @@ def limiter_events(registry: CollectorRegistry) -> LimiterEvents:
         "Connections that found no room: there was a request under way on each of the others.",
         registry=registry,
     )
-    return LimiterEvents(made_room.inc, refused.inc)
+    return LimiterEvents(evicted.inc, refused.inc)
 
 
 def rate_store_failures(registry: CollectorRegistry) -> Callable[[], None]:

@@ -1,4 +1,4 @@
-"""Addresses: what is bound, reserved, shared and refused."""
+"""Binding, reserving and sharing addresses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from gateway.server.bind import another, base_url, bind
 
 
-def test_a_reserved_port_is_free_for_several_of_ours_and_for_nobody_else() -> None:
+def test_a_reserved_port_accepts_further_sockets_of_this_program_only() -> None:
     with bind("127.0.0.1", 0, shared=True) as reserved:
         port = reserved.getsockname()[1]
         for shared in (False, True):
@@ -25,7 +25,7 @@ def test_a_reserved_port_is_free_for_several_of_ours_and_for_nobody_else() -> No
                 bind("127.0.0.1", port, shared=True)
 
 
-def test_a_port_that_somebody_listens_on_is_not_reserved() -> None:
+def test_a_port_on_which_another_socket_listens_is_not_reserved() -> None:
     with bind("127.0.0.1", 0) as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         with pytest.raises(OSError, match="Address already in use"):

@@ -1,4 +1,4 @@
-"""Who makes room for whom."""
+"""Admission and eviction of connections."""
 
 from __future__ import annotations
 
@@ -8,84 +8,86 @@ from hypothesis import strategies as st
 from gateway.server.connection_limiter import ConnectionLimiter, LimiterEvents
 
 
-class Someone:
-    def __init__(self, limiter: ConnectionLimiter, left: list[Someone]) -> None:
-        self.limiter, self.left = limiter, left
+class FakeConnection:
+    def __init__(self, evicted: list[FakeConnection]) -> None:
+        self._evicted = evicted
 
-    def make_room(self) -> None:
-        self.left.append(self)
+    def evict(self) -> None:
+        self._evicted.append(self)
 
 
 def limiter_of(limit: int) -> tuple[ConnectionLimiter, list[str]]:
     events: list[str] = []
     return ConnectionLimiter(
-        limit, LimiterEvents(lambda: events.append("room"), lambda: events.append("refused"))
+        limit, LimiterEvents(lambda: events.append("evicted"), lambda: events.append("refused"))
     ), events
 
 
-def test_the_longest_resting_goes_first_and_those_that_work_never_do() -> None:
+def test_the_longest_idle_is_evicted_first_and_a_busy_one_never() -> None:
     limiter, events = limiter_of(3)
-    left: list[Someone] = []
-    a, b, c, d, e, f = (Someone(limiter, left) for _ in range(6))
+    evicted: list[FakeConnection] = []
+    a, b, c, d, e, f = (FakeConnection(evicted) for _ in range(6))
     assert all(limiter.add(each) for each in (a, b, c))
     limiter.mark_busy(a)
     limiter.mark_busy(b)
-    limiter.mark_idle(b)  # c has rested for longer now
+    limiter.mark_idle(b)  # so c has been idle for longer
     assert limiter.add(d)
-    assert left == [c]
+    assert evicted == [c]
     assert limiter.add(e)
-    assert left == [c, b]
+    assert evicted == [c, b]
     for each in (d, e):
         limiter.mark_busy(each)
     assert not limiter.add(f)
-    assert events == ["room", "room", "refused"]
+    assert events == ["evicted", "evicted", "refused"]
     assert len(limiter) == 4
     limiter.remove(f)
     limiter.remove(a)
     assert limiter.add(f)
 
 
-def test_far_above_the_limit_nobody_is_told_any_more() -> None:
+def test_the_number_of_connections_that_get_a_refusal_is_limited() -> None:
     limiter, _ = limiter_of(1)
-    first = Someone(limiter, [])
+    first = FakeConnection([])
     limiter.add(first)
     limiter.mark_busy(first)
-    told = 0
+    refused = 0
     for _ in range(200):
-        assert not limiter.add(Someone(limiter, []))
-        told += not limiter.is_over_limit
-    assert told == 64
+        assert not limiter.add(FakeConnection([]))
+        refused += not limiter.has_max_refused
+    assert refused == 64
 
 
 @given(
     st.integers(1, 5),
-    st.lists(st.tuples(st.sampled_from(["enter", "works", "rests", "leave"]), st.integers(0, 9))),
+    st.lists(st.tuples(st.sampled_from(["add", "mark_busy", "mark_idle", "remove"]), st.integers(0, 9))),
 )
-def test_never_more_than_the_limit_unless_all_work(limit: int, steps: list[tuple[str, int]]) -> None:
+def test_more_connections_than_the_limit_are_open_only_if_all_are_busy(
+    limit: int, steps: list[tuple[str, int]]
+) -> None:
     limiter, _ = limiter_of(limit)
-    left: list[Someone] = []
-    people = [Someone(limiter, left) for _ in range(10)]
-    inside: set[Someone] = set()
-    working: set[Someone] = set()
+    evicted: list[FakeConnection] = []
+    connections = [FakeConnection(evicted) for _ in range(10)]
+    admitted: set[FakeConnection] = set()
+    busy: set[FakeConnection] = set()
     for step, number in steps:
-        one = people[number]
-        if step == "enter" and one not in inside:
-            had_room = len(inside) < limit or inside != working
-            assert limiter.add(one) == had_room
-            if had_room:
-                inside.add(one)
+        connection = connections[number]
+        if step == "add" and connection not in admitted:
+            has_room = len(admitted) < limit or admitted != busy
+            assert limiter.add(connection) == has_room
+            if has_room:
+                admitted.add(connection)
             else:
-                limiter.remove(one)
-            inside -= set(left)
-            left.clear()
-        elif step == "leave":
-            limiter.remove(one)
-            inside.discard(one)
-            working.discard(one)
-        elif one in inside and step == "works":
-            limiter.mark_busy(one)
-            working.add(one)
-        elif one in working and step == "rests":
-            limiter.mark_idle(one)
-            working.discard(one)
-        assert len(limiter) == len(inside) <= limit
+                limiter.remove(connection)
+            admitted -= set(evicted)
+            evicted.clear()
+        elif step == "remove":
+            limiter.remove(connection)
+            admitted.discard(connection)
+            busy.discard(connection)
+        elif connection in admitted and step == "mark_busy":
+            limiter.mark_busy(connection)
+            busy.add(connection)
+        elif connection in busy and step == "mark_idle":
+            limiter.mark_idle(connection)
+            busy.discard(connection)
+        assert len(limiter) == len(admitted) <= limit

@@ -1,7 +1,6 @@
-"""Two other parsers, h11 and that of aiohttp in Python, read the same bytes as ours (llhttp is in neither).
+"""Differential tests against h11 and aiohttp's pure-Python parser, neither of which uses llhttp.
 
-Where the gateway sees a request that another server behind or before it would see otherwise, a request
-could be smuggled through.
+A request that another server in the chain parses differently could be smuggled past it (RFC 9112, 11.2).
 """
 
 from __future__ import annotations
@@ -16,7 +15,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import HttpRequestParserPy
 
 from gateway.server.wire import target_of
-from tests.support.wires import TRAILERS, broken, outcome, pipeline
+from tests.support.request_samples import TRAILERS, broken, pipeline
+from tests.support.scripted_peer import outcome
 
 VALID, BROKEN = 400, 2000
 
@@ -45,7 +45,7 @@ def seen_by_h11(sent: bytes) -> list[Seen]:
             else:
                 return found
     except (h11.RemoteProtocolError, h11.LocalProtocolError):
-        return found  # bytes that are no request, or come behind the last
+        return found  # malformed, or behind the last request
 
 
 async def seen_by_aiohttp(sent: bytes) -> list[Seen]:
@@ -59,7 +59,7 @@ async def seen_by_aiohttp(sent: bytes) -> list[Seen]:
     found = []
     messages = []
     try:
-        for at in range(len(sent)):  # or what came before an error would be lost
+        for at in range(len(sent)):  # in one piece, it would drop the requests before an error
             more, upgraded, _ = parser.feed_data(sent[at : at + 1])
             messages += more
             if upgraded:
@@ -85,7 +85,7 @@ async def seen_by_us(sent: bytes) -> list[Seen]:
 
 
 def _path_of(target: str) -> str:
-    """What the target asks for; the host in it is not looked at."""
+    """Path and query of the target, without its host."""
     try:
         path, query = target_of(target.encode("latin-1"))
     except httptools.HttpParserInvalidURLError:
@@ -95,16 +95,16 @@ def _path_of(target: str) -> str:
 
 async def seen_by_others(sent: bytes) -> list[list[Seen]]:
     others = [seen_by_h11(sent)]
-    if b"upgrade:" not in sent.lower():  # aiohttp leaves HTTP there
+    if b"upgrade:" not in sent.lower():  # aiohttp switches protocols there
         others.append(await seen_by_aiohttp(sent))
     return [[(method, _path_of(target), body) for method, target, body in seen] for seen in others]
 
 
-def test_all_three_see_the_same_in_valid_pipelines() -> None:
+def test_all_three_parse_valid_pipelines_alike() -> None:
     async def all_of_them() -> None:
         for number in range(VALID):
             sent = pipeline(random.Random(number), between=(b"",), trailers=TRAILERS)
-            # The asterisk is for OPTIONS alone, and aiohttp insists on it.
+            # aiohttp accepts the asterisk form with OPTIONS only.
             sent = sent.replace(b"/early", b"/other").replace(b" * ", b" /star ")
             ours = await seen_by_us(sent)
             for other in await seen_by_others(sent):
@@ -113,8 +113,8 @@ def test_all_three_see_the_same_in_valid_pipelines() -> None:
     asyncio.run(all_of_them())
 
 
-def test_what_others_see_otherwise_is_never_a_request_of_ours() -> None:
-    """Each may refuse what the others take; as far as they go on, they must agree."""
+def test_a_request_that_another_parser_parses_differently_is_refused() -> None:
+    """One may refuse what another accepts; up to there they have to agree."""
 
     async def all_of_them() -> int:
         accepted = 0
@@ -127,4 +127,4 @@ def test_what_others_see_otherwise_is_never_a_request_of_ours() -> None:
                 assert ours[:both] == other[:both], sent
         return accepted
 
-    assert asyncio.run(all_of_them()) > BROKEN / 4  # the test looks at something
+    assert asyncio.run(all_of_them()) > BROKEN / 4  # otherwise there was little to compare

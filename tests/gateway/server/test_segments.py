@@ -1,4 +1,4 @@
-"""However the network cuts the bytes, the same requests are seen and the same answers given."""
+"""However the network segments the bytes, the requests and the responses are the same."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import zlib
 
 import pytest
 
-from gateway.server.parser import MAX_HEAD_BYTES, MAX_HEADER_LINES
-from tests.support.wires import broken, cut, outcome, pipeline
+from gateway.server.framing import MAX_HEAD_BYTES
+from gateway.server.parser import MAX_HEADER_LINES
+from tests.support.request_samples import broken, cut, pipeline
+from tests.support.scripted_peer import outcome
 
 PIPELINES, CUTS = 250, 24
 """Of each kind; 12,000 cuts in all."""
@@ -35,7 +37,7 @@ async def _differences(sent: bytes, rng: random.Random, cuts: int) -> list[str]:
     found = []
     for _ in range(cuts):
         pieces = cut(rng, sent)
-        got = await outcome(pieces, patient=rng.random() < 0.7)
+        got = await outcome(pieces, waits=rng.random() < 0.7)
         if got != whole:
             found.append(f"{pieces!r}\n got      {got}\n expected {whole}")
     return found

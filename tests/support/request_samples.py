@@ -1,158 +1,10 @@
-"""A connection without a network, and pipelines of requests, good and broken, to send over it."""
+"""Random pipelines of requests, valid and broken, and random segmentations of them."""
 
 from __future__ import annotations
 
-import asyncio
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, cast
-
-from gateway.server.connection_limiter import ConnectionLimiter
-from gateway.server.errors import (
-    ClientDisconnected,
-    MalformedRequest,
-    RequestError,
-    RequestTimeout,
-    ServerBusy,
-    UnsupportedTransferCoding,
-)
-from gateway.server.http_connection import HttpConnection, Timeouts
-from gateway.server.message import Header, HttpRequest, Response
-
-_TURNS = 4
-"""Of the event loop: what a piece sets off is over."""
-
-
-_STATUS: dict[type[RequestError], int] = {
-    MalformedRequest: 400,
-    RequestTimeout: 408,
-    ServerBusy: 429,
-    ClientDisconnected: 499,
-    UnsupportedTransferCoding: 501,
-}
-
-
-class Wire:
-    """A transport that keeps what is written, and has a caller who reads at once."""
-
-    def __init__(self) -> None:
-        self.written = b""
-        self.paused = False
-        self.half_closed = False
-        self.closed = False
-
-    def get_extra_info(self, name: str, default: object = None) -> Any:
-        return self if name == "socket" else default
-
-    def getsockopt(self, *_: int) -> int:
-        return 0
-
-    def write(self, data: bytes) -> None:
-        assert not self.half_closed
-        assert not self.closed
-        self.written += data
-
-    def can_write_eof(self) -> bool:
-        return True
-
-    def write_eof(self) -> None:
-        self.half_closed = True
-
-    def close(self) -> None:
-        self.closed = True
-
-    abort = close
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def pause_reading(self) -> None:
-        self.paused = True
-
-    def resume_reading(self) -> None:
-        self.paused = False
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-
-@dataclass
-class Recorder:
-    """An application that keeps what it was asked, whole bodies included."""
-
-    seen: list[tuple[object, ...]] = field(default_factory=list)
-
-    async def __call__(self, request: HttpRequest) -> tuple[Response, Sequence[Header]]:
-        asked = (request.method, request.raw_path, request.query_string, tuple(request.all_headers))
-        if request.raw_path == "/early":
-            self.seen.append((*asked, None))
-            return Response(401, b"early"), []
-        try:
-            while not request.body.complete:
-                await request.body.more()
-        except RequestError as error:
-            self.seen.append((*asked, type(error).__name__))
-            return Response(_STATUS[type(error)], b"broken"), []
-        self.seen.append((*asked, bytes(request.body.data)))
-        return Response(200, b"%d" % len(request.body.data)), []
-
-    def refuse(self, error: RequestError) -> tuple[Response, Sequence[Header]]:
-        return Response(_STATUS[type(error)], type(error).__name__.encode()), []
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of a connection."""
-
-    seen: list[tuple[object, ...]]
-    answers: list[bytes]
-    """Status and body of each, without those before the final one."""
-    closed: bool
-    """Before the caller had ended his side."""
-
-
-async def outcome(
-    pieces: Sequence[bytes], *, patient: bool = True, limiter: ConnectionLimiter | None = None
-) -> Outcome:
-    """Send ``pieces``, wait for the answers (between the pieces as well, if ``patient``), and hang up."""
-    app, wire = Recorder(), Wire()
-    connection = HttpConnection(app, limiter or ConnectionLimiter(1), Timeouts(75, 10))
-    connection.connection_made(cast(asyncio.Transport, wire))
-
-    async def settle() -> None:
-        for _ in range(_TURNS):
-            await asyncio.sleep(0)
-        while wire.paused and not wire.closed:
-            await asyncio.sleep(0)
-
-    for piece in pieces:
-        if patient or wire.paused:
-            await settle()
-        if wire.closed:
-            break
-        connection.data_received(piece)
-    await settle()
-    closed = wire.closed or wire.half_closed
-    if not closed and not connection.eof_received():
-        wire.close()
-    connection.connection_lost(None)
-    if connection.task is not None:
-        await connection.task
-    return Outcome(app.seen, answers(wire.written), closed)
-
-
-def answers(written: bytes) -> list[bytes]:
-    found = []
-    for answer in re.split(rb"(?=HTTP/1\.1 \d{3} )", written)[1:]:
-        head, _, body = answer.partition(b"\r\n\r\n")
-        if not head.startswith(b"HTTP/1.1 1"):
-            found.append(head[9:12] + b" " + body)
-    return found
-
-
-LOST = ClientDisconnected.__name__
 
 _TARGETS = (b"/", b"/a?b=c", b"/early", b"http://x/absolute", b"http://x", b"/%41//..", b"*")
 _CONTENTS = (
@@ -191,7 +43,7 @@ TRAILERS = (
     b"Empty:",
 )
 FRAMING_TRAILERS = (b"Transfer-Encoding: gzip", b"Transfer-Encoding: chunked", b"Content-Length: 7")
-"""Which nobody may send, and which mean nothing."""
+"""Not allowed in trailers (RFC 9110, section 6.5.1); they have no effect there."""
 _WRONG = (
     b"Content-Length: 5",
     b"Transfer-Encoding: chunked",
@@ -247,7 +99,7 @@ def pipeline(
     between: Sequence[bytes] = (b"", b"", b"", b"\r\n"),
     trailers: Sequence[bytes] = TRAILERS + FRAMING_TRAILERS,
 ) -> bytes:
-    """Return some valid requests, one behind the other."""
+    """Return one to four valid requests."""
     count = rng.randint(1, 4)
     return b"".join(
         rng.choice(between) + message(rng, trailers, last=number == count - 1 and rng.random() < 0.3)
@@ -256,7 +108,7 @@ def pipeline(
 
 
 def broken(rng: random.Random) -> bytes:
-    """Return a pipeline with something wrong somewhere; now and then it is valid all the same."""
+    """Return a pipeline after one to three random mutations, which may leave it valid."""
     sent = pipeline(rng)
     for _ in range(rng.choice((1, 1, 2, 3))):
         at = rng.randrange(len(sent) + 1)
