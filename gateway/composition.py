@@ -24,10 +24,12 @@ from gateway.api.router import Route
 from gateway.api.routes import API_PREFIX, operations_routes, page_routes, query_routes, run_routes
 from gateway.api.run import RunModel
 from gateway.api.verify_token import VerifyToken
+from gateway.domain.backend import AnswerSource
 from gateway.domain.cache import AnswerCache
 from gateway.domain.catalogue import Catalogue, Ensemble, Model
-from gateway.domain.coalesce import AnswerSource, Coalescer, CoalescingLimits
+from gateway.domain.coalesce import Coalescer
 from gateway.domain.monitor import Monitor, MonitorTimes
+from gateway.domain.queue import CoalescingLimits
 from gateway.domain.service import Classifier
 from gateway.processes.open_files import OpenFiles, room_for_connections
 from gateway.processes.tasks import running_beside
@@ -174,13 +176,14 @@ def _inference(settings: Settings, metrics: Metrics, tracing: Tracing | None) ->
         lambda: catalogue,
     )
     coalescer = Coalescer(
-        backend if tracing is None else tracing.backend(backend),
+        backend,
         CoalescingLimits(
             settings.call_slots, settings.max_call_texts, settings.call_length_ratio, settings.max_queue_s
         ),
         metrics.call_sent,
         answered,
         unavailable,
+        tracing,
     )
     metrics.watch_load(
         settings.max_requests_in_flight,
@@ -188,8 +191,7 @@ def _inference(settings: Settings, metrics: Metrics, tracing: Tracing | None) ->
         calls=lambda: coalescer.calls,
         overdue=lambda: coalescer.overdue,
     )
-    source = coalescer if tracing is None else tracing.source(coalescer)
-    catalogue, classifier = _answering(source, settings.cache_bytes, metrics)
+    catalogue, classifier = _answering(coalescer, settings.cache_bytes, metrics)
     times = MonitorTimes(
         refresh_interval_s=settings.refresh_interval_s,
         retry_interval_s=settings.retry_interval_s,

@@ -16,9 +16,8 @@ from dataclasses import asdict, replace
 from itertools import count
 from typing import Literal
 
-from gateway.domain.backend import RawScores
+from gateway.domain.backend import Answer, AnswerSource, RawScores
 from gateway.domain.catalogue import Model
-from gateway.domain.coalesce import Answer, AnswerSource
 from gateway.domain.errors import AiError, DeadlineExceeded, Overloaded, without_frames
 
 Lookup = Literal["hit", "shared", "miss"]

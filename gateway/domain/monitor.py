@@ -8,9 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gateway.domain.backend import Backend
+from gateway.domain.backend import AnswerSource, Backend
 from gateway.domain.catalogue import Catalogue, Model
-from gateway.domain.coalesce import AnswerSource
 from gateway.domain.errors import (
     AiError,
     BackendFailed,

@@ -6,9 +6,8 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from gateway.domain.backend import RawScores, Timing
+from gateway.domain.backend import AnswerSource, RawScores, Timing
 from gateway.domain.catalogue import Model
-from gateway.domain.coalesce import AnswerSource
 from gateway.domain.errors import AiError, BackendFailed, without_frames
 from gateway.domain.scores import InvalidLogits, Score, label_scores
 from gateway.domain.validate import utf8

@@ -21,7 +21,8 @@ from gateway.api.router import Route
 from gateway.api.run import RunModel
 from gateway.domain.backend import RawScores
 from gateway.domain.catalogue import Catalogue, Ensemble, Model
-from gateway.domain.coalesce import Coalescer, CoalescingLimits
+from gateway.domain.coalesce import Coalescer
+from gateway.domain.queue import CoalescingLimits
 from gateway.domain.service import Classifier
 from gateway.server.message import Header, HttpRequest, Response
 from gateway.telemetry.access_log import AccessLog

@@ -8,9 +8,8 @@ from contextlib import suppress
 
 import pytest
 
-from gateway.domain.backend import RawScores
+from gateway.domain.backend import Answer, RawScores
 from gateway.domain.catalogue import Catalogue, Ensemble, Model
-from gateway.domain.coalesce import Answer
 from gateway.domain.errors import AiError, BackendFailed, BackendUnavailable, DeadlineExceeded, Overloaded
 from gateway.domain.monitor import Monitor, MonitorTimes
 from tests.gateway.domain.test_catalogue import ensemble
