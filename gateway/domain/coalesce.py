@@ -107,7 +107,7 @@ class Coalescer:
         """
         loop = asyncio.get_running_loop()
         now = loop.time()
-        queues = [self._queue(model, len(data), loop) for data in texts]
+        queues = [self._queue(model, len(data)) for data in texts]
         for queue in queues:
             if queue.is_overloaded(now):
                 raise Overloaded
@@ -166,14 +166,14 @@ class Coalescer:
         else:
             queue.enter(text, now)
 
-    def _queue(self, model: Model, size: int, loop: asyncio.AbstractEventLoop) -> ModelQueue:
+    def _queue(self, model: Model, size: int) -> ModelQueue:
         length = length_class(size, model)
         queue = self._queues.get((model.ensemble, length))
         if queue is None or (queue.model is not model and queue.model != model):
-            queue = self._queues[model.ensemble, length] = self._queue_of(model, length, loop)
+            queue = self._queues[model.ensemble, length] = self._queue_of(model, length)
         return queue
 
-    def _queue_of(self, model: Model, length: int, loop: asyncio.AbstractEventLoop) -> ModelQueue:
+    def _queue_of(self, model: Model, length: int) -> ModelQueue:
         """Return the queue that this version of the model still has, else a new one.
 
         A replaced version keeps its queue, so that its texts never travel with those of the new one, and
@@ -182,7 +182,7 @@ class Coalescer:
         for queue in self._every_queue:
             if queue.model == model and queue.length == length:
                 return queue
-        queue = ModelQueue(model, length, self._limits, self._send, loop)
+        queue = ModelQueue(model, length, self._limits, self._send)
         self._every_queue.add(queue)
         return queue
 

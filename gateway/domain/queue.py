@@ -46,14 +46,12 @@ class ModelQueue:
         length: their length class; the longer the texts, the fewer slots they have.
         limits: see `CoalescingLimits`.
         send: called when there are both waiting texts and free slots; takes texts with `take`.
-        loop: the event loop.
     """
 
     __slots__ = (
         "__weakref__",
         "_deadline_timer",
         "_limits",
-        "_loop",
         "_most_texts",
         "_send",
         "_send_timer",
@@ -70,7 +68,6 @@ class ModelQueue:
         length: int,
         limits: CoalescingLimits,
         send: Callable[[ModelQueue], None],
-        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.model = model
         self.length = length
@@ -80,9 +77,8 @@ class ModelQueue:
         self._limits = limits
         self._most_texts = min(limits.max_call_texts, model.max_batch_size)
         self._send = send
-        self._loop = loop
-        self._send_timer = EarliestTimer(loop, self._send_due)
-        self._deadline_timer = EarliestTimer(loop, self._expire)
+        self._send_timer = EarliestTimer(self._send_due)
+        self._deadline_timer = EarliestTimer(self._expire)
 
     def is_overloaded(self, now: float) -> bool:
         """Whether texts wait for too long, or the server has too many overdue calls, to accept more."""
@@ -128,7 +124,7 @@ class ModelQueue:
         self._send(self)
 
     def _expire(self) -> None:
-        now = self._loop.time()
+        now = asyncio.get_running_loop().time()
         soonest = self.waiting.expire(now)
         for call in self.slots.held:
             soonest = min(soonest, expire(call.texts, now)[0])

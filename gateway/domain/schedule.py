@@ -33,12 +33,11 @@ class GatherWindow:
 
 
 class EarliestTimer:
-    """Calls back once, at the earliest of the times that were asked for since the last time."""
+    """Calls back once, in the running loop, at the earliest of the times that were requested since."""
 
-    __slots__ = ("_callback", "_handle", "_loop", "at")
+    __slots__ = ("_callback", "_handle", "at")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
-        self._loop = loop
+    def __init__(self, callback: Callable[[], None]) -> None:
         self._callback = callback
         self._handle: asyncio.Handle | None = None
         self.at = math.inf
@@ -49,14 +48,14 @@ class EarliestTimer:
         if at < self.at:
             if self._handle is not None:
                 self._handle.cancel()
-            self.at, self._handle = at, self._loop.call_at(at, self._fire)
+            self.at, self._handle = at, asyncio.get_running_loop().call_at(at, self._fire)
 
     def request_soon(self) -> None:
         """Call back at the end of this turn of the loop."""
         if self.at != -math.inf:
             if self._handle is not None:
                 self._handle.cancel()
-            self.at, self._handle = -math.inf, self._loop.call_soon(self._fire)
+            self.at, self._handle = -math.inf, asyncio.get_running_loop().call_soon(self._fire)
 
     def cancel(self) -> None:
         """Call back no more, until asked again."""

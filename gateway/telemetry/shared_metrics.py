@@ -59,7 +59,7 @@ class SharedMetrics:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-TROUBLES = ("ended", "stub", "failing", "wedged")
+RESTART_REASONS = ("ended", "stub", "failing", "wedged")
 
 
 def triton_restart_counter(registry: CollectorRegistry) -> Callable[[str], None]:
@@ -71,7 +71,7 @@ def triton_restart_counter(registry: CollectorRegistry) -> Callable[[str], None]
         ("reason",),
         registry=registry,
     )
-    for reason in TROUBLES:  # an increase can only be seen of what was there before
+    for reason in RESTART_REASONS:  # an increase can only be seen of what was there before
         counter.labels(reason)
     return lambda reason: counter.labels(reason).inc()
 

@@ -229,7 +229,7 @@ async def test_a_worker_is_replaced_while_the_file_is_broken(
         assert await everywhere("old", 200)
         assert await everywhere("good", 401)
         assert await everywhere("wrong", 401)
-        assert running.log.read_text().count("next starts in") == 1
+        assert running.log.read_text().count("restarting it in") == 1
         file.write_text(line("good"))
         await until(lambda: everywhere("good", 200), 5)
         assert await everywhere("old", 401)
@@ -250,4 +250,4 @@ async def test_a_worker_is_replaced_when_no_token_is_good_any_more(
             return {await status(client, "old") for _ in range(16)} == {401}
 
         await until(closed, 5)
-        assert running.log.read_text().count("next starts in") == 1
+        assert running.log.read_text().count("restarting it in") == 1

@@ -60,7 +60,7 @@ class Constant:
 def _app() -> tuple[App, Admission]:
     catalogue, admission = Catalogue(), Admission(10)
     catalogue.replace(asyncio.run(Constant().discover()))
-    metrics = Metrics(lambda: 0, lambda: 1)
+    metrics = Metrics()
     classifier = Classifier(Coalescer(Constant(), CoalescingLimits(2, 8, 4.0, 30.0)))
     rate = RateLimit(0, tuple)
     bodies, limits = BodyReader(admission, 1 << 20, 10), RunLimits(60, "array", 3)

@@ -1,4 +1,4 @@
-"""Timers and the gather window of a queue, on a loop whose clock the test moves."""
+"""Timers, the gather window and the grouping of a queue."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MODEL = parse_model(Ensemble("e", GOOD))
 async def test_a_timer_calls_back_once_at_the_earliest_time() -> None:
     loop = asyncio.get_running_loop()
     fired: list[float] = []
-    timer = EarliestTimer(loop, lambda: fired.append(loop.time()))
+    timer = EarliestTimer(lambda: fired.append(loop.time()))
     began = loop.time()
     for delay_s in (5.0, 0.02, 0.5):
         timer.request(began + delay_s)
@@ -28,7 +28,7 @@ async def test_a_timer_calls_back_once_at_the_earliest_time() -> None:
 
 async def test_a_timer_that_was_asked_for_this_turn_waits_for_no_other_time() -> None:
     fired: list[None] = []
-    timer = EarliestTimer(asyncio.get_running_loop(), lambda: fired.append(None))
+    timer = EarliestTimer(lambda: fired.append(None))
     timer.request(asyncio.get_running_loop().time() + 5)
     timer.request_soon()
     timer.request_soon()
@@ -39,7 +39,7 @@ async def test_a_timer_that_was_asked_for_this_turn_waits_for_no_other_time() ->
 
 async def test_a_cancelled_timer_can_be_asked_again() -> None:
     fired: list[None] = []
-    timer = EarliestTimer(asyncio.get_running_loop(), lambda: fired.append(None))
+    timer = EarliestTimer(lambda: fired.append(None))
     timer.request_soon()
     timer.cancel()
     await asyncio.sleep(0)
