@@ -1,42 +1,44 @@
 from __future__ import annotations
 
-from embedded import vitals
-from embedded.vitals import Pulse, Sign, Trouble
+from embedded import watchdog
+from embedded.watchdog import Fault, FaultDetector, Observation
 
 
-def looks(pulse: Pulse, count: int, sign: Sign, *, working: bool = False) -> list[Trouble | None]:
-    return [pulse.feel(sign, working=working) for _ in range(count)]
+def observe(
+    detector: FaultDetector, count: int, observation: Observation, *, working: bool = False
+) -> list[Fault | None]:
+    return [detector.observe(observation, working=working) for _ in range(count)]
 
 
-def test_silence_without_work_is_a_wedge_after_eight_looks() -> None:
-    assert looks(Pulse(), 8, Sign.SILENCE) == [None] * 7 + ["wedged"]
+def test_silence_without_work_is_a_wedge_after_eight_checks() -> None:
+    assert observe(FaultDetector(), 8, Observation.SILENCE) == [None] * 7 + ["wedged"]
 
 
-def test_an_answer_to_anybody_starts_the_count_again() -> None:
-    pulse = Pulse()
-    looks(pulse, 7, Sign.SILENCE)
-    assert pulse.feel(Sign.ANSWER, working=False) is None
-    assert looks(pulse, 7, Sign.SILENCE) == [None] * 7
+def test_an_answer_to_any_request_starts_the_count_again() -> None:
+    detector = FaultDetector()
+    observe(detector, 7, Observation.SILENCE)
+    assert detector.observe(Observation.ANSWER, working=False) is None
+    assert observe(detector, 7, Observation.SILENCE) == [None] * 7
 
 
 def test_work_without_an_answer_is_overload_for_a_minute() -> None:
-    found = looks(Pulse(), 60, Sign.SILENCE, working=True)
+    found = observe(FaultDetector(), 60, Observation.SILENCE, working=True)
     assert found == [None] * 59 + ["wedged"]
 
 
-def test_a_moment_of_work_between_silent_looks_counts() -> None:
-    pulse = Pulse()
-    looks(pulse, 7, Sign.SILENCE)
-    assert pulse.feel(Sign.SILENCE, working=True) is None
-    assert looks(pulse, 7, Sign.SILENCE) == [None] * 7
+def test_a_moment_of_work_between_silent_checks_counts() -> None:
+    detector = FaultDetector()
+    observe(detector, 7, Observation.SILENCE)
+    assert detector.observe(Observation.SILENCE, working=True) is None
+    assert observe(detector, 7, Observation.SILENCE) == [None] * 7
 
 
 def test_three_errors_without_an_answer_between_are_a_failing_server() -> None:
-    pulse = Pulse()
-    assert looks(pulse, 2, Sign.FAILURE) == [None, None]
-    pulse.feel(Sign.ANSWER, working=True)
-    assert looks(pulse, 3, Sign.FAILURE) == [None, None, "failing"]
+    detector = FaultDetector()
+    assert observe(detector, 2, Observation.FAILURE) == [None, None]
+    detector.observe(Observation.ANSWER, working=True)
+    assert observe(detector, 3, Observation.FAILURE) == [None, None, "failing"]
 
 
 def test_a_wedge_is_not_declared_within_a_pause_of_five_seconds() -> None:
-    assert vitals.LOOK_S * vitals._IDLE_LOOKS > 5 + 2
+    assert watchdog.CHECK_S * watchdog._IDLE_CHECKS > 5 + 2
