@@ -18,7 +18,7 @@ import pytest
 
 from embedded import supervisor
 from embedded.errors import EmbeddedError, EndedWhileStarting, GivenUp, PortInUse
-from embedded.supervisor import SupervisorEvents, TritonSupervisor
+from embedded.supervisor import SupervisorEvents, SupervisorState, TritonSupervisor
 from embedded.watchdog import Fault
 
 
