@@ -1,4 +1,4 @@
-"""Where things lie by default, relative to the folder that the command is run in, and the command itself."""
+"""Default paths, relative to the folder that the command is run in, and the name of the command itself."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BENCH = Path(".cache/bench")
 
 
 def runnable(message: str) -> str:
-    """Spell commands in ``message``, such as `tritonflare export`, as this program was called."""
+    """Rewrite commands in ``message``, such as `tritonflare export`, to the way this program was called."""
     program = sys.argv[0]
     called = f"{sys.executable} -m tritonflare" if program.endswith("__main__.py") else program
     return message.replace("`tritonflare ", f"`{called} ")

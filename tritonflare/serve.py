@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 from tritonflare.gateway import given, workers_option
 from tritonflare.paths import REPOSITORY, TOKENS, runnable
-from tritonflare.token import remember
+from tritonflare.token import store_token
 
 if TYPE_CHECKING:
     from embedded.supervisor import TritonSupervisor
@@ -226,7 +226,7 @@ def _example_model(triton: TritonSupervisor) -> str:
 def _store(token: str) -> str:
     """Store the hash of a new token; return the lines that show the token."""
     try:
-        remember(TOKENS, "*", token)
+        store_token(TOKENS, "*", token)
     except OSError as error:
         _log.warning("%s cannot be written (%s): the new token is not stored", TOKENS, error.strerror)
         text = (

@@ -1,4 +1,4 @@
-"""The models on offer. The list lives in Triton's model repository; the gateway has none of its own.
+"""The served models. The list is kept in Triton's model repository; the gateway has none of its own.
 
 An ensemble is served when the ``parameters`` of its ``config.pbtxt`` name it: every key starts with
 ``tritonflare.``.
@@ -45,7 +45,7 @@ class Model:
     labels: tuple[str, ...]
     """In the order of the logits, which is also the order of the answer."""
     max_tokens: int
-    """Longest input in tokens; what is beyond is cut off."""
+    """Longest input in tokens; longer ones are truncated."""
     problem_type: ProblemType
     max_batch_size: int = 1
     """Most texts in one call."""
@@ -62,14 +62,14 @@ class Model:
 
 
 _TEXT_FIELDS = tuple(field.name for field in fields(Model) if field.default == "")
-"""What is passed on as it stands and may be absent."""
+"""Fields that are copied unchanged and may be absent."""
 
 
 def parse_model(ensemble: Ensemble) -> Model:
     """Read the model that an ensemble's parameters describe.
 
     Raises:
-        MalformedEntry: a required parameter is missing or makes no sense.
+        MalformedEntry: a required parameter is missing or malformed.
     """
     given = ensemble.parameters
     name = given.get(NAME_KEY, "")

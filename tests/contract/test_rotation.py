@@ -66,7 +66,7 @@ async def test_a_malformed_file_keeps_the_tokens_and_is_one_line_in_the_log(
         file.write_text(line("new") + "a-plain-token-by-mistake\n")
 
         async def complained() -> bool:
-            return "What was read before stays in force" in caplog.text
+            return "The content that was read before stays in force" in caplog.text
 
         await until(complained, 3)
         assert (await status(running.client, "old"), await status(running.client, "new")) == (200, 401)
@@ -94,8 +94,8 @@ async def test_when_the_last_token_is_revoked_nobody_gets_in(
                 return await status(running.client, "new") == 401
 
             await until(closed, 3)
-    assert "1 token is good now" in caplog.text
-    assert "0 tokens are good now" in caplog.text
+    assert "tokens file reloaded: 1 valid token" in caplog.text
+    assert "tokens file reloaded: 0 valid tokens" in caplog.text
 
 
 async def test_an_expired_token_is_10000_and_1000_where_it_asks_for_itself(

@@ -286,7 +286,7 @@ async def test_a_full_disk_for_temporary_files_ends_no_worker(
             assert sum(
                 v for name, v in samples(body).items() if name.startswith("tritonflare_requests_total")
             )
-        said = running.log.read_text().count("metrics cannot be kept in TMPDIR (No space left on device)")
+        said = running.log.read_text().count("metrics cannot be written to TMPDIR (No space left on device)")
         assert said == (moment == "before")  # workers are told what the supervisor has said
     assert [path.name for path in disk.iterdir()] == ["ballast"]
 
