@@ -1,4 +1,4 @@
-"""Ask Triton the way the gateway will, to know that it really answers."""
+"""A client that sends Triton the same calls as the gateway, to find out whether it answers."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from embedded.repository import Model
 
-TEXT = b"Is anyone there?"
+TEXT = b"This is a canary."
 TIMEOUT_S = 2.0
-"""For an answer while starting; who waits looks again."""
+"""For an answer while starting; a probe that takes longer is awaited again."""
 # gRPC's own back-off starts at a second, which a start-up of three would notice.
 _OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 200),
     ("grpc.enable_http_proxy", 0),
-    # Its own connection: what it finds out must not be what somebody else's back-off hides.
+    # A connection of its own, without the back-off of another channel to this address.
     ("grpc.use_local_subchannel_pool", 1),
 ]
-Counts: TypeAlias = dict[str, tuple[int, int]]
+Statistics: TypeAlias = dict[str, tuple[int, int]]
 """For each model of Triton: requests that succeeded, executions."""
 
 
 class Canary:
-    """A small client for life and readiness; the gateway has its own for traffic."""
+    """A small client for liveness and readiness; the gateway has its own for traffic."""
 
     def __init__(self, address: str, key: str, secret: str) -> None:
         self._channel = grpc.insecure_channel(address, options=_OPTIONS)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._metadata = ((f"triton-grpc-protocol-{key}", secret),)
-        self._songs: dict[str, grpc.Future[Any]] = {}
+        self._pending_probes: dict[str, grpc.Future[Any]] = {}
 
     def __enter__(self) -> Canary:
         return self
@@ -62,18 +62,18 @@ class Canary:
             return False
 
     def _answered(self, ensemble: str) -> bool:
-        song = self._songs.pop(ensemble, None) or self.sing(ensemble)
+        probe = self._pending_probes.pop(ensemble, None) or self.probe(ensemble)
         try:
-            song.result(timeout=TIMEOUT_S)
+            probe.result(timeout=TIMEOUT_S)
         except grpc.FutureTimeoutError:
-            self._songs[ensemble] = song
+            self._pending_probes[ensemble] = probe
             return False
         return True
 
-    def sing(self, ensemble: str) -> grpc.Future[Any]:
+    def probe(self, ensemble: str) -> grpc.Future[Any]:
         """Begin to score one text.
 
-        Without a deadline: Triton 2.51 dies of an inference that is cancelled in the moment in which it ends.
+        Without a deadline: Triton 2.51 crashes when an inference is cancelled at the moment at which it ends.
         """
         request = service_pb2.ModelInferRequest(
             model_name=ensemble,
@@ -85,8 +85,8 @@ class Canary:
         call: grpc.Future[Any] = self._stub.ModelInfer.future(request, metadata=self._metadata)
         return call
 
-    def count(self, timeout_s: float) -> grpc.Future[Any]:
-        """Begin to ask what the models have done so far; `counts` reads the answer."""
+    def request_statistics(self, timeout_s: float) -> grpc.Future[Any]:
+        """Begin to request the models' statistics; `read_statistics` reads the answer."""
         request = service_pb2.ModelStatisticsRequest()
         call: grpc.Future[Any] = self._stub.ModelStatistics.future(
             request, timeout=timeout_s, metadata=self._metadata
@@ -94,9 +94,9 @@ class Canary:
         return call
 
 
-def counts(answer: service_pb2.ModelStatisticsResponse) -> Counts:
-    """What each model has done, all of its versions together."""
-    found: Counts = {}
+def read_statistics(answer: service_pb2.ModelStatisticsResponse) -> Statistics:
+    """Add up the statistics of each model over its versions."""
+    found: Statistics = {}
     for model in answer.model_stats:
         successes, executions = found.get(model.name, (0, 0))
         found[model.name] = (

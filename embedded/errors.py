@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class EmbeddedError(Exception):
-    """The embedded Triton cannot run here; the message is one sentence with the remedy."""
+    """The embedded Triton cannot run here; the message includes the remedy."""
 
 
 class NotExportedError(EmbeddedError):
@@ -20,8 +20,8 @@ class EndedWhileStarting(EmbeddedError):
 
 
 class GivenUp(EmbeddedError):
-    """The start was not wanted any more."""
+    """The start was abandoned on request."""
 
 
 class PortInUse(EmbeddedError):
-    """Somebody else listens where Triton should."""
+    """Another process listens on the port."""

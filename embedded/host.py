@@ -1,4 +1,4 @@
-"""Can the wheel's tritonserver run on this host? Each check is one sentence with its remedy."""
+"""Checks whether the wheel's tritonserver can run on this host; each failed check has a remedy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _INSTALL = (
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found; ``remedy`` is empty when all is well."""
+    """The result of a check; ``remedy`` is empty if it passed."""
 
     name: str
     found: str
@@ -33,12 +33,12 @@ class Finding:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing needs doing."""
+        """Whether the check passed."""
         return not self.remedy
 
 
 def wheel_folder() -> Path:
-    """The ``tritonserver`` folder inside the installed wheel.
+    """Return the ``tritonserver`` folder inside the installed wheel.
 
     Raises:
         EmbeddedError: the wheel is not installed.
@@ -51,7 +51,7 @@ def wheel_folder() -> Path:
 
 
 def library_folders() -> list[Path]:
-    """Where the dynamic linker must look: the wheel's libraries and this Python's own."""
+    """Return the search path of the dynamic linker: the wheel's libraries and this Python's own."""
     folders = [wheel_folder().parents[1] / "nvidia_pytriton.libs"]
     own = sysconfig.get_config_var("LIBDIR")
     if own:
@@ -60,7 +60,7 @@ def library_folders() -> list[Path]:
 
 
 def findings() -> list[Finding]:
-    """All checks, in the order in which a person would mend them."""
+    """Run all checks, in the order in which their remedies apply."""
     return [check() for check in _CHECKS]
 
 

@@ -1,10 +1,10 @@
-"""What a server uses outside its own memory, and what a killed one leaves of it, swept by the next.
+"""Resources of a server outside its own memory, and the removal of those that a killed server leaves behind.
 
 When the supervisor is killed, the kernel ends tritonserver, but python stubs that were still loading stay, as
-do shared-memory regions and folders for temporary files. Each of these belongs to whoever holds its lock,
-which the kernel takes away with the process. A process id would not do: another server may share the
-folders and not the ids, in a container of its own. systemd's cleaner of temporary files leaves locked
-folders alone as well.
+do shared-memory regions and folders for temporary files. Each of these belongs to the process that holds its
+lock, which the kernel releases when the process ends. A process id would not do: another server may share the
+folders and not the ids, in a container of its own. systemd's cleaner of temporary files skips locked
+folders as well.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _PROGRAMS = ("tritonserver", "triton_python_backend_stub")
 
 
 class Claim:
-    """A new folder for temporary files, ours until `release` or the end of this process.
+    """A new folder for temporary files, locked until `release` or the end of this process.
 
     Args:
-        purpose: what it is for: ``server`` or ``snapshot``.
-        regions: it is for shared-memory regions too, whose names begin with the tag.
+        purpose: ``server`` or ``snapshot``.
+        regions: also claim the shared-memory regions whose names begin with the tag.
 
     Raises:
-        EmbeddedError: it cannot be made.
+        EmbeddedError: it cannot be created.
     """
 
     def __init__(self, purpose: str, *, regions: bool = False) -> None:
@@ -62,7 +62,7 @@ class Claim:
 
     def _make_folder(self, purpose: str) -> Path:
         while True:
-            # The id is for people who look; nothing depends on it.
+            # The process id is for information only.
             folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}_", suffix=f"_{purpose}"))
             if self._lock(folder, os.O_RDONLY | os.O_DIRECTORY):
                 return folder
@@ -76,12 +76,12 @@ class Claim:
             raise
 
     def _lock(self, path: Path, flags: int) -> bool:
-        """Lock it; False if somebody has swept it before that."""
+        """Lock it; return False if another process has removed it before that."""
         try:
             descriptor = os.open(path, flags, 0o600)
         except FileNotFoundError:
             return False
-        with suppress(OSError):  # where nothing can be locked, nobody can sweep
+        with suppress(OSError):  # without locks, no process removes it either
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if not path.exists():
             os.close(descriptor)
@@ -91,7 +91,7 @@ class Claim:
 
 
 def sweep() -> int:
-    """Remove what dead servers left; return how much. What belongs to another user is left alone."""
+    """Remove the resources of dead servers; return how many. Those of other users are left alone."""
     removed = 0
     for process in _orphans():
         with suppress(ProcessLookupError, PermissionError):
@@ -112,7 +112,7 @@ def sweep() -> int:
 
 
 def _remove_regions(tag: str) -> int:
-    """Remove the regions with a tag, and then their lock; return how many they were."""
+    """Remove the regions with a tag, and then their lock; return the number of regions."""
     removed = 0
     lock = SHM / f"{tag}{_LOCK}"
     for region in {*SHM.glob(f"{tag}*")} - {lock}:
@@ -126,7 +126,7 @@ def _remove_regions(tag: str) -> int:
 
 @contextmanager
 def _unless_held(path: Path) -> Iterator[bool]:
-    """Hold the lock of a file or folder meanwhile; False if somebody does, or it is not ours to hold."""
+    """Hold the lock of a file or folder inside; yield False if another process holds it, or on an error."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:
@@ -144,11 +144,11 @@ def _unless_held(path: Path) -> Iterator[bool]:
 
 
 def _orphans() -> Iterator[int]:
-    """Processes of Triton whose command line names a folder that nobody holds."""
+    """Yield the processes of Triton whose command line names a folder without a holder of its lock."""
     for entry in PROC.iterdir():
         if not entry.name.isdigit():
             continue
-        with suppress(OSError):  # it may end while we look
+        with suppress(OSError):  # it may have ended
             words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
             if Path(words[0]).name in _PROGRAMS:
                 folder = next((found for word in words[1:] if (found := _folder_in(word)) is not None), None)
@@ -160,7 +160,7 @@ def _orphans() -> Iterator[int]:
 
 
 def _folder_in(word: str) -> Path | None:
-    """The folder of a server in a path, or in an option with a path."""
+    """Return the folder of a server in a path, or in an option with a path."""
     path = Path(word.partition("=")[2] if word.startswith("--") else word)
     found = (parent for parent in (path, *path.parents) if _FOLDER.fullmatch(parent.name))
     return next((parent for parent in found if parent.is_absolute()), None)

@@ -7,11 +7,11 @@ import re
 from collections import deque
 
 _LINE = re.compile(r"^(?P<level>[IWEF])\d{4} [\d:.]+ \d+ (?:\S+:\d+\] )?(?P<text>.*)$")
-# A start-up is some sixty I lines: of interest when debugging, noise to a newcomer.
+# A start writes about sixty I lines, which matter only when debugging.
 _LEVELS = {"I": logging.DEBUG, "W": logging.WARNING, "E": logging.ERROR, "F": logging.CRITICAL}
-# A crash speaks outside Triton's own format.
+# A crash is reported outside Triton's own log format.
 _ALARMING = re.compile(r"terminate called|what\(\):|Traceback|[Ee]rror|Aborted|Segmentation")
-# Said on every host without a GPU.
+# Logged on every host without a GPU.
 _HARMLESS = re.compile(r"CUDA|DCGM|NVML|pinned memory|GPU", re.IGNORECASE)
 
 
@@ -23,7 +23,7 @@ class LogRelay:
         self._tail: deque[str] = deque(maxlen=keep)
 
     def feed(self, line: str) -> None:
-        """Take one line of Triton's output."""
+        """Forward one line of Triton's output."""
         text = line.rstrip()
         if not text:
             return
@@ -38,5 +38,5 @@ class LogRelay:
         self._logger.log(level, "%s", message)
 
     def tail(self) -> str:
-        """The last lines as they came, oldest first."""
+        """Return the last lines, unchanged, oldest first."""
         return "\n".join(self._tail)

@@ -10,14 +10,14 @@ from pathlib import Path
 
 PROC = Path("/proc")
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-# Fields of /proc/PID/stat, counted from behind the command's closing bracket.
+# Fields of /proc/PID/stat, counted from the closing bracket of the command.
 _SESSION, _USER_TICKS, _SYSTEM_TICKS = 3, 11, 12
 
 
 class Processes:
-    """Tritonserver and all that it has started, as they are now.
+    """Tritonserver and its children, as they are at construction.
 
-    On Triton 2.51 a stub that ends is never replaced, and its server goes on calling itself ready.
+    On Triton 2.51 a stub that ends is never replaced, and its server still reports itself ready.
 
     Args:
         server: process id of tritonserver, which leads a session of its own.
@@ -28,12 +28,12 @@ class Processes:
         self._stubs = dict(_opened(_session(server) - {server}))
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop watching."""
         for fd in (self._server, *self._stubs.values()):
             os.close(fd)
 
     def wait(self, wake: int, timeout_s: float) -> None:
-        """Return when one of them has ended, when the descriptor ``wake`` is readable, or after a time."""
+        """Return when a process has ended, the descriptor ``wake`` is readable, or the timeout is over."""
         poll = select.poll()
         for fd in (wake, self._server, *self._stubs.values()):
             poll.register(fd, select.POLLIN)
@@ -70,14 +70,14 @@ def _session(leader: int) -> set[int]:
     found = set()
     for entry in PROC.iterdir():
         if entry.name.isdigit():
-            with suppress(OSError):  # it may end while we look
+            with suppress(OSError):  # it may have ended
                 if int(_stat(int(entry.name))[_SESSION]) == leader:
                     found.add(int(entry.name))
     return found
 
 
 def _stat(process: int) -> list[str]:
-    """The fields of its line behind the name, which may hold anything."""
+    """Return the fields of ``/proc/PID/stat`` behind the name, which may contain any character."""
     return (PROC / str(process) / "stat").read_text(errors="replace").rpartition(")")[2].split()
 
 

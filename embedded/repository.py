@@ -1,4 +1,4 @@
-"""What a model repository on disk holds, read before Triton is asked to serve it."""
+"""The models of a repository on disk, read and verified before Triton serves it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PIECE = 65536
 
 @dataclass(frozen=True)
 class Model:
-    """An ensemble of the catalogue: Triton's name, the public one, and the models that it consists of."""
+    """An ensemble: Triton's name, the public name, and the models that it consists of."""
 
     ensemble: str
     name: str
@@ -26,7 +26,7 @@ class Model:
 
 
 def check_repository(repository: Path) -> list[Model]:
-    """The repository's models, after comparing weights and tokenizer with the SHA-256 that was published.
+    """Return the repository's models, after comparing weights and tokenizers with their published SHA-256.
 
     Triton 2.51's wheel has no checksum agent, so a damaged or half-copied file would be
     served as it is.
@@ -82,10 +82,10 @@ def _check_files(repository: Path, ensemble: pb.ModelConfig) -> None:
 
 
 def _sha256(file: Path) -> str:
-    """Of its content, in small pieces: what the C library lends for a whole model it does not give back.
+    """Return the SHA-256 of a file, read in small pieces.
 
-    A block as large as a model, once freed, has it take the next one from the thread's own arena, whose
-    top it never trims: the process stays larger by the size of the model.
+    A buffer as large as a model raises the C library's mmap threshold when it is freed. The next one is then
+    taken from the thread's arena, which is never trimmed: the process stays larger by the size of a model.
     """
     digest = hashlib.sha256()
     piece = memoryview(bytearray(_PIECE))

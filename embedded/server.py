@@ -25,11 +25,11 @@ from embedded.logs import LogRelay
 from embedded.repository import Model, check_repository
 
 RESTRICTED_KEY = "tritonflare"
-# Everything: the gateway is the only client, and it knows the key.
+# All protocols: the gateway is the only client, and it has the key.
 PROTOCOLS = "health,metadata,inference,shared-memory,model-config,model-repository,statistics,trace,logging"
 EXIT_TIMEOUT_S = 10
 # Asks the kernel for SIGTERM when the parent ends, then becomes Triton. A program of its own and not
-# Popen's preexec_fn, because no Python may run between fork and exec where other threads are at work.
+# Popen's preexec_fn, because no Python may run between fork and exec in a process with other threads.
 _LAUNCHER = """
 import ctypes, os, sys
 ctypes.CDLL(None).prctl(1, 15)
@@ -43,14 +43,14 @@ class TritonServer:
     """A tritonserver on loopback, gRPC only, every protocol behind a random key.
 
     Use as a context manager, and start it from a thread that lives as long: the kernel ends Triton
-    when the thread that started it ends. What a killed supervisor leaves even so, the next start sweeps.
+    when the thread that started it ends. The next start removes what a killed supervisor leaves behind.
 
     Args:
         repository: the model repository.
         port: gRPC port on 127.0.0.1; 0 takes a free one.
         ready_timeout_s: how long models may take to load and answer.
         secret: the key; None makes one.
-        otlp_endpoint: where Triton sends its spans of calls that come with a trace context; None: nowhere.
+        otlp_endpoint: where Triton sends the spans of calls with a trace context; None for no tracing.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class TritonServer:
         self.secret = secret or secrets.token_urlsafe(32)
         self.models: list[Model] = []
         self.tag = ""
-        """Of a server that was started: prefix of all that it uses."""
+        """After the start: prefix of the names of its shared memory and temporary files."""
         self._ready_timeout_s = ready_timeout_s
         self._otlp_endpoint = otlp_endpoint
         self._relay = LogRelay()
@@ -99,19 +99,19 @@ class TritonServer:
         """Start Triton and wait until every model has answered a canary.
 
         Args:
-            unwanted: asked while waiting; when it says true, the start is given up.
+            unwanted: polled while waiting; when it returns True, the start is abandoned.
 
         Raises:
-            EndedWhileStarting: Triton did so by itself.
-            GivenUp: as ``unwanted`` said.
-            EmbeddedError: the host, the repository or the port does not do, or Triton did
+            EndedWhileStarting: Triton exited by itself.
+            GivenUp: ``unwanted`` returned True.
+            EmbeddedError: the host, the repository or the port cannot be used, or Triton did
                 not become ready. In any case nothing is left running.
         """
         host.require()
         self.models = check_repository(self.repository)
         swept = leftovers.sweep()
         if swept:
-            _log.info("removed %d processes, regions and folders that a killed server left behind", swept)
+            _log.info("removed %d processes, shared-memory regions and folders of a killed server", swept)
         self.port = self.port or _free_port()
         _require_free(self.port)
         self._claim = Claim("server", regions=True)
@@ -132,24 +132,24 @@ class TritonServer:
         return None if self._process is None else self._process.poll()
 
     def stop(self) -> None:
-        """Let requests in flight finish, then end the process and its stubs and remove what they used."""
+        """Stop the process after its requests in flight, then do as `kill`."""
         process = self._process
         if process is not None and process.poll() is None:
             process.send_signal(signal.SIGTERM)
             try:
                 process.wait(EXIT_TIMEOUT_S + 5)
             except subprocess.TimeoutExpired:
-                _log.warning("Triton did not stop in time and is killed")
+                _log.warning("Triton did not stop within %d s; killing it", EXIT_TIMEOUT_S + 5)
         self.kill()
 
     def kill(self) -> None:
-        """End the process and its stubs at once, whatever state they are in, and remove what they used."""
+        """Kill the process and its stubs, and remove their shared memory and temporary files."""
         process = self._process
         if process is not None:
             # The server first: while it lives, a stub that ended is an INTERNAL error to callers.
             process.kill()
             process.wait()
-            # Its session holds the stubs too: those that were still loading do not end by themselves.
+            # The stubs are in its session: those that were still loading do not exit by themselves.
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
         if self._reader is not None:
@@ -159,7 +159,7 @@ class TritonServer:
             self._claim.release()
 
     def command(self, scratch: Path) -> list[str]:
-        """The command line; see ARCHITECTURE.md for the reason of each switch."""
+        """Return the command line; ARCHITECTURE.md has the reason of each option."""
         return [
             str(host.wheel_folder() / "bin" / "tritonserver"),
             f"--model-repository={scratch / 'models'}",
@@ -189,7 +189,7 @@ class TritonServer:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            # Its own session: Ctrl-C reaches the gateway alone, which drains before Triton goes.
+            # Its own session: Ctrl-C reaches the gateway alone, which drains before it stops Triton.
             start_new_session=True,
         )
         self._reader = threading.Thread(target=self._read, args=(process,), name="triton-log", daemon=True)
@@ -207,21 +207,21 @@ class TritonServer:
         with Canary(self.address, RESTRICTED_KEY, self.secret) as canary:
             while not canary.answers(self.models):
                 if unwanted():
-                    raise GivenUp("The start of Triton was given up.")
+                    raise GivenUp("The start of Triton was abandoned.")
                 if self.poll() is not None:
                     raise EndedWhileStarting(
-                        f"Triton ended while starting; its last words:\n{self._relay.tail()}"
+                        f"Triton ended while starting; its last log lines:\n{self._relay.tail()}"
                     )
                 if time.monotonic() > end:
                     raise EmbeddedError(
                         f"Triton was not ready after {self._ready_timeout_s:g} s; "
-                        f"its last words:\n{self._relay.tail()}"
+                        f"its last log lines:\n{self._relay.tail()}"
                     )
                 time.sleep(0.05)
 
 
 def trace_switches(otlp_endpoint: str | None) -> list[str]:
-    """Have Triton send spans over OTLP/HTTP, of the calls that come with a trace context and of no others."""
+    """Return the options that have Triton send spans over OTLP/HTTP, for calls with a trace context only."""
     if otlp_endpoint is None:
         return []
     settings = (
@@ -235,11 +235,11 @@ def trace_switches(otlp_endpoint: str | None) -> list[str]:
 
 
 def prepare_scratch(scratch: Path, repository: Path) -> None:
-    """Links to the repository and to a python backend with the stub of this very Python.
+    """Link the repository, and a python backend with the stub for this Python version.
 
-    Triton looks for the stub beside the backend's library, and the wheel keeps one stub per
+    Triton expects the stub beside the backend's library, and the wheel keeps one stub for each
     Python version elsewhere. It also starts the stub with an unquoted command line, so a space
-    in the repository's path would break it: the link's path has none.
+    in the repository's path would break it; the link's path has none.
 
     Raises:
         EmbeddedError: the folder for temporary files has a path that Triton cannot quote.
@@ -259,7 +259,7 @@ def prepare_scratch(scratch: Path, repository: Path) -> None:
 
 
 def environment() -> dict[str, str]:
-    """Environment of Triton and its stubs: the wheel's libraries and this interpreter's packages."""
+    """Return the environment of Triton and its stubs: the wheel's libraries, this interpreter's packages."""
     site = host.wheel_folder().parents[1]
     variables = {key: os.environ[key] for key in ("HOME", "LANG", "TMPDIR", "TZ") if key in os.environ}
     return variables | {
@@ -267,7 +267,7 @@ def environment() -> dict[str, str]:
         "PATH": os.pathsep.join([str(Path(sys.prefix) / "bin"), os.environ.get("PATH", os.defpath)]),
         "PYTHONPATH": str(site),
         "PYTHONDONTWRITEBYTECODE": "1",
-        # Threads belong to ONNX Runtime's own pool; a second pool would fight it for the cores.
+        # ONNX Runtime has a thread pool of its own; a second one would compete with it for the cores.
         "TOKENIZERS_PARALLELISM": "false",
         "OMP_NUM_THREADS": "1",
     }

@@ -1,4 +1,4 @@
-"""Private copies of a model repository, so that what is served stays the same until another is wanted."""
+"""Private copies of a model repository, so that the served version does not change underneath Triton."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PAUSE_S = 0.1
 
 
 class Releases:
-    """Tells when a repository holds something new, and takes snapshots of it."""
+    """Detects new versions in a repository, and takes snapshots of it."""
 
     def __init__(self, repository: Path) -> None:
         self._repository = repository
@@ -24,12 +24,12 @@ class Releases:
         self._seen: Hashable | None = None
 
     def take(self) -> Snapshot:
-        """Copy what is published now to a folder of its own; who asked removes it.
+        """Copy the published version to a folder of its own, which the caller removes.
 
         Raises:
-            EmbeddedError: as `take_snapshot` says, or there is no room for the folder.
+            EmbeddedError: see `take_snapshot`; or there is no room for the folder.
         """
-        self._taken = self._seen = look_at(self._repository)
+        self._taken = self._seen = fingerprint(self._repository)
         claim = Claim("snapshot")
         try:
             take_snapshot(self._repository, claim.folder / "models")
@@ -39,22 +39,22 @@ class Releases:
         return Snapshot(claim)
 
     def forget(self) -> None:
-        """Count what was taken last as new, because nothing came of it."""
+        """Treat the version that was taken last as new again, because it is not served."""
         self._taken = None
 
     def is_new(self) -> bool:
-        """Whether the repository is not what was taken last."""
-        found = look_at(self._repository)
+        """Whether the repository differs from the version that was taken last."""
+        found = fingerprint(self._repository)
         return found is not None and found != self._taken
 
     def has_settled(self) -> bool:
-        """Whether it is new and the same as when this was asked before: nobody is writing it just now."""
-        before, self._seen = self._seen, look_at(self._repository)
+        """Whether it is new, and unchanged since the last call: no export is writing it."""
+        before, self._seen = self._seen, fingerprint(self._repository)
         return self._seen is not None and self._seen == before and self._seen != self._taken
 
 
 class Snapshot:
-    """A copy that was taken."""
+    """A private copy of one version."""
 
     def __init__(self, claim: Claim) -> None:
         self._claim = claim
@@ -62,16 +62,16 @@ class Snapshot:
         self._content = self._files()
 
     def is_whole(self) -> bool:
-        """Whether all of it is there still: whoever cleans TMPDIR may have taken it, or its oldest files.
+        """Whether it is complete: a cleaner of TMPDIR may have removed it, or its oldest files.
 
-        Files that came since do not matter: Triton's python stubs write their compiled models there. Nor do
-        times: by a hard link, a file has those of what is published.
+        Additional files do not matter: Triton's python stubs write their compiled models there. Nor do
+        times: a hard link has those of the published file.
         """
         return bool(self._content) and self._content <= self._files()
 
     def _files(self) -> frozenset[tuple[str, int, int]]:
-        """Each file's place, inode and size; none without a folder."""
-        return frozenset((place, inode, size) for place, inode, size, _ in look_at(self.models) or ())
+        """Return path, inode and size of each file; empty without a folder."""
+        return frozenset((place, inode, size) for place, inode, size, _ in fingerprint(self.models) or ())
 
     def remove(self) -> None:
         """Remove it."""
@@ -79,17 +79,17 @@ class Snapshot:
 
 
 def take_snapshot(repository: Path, folder: Path) -> None:
-    """Copy the repository as it is at one moment; where the file system allows it, by hard links.
+    """Copy the repository as it is at one time, by hard links if the file system allows it.
 
     Args:
         repository: the model repository.
         folder: where the copy goes; it must not exist.
 
     Raises:
-        EmbeddedError: it cannot be read or written, or never held still.
+        EmbeddedError: it cannot be read or written, or changed during each attempt.
     """
     for _ in range(_ATTEMPTS):
-        before = look_at(repository)
+        before = fingerprint(repository)
         if before is None:
             break
         problem: OSError | None = None
@@ -98,23 +98,23 @@ def take_snapshot(repository: Path, folder: Path) -> None:
                 repository.resolve(), folder, copy_function=_link_or_copy, ignore_dangling_symlinks=True
             )
         except (OSError, shutil.Error) as error:
-            # It may have been exchanged under our feet; the next attempt tells.
+            # It may have been exchanged meanwhile; the next attempt shows.
             problem = error
         else:
-            if look_at(repository) == before:
+            if fingerprint(repository) == before:
                 return
         shutil.rmtree(folder, ignore_errors=True)
-        if problem is not None and look_at(repository) == before:
+        if problem is not None and fingerprint(repository) == before:
             reason = getattr(problem, "strerror", None) or "some files could not be copied"
             raise EmbeddedError(f"No private copy of {repository.name} could be made in TMPDIR: {reason}.")
         time.sleep(_PAUSE_S)
     else:
-        raise EmbeddedError(f"{repository.name} is being changed all the time.")
+        raise EmbeddedError(f"{repository.name} changed during each of {_ATTEMPTS} attempts to copy it.")
     raise EmbeddedError(f"There is no model repository {repository.name}; run `tritonflare export`.")
 
 
-def look_at(repository: Path) -> tuple[tuple[str, int, int, int], ...] | None:
-    """What changes with each publication: every file's place, inode, size and time; None without a folder."""
+def fingerprint(repository: Path) -> tuple[tuple[str, int, int, int], ...] | None:
+    """Return what changes with each publication: path, inode, size and time of each file; None if missing."""
     try:
         root = repository.resolve(strict=True)
         return tuple(

@@ -1,4 +1,4 @@
-"""Keeps a Triton serving: starts it anew when it dies or is stuck, and another one for a new version."""
+"""Keeps a Triton serving: restarts it after a fault, and hands over to another one for a new version."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from types import TracebackType
 
@@ -20,39 +21,55 @@ from embedded.processes import Processes
 from embedded.repository import Model
 from embedded.server import RESTRICTED_KEY, TritonServer
 from embedded.snapshot import Releases, Snapshot
-from embedded.vitals import Trouble, Vitals
+from embedded.watchdog import Fault, Watchdog
 
 _log = logging.getLogger("tritonflare.embedded")
 
 _ATTEMPTS = 3
-"""At a start, before it counts as failed: Triton was seen to die of a race between its threads."""
+"""At a start, before it counts as failed: Triton was seen to crash in a race between its threads."""
 _THREAD_START_S = 1.0
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 4.0
-"""Between two starts: Triton is back within five seconds after what kept it away is gone."""
+"""Between two restarts: Triton serves within five seconds after the cause of its fault is gone."""
 _STEADY_S = 30.0
-"""A Triton that served this long did not fail at its start: the next comes without a pause."""
+"""A Triton that served this long did not fail at its start: it is restarted without a pause."""
 _POLL_S = 0.1
-_SAID: dict[Trouble, str] = {
-    "ended": "has ended by itself",
-    "stub": "has lost one of its processes",
+_FAULT_TEXTS: dict[Fault, str] = {
+    "ended": "ended unexpectedly",
+    "stub": "lost one of its python stub processes",
     "failing": "answers with nothing but errors",
-    "wedged": "does not answer any more",
+    "wedged": "stopped answering",
 }
 
 
+class SupervisorState(Enum):
+    """The life of a supervisor, in this order; from SERVING it may restart and hand over many times."""
+
+    NEW = "new"
+    STARTING = "starting"
+    """The first Triton loads its models."""
+    SERVING = "serving"
+    RESTARTING = "restarting"
+    """After a fault, until a Triton serves again."""
+    HANDING_OVER = "handing over"
+    """A Triton for a new version loads its models, then takes the calls of the old one, which serves on."""
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    """Nothing is left running."""
+
+
 @dataclass(frozen=True)
-class Reports:
-    """Whom the supervisor tells; all are called in its thread.
+class SupervisorEvents:
+    """Callbacks of the supervisor; all are called in its thread.
 
     Args:
-        restarted: Triton has to be started anew, and why.
-        move: send new requests to this address; the future is done when none is under way at the old one.
-        failed: the supervisor has failed and will do nothing any more.
+        triton_restarted: Triton has to be restarted, because of this fault.
+        hand_over: send new calls to this address; the future is done when none is under way at the old one.
+        failed: the supervisor has failed and does nothing any more.
     """
 
-    restarted: Callable[[Trouble], None]
-    move: Callable[[str], Future[None]]
+    triton_restarted: Callable[[Fault], None]
+    hand_over: Callable[[str], Future[None]]
     failed: Callable[[], None]
 
 
@@ -65,16 +82,16 @@ class _Served:
 
 
 class TritonSupervisor:
-    """A Triton that comes back, and that gives way to a new version without a pause.
+    """Restarts Triton after faults, and replaces it for a new version without interrupting requests.
 
     One thread, as long-lived as the supervisor, starts and watches everything. Each version is served
-    from a private snapshot, so that a start after a fault serves what was served before, whatever
-    happened to the repository meanwhile. Use as a context manager.
+    from a private snapshot, so that a restart serves the same version, even if the repository has changed
+    meanwhile. Use as a context manager.
 
     Args:
         repository: the model repository.
         port: gRPC port on 127.0.0.1 of the first version; 0 takes a free one.
-        watch: look at the repository for a new version all the time, not only when told to.
+        watch: check the repository for a new version all the time, not only on `reload`.
         otlp_endpoint: see `TritonServer`.
     """
 
@@ -82,6 +99,7 @@ class TritonSupervisor:
         self, repository: Path, port: int = 0, *, watch: bool = False, otlp_endpoint: str | None = None
     ) -> None:
         self.secret = secrets.token_urlsafe(32)
+        self.state = SupervisorState.NEW
         self._releases = Releases(repository)
         self._port = port
         self._watch = watch
@@ -90,9 +108,9 @@ class TritonSupervisor:
         self._failures = 0
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stopping, self._reloading = threading.Event(), threading.Event()
-        self._ready, self._wired = threading.Event(), threading.Event()
-        self._begun = threading.Event()
-        self._reports: Reports | None = None
+        self._start_done, self._connected = threading.Event(), threading.Event()
+        self._thread_begun = threading.Event()
+        self._events: SupervisorEvents | None = None
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="triton-supervisor", daemon=True)
 
@@ -103,7 +121,7 @@ class TritonSupervisor:
 
     @property
     def models(self) -> list[Model]:
-        """What is served now."""
+        """The models that are served now."""
         return self._now.server.models
 
     @property
@@ -122,83 +140,92 @@ class TritonSupervisor:
         self.stop()
 
     def start(self) -> None:
-        """Return when Triton serves; it is watched from `report_to` on.
+        """Return when Triton serves; it is watched after `connect`.
 
         Raises:
             EmbeddedError: it cannot serve, or failed several times; nothing is left running.
         """
         try:
             self._thread.start()
-            self._ready.wait()
+            self._start_done.wait()
             if self._failure is not None:
                 raise self._failure
         except BaseException:
             self.stop()
             raise
 
-    def report_to(self, reports: Reports) -> None:
-        """Begin to watch, and tell what happens."""
-        self._reports = reports
-        self._wired.set()
+    def connect(self, events: SupervisorEvents) -> None:
+        """Begin to watch, and report what happens."""
+        self._events = events
+        self._connected.set()
 
     def reload(self) -> None:
-        """Look for a new version now; may be called from any thread."""
+        """Check for a new version now; may be called from any thread."""
         self._reloading.set()
         os.eventfd_write(self._wake, 1)
 
     def stop(self) -> None:
-        """Stop Triton in order, in the middle of a start too, and remove all that was used."""
+        """Stop Triton, also in the middle of a start, and remove its temporary files."""
         self._stopping.set()
-        self._wired.set()
+        self._connected.set()
         os.eventfd_write(self._wake, 1)
         # A signal may have ended `start` in the middle of the thread's own start.
-        if self._begun.wait(_THREAD_START_S):
+        if self._thread_begun.wait(_THREAD_START_S):
             self._thread.join()
 
+    def _set_state(self, state: SupervisorState) -> None:
+        if state is not self.state:
+            _log.debug("supervisor: %s -> %s", self.state.value, state.value)
+            self.state = state
+
     def _run(self) -> None:
-        self._begun.set()
+        self._thread_begun.set()
         try:
+            self._set_state(SupervisorState.STARTING)
             self._served = self._start_release(self._port)
-            self._ready.set()
-            self._wired.wait()
+            self._set_state(SupervisorState.SERVING)
+            self._start_done.set()
+            self._connected.wait()
             while not self._stopping.is_set():
-                trouble = self._watch_over(self._now)
-                if trouble is not None:
-                    self._start_anew(self._now, trouble)
+                fault = self._watch_until_fault(self._now)
+                if fault is not None:
+                    self._restart(self._now, fault)
         except GivenUp:
             pass
-        except BaseException as error:  # nobody else looks after Triton
+        except BaseException as error:  # no other thread supervises Triton
             self._failure = error
-            if self._ready.is_set() and self._reports is not None:
+            if self._start_done.is_set() and self._events is not None:
                 _log.exception("the supervisor of Triton has failed")
-                self._reports.failed()
+                self._events.failed()
         finally:
+            self._set_state(SupervisorState.STOPPING)
             if self._served is not None:
                 self._served.server.stop()
                 self._served.snapshot.remove()
-            self._ready.set()
+            self._set_state(SupervisorState.STOPPED)
+            self._start_done.set()
 
-    def _watch_over(self, served: _Served) -> Trouble | None:
-        """Return what is wrong with it; None when it is to stop, or another one has taken over."""
+    def _watch_until_fault(self, served: _Served) -> Fault | None:
+        """Return the fault of a server; None when the supervisor stops, or another server has taken over."""
         server = served.server
         canary = Canary(server.address, RESTRICTED_KEY, server.secret)
-        vitals = Vitals(canary, Processes(server.pid), server.models)
+        watchdog = Watchdog(canary, Processes(server.pid), server.models)
         began = time.monotonic()
         try:
             while not self._stopping.is_set() and self._served is served:
-                vitals.wait(self._wake)
+                watchdog.wait(self._wake)
                 with suppress(BlockingIOError):
                     os.eventfd_read(self._wake)
-                trouble = None if self._stopping.is_set() else vitals.look()
-                if trouble is not None:
-                    return trouble
+                fault = None if self._stopping.is_set() else watchdog.check()
+                if fault is not None:
+                    return fault
                 if time.monotonic() - began > _STEADY_S:
                     self._failures = 0
-                if self._new_version_is_wanted():
-                    self._change_version(served, vitals)
+                if self._has_new_version():
+                    self._serve_new_version(served, watchdog)
             return None
         finally:
-            vitals.close()
+            watchdog.close()
 
     def _start(self, snapshot: Snapshot, port: int, unwanted: Callable[[], bool] = lambda: False) -> _Served:
         """Start a server on a snapshot; see `TritonServer.start`."""
@@ -212,12 +239,12 @@ class TritonSupervisor:
             except EndedWhileStarting:
                 if attempt == _ATTEMPTS:
                     raise
-            _log.warning("Triton ended while starting; trying again")
+            _log.warning("Triton ended while starting; starting it again")
             self._pause(_FIRST_PAUSE_S * attempt)
         return _Served(server, snapshot)
 
     def _start_release(self, port: int, unwanted: Callable[[], bool] = lambda: False) -> _Served:
-        """Start a server on what is published now."""
+        """Start a server on the version that is published now."""
         snapshot = self._releases.take()
         try:
             return self._start(snapshot, port, unwanted)
@@ -229,88 +256,92 @@ class TritonSupervisor:
         if self._stopping.wait(seconds):
             raise GivenUp("The supervisor stops.")
 
-    def _start_anew(self, broken: _Served, trouble: Trouble) -> None:
+    def _restart(self, broken: _Served, fault: Fault) -> None:
         """Kill what is left of a server, and return when another one serves the same version."""
-        _log.error("Triton %s; starting it anew", _SAID[trouble])
+        self._set_state(SupervisorState.RESTARTING)
+        _log.error("Triton %s; restarting it", _FAULT_TEXTS[fault])
         broken.server.kill()
-        if self._reports is not None:
-            self._reports.restarted(trouble)
+        if self._events is not None:
+            self._events.triton_restarted(fault)
         port = broken.server.port
-        release = False
+        use_release = False
         while True:
             if self._failures:
                 self._pause(min(_FIRST_PAUSE_S * 2 ** min(self._failures - 1, 10), _LONGEST_PAUSE_S))
             self._failures += 1
-            if not (release or broken.snapshot.is_whole()):
-                _log.warning("what was served is not in TMPDIR any more; taking what is published now")
-                release = True
+            if not (use_release or broken.snapshot.is_whole()):
+                _log.warning("the served version was removed from TMPDIR; serving the published one")
+                use_release = True
             try:
-                # Another port for another version: the gateway must know the one from the other.
-                fresh = self._start_release(0) if release else self._start(broken.snapshot, port)
+                # Another port for another version, so that the gateway can tell one from the other.
+                fresh = self._start_release(0) if use_release else self._start(broken.snapshot, port)
                 self._take_over(fresh, broken)
-                _log.info("Triton serves again")
+                _log.info("Triton is restarted and serves again")
                 return
             except GivenUp:
                 raise
             except EmbeddedError as error:
-                _log.error("Triton could not be started anew: %s", error)
+                _log.error("restarting Triton failed: %s", error)
                 if isinstance(error, PortInUse) and port != self._port:
                     port = 0
-            # What was published meanwhile may be what can be served.
-            release = self._new_version_is_wanted()
+            # A version published meanwhile may start where the old one does not.
+            use_release = self._has_new_version()
 
-    def _new_version_is_wanted(self) -> bool:
+    def _has_new_version(self) -> bool:
         if not self._reloading.is_set():
             return self._watch and self._releases.has_settled()
         self._reloading.clear()
         if self._releases.is_new():
             return True
-        _log.info("the repository holds nothing new")
+        _log.info("reload: no new version is published")
         return False
 
-    def _change_version(self, old: _Served, vitals: Vitals) -> None:
-        """Serve what is published now, if it can be served."""
+    def _serve_new_version(self, old: _Served, watchdog: Watchdog) -> None:
+        """Hand over to a Triton that serves the published version, if it can be served."""
+        self._set_state(SupervisorState.HANDING_OVER)
         _log.info("a new version is published; starting a Triton for it")
         try:
-            self._take_over(self._start_release(0, lambda: vitals.ended() is not None), old)
+            self._take_over(self._start_release(0, lambda: watchdog.ended() is not None), old)
         except GivenUp:
             self._releases.forget()
             if self._stopping.is_set():
                 raise
         except EmbeddedError as error:
-            _log.error("the new version is not served, the old one goes on: %s", error)
+            _log.error("the new version cannot be served, the old one is still served: %s", error)
         else:
             _log.info("the new version is served")
+        self._set_state(SupervisorState.SERVING)
 
     def _take_over(self, fresh: _Served, old: _Served) -> None:
-        """Have all requests sent to a server, then end the old one."""
+        """Have all requests sent to a server, then stop the old one."""
         if fresh.server.address != old.server.address:
             try:
-                self._move_to(fresh.server.address)
+                self._hand_over_to(fresh.server.address)
             except BaseException:
                 fresh.server.kill()
                 if fresh.snapshot is not old.snapshot:
                     fresh.snapshot.remove()
                 raise
         self._served = fresh
+        self._set_state(SupervisorState.SERVING)
         old.server.stop()
         if fresh.snapshot is not old.snapshot:
             old.snapshot.remove()
 
-    def _move_to(self, address: str) -> None:
-        """Return when no request is under way anywhere else."""
-        if self._reports is None:
+    def _hand_over_to(self, address: str) -> None:
+        """Return when the gateway has no call under way at any other address."""
+        if self._events is None:
             return
         try:
-            moved = self._reports.move(address)
-            while not wait([moved], _POLL_S).done:
+            handover = self._events.hand_over(address)
+            while not wait([handover], _POLL_S).done:
                 if self._stopping.is_set():
-                    moved.cancel()
+                    handover.cancel()
                     raise GivenUp("The supervisor stops.")
-            moved.result()
+            handover.result()
         except EmbeddedError:
             raise
         except Exception as error:
             if self._stopping.is_set():
                 raise GivenUp("The supervisor stops.") from error
-            raise EmbeddedError("the gateway could not change over to it.") from error
+            raise EmbeddedError("the gateway failed the handover to it.") from error

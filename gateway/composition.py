@@ -1,10 +1,14 @@
-"""The composition root: settings → backend → app."""
+"""The composition root: settings → backend → app.
+
+`compose` builds the parts in the order in which they depend on each other, and registers the gauges that
+read them last.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -26,13 +30,16 @@ from gateway.api.run import RunModel
 from gateway.api.verify_token import VerifyToken
 from gateway.domain.cache import AnswerCache
 from gateway.domain.catalogue import Catalogue, Ensemble, Model
-from gateway.domain.coalesce import AnswerSource, Coalescer, CoalescingLimits
+from gateway.domain.coalesce import Coalescer
+from gateway.domain.health import ModelHealth
 from gateway.domain.monitor import Monitor, MonitorTimes
+from gateway.domain.queue import CoalescingLimits
 from gateway.domain.service import Classifier
 from gateway.processes.open_files import OpenFiles, room_for_connections
 from gateway.processes.tasks import running_beside
 from gateway.server.connection_limiter import ConnectionLimiter
 from gateway.settings import ConfigurationError, Settings
+from gateway.telemetry import gauges
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.shared_metrics import SharedMetrics
@@ -44,50 +51,82 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Gateway:
-    """What the server needs to know of a composed gateway."""
-
-    app: App
-    monitor: Monitor
-    limiter: ConnectionLimiter
-    certificate: Certificate | None
-    running: Callable[[], AbstractAsyncContextManager[None]]
-    """Opens the channel to Triton and looks at models, tokens and the certificate in the background."""
-    metrics: Metrics
-    move: Callable[[str], Coroutine[None, None, None]]
-    """See `Receiver`, as for `triton_restarted`."""
-
-    def triton_restarted(self, reason: str) -> None:
-        """Count a start of Triton after a fault."""
-        self.metrics.triton_restarted(reason)
-
-
-@dataclass(frozen=True, slots=True)
-class _Inference:
+class Inference:
     """From a text to its scores, and what is known of the models."""
 
     backend: MovingBackend
     coalescer: Coalescer
+    cache: AnswerCache | None
     catalogue: Catalogue
-    classifier: Classifier
+    health: ModelHealth
     monitor: Monitor
 
-    async def move(self, url: str, drain_s: float) -> None:
-        """Go over to another Triton; see `MovingBackend.move`."""
-        await self.backend.move(url, self._arrived, drain_s)
+    @property
+    def classifier(self) -> Classifier:
+        """The use case, over the cache if there is one."""
+        return Classifier(self.coalescer if self.cache is None else self.cache)
 
-    def _arrived(self, found: Sequence[Ensemble]) -> None:
+    async def hand_over(self, url: str, drain_s: float) -> None:
+        """Send new calls to another Triton; see `MovingBackend.hand_over`."""
+        await self.backend.hand_over(url, self._replace_catalogue, drain_s)
+
+    def _replace_catalogue(self, found: Sequence[Ensemble]) -> None:
         self.catalogue.replace(found)
         for model in self.catalogue:
-            self.monitor.answered(model)  # nobody moves to a Triton that has not answered a canary
+            self.health.answered(model)  # a handover begins after the new Triton has answered canaries
 
     async def close(self) -> None:
+        """Cancel the calls under way and close the channel to Triton."""
         await self.coalescer.close()
         await self.backend.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A composed gateway: what the server runs, and what else holds resources."""
+
+    settings: Settings
+    app: App
+    monitor: Monitor
+    limiter: ConnectionLimiter
+    credentials: ReloadableCredentials
+    metrics: Metrics
+    inference: Inference
+    rate: RateLimit
+    access_log: AccessLog
+    tracing: Tracing | None
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """The certificate to listen with; None without TLS."""
+        return self.credentials.certificate
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Open the channel to Triton, and watch models, tokens and the certificate in the background."""
+        await self.inference.backend.open()
+        tasks = (self.monitor.run(), self.metrics.publish(), *self.credentials.tasks())
+        try:
+            async with running_beside(tasks):
+                yield
+        finally:
+            await self.inference.close()
+            await self.rate.close()
+            self.access_log.flush()
+            if self.tracing is not None:
+                await asyncio.to_thread(self.tracing.close)
+
+    def triton_restarted(self, reason: str) -> None:
+        """Count a restart of Triton after a fault; see `TritonEvents`."""
+        self.metrics.triton_restarted(reason)
+
+    async def hand_over(self, url: str) -> None:
+        """Send new calls to another Triton; see `TritonEvents`."""
+        await self.inference.hand_over(url, self.settings.request_timeout_s)
+
+
 def build_app(settings: Settings) -> App:
-    """Build the application, for who wants to know its routes; `gateway.main.serve` runs one.
+    """Build the application alone, for tools that read its routes; `gateway.main.serve` runs one.
 
     Raises:
         ConfigurationError: there is no token, or one is malformed.
@@ -103,28 +142,20 @@ def compose(
     Args:
         settings: the settings.
         shared: where several workers add their metrics up.
-        known: what they know of tokens; see `ReloadableCredentials`.
+        known: tokens that are in force already; see `ReloadableCredentials`.
 
     Raises:
         ConfigurationError: the settings make no gateway.
     """
     credentials = ReloadableCredentials(settings, known)
-    admission = Admission(settings.max_requests_in_flight)
-    metrics = Metrics(
-        in_flight=lambda: admission.in_flight,
-        ready=lambda: float(inference.monitor.why_not_ready() is None),
-        shared=shared,
-    )
+    metrics = Metrics(shared)
     tracing = _tracing(settings)
     inference = _inference(settings, metrics, tracing)
+    admission = Admission(settings.max_requests_in_flight)
+    rate_store = _rate_store(settings, metrics)
+    rate = RateLimit(settings.requests_per_minute, lambda: credentials.tokens.accounts, rate_store)
     limiter = ConnectionLimiter(
-        room_for_connections(settings.max_connections),
-        metrics.watch_connections(lambda: len(limiter)),
-        settings.max_buffered_bytes,
-    )
-    metrics.watch_open_files(OpenFiles().share)
-    rate = RateLimit(
-        settings.requests_per_minute, lambda: credentials.tokens.accounts, _rate_store(settings, metrics)
+        room_for_connections(settings.max_connections), metrics.limiter_events(), settings.max_buffered_bytes
     )
     access_log = AccessLog(settings.log_level, settings.access_log_share, settings.log_format)
     app = App(
@@ -135,99 +166,81 @@ def compose(
         binding_without_token=settings.binding_without_token,
         trace=tracing.begin if tracing is not None else None,
     )
-
-    @asynccontextmanager
-    async def running() -> AsyncIterator[None]:
-        await inference.backend.open()
-        works = (inference.monitor.run(), metrics.publish(), *credentials.tasks())
-        try:
-            async with running_beside(works):
-                yield
-        finally:
-            await inference.close()
-            await rate.close()
-            access_log.flush()
-            if tracing is not None:
-                await asyncio.to_thread(tracing.close)
-
-    async def move(url: str) -> None:
-        await inference.move(url, settings.request_timeout_s)
-
-    return Gateway(app, inference.monitor, limiter, credentials.certificate, running, metrics, move)
-
-
-def _inference(settings: Settings, metrics: Metrics, tracing: Tracing | None) -> _Inference:
-    def triton_called(model: Model, outcome: str, seconds: float) -> None:
-        metrics.triton_called(outcome, seconds)
-
-    def answered(model: Model) -> None:
-        monitor.answered(model)
-
-    def unavailable(model: Model) -> None:
-        monitor.unavailable(model)
-
-    options = _triton_options(settings)
-    context = tracing.metadata if tracing is not None else None
-    backend = MovingBackend(
-        lambda url: TritonClient(replace(options, url=url), triton_called, context),
-        options.url,
-        lambda: catalogue,
+    _register_gauges(metrics, settings, inference, admission, limiter)
+    return Gateway(
+        settings=settings,
+        app=app,
+        monitor=inference.monitor,
+        limiter=limiter,
+        credentials=credentials,
+        metrics=metrics,
+        inference=inference,
+        rate=rate,
+        access_log=access_log,
+        tracing=tracing,
     )
+
+
+def _inference(settings: Settings, metrics: Metrics, tracing: Tracing | None) -> Inference:
+    catalogue = Catalogue()
+    health = ModelHealth(settings.canary_max_age_s)
+    backend = _backend(settings, metrics, tracing, catalogue)
     coalescer = Coalescer(
-        backend if tracing is None else tracing.backend(backend),
+        backend,
         CoalescingLimits(
             settings.call_slots, settings.max_call_texts, settings.call_length_ratio, settings.max_queue_s
         ),
-        metrics.call_sent,
-        answered,
-        unavailable,
+        observe=metrics.call_sent,
+        answered=health.answered,
+        unavailable=health.unavailable,
+        tracer=tracing,
     )
-    metrics.watch_load(
-        settings.max_requests_in_flight,
-        waiting=lambda: coalescer.waiting,
-        calls=lambda: coalescer.calls,
-        overdue=lambda: coalescer.overdue,
-    )
-    source = coalescer if tracing is None else tracing.source(coalescer)
-    catalogue, classifier = _answering(source, settings.cache_bytes, metrics)
+    cache = None
+    if settings.cache_bytes:
+        counters = metrics.cache_counters()
+        cache = AnswerCache(coalescer, settings.cache_bytes, counters.looked_up, counters.evicted)
+        catalogue.on_replace(cache.serve)
     times = MonitorTimes(
         refresh_interval_s=settings.refresh_interval_s,
         retry_interval_s=settings.retry_interval_s,
         canary_timeout_s=settings.canary_timeout_s,
-        canary_max_age_s=settings.canary_max_age_s,
         request_timeout_s=settings.request_timeout_s,
         canaries_per_s=settings.canaries_per_s,
     )
-    monitor = Monitor(backend, coalescer, catalogue, times)
-    return _Inference(backend, coalescer, catalogue, classifier, monitor)
+    monitor = Monitor(backend, coalescer, catalogue, health, times)
+    return Inference(backend, coalescer, cache, catalogue, health, monitor)
 
 
-def _routes(
-    settings: Settings,
-    inference: _Inference,
-    admission: Admission,
-    rate: RateLimit,
-    metrics: Metrics,
-    verify: VerifyToken,
-) -> tuple[Route, ...]:
-    catalogue, classifier = inference.catalogue, inference.classifier
-    bodies = BodyReader(admission, settings.max_body_bytes, settings.max_requests_in_flight)
-    limits = RunLimits(settings.request_timeout_s, settings.result_shape, settings.max_batch_texts)
-    classify = ClassifyCall(catalogue, classifier, bodies, admission, rate, metrics, limits)
-    queries = ModelQueries(catalogue)
-    binding = Binding(classify, queries.search)
-    return (
-        # First: ai/run/{model} would take the proxy's path for a model.
-        *binding.routes(API_PREFIX),
-        *run_routes(RunModel(classify)),
-        *query_routes(queries, verify),
-        *operations_routes(Operations(inference.monitor, metrics)),
-        *page_routes(settings.playground),
+def _backend(
+    settings: Settings, metrics: Metrics, tracing: Tracing | None, catalogue: Catalogue
+) -> MovingBackend:
+    options = _triton_options(settings)
+    call_metadata = tracing.metadata if tracing is not None else None
+
+    def called(model: Model, outcome: str, seconds: float) -> None:
+        metrics.triton_called(outcome, seconds)
+
+    def client(url: str) -> TritonClient:
+        return TritonClient(replace(options, url=url), called, call_metadata)
+
+    return MovingBackend(client, options.url, lambda: catalogue)
+
+
+def _triton_options(settings: Settings) -> TritonOptions:
+    key: tuple[str, str] | None = None
+    if settings.triton_metadata_key is not None:
+        name, _, secret = settings.triton_metadata_key.get_secret_value().partition("=")
+        key = (name, secret)
+    return TritonOptions(
+        url=settings.triton_url,
+        max_message_bytes=settings.triton_max_message_bytes,
+        control_timeout_s=settings.triton_control_timeout_s,
+        restricted_key=key,
     )
 
 
 def _tracing(settings: Settings) -> Tracing | None:
-    """Import what makes spans, if they are to go anywhere.
+    """Import OpenTelemetry if spans have a destination.
 
     Raises:
         ConfigurationError: the packages are missing.
@@ -246,26 +259,55 @@ def _tracing(settings: Settings) -> Tracing | None:
 def _rate_store(settings: Settings, metrics: Metrics) -> RateStore:
     if settings.rate_redis_url is None:
         return OwnStore()
-    return RedisStore(settings.rate_redis_url.get_secret_value(), metrics.watch_rate_store())
+    return RedisStore(settings.rate_redis_url.get_secret_value(), metrics.rate_store_failures())
 
 
-def _answering(source: AnswerSource, cache_bytes: int, metrics: Metrics) -> tuple[Catalogue, Classifier]:
-    """Put the answer cache between the use case and ``source``, if there is to be one."""
-    if not cache_bytes:
-        return Catalogue(), Classifier(source)
-    counted = metrics.watch_cache(size=lambda: cache.size_bytes, entries=lambda: len(cache))
-    cache = AnswerCache(source, cache_bytes, counted.looked_up, counted.evicted)
-    return Catalogue(cache.serve), Classifier(cache)
-
-
-def _triton_options(settings: Settings) -> TritonOptions:
-    key: tuple[str, str] | None = None
-    if settings.triton_metadata_key is not None:
-        name, _, secret = settings.triton_metadata_key.get_secret_value().partition("=")
-        key = (name, secret)
-    return TritonOptions(
-        url=settings.triton_url,
-        max_message_bytes=settings.triton_max_message_bytes,
-        control_timeout_s=settings.triton_control_timeout_s,
-        restricted_key=key,
+def _routes(
+    settings: Settings,
+    inference: Inference,
+    admission: Admission,
+    rate: RateLimit,
+    metrics: Metrics,
+    verify: VerifyToken,
+) -> tuple[Route, ...]:
+    bodies = BodyReader(admission, settings.max_body_bytes, settings.max_requests_in_flight)
+    limits = RunLimits(settings.request_timeout_s, settings.result_shape, settings.max_batch_texts)
+    classify = ClassifyCall(
+        inference.catalogue, inference.classifier, bodies, admission, rate, metrics, limits
     )
+    queries = ModelQueries(inference.catalogue)
+    binding = Binding(classify, queries.search)
+    return (
+        # First: ai/run/{model} would take the proxy's path for a model.
+        *binding.routes(API_PREFIX),
+        *run_routes(RunModel(classify)),
+        *query_routes(queries, verify),
+        *operations_routes(Operations(inference.monitor, metrics)),
+        *page_routes(settings.playground),
+    )
+
+
+def _register_gauges(
+    metrics: Metrics,
+    settings: Settings,
+    inference: Inference,
+    admission: Admission,
+    limiter: ConnectionLimiter,
+) -> None:
+    coalescer, cache = inference.coalescer, inference.cache
+    metrics.register_gauges(
+        {
+            gauges.READY: lambda: inference.monitor.why_not_ready() is None,
+            gauges.IN_FLIGHT: lambda: admission.in_flight,
+            gauges.IN_FLIGHT_LIMIT: lambda: settings.max_requests_in_flight,
+            gauges.QUEUED_TEXTS: lambda: coalescer.waiting,
+            gauges.CALLS: lambda: coalescer.calls,
+            gauges.CALLS_OVERDUE: lambda: coalescer.overdue,
+            gauges.CONNECTIONS: lambda: len(limiter),
+            gauges.OPEN_FILES: OpenFiles().share,
+        }
+    )
+    if cache is not None:
+        metrics.register_gauges(
+            {gauges.CACHE_BYTES: lambda: cache.size_bytes, gauges.CACHE_ENTRIES: lambda: len(cache)}
+        )

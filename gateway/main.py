@@ -1,4 +1,4 @@
-"""Serving: the composed gateway, its port, its signals, its end."""
+"""Serving: the composed gateway, its port, its signals, its shutdown."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from gateway.access.credentials import ReloadableCredentials
 from gateway.access.tokens import TokenTable
 from gateway.api.routes import API_PREFIX
 from gateway.composition import Gateway, compose
+from gateway.processes.messages import Ready, Refused
 from gateway.processes.signals import signals_set
 from gateway.processes.tasks import running_beside
-from gateway.processes.upstream import Upstream
+from gateway.processes.triton_events import TritonEventRelay
 from gateway.processes.worker_control import WorkerSpec, report, worker_control
 from gateway.processes.worker_pool import WorkerPool
 from gateway.server.bind import base_url, bind, closing_all
@@ -64,10 +65,10 @@ async def serve(
     sockets: Sequence[socket.socket] | None = None,
     on_started: Callable[[str], None] | None = None,
     stop: asyncio.Event | None = None,
-    upstream: Upstream | None = None,
+    triton_events: TritonEventRelay | None = None,
     tokens: TokenTable | None = None,
 ) -> None:
-    """Serve inside the running event loop, for a process that has other things to look after too.
+    """Serve inside the running event loop, in a process that may do other things too.
 
     Args:
         settings: the settings.
@@ -77,8 +78,8 @@ async def serve(
             gateway listens and is ready for the first time.
         stop: set it to shut down gracefully, as SIGTERM and SIGINT do in any case. Cancelling this
             coroutine shuts down without draining.
-        upstream: through it, whoever looks after Triton tells what becomes of it.
-        tokens: good until ``settings.tokens_file`` can be read, which may not be there yet.
+        triton_events: relays the events of an embedded Triton to the gateway.
+        tokens: in force until ``settings.tokens_file`` can be read, which may not exist yet.
 
     Raises:
         ConfigurationError: there is no token, or the address cannot be bound.
@@ -88,7 +89,7 @@ async def serve(
         _log.warning("Workers bindings on this machine need no token (GATEWAY_BINDING_WITHOUT_TOKEN)")
     unknown = unknown_variables(os.environ)
     if unknown:
-        _log.warning("these environment variables are no settings: %s", ", ".join(unknown))
+        _log.warning("unknown environment variables: %s", ", ".join(unknown))
     listening = list(sockets) if sockets is not None else [bind_for(settings)]
     stopping = stop if stop is not None else asyncio.Event()
     at_once = asyncio.Event()
@@ -99,15 +100,15 @@ async def serve(
 
     with closing_all(listening), signals_set(stopping, at_once):
         if settings.workers > 1:
-            supervisor = WorkerPool(
-                settings, _work, listening[0], stopping, at_once, upstream, credentials.tokens
+            pool = WorkerPool(
+                settings, _work, listening[0], stopping, at_once, triton_events, credentials.tokens
             )
             async with running_beside(credentials.tasks()):
-                await supervisor.run(started)
+                await pool.run(started)
         else:
             gateway = compose(settings, known=tokens)
-            if upstream is not None:
-                upstream.connect(gateway)
+            if triton_events is not None:
+                triton_events.connect(gateway)
             await _serve_here(settings, gateway, listening, started, stopping, at_once)
 
 
@@ -128,7 +129,7 @@ async def _serve_here(
         Timeouts(settings.keep_alive_timeout_s, settings.transfer_timeout_s),
         None if gateway.certificate is None else gateway.certificate.context,
     )
-    # What exists by now stays for ever. Collecting costs a tenth of each request at Python's own pace.
+    # What exists by now stays for ever. Python's default thresholds cost a tenth of each request.
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
     async with gateway.running():
@@ -136,12 +137,12 @@ async def _serve_here(
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(gateway.monitor.wait_until_ready(), wait_s)
         await server.start(listening)
-        gateway.metrics.listens()
+        gateway.metrics.mark_listening()
         announcing = asyncio.create_task(_announce(gateway, on_started))
         try:
             await stop.wait()
             _log.info("stopping")
-            # Readiness off, time for balancers to notice, then the port closes and requests drain.
+            # Readiness turns off, balancers get time to notice, then the port closes and requests drain.
             gateway.monitor.start_draining()
             server.start_draining()
             with suppress(asyncio.TimeoutError):
@@ -157,7 +158,7 @@ async def _serve_here(
 
 async def _announce(gateway: Gateway, on_started: Callable[[], None]) -> None:
     await gateway.monitor.wait_until_ready()
-    gateway.metrics.read_gauges()  # whoever hears that it is ready finds it in the metrics of all
+    gateway.metrics.read_gauges()  # so that the metrics of all workers show it before it is announced
     on_started()
 
 
@@ -168,21 +169,21 @@ def _work(spec: WorkerSpec) -> None:
     try:
         uvloop.run(_serve_at(spec))
     except ConfigurationError as error:
-        report(spec, str(error))
+        report(spec, Refused(str(error)))
         sys.exit(2)
 
 
 async def _serve_at(spec: WorkerSpec) -> None:
     stop, at_once = asyncio.Event(), asyncio.Event()
     gateway = compose(spec.settings, spec.metrics, spec.tokens)
-    with worker_control(spec, stop, at_once, gateway.move), closing_all([spec.sock]):
+    with worker_control(spec, stop, at_once, gateway.hand_over), closing_all([spec.sock]):
         await _serve_here(
             spec.settings,
             gateway,
             [spec.sock],
-            lambda: report(spec, None),
+            lambda: report(spec, Ready()),
             stop,
             at_once,
-            # The others take the connections until it knows the models.
+            # The other workers accept the connections until this one knows the models.
             wait_s=_REPLACEMENT_WAITS_S if spec.replaces else 0,
         )

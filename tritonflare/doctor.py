@@ -1,4 +1,4 @@
-"""``tritonflare doctor``: can this machine run the embedded Triton, and is there a model to serve?"""
+"""``tritonflare doctor``: checks this machine for the embedded Triton, and for a model to serve."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LIVEZ_TIMEOUT_S = 2.0
 @click.command()
 @click.option("--repository", type=click.Path(path_type=Path), default=REPOSITORY, show_default=True)
 def doctor(repository: Path) -> None:
-    """Check this machine and say what to do about each problem.
+    """Check this machine, and print the remedy for each problem.
 
     Exits 1 if something has to be remedied before `tritonflare serve` can work.
     """
@@ -41,7 +41,7 @@ def doctor(repository: Path) -> None:
 
 
 def _models(repository: Path) -> Finding:
-    """What would be served; that nothing was exported yet is no fault where `make serve` does it."""
+    """Check the repository; a missing export is no problem where `make serve` exports by itself."""
     from embedded.errors import EmbeddedError, NotExportedError
     from embedded.host import Finding
     from embedded.repository import check_repository
@@ -56,14 +56,14 @@ def _models(repository: Path) -> Finding:
 
 
 def _exported_by_make(repository: Path, missing: str | None) -> bool:
-    """Whether the missing model is one that the Makefile of this clone makes by itself."""
+    """Whether the Makefile of this checkout exports the missing model by itself."""
     here = (HOME / "Makefile").is_file() and CHECKPOINT.is_dir() and repository == REPOSITORY
     exported = any(repository.glob(f"{_BUNDLED}_encoder_*/[1-9]*/model.onnx"))
     return here and missing in (None, _BUNDLED) and not exported
 
 
 def _port() -> Finding:
-    """Whether the gateway's address is free, or a tritonflare serves there already."""
+    """Check that the gateway's address is free, or that a tritonflare already serves there."""
     from embedded.host import Finding
     from gateway.main import bind_for
     from gateway.settings import ConfigurationError, load_settings
@@ -78,7 +78,7 @@ def _port() -> Finding:
     except ConfigurationError as error:
         in_use = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
         if in_use and _tritonflare_answers(settings):
-            return Finding("port", f"{address}, a tritonflare answers there")
+            return Finding("port", f"{address}, in use by a tritonflare")
         return Finding("port", "not free" if in_use else "not valid", str(error))
     return Finding("port", f"{address} is free")
 
@@ -90,7 +90,7 @@ def _tritonflare_answers(settings: Settings) -> bool:
         connection = http.client.HTTPConnection(settings.host, settings.port, timeout=_LIVEZ_TIMEOUT_S)
     else:
         context = ssl.create_default_context()
-        # The certificate need not be for this address, and nothing secret is sent.
+        # The certificate may be for another address, and nothing secret is sent.
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         connection = http.client.HTTPSConnection(
             settings.host, settings.port, timeout=_LIVEZ_TIMEOUT_S, context=context

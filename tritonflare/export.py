@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from export.repository.inventory import Published
     from export.run import ExportResult
 
-# Spelt out here, because `tritonflare --help` must not wait for ONNX; a test holds them to export.plan.
+# Repeated here, because `tritonflare --help` must not import ONNX; a test compares them with export.plan.
 TARGETS = ("cpu", "onnxruntime", "tensorrt")
 PRECISIONS = ("fp32", "fp16", "int8")
 INT8 = ("token", "static-minmax", "static-percentile", "static-entropy", "static-smoothed", "blocks", "auto")
-# The exporter cannot know who serves a repository: it may be another machine's, by a volume.
-_TAKEN = (
-    "`tritonflare serve --watch` takes the change by itself, `tritonflare serve` on SIGHUP or at its next "
+# The exporter cannot know which server reads the repository: a volume may be mounted on another machine.
+_SERVE_HELP = (
+    "`tritonflare serve --watch` serves the change by itself, `tritonflare serve` on SIGHUP or at its next "
     "start. A Triton that runs elsewhere (Compose, Kubernetes) must be restarted."
 )
-# From what is needed most: where a terminal is too narrow, the last ones are left out.
+# The most important first: a narrow terminal shows fewer columns.
 _COLUMNS = ("name", "version", "precision", "target", "labels", "MB", "weights", "tokenizer", "created")
 _SHOWN_LABELS = 20
 _NUMBERS = {"version", "labels", "MB"}
@@ -45,7 +45,7 @@ def _path(exists: bool = False) -> click.Path:
 @click.argument("source", default=str(CHECKPOINT))
 @click.option(
     "--name",
-    # Empty where docker-compose.yml passes on a variable that is not set.
+    # Empty if docker-compose.yml passes an unset variable.
     callback=lambda _context, _option, name: name or None,
     help="Public name, e.g. @cf/acme/mood [default: that of the checkpoint's tritonflare.json, else "
     "@local/ and the folder's name].",
@@ -56,13 +56,13 @@ def _path(exists: bool = False) -> click.Path:
     type=click.Choice(TARGETS),
     default="cpu",
     show_default=True,
-    help="Who runs the encoder: ONNX Runtime in Triton's python backend, Triton's ONNX Runtime "
+    help="What runs the encoder: ONNX Runtime in Triton's python backend, Triton's ONNX Runtime "
     "backend on a GPU, or a TensorRT plan that is built where it is served.",
 )
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
-    help="Which one is published [default: int8 on cpu, fp16 on a GPU].",
+    help="The one to publish [default: int8 on cpu, fp16 on a GPU].",
 )
 @click.option(
     "--int8",
@@ -87,23 +87,30 @@ def _path(exists: bool = False) -> click.Path:
     help="Gate: labels as in FP32, in per cent, e.g. 98.5.",
 )
 @click.option("--max-neighbours", type=click.FloatRange(0), help="Gate: |Δp| that neighbours may cause.")
-@click.option("--quick", is_flag=True, help="Only what is published, without timing; the gate is the same.")
+@click.option(
+    "--quick", is_flag=True, help="Only the published precision, without timing; the gate is the same."
+)
 @click.option("--compare-openvino", is_flag=True, help="Put OpenVINO into the report (extra openvino).")
-@click.option("--repository", type=_path(), default=REPOSITORY, show_default=True, help="What Triton reads.")
+@click.option(
+    "--repository", type=_path(), default=REPOSITORY, show_default=True, help="Model repository of Triton."
+)
 @click.option(
     "--artefacts",
     type=_path(),
     default=ARTEFACTS,
     show_default=True,
-    help="Where the ONNX files of all precisions and the report are kept.",
+    help="Folder for the ONNX files of all precisions and the report.",
 )
-@click.option("--list", "listing", is_flag=True, help="List what is published, and stop.")
-@click.option("--remove", metavar="NAME", help="Remove a published model, and stop.")
+@click.option("--list", "listing", is_flag=True, help="List the published models, and exit.")
+@click.option("--remove", metavar="NAME", help="Remove a published model, and exit.")
 @click.option(
-    "--verify", "verifying", is_flag=True, help="Check the SHA-256 of all that is published, and stop."
+    "--verify", "verifying", is_flag=True, help="Check the SHA-256 of all published files, and exit."
 )
 @click.option(
-    "-v", "--verbose", is_flag=True, help="Log what each verification found, and where an error came from."
+    "-v",
+    "--verbose",
+    is_flag=True,
+    help="Log the result of each verification, and the traceback of an error.",
 )
 def export(
     listing: bool, remove: str | None, verifying: bool, verbose: bool, repository: Path, **options: Any
@@ -111,9 +118,9 @@ def export(
     """Turn SOURCE into a model that Triton serves.
 
     SOURCE is a Hugging Face folder or a hub id such as org/name; without it, the bundled
-    checkpoint. Writes FP32, FP16 and INT8 ONNX files, holds FP32 against a reference and the
-    others against FP32, measures accuracy, agreement and speed, writes report.md beside the
-    artefacts, and publishes in one step what passes the gate.
+    checkpoint. Writes FP32, FP16 and INT8 ONNX files, compares FP32 with a reference and the
+    others with FP32, measures accuracy, agreement and speed, writes report.md beside the
+    artefacts, and publishes the model in one step if it passes the gate.
 
     \b
       tritonflare export                                     the bundled model, in INT8
@@ -122,17 +129,17 @@ def export(
       tritonflare export ./mood --target tensorrt            for a GPU
       tritonflare export --list
 
-    Exit codes: 0 published, perhaps with a warning; 2 the checkpoint or the repository will not
-    do; 3 the gate or a comparison failed, or --verify found something. After 2 and 3 the
-    repository is as it was.
+    Exit codes: 0 published, perhaps with a warning; 2 the checkpoint or the repository cannot be
+    used; 3 the gate or a comparison failed, or --verify found a difference. After 2 and 3 the
+    repository is unchanged.
     """  # noqa: D301 (\b keeps click from joining the lines)
     from export.errors import ExportError
 
     if listing + verifying + (remove is not None) > 1:
-        raise click.UsageError("--list, --verify and --remove are asked one at a time.")
+        raise click.UsageError("use only one of --list, --verify and --remove.")
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s")
     try:
-        with _one_sentence():
+        with _export_errors():
             if listing:
                 _list(repository)
             elif remove is not None:
@@ -143,14 +150,14 @@ def export(
                 _export(repository, **options)
     except ExportError as error:
         if error.__cause__ is not None:
-            _log.info("where it came from:", exc_info=error.__cause__)
+            _log.info("caused by:", exc_info=error.__cause__)
         click.echo(f"tritonflare export: {runnable(str(error))}", err=True)
         sys.exit(error.exit_code)
 
 
 @contextmanager
-def _one_sentence() -> Iterator[None]:
-    """Whatever goes wrong becomes an ExportError: a traceback tells its reader nothing to do."""
+def _export_errors() -> Iterator[None]:
+    """Turn every error into an ExportError with a remedy; --verbose logs its cause."""
     from export.errors import ExportError, first_line
 
     try:
@@ -165,8 +172,7 @@ def _one_sentence() -> Iterator[None]:
         raise ExportError(f"{error.strerror or first_line(error)}.") from error
     except Exception as error:
         raise ExportError(
-            f"this should not have happened ({type(error).__name__}: {first_line(error)}); --verbose shows "
-            "where."
+            f"unexpected error ({type(error).__name__}: {first_line(error)}); --verbose shows its traceback."
         ) from error
 
 
@@ -196,7 +202,7 @@ def _export(
         f"Published {result.model.name} ({result.artefact}, version {result.model.version}) in {repository}. "
         f"Report: {result.report}"
     )
-    click.echo(_TAKEN)
+    click.echo(_SERVE_HELP)
     if result.kit:
         click.echo(
             "The TensorRT plan is built where it is served, by docker/triton/build_plans.py from "
@@ -208,7 +214,7 @@ def _export(
 def _limits(
     max_drop: float | None, min_agreement: float | None, max_neighbours: float | None
 ) -> Mapping[str, GateLimits]:
-    """The gate's limits; what was given holds for every precision."""
+    """Return the gate's limits; a given one replaces the default of every precision."""
     from export.evaluation.gate import DEFAULT_LIMITS
 
     given: dict[str, float] = {}
@@ -237,14 +243,14 @@ def _show(result: ExportResult) -> None:
 
 
 def _order_of(labels: Sequence[str], file: str) -> str:
-    """How numbers in the examples were read; a wrong ``id2label`` shows nowhere else."""
+    """Describe how numbers in the examples were read; a wrong ``id2label`` is visible nowhere else."""
     order = ", ".join(f"{number} = {label}" for number, label in enumerate(labels[:_SHOWN_LABELS]))
     more = ", …" if len(labels) > _SHOWN_LABELS else ""
     return f"Numbers in {file} are read in the order of id2label ({order}{more})."
 
 
 def _warn(result: ExportResult, repository: Path) -> None:
-    """Last, and where nobody overlooks it: exit code 0 says that it is published, not that it is good."""
+    """Print doubts last, in a frame: exit code 0 means that the model is published, not that it is good."""
     if not result.doubts:
         return
     frame = "!" * 80
@@ -274,7 +280,7 @@ def _list(repository: Path) -> None:
             lined_up.add_row(*(Text(row[column]) for column in columns))
         return lined_up
 
-    # Nothing is folded or cut: a terminal that is too narrow gets fewer columns, a script gets all.
+    # Nothing is wrapped or truncated: a narrow terminal gets fewer columns, a script gets all.
     console, unbounded = Console(), Console(width=10_000)
     columns = list(_COLUMNS)
     while (
@@ -305,9 +311,9 @@ def _remove(repository: Path, name: str) -> None:
     remove_model(repository, name)
     click.echo(f"Removed {name} from {repository}.")
     if read_inventory(repository):
-        click.echo(_TAKEN)
+        click.echo(_SERVE_HELP)
     else:
-        click.echo("No model is left. A server that runs goes on with what it has; stop it yourself.")
+        click.echo("No model is left. A running server still serves the last one until you stop it.")
 
 
 def _verify(repository: Path) -> None:
@@ -319,4 +325,4 @@ def _verify(repository: Path) -> None:
     if findings:
         sys.exit(3)
     models = len(read_inventory(repository))
-    click.echo(f"{models} published {'model' if models == 1 else 'models'}, every file as it was written.")
+    click.echo(f"{models} published {'model' if models == 1 else 'models'}, all files intact.")

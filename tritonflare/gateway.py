@@ -1,4 +1,4 @@
-"""``tritonflare gateway``: the HTTP front alone."""
+"""``tritonflare gateway``: the gateway alone."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ workers_option = click.option(
 @click.option("--triton-url", help="gRPC address of Triton [GATEWAY_TRITON_URL, default 127.0.0.1:8001].")
 @workers_option
 def gateway(host: str | None, port: int | None, triton_url: str | None, workers: int | None) -> None:
-    """Run the gateway before a Triton that runs elsewhere.
+    """Run the gateway with a Triton that runs elsewhere.
 
-    Every setting is an environment variable (see .env.example); the options here win.
+    Every setting is an environment variable (see .env.example); these options take precedence.
     Needs GATEWAY_API_TOKENS or GATEWAY_TOKENS_FILE (`tritonflare token create`).
     """
     from gateway.main import run
@@ -29,5 +29,5 @@ def gateway(host: str | None, port: int | None, triton_url: str | None, workers:
 
 
 def given(**options: Any) -> dict[str, Any]:
-    """The options that were set on the command line."""
+    """Return the options that were set on the command line."""
     return {key: value for key, value in options.items() if value is not None}

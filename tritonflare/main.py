@@ -1,4 +1,4 @@
-"""``tritonflare``: subcommands, and the one place where errors become sentences and exit codes."""
+"""``tritonflare``: the subcommands, and the handling of configuration errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def cli() -> None:
     \b
     tritonflare export        turn a checkpoint into a served model
     tritonflare serve         run Triton and the gateway on this machine
-    tritonflare gateway       run the gateway alone, before a Triton elsewhere
+    tritonflare gateway       run the gateway alone, with a Triton elsewhere
     """  # noqa: D301 (click wants the control character)
 
 
@@ -28,7 +28,7 @@ for command in (serve.serve, gateway.gateway, export.export, token.token, bench.
 
 
 def main() -> None:
-    """Run the command line; configuration errors become one sentence and exit code 2."""
+    """Run the command line; a configuration error is printed without a traceback, with exit code 2."""
     from gateway.settings import ConfigurationError
 
     try:

@@ -1,4 +1,4 @@
-"""What long work is doing just now."""
+"""Progress of long work, as bars or lines."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from rich.progress import (
 
 
 class Steps:
-    """Told of each step, and inside a step of how much is done; calling it begins a step."""
+    """Receives the steps of the work, and the progress inside a step; calling it begins a step."""
 
     def __call__(self, name: str) -> None:
-        """Same as ``step``."""
+        """Do the same as ``step``."""
         self.step(name)
 
     def step(self, name: str) -> None:
-        """A new piece of work begins: one plain line on stderr."""
+        """Begin a step: one plain line on stderr."""
         click.echo(name, err=True)
 
     def advance(self, done: int, total: int) -> None:
-        """So much of it is done; nothing to see where lines cannot be rewritten."""
+        """Report the progress of the step; not shown without a terminal."""
 
 
 class _Bar(Steps):
-    """One bar that belongs to the present step; finished steps stay above it with their time."""
+    """A bar for the present step; finished steps stay above it with their time."""
 
     def __init__(self, bars: Progress, title: str) -> None:
         self._bars = bars
@@ -47,7 +47,7 @@ class _Bar(Steps):
         self._bars.update(self._task, completed=done, total=total)
 
     def finish(self) -> None:
-        """The present step is over, however much of it was counted."""
+        """End the present step; its bar is shown as complete."""
         task = self._bars.tasks[-1]
         total = task.total or 1
         self._bars.update(self._task, completed=total, total=total)
@@ -56,7 +56,7 @@ class _Bar(Steps):
 
 @contextmanager
 def progress(title: str, console: Console | None = None) -> Iterator[Steps]:
-    """Bars with counts on a terminal, one plain line a step elsewhere; both on stderr."""
+    """Show bars with counts on a terminal, one plain line for each step elsewhere; both on stderr."""
     console = console or Console(stderr=True)
     if not console.is_terminal:
         yield Steps()

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 from tritonflare.gateway import given, workers_option
 from tritonflare.paths import REPOSITORY, TOKENS, runnable
-from tritonflare.token import remember
+from tritonflare.token import store_token
 
 if TYPE_CHECKING:
     from embedded.supervisor import TritonSupervisor
@@ -56,11 +56,11 @@ def serve(
 ) -> None:
     """Run the real tritonserver and the gateway here; Ctrl-C stops both.
 
-    Triton listens on loopback only, gRPC only, behind a key that is made at each start. When it
-    dies or hangs it is started anew. With --watch, or on SIGHUP, a version that was published
-    meanwhile is served by a second Triton, which takes the place of the first.
-    Without GATEWAY_API_TOKENS or GATEWAY_TOKENS_FILE a token is made once, printed, and
-    kept as a hash in .state/tokens, which is read again when it changes.
+    Triton listens on loopback only, gRPC only, behind a key that is generated at each start. It is
+    restarted when it crashes or hangs. With --watch, or on SIGHUP, a version that was published
+    meanwhile is served by a second Triton, which takes over from the first.
+    Without GATEWAY_API_TOKENS or GATEWAY_TOKENS_FILE a token is created once, printed, and
+    stored as a hash in .state/tokens, which is read again when it changes.
     """
     from embedded.errors import EmbeddedError
     from embedded.supervisor import TritonSupervisor
@@ -73,7 +73,7 @@ def serve(
     _require_own_triton(settings)
     configure_logging(settings.log_level, settings.log_format)
     token, settings = _with_token(settings)
-    # Tokens and port first: what is wrong with them is said before Triton takes seconds to load.
+    # Tokens and port first: their errors are reported before Triton takes seconds to load.
     if token is None:
         check_tokens(settings)
     listening = bind_for(settings)
@@ -86,7 +86,7 @@ def serve(
                 try:
                     failed = uvloop.run(_serve(settings, supervisor, listening, token))
                 finally:
-                    _ignore_signals()  # the loop has given them back, and Triton still has to be stopped
+                    _ignore_signals()  # the loop has restored them, and Triton still has to be stopped
     except EmbeddedError as error:
         click.echo(f"tritonflare: {runnable(str(error))}", err=True)
         sys.exit(2)
@@ -94,26 +94,26 @@ def serve(
         listening.close()
     _log.info("stopped")
     if failed:
-        click.echo("tritonflare: Triton is not looked after any more; see the log above.", err=True)
+        click.echo("tritonflare: the supervisor of Triton has failed; see the log above.", err=True)
         sys.exit(1)
 
 
 def _require_own_triton(settings: Settings) -> None:
-    """Refuse settings that are about a Triton elsewhere, which would do nothing here."""
+    """Refuse settings for a Triton that runs elsewhere, which would have no effect here."""
     from gateway.settings import ConfigurationError
 
     for field in ("triton_url", "triton_metadata_key"):
         if getattr(settings, field) != type(settings).model_fields[field].default:
             raise ConfigurationError(
-                f"GATEWAY_{field.upper()} is about a Triton that runs elsewhere, and `tritonflare serve` "
+                f"GATEWAY_{field.upper()} is for a Triton that runs elsewhere, and `tritonflare serve` "
                 "runs its own; unset it, or run `tritonflare gateway`."
             )
 
 
 def _with_token(settings: Settings) -> tuple[str | None, Settings]:
-    """The settings with a token to use: the configured ones, those made earlier, or a new one.
+    """Return a new token if one is needed, and the settings with the file that holds its hash.
 
-    A new one is written down only when it is shown: a start that fails must not lose it. The file counts
+    A new token is stored only when it is shown: a start that fails must not lose it. The file counts
     from then on, in this run too, so that the token can be revoked.
     """
     from gateway.access.tokens import new_token
@@ -126,9 +126,9 @@ def _with_token(settings: Settings) -> tuple[str | None, Settings]:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Until the gateway takes the signals over, each of them unwinds the stack, once.
+    """Until the gateway handles the signals itself, the first of them unwinds the stack.
 
-    Python's default would end the process on the spot and leave Triton's scratch files behind; a
+    Python's default would end the process at once and leave Triton's temporary files behind; a
     second signal would interrupt the clean-up, which is bounded anyway.
     """
 
@@ -145,7 +145,7 @@ def _interruptible() -> Iterator[None]:
 
 
 def _ignore_signals() -> None:
-    # Not SIG_IGN: with a signal on its way, Python would print a traceback about the race.
+    # Not SIG_IGN: with a signal pending, Python would print a traceback about the race.
     for number in _SIGNALS:
         signal.signal(number, lambda _number, _frame: None)
 
@@ -153,26 +153,26 @@ def _ignore_signals() -> None:
 async def _serve(
     settings: Settings, supervisor: TritonSupervisor, listening: socket.socket, token: str | None
 ) -> bool:
-    """Run the gateway until a signal comes; tell whether the supervisor has failed."""
+    """Run the gateway until a signal arrives; return whether the supervisor has failed."""
     from embedded.server import RESTRICTED_KEY
-    from embedded.supervisor import Reports
+    from embedded.supervisor import SupervisorEvents
     from gateway.access.tokens import load_tokens
     from gateway.main import serve as serve_gateway
-    from gateway.processes.upstream import Upstream
+    from gateway.processes.triton_events import TritonEventRelay
 
     loop = asyncio.get_running_loop()
-    stop, failed, upstream = asyncio.Event(), asyncio.Event(), Upstream()
+    stop, failed, relay = asyncio.Event(), asyncio.Event(), TritonEventRelay()
 
     def fail() -> None:
         failed.set()
         stop.set()
 
     def started(url: str) -> None:
-        known = _how_to_get_another(settings) if token is None else _kept(token)
-        click.echo(_greeting(url, _shown_model(supervisor), known))
+        token_help = _existing_token_help(settings) if token is None else _store(token)
+        click.echo(_greeting(url, _example_model(supervisor), token_help))
 
-    def tell(call: Callable[..., object], *values: object) -> None:
-        with suppress(RuntimeError):  # the loop has ended: nobody has to know any more
+    def in_loop(call: Callable[..., object], *values: object) -> None:
+        with suppress(RuntimeError):  # the loop has ended, and the gateway with it
             loop.call_soon_threadsafe(call, *values)
 
     private = settings.model_copy(
@@ -181,29 +181,29 @@ async def _serve(
             "triton_metadata_key": SecretStr(f"{RESTRICTED_KEY}={supervisor.secret}"),
         }
     )
-    supervisor.report_to(
-        Reports(
-            restarted=lambda reason: tell(upstream.restarted, reason),
-            move=lambda address: asyncio.run_coroutine_threadsafe(upstream.move(address), loop),
-            failed=lambda: tell(fail),
+    supervisor.connect(
+        SupervisorEvents(
+            triton_restarted=lambda reason: in_loop(relay.triton_restarted, reason),
+            hand_over=lambda address: asyncio.run_coroutine_threadsafe(relay.hand_over(address), loop),
+            failed=lambda: in_loop(fail),
         )
     )
     had_terminal = _has_terminal()
 
-    def hang_up() -> None:
-        # The same signal says that the terminal is gone, and that there is something new to serve.
+    def on_hangup() -> None:
+        # SIGHUP means either that the terminal was closed, or a request to reload.
         if had_terminal and not _has_terminal():
             stop.set()
         else:
             supervisor.reload()
 
-    loop.add_signal_handler(signal.SIGHUP, hang_up)
+    loop.add_signal_handler(signal.SIGHUP, on_hangup)
     await serve_gateway(
         private,
         sockets=[listening],
         on_started=started,
         stop=stop,
-        upstream=upstream,
+        triton_events=relay,
         tokens=None if token is None else load_tokens(f"*:{token}", None),
     )
     return failed.is_set()
@@ -217,48 +217,49 @@ def _has_terminal() -> bool:
     return True
 
 
-def _shown_model(triton: TritonSupervisor) -> str:
+def _example_model(triton: TritonSupervisor) -> str:
     """The documented model if it is served, else the first."""
     names = [model.name for model in triton.models]
     return DOCUMENTED if DOCUMENTED in names else names[0]
 
 
-def _kept(token: str) -> str:
-    """Write the hash of a new token down; return what to say of it."""
+def _store(token: str) -> str:
+    """Store the hash of a new token; return the lines that show the token."""
     try:
-        remember(TOKENS, "*", token)
+        store_token(TOKENS, "*", token)
     except OSError as error:
-        _log.warning("%s cannot be written (%s): the new token is not kept", TOKENS, error.strerror)
-        said = (
-            f"The token is not kept: {TOKENS} cannot be written ({error.strerror}). It is good until this "
-            "server ends or that file is made. To have one that stays, set GATEWAY_API_TOKENS=*:token."
+        _log.warning("%s cannot be written (%s): the new token is not stored", TOKENS, error.strerror)
+        text = (
+            f"The token is not stored: {TOKENS} cannot be written ({error.strerror}). It is valid until "
+            "this server ends or that file is created. For a lasting one set GATEWAY_API_TOKENS=*:token."
         )
     else:
-        said = f"The token is shown this once; only its hash is kept, in {TOKENS}. {_another()}"
-    return f"export TOKEN={token}\n\n{said}"
+        text = f"The token is shown this once; only its hash is stored, in {TOKENS}. {_new_token_help()}"
+    return f"export TOKEN={token}\n\n{text}"
 
 
-def _how_to_get_another(settings: Settings) -> str:
-    """What to say to those who should have a token already."""
+def _existing_token_help(settings: Settings) -> str:
+    """Explain which tokens are valid, when none was created."""
     use = "Use your API token for $TOKEN."
     if settings.tokens_file is None:
         return f"{use} The tokens are those of GATEWAY_API_TOKENS."
-    return f"{use} {_another('' if settings.tokens_file == TOKENS else f' --file {settings.tokens_file}')}"
+    options = "" if settings.tokens_file == TOKENS else f" --file {settings.tokens_file}"
+    return f"{use} {_new_token_help(options)}"
 
 
-def _another(options: str = "") -> str:
+def _new_token_help(options: str = "") -> str:
     return (
-        f"Lost it? `{sys.argv[0]} token create{options}`, run in this folder, makes another; "
-        "this server knows it about a second later."
+        f"Lost it? `{sys.argv[0]} token create{options}`, run in this folder, creates another; "
+        "this server accepts it about a second later."
     )
 
 
-def _greeting(url: str, model: str, known: str) -> str:
-    """What a newcomer pastes next; ``known`` says how to get at a token."""
+def _greeting(url: str, model: str, token_help: str) -> str:
+    """Return the address and a first command to paste; ``token_help`` explains where the token comes from."""
     return f"""
 Ready: {url}/client/v4
 
-{known}
+{token_help}
 
 curl {url}/client/v4/accounts/{_ACCOUNT}/ai/run/{model} \\
   -H "Authorization: Bearer $TOKEN" \\

@@ -1,4 +1,4 @@
-"""``tritonflare token``: makes, lists and revokes tokens, and the one that ``serve`` makes for a newcomer."""
+"""``tritonflare token``: creates, lists and revokes tokens; also stores the one that ``serve`` creates."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from gateway.access.tokens_file import TokenEntry
 
 _SHOWN = 12
-"""Digits of a hash that make its id in the list."""
+"""Digits of a hash that are its id in the list."""
 _LEAST_ID = 6
 _UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-_TAKEN = "a running server that reads this file knows it about a second later"
+_RELOADED = "a running server reloads this file within about a second"
 
 _file_option = click.option(
     "--file",
@@ -35,11 +35,11 @@ _file_option = click.option(
 
 @click.group()
 def token() -> None:
-    """Make, list and revoke API tokens. Only their SHA-256 is ever written down."""
+    """Create, list and revoke API tokens. Only their SHA-256 is stored."""
 
 
 def _expiry(value: str) -> float:
-    """Read a span from now (30d, 12h) or a time (2026-12-31T00:00:00Z) as seconds since 1970."""
+    """Parse a duration (30d, 12h) or a time (2026-12-31T00:00:00Z) as seconds since 1970."""
     from gateway.access.tokens_file import from_utc
 
     span = re.fullmatch(r"([1-9][0-9]{0,5})([mhdw])", value)
@@ -50,12 +50,12 @@ def _expiry(value: str) -> float:
     except ValueError:
         raise click.BadParameter("use 90m, 12h, 30d, 8w, or a time like 2026-12-31T00:00:00Z") from None
     if expires <= time.time():
-        raise click.BadParameter("that time is over")
+        raise click.BadParameter("that time is in the past")
     return expires
 
 
 @token.command()
-@click.option("--account", default="*", show_default=True, help="Account id that it opens; * is any.")
+@click.option("--account", default="*", show_default=True, help="Account id that it is valid for; * is any.")
 @click.option(
     "--expires", type=_expiry, metavar="WHEN", help="30d, 12h, 2026-12-31T00:00:00Z [default: never]."
 )
@@ -70,10 +70,10 @@ def create(account: str, expires: float | None, file: Path) -> None:
 
     secret = new_token()
     with _writing(file):
-        remember(file, account, secret, expires)
+        store_token(file, account, secret, expires)
     click.echo(secret)
     click.echo(
-        f"Its id is {hash_token(secret)[:_SHOWN]}, its hash is in {file.resolve()}; {_TAKEN}.", err=True
+        f"Its id is {hash_token(secret)[:_SHOWN]}, its hash is in {file.resolve()}; {_RELOADED}.", err=True
     )
 
 
@@ -99,7 +99,7 @@ def list_tokens(file: Path) -> None:
 @click.argument("token_id", metavar="ID")
 @_file_option
 def revoke(token_id: str, file: Path) -> None:
-    """Take the token with this ID (see list) out of FILE, for all of its accounts."""
+    """Remove the token with this ID (see list) from FILE, for all of its accounts."""
     from gateway.access.tokens_file import remove_digests
 
     if len(token_id) < _LEAST_ID:
@@ -109,7 +109,7 @@ def revoke(token_id: str, file: Path) -> None:
         raise click.ClickException("no token has this id" if not found else "several tokens have this id")
     with _writing(file):
         remove_digests(file, found)
-    click.echo(f"Revoked; {_TAKEN}.", err=True)
+    click.echo(f"Revoked; {_RELOADED}.", err=True)
 
 
 @contextmanager
@@ -132,11 +132,11 @@ def _read(file: Path, *, may_be_missing: bool = False) -> list[TokenEntry]:
         raise
 
 
-def remember(file: Path, account: str, secret: str, expires: float | None = None) -> None:
+def store_token(file: Path, account: str, secret: str, expires: float | None = None) -> None:
     """Add the hash of a token to ``file``, which only its owner can read.
 
     Raises:
-        OSError: it is not there.
+        OSError: the file was not changed.
     """
     from gateway.access.tokens import hash_token
     from gateway.access.tokens_file import TokenEntry, append_entry

@@ -11,7 +11,7 @@ from gateway.domain.errors import Overloaded
 class Admission:
     """A bound on the requests in flight; use it as a context manager around each.
 
-    A request for several texts takes as many places, the others once their number is known.
+    A request for several texts takes as many places; those beyond the first once their number is known.
     """
 
     def __init__(self, limit: int) -> None:
@@ -24,10 +24,10 @@ class Admission:
         self.in_flight += 1
 
     def check(self) -> None:
-        """Look whether there is a place, without taking it.
+        """Check that a place is free, without taking it.
 
         Raises:
-            Overloaded: there is none.
+            Overloaded: no place is free.
         """
         if self.in_flight >= self._limit:
             raise Overloaded
@@ -40,7 +40,7 @@ class Admission:
         """Take ``count`` more places, or none.
 
         Raises:
-            Overloaded: there are not as many.
+            Overloaded: fewer places are free.
         """
         if self.in_flight + count > self._limit:
             raise Overloaded

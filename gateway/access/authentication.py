@@ -8,13 +8,13 @@ from gateway.server.message import HttpRequest
 
 
 def authenticate(request: HttpRequest, account: str | None, tokens: TokenTable) -> None:
-    """Let the request pass if its token opens ``account``, or, without one, is known.
+    """Check that the request's token is valid for ``account``, or, without one, that it is known.
 
     Raises:
         MissingCredentials: no Authorization header, and not both X-Auth-Email and X-Auth-Key.
         MalformedCredentials: an Authorization header that is not ``Bearer <token68>``, or one of the
             headers twice.
-        UnknownToken: nobody issued this token.
+        UnknownToken: the token is not in the table, or has expired.
         ForeignAccount: the token belongs to another account.
     """
     match tokens.check(token_of(request), account):

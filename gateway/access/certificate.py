@@ -1,4 +1,4 @@
-"""TLS of the gateway's own: a certificate and its key, read again when they change."""
+"""The gateway's TLS certificate and its key, reloaded when they change."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ class Certificate:
     """Serves a certificate chain and its private key, both in PEM.
 
     Raises:
-        ConfigurationError: one of them cannot be read, is no PEM, is encrypted, or they do not fit.
+        ConfigurationError: one of them cannot be read, is not PEM, is encrypted, or they do not match.
     """
 
     def __init__(self, chain: Path, key: Path) -> None:
         self._chain, self._key = chain, key
         self.context = self._read()
-        """To listen with; each handshake goes on with the pair that is in use then."""
+        """To listen with; each handshake uses the pair that is current at that time."""
         self._in_use = self.context
         self.context.sni_callback = self._choose
 
     @property
     def files(self) -> tuple[Path, Path]:
-        """What to watch."""
+        """The files to watch."""
         return self._chain, self._key
 
     def read_again(self) -> str:
-        """Use what the files hold now for new connections; return a line for the log.
+        """Use the present content of the files for new connections; return a line for the log.
 
         Raises:
-            ConfigurationError: as at the beginning; the former pair stays in use.
+            ConfigurationError: as for the class; the former pair stays in use.
         """
         self._in_use = self._read()
-        return "TLS: a new certificate is in use"
+        return "TLS certificate reloaded"
 
     def _choose(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> int | None:
         if isinstance(connection, OfferReader) and connection.is_foreign:
@@ -56,8 +56,8 @@ class Certificate:
         try:
             context.load_cert_chain(self._chain, self._key, password=_no_password)
         except ssl.SSLError as exc:
-            reason = "the key is not that of the certificate" if "MISMATCH" in str(exc) else "one is no PEM"
-            raise ConfigurationError(f"{files} do not serve: {reason}.") from exc
+            reason = "the key does not match the certificate" if "MISMATCH" in str(exc) else "one is not PEM"
+            raise ConfigurationError(f"{files} cannot be used: {reason}.") from exc
         except OSError as exc:
             raise ConfigurationError(f"{files} cannot be read: {exc.strerror}.") from exc
         return context
@@ -72,5 +72,5 @@ def _context() -> ssl.SSLContext:
 
 
 def _no_password() -> str:
-    # Without this, OpenSSL would ask on the terminal and wait for ever.
+    # Without this, OpenSSL would prompt on the terminal and block.
     raise ConfigurationError("GATEWAY_TLS_KEY is encrypted: give the gateway a key without a password.")

@@ -1,4 +1,4 @@
-"""What the gateway reads from files, at the start and again when they change."""
+"""Credentials that are read from files, at the start and again when the files change."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _log = logging.getLogger("tritonflare.tokens")
 
 
 class ReloadableCredentials:
-    """Tokens and certificate; each process that serves keeps its own up to date.
+    """Tokens and certificate; each serving process keeps its own up to date.
 
     Args:
         settings: the settings.
-        known: tokens that are good already: for one of several processes, those of a moment ago; at the first
-            start of `tritonflare serve`, the one whose file is yet to be written. They are in force while the
-            file cannot be read, or is not there, and the file alone counts from then on; none is right
-            too, because the last one may have been revoked since.
+        known: tokens that are valid already: for a worker, those that the pool's process read last; at the
+            first start of `tritonflare serve`, the one whose file is not written yet. They are in force until
+            the file can be read; from then on the file alone counts, even if it is empty, because the last
+            token may have been revoked since.
 
     Raises:
         ConfigurationError: there is no token, or a file cannot be used.
@@ -32,7 +32,7 @@ class ReloadableCredentials:
         self._settings = settings
         self._tokens_files = [] if settings.tokens_file is None else [settings.tokens_file]
         self._tokens_watch = FileWatch(self._tokens_files)
-        self._complaint = ""
+        self._file_error = ""
         if known is None:
             self.tokens = check_tokens(settings)
         else:
@@ -44,25 +44,25 @@ class ReloadableCredentials:
         self.certificate = check_certificate(settings)
 
     def tasks(self) -> Iterator[Coroutine[None, None, None]]:
-        """What to run in the background."""
+        """Return the background tasks that reload the files."""
         if self._tokens_files:
-            yield follow(self._tokens_watch, self._read_tokens, complaint=self._complaint)
+            yield follow(self._tokens_watch, self._read_tokens, file_error=self._file_error)
         if self.certificate is not None:
             yield follow(self._certificate_watch, self.certificate.read_again)
 
     def _read_if_possible(self) -> None:
         if not any(map(os.path.exists, self._tokens_files)):
-            return  # nothing is wrong with what is yet to come, and the watch finds it
+            return  # not written yet; the watch will find it
         try:
             self._read_tokens()
         except ConfigurationError as error:
-            self._complaint = str(error)
-            _log.error("%s What other processes read before is in force.", error)
+            self._file_error = str(error)
+            _log.error("%s The tokens that were read before stay in force.", error)
 
     def _read_tokens(self) -> str:
-        self.tokens.replace(_load_tokens(self._settings, may_be_none=True))
+        self.tokens.replace(_load_tokens(self._settings, may_be_empty=True))
         count = len(self.tokens)
-        return f"the tokens file has changed: {count} {'token is' if count == 1 else 'tokens are'} good now"
+        return f"tokens file reloaded: {count} valid {'token' if count == 1 else 'tokens'}"
 
 
 def check_tokens(settings: Settings) -> TokenTable:
@@ -74,9 +74,9 @@ def check_tokens(settings: Settings) -> TokenTable:
     return _load_tokens(settings)
 
 
-def _load_tokens(settings: Settings, *, may_be_none: bool = False) -> TokenTable:
+def _load_tokens(settings: Settings, *, may_be_empty: bool = False) -> TokenTable:
     secret = settings.api_tokens.get_secret_value() if settings.api_tokens else None
-    return load_tokens(secret, settings.tokens_file, may_be_none=may_be_none)
+    return load_tokens(secret, settings.tokens_file, may_be_empty=may_be_empty)
 
 
 def check_certificate(settings: Settings) -> Certificate | None:

@@ -12,44 +12,43 @@ from gateway.settings import ConfigurationError
 
 _log = logging.getLogger("tritonflare.watch")
 
-LOOK_S = 0.5
-"""Pause between two looks. A change counts when the next look finds nothing newer: who writes a file in
-several steps is not caught half-way."""
-LONGEST_LOOKS = 10
-"""After so many looks in a row that each found something newer, a change counts all the same: whoever goes on
-writing must not keep a revoked token good."""
+CHECK_S = 0.5
+"""Pause between two checks. A change counts when the next check finds nothing newer, so that a file that is
+written in several steps is not read half-written."""
+MOST_CHECKS = 10
+"""After so many checks in a row that each found something newer, a change counts all the same: a file that is
+written all the time must not keep a revoked token valid."""
 
-_Look = tuple[tuple[int, int, int] | None, ...]
+_Signatures = tuple[tuple[int, int, int] | None, ...]
 
 
 class FileWatch:
-    """Tells when one of some files has been rewritten or exchanged."""
+    """Detects that one of several files was rewritten or replaced, since it was made."""
 
     def __init__(self, files: Sequence[Path]) -> None:
-        """Take the files as they are now for known."""
         self._files = tuple(files)
-        self._known = self._last = self._look()
-        self._restless = 0
-        """Looks since the first of the changes that have not been told."""
+        self._known = self._last = self._read_signatures()
+        self._unsettled_checks = 0
+        """Checks since the first change that was not reported."""
 
     def has_changed(self) -> bool:
-        """Tell, once for each change, when it has settled, or when it does not for too long."""
-        last, self._last = self._last, self._look()
+        """Return True once for each change: when it has settled, or has not for too long."""
+        last, self._last = self._last, self._read_signatures()
         if self._last == self._known:
-            self._restless = 0
+            self._unsettled_checks = 0
             return False
-        self._restless += 1
-        if self._last != last and self._restless < LONGEST_LOOKS:
+        self._unsettled_checks += 1
+        if self._last != last and self._unsettled_checks < MOST_CHECKS:
             return False
-        self._known, self._restless = self._last, 0
+        self._known, self._unsettled_checks = self._last, 0
         return True
 
     @property
     def is_settled(self) -> bool:
-        """Whether the files are as they were when a change was last told: nobody is writing them."""
+        """Whether the files are unchanged since the last reported change."""
         return self._last == self._known
 
-    def _look(self) -> _Look:
+    def _read_signatures(self) -> _Signatures:
         return tuple(map(_signature, self._files))
 
 
@@ -61,35 +60,35 @@ def _signature(file: Path) -> tuple[int, int, int] | None:
 
 
 async def follow(
-    watch: FileWatch, read_again: Callable[[], str], pause_s: float = LOOK_S, *, complaint: str = ""
+    watch: FileWatch, read_again: Callable[[], str], pause_s: float = CHECK_S, *, file_error: str = ""
 ) -> None:
     """Call ``read_again`` after each change, and until it succeeds, for ever.
 
-    A file that cannot be read for a moment, for want of a permission or because its other half is yet to
-    come, need not change for it to be read.
+    A file that cannot be read for a while, because of its permissions or because only one of two files was
+    replaced, is tried again without a further change.
 
     Args:
         watch: made before the files were read for the first time, so that no change in between is lost.
-        read_again: puts the new content in force and returns a line for the log. If it raises
-            ConfigurationError, that is logged, and what was read before stays in force.
-        pause_s: between two looks.
-        complaint: what is wrong with the files now, if they could not be read at the beginning either.
+        read_again: applies the new content and returns a line for the log. If it raises
+            ConfigurationError, that is logged, and the content that was read before stays in force.
+        pause_s: between two checks.
+        file_error: the error of the first read, if it failed.
     """
     while True:
         await asyncio.sleep(pause_s)
         changed = watch.has_changed()
-        if not changed and not (complaint and watch.is_settled):
+        if not changed and not (file_error and watch.is_settled):
             continue
-        former, complaint = complaint, ""
+        former_error, file_error = file_error, ""
         try:
             _log.info("%s", read_again())
         except ConfigurationError as error:
-            complaint = str(error)
-            if changed or complaint != former:
-                _log.error("%s What was read before stays in force.", complaint)
+            file_error = str(error)
+            if changed or file_error != former_error:
+                _log.error("%s The content that was read before stays in force.", file_error)
         except Exception as error:
-            complaint = repr(error)
-            if changed or complaint != former:
+            file_error = repr(error)
+            if changed or file_error != former_error:
                 _log.exception(
-                    "a file that has changed could not be read; what was read before stays in force"
+                    "a changed file could not be read; the content that was read before stays in force"
                 )

@@ -1,4 +1,4 @@
-"""How many requests a minute for each account."""
+"""The limit of requests a minute for each account."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class RateLimit:
     async def spend(self, account: str, texts: int = 1) -> None:
         """Count ``texts`` for an account; without a limit, do nothing.
 
-        All texts of a request are counted at once, so that a refusal takes nothing and can say when there
-        is room for as many.
+        All texts of a request are counted at once, so that a refusal counts nothing and its Retry-After
+        is the time until as many fit.
 
         Raises:
             RateLimited: they would exceed the rate; nothing is counted then.
@@ -55,5 +55,5 @@ class RateLimit:
             raise RateLimited(wait_s)
 
     async def close(self) -> None:
-        """Give back what the store holds."""
+        """Close the store."""
         await self._store.close()

@@ -17,11 +17,11 @@ _log = logging.getLogger("tritonflare.rate")
 
 _LEAST_RETRY_AFTER_S = 0.1
 _MARGIN_S = 0.005
-"""On top of the wait, for the rounding of timers: at the very moment the place is not free yet."""
+"""Added to the wait, for the rounding of timers: at the exact time the place is not free yet."""
 _REDIS_TIMEOUT_S = 0.25
 _REDIS_CONNECTIONS = 32
 _REDIS_PAUSE_S = 1.0
-"""So long after a failure nobody asks Redis: its being away costs one request a second some time, not all."""
+"""Pause after a failure before Redis is called again: an outage delays one request a second, not all."""
 
 
 class RateStore(Protocol):
@@ -32,12 +32,12 @@ class RateStore(Protocol):
         ...
 
     async def close(self) -> None:
-        """Give back what it holds."""
+        """Close its connections."""
         ...
 
 
 class OwnStore:
-    """Counts in the memory of this process, or in whatever storage of `limits` it is given."""
+    """Counts in the memory of this process, or in another storage of `limits`."""
 
     def __init__(self, storage: Storage | None = None) -> None:
         self._storage = storage if storage is not None else MemoryStorage()
@@ -50,13 +50,13 @@ class OwnStore:
         return await self._wait_s(item, bucket, texts)
 
     async def _wait_s(self, item: RateLimitItem, bucket: str, texts: int) -> float:
-        """Seconds until ``texts`` fit, if nobody else takes the room; the library knows it for one only."""
+        """Seconds until ``texts`` fit, without further requests; the library only does this for one text."""
         window_s = item.get_expiry()
         windows = cast(SlidingWindowCounterSupport, self._storage)
         before, before_left_s, now, now_left_s = await windows.get_sliding_window(
             item.key_for(bucket), window_s
         )
-        # Whole texts are counted, so less than this may be there.
+        # Whole texts are counted, so fewer than this may be counted already.
         room = item.amount - texts + 1
         if now < room:
             # What was counted in the window before fades out until the present one ends.
@@ -66,18 +66,18 @@ class OwnStore:
         return max(_LEAST_RETRY_AFTER_S, wait_s + _MARGIN_S)
 
     async def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: memory needs no closing."""
 
 
 class RedisStore:
-    """Counts in Redis; while it is away, this process counts alone, so that nobody is refused for it.
+    """Counts in Redis; while it is unreachable, this process counts alone, so that requests are still served.
 
     Args:
         url: ``redis://[:password@]host:port/db``, or ``rediss://`` for TLS, or ``unix:///path``.
         failed: called for each call that failed.
 
     Raises:
-        ConfigurationError: it is no such URL, or the extra is not installed.
+        ConfigurationError: the URL is malformed, or the extra is not installed.
     """
 
     def __init__(self, url: str, failed: Callable[[], None]) -> None:
@@ -101,7 +101,7 @@ class RedisStore:
                 socket_timeout=_REDIS_TIMEOUT_S,
                 retry=Retry(NoBackoff(), 0),
             )
-        except Exception as exc:  # whatever the client finds wrong: its words may quote the password
+        except Exception as exc:  # of any kind; the client's message may contain the password
             raise ConfigurationError(
                 "GATEWAY_RATE_REDIS_URL is not of the form redis://[:password@]host:port/db."
             ) from exc
@@ -115,28 +115,28 @@ class RedisStore:
         self._shared = OwnStore(storage)
         self._alone = OwnStore()
         self._failed = failed
-        self._is_away = False
-        self._ask_again = 0.0
+        self._is_unreachable = False
+        self._retry_at = 0.0
 
     async def spend(self, item: RateLimitItem, bucket: str, texts: int) -> float:
         """See `RateStore`."""
         now = time.monotonic()
-        if now < self._ask_again:
+        if now < self._retry_at:
             return await self._alone.spend(item, bucket, texts)
-        if self._is_away:
-            self._ask_again = now + _REDIS_PAUSE_S  # the others need not wait for the answer to this one
+        if self._is_unreachable:
+            self._retry_at = now + _REDIS_PAUSE_S  # other requests need not wait for the answer to this one
         try:
             wait_s = await self._shared.spend(item, bucket, texts)
         except self._errors:
             self._failed()
-            self._ask_again = time.monotonic() + _REDIS_PAUSE_S
-            if not self._is_away:
-                self._is_away = True
-                _log.warning("Redis does not answer: until it does, each process counts rates alone")
+            self._retry_at = time.monotonic() + _REDIS_PAUSE_S
+            if not self._is_unreachable:
+                self._is_unreachable = True
+                _log.warning("Redis is unreachable: until it answers, each process counts rates alone")
             return await self._alone.spend(item, bucket, texts)
-        self._ask_again = 0.0
-        if self._is_away:
-            self._is_away = False
+        self._retry_at = 0.0
+        if self._is_unreachable:
+            self._is_unreachable = False
             _log.info("Redis answers again")
         return wait_s
 

@@ -42,7 +42,7 @@ def hash_token(token: str) -> str:
 
 
 def token_id(token: str) -> str:
-    """Return a stable id of ``token``, 32 hex digits, that tells nothing about it or its stored hash."""
+    """Return a stable id of ``token``, 32 hex digits, that reveals neither it nor its stored hash."""
     return hashlib.sha256(f"tritonflare token id {token}".encode()).hexdigest()[:32]
 
 
@@ -52,24 +52,24 @@ def is_token68(value: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class ClockThatNeverGoesBack:
-    """A clock of the seconds since 1970 on which what has expired stays so.
+class ForwardOnlyClock:
+    """A clock of the seconds since 1970 on which an expired token stays expired.
 
     It is the machine's clock, but never behind the time that has passed since this one began, suspension
-    included: setting the machine's clock back makes no expired token good again. A clock set forward by
-    mistake ends tokens early, until it is put right. Another process on this machine can go on with it.
+    included: setting the machine's clock back makes no expired token valid again. A clock set forward by
+    mistake ends tokens early, until it is corrected. It can be passed to another process on this machine.
     """
 
     began: float
     began_up: float
 
     @classmethod
-    def begin(cls) -> ClockThatNeverGoesBack:
+    def begin(cls) -> ForwardOnlyClock:
         """Begin now."""
         return cls(time.time(), _up_s())
 
     def __call__(self) -> float:
-        """Tell the time."""
+        """Return the time."""
         return max(time.time(), self.began + _up_s() - self.began_up)
 
 
@@ -79,16 +79,17 @@ def _up_s() -> float:
 
 
 class TokenTable:
-    """Which token opens which accounts, and until when; it can travel to another process."""
+    """Which token is valid for which accounts, and until when; it can be passed to another process.
+
+    A token may be listed for several accounts; the latest expiry of each counts.
+
+    Args:
+        entries: the tokens.
+        clock: seconds since 1970; used for tokens that expire.
+    """
 
     def __init__(self, entries: Iterable[TokenEntry], clock: Callable[[], float] | None = None) -> None:
-        """Take the entries; a token may be listed for several accounts, and the latest expiry of each counts.
-
-        Args:
-            entries: the tokens.
-            clock: seconds since 1970; only tokens that expire look at it.
-        """
-        self._now = clock if clock is not None else ClockThatNeverGoesBack.begin()
+        self._now = clock if clock is not None else ForwardOnlyClock.begin()
         accounts: dict[str, dict[str, float]] = {}
         for entry in entries:
             until = accounts.setdefault(entry.digest, {})
@@ -104,19 +105,19 @@ class TokenTable:
         return len(self._entries)
 
     def replace(self, other: TokenTable) -> None:
-        """Know the tokens of ``other`` from now on, and no others."""
+        """Replace all tokens by those of ``other``."""
         self._entries, self.accounts = other._entries, other.accounts
 
     def check(self, token: str, account: str | None) -> TokenAccess:
-        """Look ``token`` up by its digest, so that timing tells nothing about the stored ones.
+        """Look ``token`` up by its digest, so that timing reveals nothing about the stored ones.
 
-        Without an ``account`` any known token will do. An expired token is an unknown one.
+        Without an ``account`` any known token is granted. An expired token counts as unknown.
         """
         digest = hash_token(token)
         entry = self._entries.get(digest)
         if entry is None or not hmac.compare_digest(entry[0], digest):
             return TokenAccess.UNKNOWN_TOKEN
-        until = entry[1] if not entry[2] else self._still_good(entry[1])
+        until = entry[1] if not entry[2] else self._unexpired(entry[1])
         if not until:
             return TokenAccess.UNKNOWN_TOKEN
         if account is None or account in until or ANY_ACCOUNT in until:
@@ -126,36 +127,36 @@ class TokenTable:
     def expires(self, token: str, account: str | None) -> float:
         """Return when ``token`` expires for ``account``, or for all of its accounts; inf for never.
 
-        Seconds since 1970; 0 for a token that is not good.
+        Seconds since 1970; 0 for a token that is not valid.
         """
         entry = self._entries.get(hash_token(token))
-        until = {} if entry is None else self._still_good(entry[1])
+        until = {} if entry is None else self._unexpired(entry[1])
         named = [until[name] for name in (account, ANY_ACCOUNT) if name is not None and name in until]
         return max(named or until.values(), default=0.0)
 
-    def _still_good(self, until: dict[str, float]) -> dict[str, float]:
+    def _unexpired(self, until: dict[str, float]) -> dict[str, float]:
         now = self._now()
         return {account: expires for account, expires in until.items() if now < expires}
 
 
-def load_tokens(inline: str | None, file: Path | None, *, may_be_none: bool = False) -> TokenTable:
+def load_tokens(inline: str | None, file: Path | None, *, may_be_empty: bool = False) -> TokenTable:
     """Build the table from ``GATEWAY_API_TOKENS`` and ``GATEWAY_TOKENS_FILE``.
 
     Args:
         inline: comma-separated ``account:token``; the account ``*`` stands for any.
         file: path of a tokens file.
-        may_be_none: an empty table is right too: the last token may have been revoked.
+        may_be_empty: allow an empty table: the last token may have been revoked.
 
     Raises:
         ConfigurationError: an entry is malformed, the file cannot be read, or there is no token at all.
-            The sentence names the entry by its place, never by its content.
+            The message names the entry by its position, never by its content.
     """
     entries = list(_inline_entries(inline or ""))
     if file is not None:
         entries += read_tokens_file(file)
-    if not entries and not may_be_none:
+    if not entries and not may_be_empty:
         raise ConfigurationError(
-            "No API token is configured, so nobody could call this gateway: set GATEWAY_API_TOKENS="
+            "No API token is configured, so every request would be refused: set GATEWAY_API_TOKENS="
             "account:token or GATEWAY_TOKENS_FILE (`tritonflare token` makes one)."
         )
     return TokenTable(entries)

@@ -20,30 +20,30 @@ _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 @dataclass(frozen=True, slots=True)
 class TokenEntry:
-    """A token, known by its hash, opens an account until it expires."""
+    """A token, identified by its hash, is valid for an account until it expires."""
 
     account: str
     digest: str
     """SHA-256 in lower-case hex."""
     expires: float = math.inf
-    """Seconds since 1970; it is good before that."""
+    """Seconds since 1970; valid before that."""
 
     def line(self) -> str:
-        """Spell it as the file holds it."""
+        """Format it as a line of the file."""
         timed = "" if math.isinf(self.expires) else f":{utc(self.expires)}"
         return f"{self.account}:{self.digest}{timed}\n"
 
 
 def utc(seconds: float) -> str:
-    """Spell a time as the API and the file do: ``2026-12-31T00:00:00Z``."""
+    """Format a time as the API and the file do: ``2026-12-31T00:00:00Z``."""
     return datetime.fromtimestamp(seconds, timezone.utc).strftime(_TIME)
 
 
 def from_utc(spelt: str) -> float:
-    """Read such a time.
+    """Parse such a time.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it has another form.
     """
     return datetime.strptime(spelt, _TIME).replace(tzinfo=timezone.utc).timestamp()
 
@@ -52,7 +52,7 @@ def read_tokens_file(file: Path) -> list[TokenEntry]:
     """Read all entries; ``#`` starts a comment line.
 
     Raises:
-        ConfigurationError: it cannot be read, or a line is malformed. The sentence names the line by its
+        ConfigurationError: it cannot be read, or a line is malformed. The message names the line by its
             number, never by its content.
     """
     try:
@@ -84,7 +84,7 @@ def _entry(line: str) -> TokenEntry | None:
 
 
 def append_entry(file: Path, entry: TokenEntry) -> None:
-    """Add a line to ``file``, which only its owner can read.
+    """Append a line to ``file``, which only its owner can read.
 
     Raises:
         OSError: the line is not on the disk, and the file is as it was.
@@ -96,12 +96,12 @@ def append_entry(file: Path, entry: TokenEntry) -> None:
     try:
         length = os.fstat(descriptor).st_size
         try:
-            # One write: beside another that appends, lines do not mix.
+            # One write, so that the lines of two processes that append do not mix.
             if os.write(descriptor, line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(descriptor)
         except OSError:
-            # An empty file would say that no token is good, and a part of a line that it is damaged.
+            # An empty file would mean that no token is valid, and a partial line is a damaged file.
             os.ftruncate(descriptor, length)
             if not existed:
                 file.unlink()
@@ -111,7 +111,7 @@ def append_entry(file: Path, entry: TokenEntry) -> None:
 
 
 def remove_digests(file: Path, digests: Iterable[str]) -> None:
-    """Take the lines of some tokens out; the file is exchanged as a whole, comments stay."""
+    """Remove the lines of some tokens; the file is replaced as a whole, comments stay."""
     gone = set(digests)
     kept = []
     for line in file.read_text(encoding="utf-8").splitlines(keepends=True):

@@ -1,4 +1,4 @@
-"""What the domain asks of an inference server. Coalescing can stand between as one more Backend."""
+"""What the domain asks of an inference server, and how texts get their answers from it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from gateway.domain.catalogue import Ensemble, Model
+from gateway.domain.errors import AiError
 
 
 class Timing(NamedTuple):
@@ -15,24 +16,28 @@ class Timing(NamedTuple):
     queue_s: float
     """From its arrival until it was sent."""
     triton_s: float
-    """From then until its answer was there; a call that was repeated counts in full."""
+    """From then until its answer arrived; a call that was repeated counts in full."""
 
 
 @dataclass(slots=True)
 class RawScores:
-    """What the model says of one text."""
+    """The model's output for one text."""
 
     logits: tuple[float, ...]
-    """One a label, in the order of the model's labels; not checked to be finite."""
+    """One for each label, in the order of the model's labels; not checked to be finite."""
     token_count: int
     """Tokens of the text before truncation, special tokens included.
 
-    At least so many, where it is above the model's limit: a long text need not be read to its end.
+    Above the model's limit it is a lower bound: a long text need not be read to its end.
     """
     cached: bool | None = None
-    """Whether it was computed earlier, for another request; None where nothing is kept."""
+    """Whether it was computed earlier, for another request; None without a cache."""
     timing: Timing | None = field(default=None, compare=False, repr=False)
-    """None where nothing was sent for this request."""
+    """None if nothing was sent for this request."""
+
+
+Answer = RawScores | AiError
+"""The outcome for one text."""
 
 
 class Backend(Protocol):
@@ -55,5 +60,17 @@ class Backend(Protocol):
             Overloaded: it refuses more work.
             DeadlineExceeded: no answer within ``deadline_s`` seconds.
             BackendFailed: it failed, or its answer has the wrong shape.
+        """
+        ...
+
+
+class AnswerSource(Protocol):
+    """Answers texts one by one: the coalescer, or a cache in front of it."""
+
+    async def classify(self, model: Model, texts: Sequence[bytes], deadline_s: float) -> list[Answer]:
+        """Run the model on ``texts`` (UTF-8); return for each, in order, its scores or its own error.
+
+        Raises:
+            Overloaded: no text was accepted.
         """
         ...

@@ -1,7 +1,7 @@
 """The answer cache: a text that was answered before, by the same model, is not computed again.
 
-Texts are not kept, only hashes of them and what the model said. Texts that are alike and in flight at the
-same time are computed once.
+Texts are not kept, only their hashes and the scores. Equal texts that are in flight at the same time are
+computed once.
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ from dataclasses import asdict, replace
 from itertools import count
 from typing import Literal
 
-from gateway.domain.backend import RawScores
+from gateway.domain.backend import Answer, AnswerSource, RawScores
 from gateway.domain.catalogue import Model
-from gateway.domain.coalesce import Answer, AnswerSource
 from gateway.domain.errors import AiError, DeadlineExceeded, Overloaded, without_frames
 
 Lookup = Literal["hit", "shared", "miss"]
-"""Kept; not kept, but on its way for another request; to be computed."""
+"""Kept; not kept, but in flight for another request; to be computed."""
 
 _ENTRY_BYTES = 198
-"""What an entry takes beside its packed scores; measured, and a test measures it again."""
+"""Memory of an entry beside its packed scores; measured, and a test measures it again."""
 
 
 class _Served:
@@ -36,8 +35,8 @@ class _Served:
     def __init__(self, model: Model, number: int) -> None:
         self.model = model
         self.tag = number.to_bytes(8, "big")
-        """Stands before its keys, so that they can be found again."""
-        # All of it: whatever tells two versions of a model apart may change an answer.
+        """Prefix of its keys, by which `forget` finds them."""
+        # All fields: each difference between two versions of a model may change an answer.
         self.salt = hashlib.sha256(json.dumps(asdict(model)).encode()).digest()
         self.scores = struct.Struct(f"<q{len(model.labels)}d")
 
@@ -45,7 +44,7 @@ class _Served:
         return self.tag + hashlib.sha256(self.salt + text).digest()
 
     def pack(self, answer: RawScores) -> bytes | None:
-        """Return what to keep of an answer: nothing of one that makes no scores."""
+        """Return what to keep of an answer: None if its logits are invalid."""
         if len(answer.logits) != len(self.model.labels) or not all(map(math.isfinite, answer.logits)):
             return None
         return self.scores.pack(answer.token_count, *answer.logits)
@@ -56,11 +55,11 @@ class _Served:
 
 
 class _Entries:
-    """What is kept, in two halves of the bound: what is used moves to the new one, the old one is dropped.
+    """The entries, in two halves of the bound: used ones move to the new half, the old half is dropped.
 
-    That is nearly least recently used. An ``OrderedDict`` that is full and turns over (``cachetools`` has
-    two dictionaries beside one) takes twice as much memory and stops the loop seven times as long when its
-    table is laid out anew.
+    That approximates least-recently-used. An ``OrderedDict`` that is full and turns over (``cachetools`` has
+    two dictionaries beside one) takes twice as much memory and blocks the loop seven times as long when its
+    table is resized.
     """
 
     def __init__(self, max_bytes: int, evicted: Callable[[int], None]) -> None:
@@ -86,7 +85,7 @@ class _Entries:
         return packed
 
     def put(self, key: bytes, packed: bytes) -> None:
-        """Keep what is not there yet."""
+        """Add an entry that is not there yet."""
         cost = _cost(packed)
         if cost > self._half:
             return
@@ -106,7 +105,14 @@ class _Entries:
 
 
 class AnswerCache:
-    """Stands before another source of answers; the event loop that runs it has it alone."""
+    """An AnswerSource in front of another one; belongs to the event loop that runs it.
+
+    Args:
+        source: computes the answers that are not kept.
+        max_bytes: bound on the memory of the entries.
+        looked_up: called for each text.
+        evicted: called with the number of entries that were dropped to make room.
+    """
 
     def __init__(
         self,
@@ -115,10 +121,9 @@ class AnswerCache:
         looked_up: Callable[[Lookup], None] = lambda result: None,
         evicted: Callable[[int], None] = lambda entries: None,
     ) -> None:
-        """Take the bound in bytes, and whom to tell of each text and of entries that had to make room."""
         self._source = source
         self._looked_up = looked_up
-        # Packed, an entry is a third smaller, and nothing that the garbage collector walks through.
+        # Packed, an entry is a third smaller, and the garbage collector does not traverse it.
         self._entries = _Entries(max_bytes, evicted)
         self._served: dict[str, _Served] = {}
         self._flights: dict[bytes, asyncio.Future[Answer | None]] = {}
@@ -134,7 +139,7 @@ class AnswerCache:
         return len(self._entries)
 
     def serve(self, models: Iterable[Model]) -> None:
-        """Keep answers of these very objects only; those of all other models are forgotten."""
+        """Keep answers of these objects only (by identity); those of all other models are dropped."""
         before, self._served = self._served, {}
         for model in models:
             known = before.get(model.name)
@@ -148,8 +153,8 @@ class AnswerCache:
     async def classify(self, model: Model, texts: Sequence[bytes], deadline_s: float) -> list[Answer]:
         """Return for each of ``texts`` (UTF-8), in order, its scores or its own error; only scores are kept.
 
-        A text that is on its way for another request is waited for, and asked for anew if that request
-        goes away or runs out of time.
+        A text that is in flight for another request is awaited, and computed again if that request is
+        cancelled or exceeds its deadline.
         """
         served = self._served.get(model.name)
         if served is None or served.model is not model:
@@ -179,32 +184,32 @@ class AnswerCache:
                 return DeadlineExceeded()
             answer = flight.result()
             if answer is not None:
-                # The times are those of the request that asked.
+                # The timing belongs to the request that sent the text.
                 return answer if isinstance(answer, AiError) else replace(answer, timing=None)
-            # Whoever was first has gone; the next one that wakes takes its place.
+            # That request has ended without an answer; the first waiter to wake computes it.
             kept, flight = self._find(served, key), self._flights.get(key)
         return kept or await self._compute(served, key, text, ends)
 
     async def _compute(self, served: _Served, key: bytes, text: bytes, ends: float) -> Answer:
-        """Ask the source, and tell the answer to those who wait: None if they must ask for themselves."""
+        """Get the answer of the source, and share it with waiting requests: None if they must compute it."""
         loop = asyncio.get_running_loop()
         flight = self._flights[key] = loop.create_future()
-        told: Answer | None = None
+        shared: Answer | None = None
         try:
             try:
                 (answer,) = await self._source.classify(served.model, (text,), ends - loop.time())
             except AiError as exc:
-                answer = without_frames(exc)  # one text's: the others of a batch have answers of their own
+                answer = without_frames(exc)  # of this text only: the others of a batch have their own
             answer = _fresh(answer)
             if isinstance(answer, RawScores) and self._served.get(served.model.name) is served:
                 packed = served.pack(answer)
                 if packed is not None:
                     self._entries.put(key, packed)
-            if not isinstance(answer, (DeadlineExceeded, Overloaded)):  # theirs may be better
-                told = answer
+            if not isinstance(answer, (DeadlineExceeded, Overloaded)):  # a waiter's may be better
+                shared = answer
         finally:
             del self._flights[key]
-            flight.set_result(told)
+            flight.set_result(shared)
         return answer
 
     def _find(self, served: _Served, key: bytes) -> RawScores | None:

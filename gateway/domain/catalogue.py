@@ -1,4 +1,4 @@
-"""The models on offer. The list lives in Triton's model repository; the gateway has none of its own.
+"""The served models. The list is kept in Triton's model repository; the gateway has none of its own.
 
 An ensemble is served when the ``parameters`` of its ``config.pbtxt`` name it: every key starts with
 ``tritonflare.``.
@@ -45,7 +45,7 @@ class Model:
     labels: tuple[str, ...]
     """In the order of the logits, which is also the order of the answer."""
     max_tokens: int
-    """Longest input in tokens; what is beyond is cut off."""
+    """Longest input in tokens; longer ones are truncated."""
     problem_type: ProblemType
     max_batch_size: int = 1
     """Most texts in one call."""
@@ -62,14 +62,14 @@ class Model:
 
 
 _TEXT_FIELDS = tuple(field.name for field in fields(Model) if field.default == "")
-"""What is passed on as it stands and may be absent."""
+"""Fields that are copied unchanged and may be absent."""
 
 
 def parse_model(ensemble: Ensemble) -> Model:
     """Read the model that an ensemble's parameters describe.
 
     Raises:
-        MalformedEntry: a required parameter is missing or makes no sense.
+        MalformedEntry: a required parameter is missing or malformed.
     """
     given = ensemble.parameters
     name = given.get(NAME_KEY, "")
@@ -117,11 +117,15 @@ def _problem_type(given: Mapping[str, str]) -> ProblemType:
 class Catalogue:
     """The models that are served now, by public name."""
 
-    def __init__(self, observe: Callable[[Iterable[Model]], None] = lambda models: None) -> None:
-        """Take whom to tell, after every look at Triton, which models are served now."""
-        self._observe = observe
+    def __init__(self) -> None:
         self._models: dict[str, Model] = {}
-        self._complaints: frozenset[str] = frozenset()
+        self._listeners: list[Callable[[Iterable[Model]], None]] = []
+        self._logged: frozenset[str] = frozenset()
+        """Warnings of the last refresh."""
+
+    def on_replace(self, listener: Callable[[Iterable[Model]], None]) -> None:
+        """Have ``listener`` called with the models after every refresh, changed or not."""
+        self._listeners.append(listener)
 
     def __iter__(self) -> Iterator[Model]:
         return iter(self._models.values())
@@ -137,7 +141,7 @@ class Catalogue:
 
         Raises:
             NoSuchModel: other models are served, this one is not.
-            BackendUnavailable: no model at all is known, so nobody can say whether this one exists.
+            BackendUnavailable: no model at all is known, so whether this one exists is unknown.
         """
         model = self._models.get(name)
         if model is not None:
@@ -147,31 +151,32 @@ class Catalogue:
         raise NoSuchModel(name)
 
     def replace(self, ensembles: Iterable[Ensemble]) -> None:
-        """Take what Triton reports now. What makes no sense is logged once and left out.
+        """Replace the models by those that Triton reports; malformed entries are logged once and left out.
 
         Of two ensembles with one public name, the first by ensemble name is kept.
         """
         models: dict[str, Model] = {}
-        complaints: set[str] = set()
+        warnings: set[str] = set()
         for ensemble in sorted(ensembles, key=lambda ensemble: ensemble.name):
             if NAME_KEY not in ensemble.parameters:
                 continue
             try:
                 model = parse_model(ensemble)
             except MalformedEntry as exc:
-                complaints.add(f"ensemble {ensemble.name} is not served: {exc}")
+                warnings.add(f"ensemble {ensemble.name} is not served: {exc}")
                 continue
             if model == self._models.get(model.name):
                 model = self._models[model.name]  # what is unchanged stays the very same object
             kept = models.setdefault(model.name, model)
             if kept is not model:
-                complaints.add(
+                warnings.add(
                     f"ensemble {ensemble.name} is not served: {kept.ensemble} is called {model.name} too"
                 )
-        # The list is read every few seconds: a lasting complaint is worth one line, not thousands.
-        for complaint in sorted(complaints - self._complaints):
-            _log.warning("%s", complaint)
+        # The list is read every few seconds: a lasting defect is worth one line, not thousands.
+        for warning in sorted(warnings - self._logged):
+            _log.warning("%s", warning)
         if models.keys() != self._models.keys():
             _log.info("serving %s", ", ".join(models) or "no model")
-        self._models, self._complaints = models, frozenset(complaints)
-        self._observe(models.values())
+        self._models, self._logged = models, frozenset(warnings)
+        for listener in self._listeners:
+            listener(models.values())

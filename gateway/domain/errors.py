@@ -9,11 +9,11 @@
         * DeadlineExceeded, Overloaded, RateLimited, BackendFailed
         * BackendUnavailable
             * ModelUnavailable
-    * ClientDisconnected: nobody is left to answer
+    * ClientDisconnected: there is no connection left to answer on
 
 Codes and texts follow the public contract of Workers AI; each class carries its HTTP status, its
 stable code and whether the same request may succeed later. Messages are shown to callers: they never
-hold paths, tracebacks or the words of another system.
+contain paths, tracebacks or the texts of another system.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _Error = TypeVar("_Error", bound=BaseException)
 
 
 def without_frames(error: _Error) -> _Error:
-    """Let an error go of the frames that it came through, and of the errors that it came from.
+    """Drop the traceback of an error, and the errors that caused it.
 
-    An error that is kept as a value, or that its own frames still hold, is a reference cycle, and what these
-    frames hold, a text among it, stays until the garbage collector runs. Whoever ends the propagation of
-    an error calls this.
+    An error that is kept as a value, or that its own frames still reference, is a reference cycle: the locals
+    of these frames, texts included, stay in memory until the garbage collector runs. Call this where the
+    propagation of an error ends.
     """
     chain: list[BaseException | None] = [error]
     while chain:
@@ -59,7 +59,7 @@ class FrontError(TritonflareError):
     """Refused by the API front; such answers carry no AI request id."""
 
     chain: tuple[tuple[int, str], ...] = ()
-    """Codes and messages that say more."""
+    """Codes and messages with details."""
 
 
 class NoRoute(FrontError):
@@ -91,7 +91,7 @@ class MissingCredentials(FrontError):
 
 
 class MalformedCredentials(FrontError):
-    """Headers that are not what they should be: no ``Bearer <token68>``, or one of them twice."""
+    """Malformed headers: an Authorization that is not ``Bearer <token68>``, or a header that is repeated."""
 
     status, code = 400, 6003
 
@@ -101,7 +101,7 @@ class MalformedCredentials(FrontError):
 
 
 class MalformedRequest(FrontError):
-    """Bytes that are no HTTP request; the connection is closed after the answer."""
+    """The bytes are not an HTTP request; the connection is closed after the answer."""
 
     status, code = 400, 6003
 
@@ -119,7 +119,7 @@ class UnknownTransferCoding(FrontError):
 
 
 class UnknownToken(FrontError):
-    """A well-formed token that nobody issued."""
+    """A well-formed token that is not in the table."""
 
     status, code = 401, 10000
 
@@ -128,7 +128,7 @@ class UnknownToken(FrontError):
 
 
 class InvalidToken(FrontError):
-    """The token whose validity was asked for is not one of ours, or not of this account."""
+    """The token to verify is not in the table, or not for this account."""
 
     status, code = 401, 1000
 
@@ -137,7 +137,7 @@ class InvalidToken(FrontError):
 
 
 class ForeignAccount(FrontError):
-    """A known token on an account it does not belong to."""
+    """A known token, for another account."""
 
     status, code = 403, 10000
 
@@ -146,7 +146,7 @@ class ForeignAccount(FrontError):
 
 
 class UnknownError(FrontError):
-    """A defect of the gateway itself; what happened is in the log, under the ray id."""
+    """A defect of the gateway itself; the log has the details, under the ray id."""
 
     status, code = 500, 10013
 
@@ -159,7 +159,7 @@ class AiError(TritonflareError):
 
 
 class BadInput(AiError):
-    """The body is JSON but not what the model takes; ``description`` is the validator's sentence."""
+    """The body is JSON, but does not match the schema; ``description`` is the validator's message."""
 
     status, code = 400, 5006
 
@@ -233,11 +233,11 @@ class BackendUnavailable(AiError):
 
 
 class ModelUnavailable(BackendUnavailable):
-    """The model server runs, but no longer knows the model; looks the same to a caller."""
+    """The model server runs, but no longer has the model; callers see no difference."""
 
 
 class BackendFailed(AiError):
-    """The model server answered with an error, or with something that is no answer."""
+    """The model server answered with an error, or with a malformed answer."""
 
     status, code = 500, 8007
 
@@ -246,7 +246,7 @@ class BackendFailed(AiError):
 
 
 class ClientDisconnected(TritonflareError):
-    """The caller hung up first; the status is only for logs and metrics."""
+    """The caller closed the connection first; the status is only for logs and metrics."""
 
     status, code = 499, 499
 

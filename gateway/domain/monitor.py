@@ -1,4 +1,4 @@
-"""Watches the backend in the background: refreshes the catalogue, sends canaries, tells readiness."""
+"""Watches the backend in the background: refreshes the catalogue, sends canaries, decides readiness."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gateway.domain.backend import Backend
+from gateway.domain.backend import AnswerSource, Backend
 from gateway.domain.catalogue import Catalogue, Model
-from gateway.domain.coalesce import AnswerSource
 from gateway.domain.errors import (
     AiError,
     BackendFailed,
@@ -19,35 +18,41 @@ from gateway.domain.errors import (
     TritonflareError,
     without_frames,
 )
+from gateway.domain.health import ModelHealth
 
 _log = logging.getLogger("tritonflare.monitor")
 
-CANARY_TEXT = b"A canary sings."
-_AT_ONCE = 8
-"""Canaries that one look waits for at a time, and after so many without an answer it waits for no more."""
+CANARY_TEXT = b"This is a canary."
+_CONCURRENT_CANARIES = 8
+"""Canaries of one refresh that are awaited at a time; after so many failures it awaits no more."""
 _SHOWN_MODELS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class MonitorTimes:
-    """In seconds; see the settings of the same names."""
+    """In seconds, and canaries a second; see the settings of the same names."""
 
     refresh_interval_s: float
     retry_interval_s: float
     canary_timeout_s: float
-    canary_max_age_s: float
     request_timeout_s: float = 10.0
     canaries_per_s: float = 20.0
 
 
 class Monitor:
-    """Ready means: models are known, each answers, and nobody is shutting down.
+    """Ready means: models are known, each is healthy (`ModelHealth`), and the gateway is not draining.
 
-    A model answers once it has answered anybody, until a canary fails, has waited for too long while
-    nobody was answered, or a call finds no server available. Canaries go the way of all texts, so that
-    they meet what texts meet. They go round within a budget, first to the models that have answered nobody
-    for the longest: so the time until a model's fault is noticed grows with the number of models, and the
-    cost does not.
+    Canaries are sent like all texts, so that they meet the same faults and limits. They go round within a
+    budget, first to the models without an answer for the longest time: the time until a model's fault is
+    noticed grows with the number of models, and the cost does not.
+
+    Args:
+        backend: lists the models.
+        source: answers canaries.
+        catalogue: receives the list.
+        health: which models answer.
+        times: see `MonitorTimes`.
+        clock: seconds that never go back.
     """
 
     def __init__(
@@ -55,24 +60,20 @@ class Monitor:
         backend: Backend,
         source: AnswerSource,
         catalogue: Catalogue,
+        health: ModelHealth,
         times: MonitorTimes,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take what lists the models, what answers texts, and where to put the list."""
         self._backend = backend
         self._source = source
         self._catalogue = catalogue
+        self._health = health
         self._times = times
         self._clock = clock
-        self._answered: dict[Model, float] = {}
-        """When those that answer did so last."""
-        self._asked: dict[Model, float] = {}
-        """Since when canaries have waited for those that have answered nobody meanwhile."""
-        self._songs: dict[Model, asyncio.Task[bool]] = {}
-        """Canaries that are not back."""
-        self._looked_at = clock()
+        self._pending_canaries: dict[Model, asyncio.Task[bool]] = {}
+        self._refreshed_at = clock()
         self._draining = False
-        self._trouble: str | None = "starting"
+        self._logged_reason: str | None = "starting"
         self._became_ready = asyncio.Event()
 
     def why_not_ready(self) -> str | None:
@@ -81,28 +82,11 @@ class Monitor:
             return "draining"
         if not len(self._catalogue):
             return "no model is known"
-        silent = [model.name for model in self._catalogue if not self._answers(model)]
+        silent = [model.name for model in self._catalogue if not self._health.is_healthy(model)]
         if not silent:
             return None
         more = f" and {len(silent) - _SHOWN_MODELS} more" if len(silent) > _SHOWN_MODELS else ""
         return f"no canary answer from {', '.join(silent[:_SHOWN_MODELS])}{more}"
-
-    def _answers(self, model: Model) -> bool:
-        asked = self._asked.get(model)
-        late = asked is not None and self._clock() - asked >= self._times.canary_max_age_s
-        return model in self._answered and not late
-
-    def answered(self, model: Model) -> None:
-        """Take an answer to whoever asked for one to a canary, which may be stuck in the limiter."""
-        self._answered[model] = self._clock()
-        self._asked.pop(model, None)
-
-    def unavailable(self, model: Model) -> None:
-        """Make the model not ready: a call found no server available for it.
-
-        The next answer, to a caller or to a canary, makes it ready again.
-        """
-        self._answered.pop(model, None)
 
     def start_draining(self) -> None:
         """Turn readiness off for good."""
@@ -113,26 +97,26 @@ class Monitor:
         await self._became_ready.wait()
 
     async def run(self) -> None:
-        """Look at the backend for ever; a round that fails is followed by the next."""
+        """Refresh for ever; a refresh that fails is followed by the next."""
         try:
             while True:
-                await self._round()
+                await self._refresh_and_log()
+                await self._pause()
         finally:
-            for song in self._songs.values():
-                song.cancel()
+            for canary in self._pending_canaries.values():
+                canary.cancel()
 
-    async def _round(self) -> None:
+    async def _refresh_and_log(self) -> None:
         try:
-            await self.look()
+            await self.refresh()
         except Exception:
-            # The loop is the only thing that brings readiness back, so no defect may end it.
-            _log.exception("a look at the backend failed")
-            self._answered.clear()
-        self._report(self.why_not_ready())
-        await self._pause()
+            # This loop alone restores readiness, so no defect may end it.
+            _log.exception("the models could not be refreshed")
+            self._health.all_unavailable()
+        self._log_readiness(self.why_not_ready())
 
     async def _pause(self) -> None:
-        """Sleep until the next look, which is due sooner once a model is not ready."""
+        """Sleep until the next refresh, which is due sooner once a model is not ready."""
         left_s = self._times.refresh_interval_s
         while left_s > 0:
             pause_s = min(self._times.retry_interval_s, left_s)
@@ -141,7 +125,7 @@ class Monitor:
                 return
             left_s -= pause_s
 
-    async def look(self) -> None:
+    async def refresh(self) -> None:
         """Refresh the catalogue and send canaries."""
         try:
             self._catalogue.replace(await self._backend.discover())
@@ -151,25 +135,18 @@ class Monitor:
         silent, others = self._due()
         await self._send_canaries(silent)
         await self._send_canaries(others)
-        models = set(self._catalogue)  # read again: a new version may have come meanwhile
-        for gone in self._songs.keys() - models:
-            self._songs[gone].cancel()
-        self._answered = {model: at for model, at in self._answered.items() if model in models}
-        self._asked = {model: at for model, at in self._asked.items() if model in models}
+        models = set(self._catalogue)  # read again: a new version may have replaced it meanwhile
+        for gone in self._pending_canaries.keys() - models:
+            self._pending_canaries[gone].cancel()
+        self._health.keep(models)
 
     def _due(self) -> tuple[list[Model], list[Model]]:
-        """The models that do not answer, and as many of the others as the budget has canaries for."""
+        """Return the models that do not answer, and as many others as the budget has canaries for."""
         now = self._clock()
-        pause_s = max(now - self._looked_at, self._times.retry_interval_s)
-        self._looked_at = now
-        models = [model for model in self._catalogue if model not in self._songs]
-        # Those behind one that fails always must have their turn, too.
-        silent = sorted(
-            (model for model in models if model not in self._answered),
-            key=lambda model: self._asked.get(model, 0.0),
-        )
-        others = sorted(
-            (model for model in models if model in self._answered), key=lambda model: self._answered[model]
+        pause_s = max(now - self._refreshed_at, self._times.retry_interval_s)
+        self._refreshed_at = now
+        silent, others = self._health.by_need(
+            [model for model in self._catalogue if model not in self._pending_canaries]
         )
         return silent, others[: max(1, int(self._times.canaries_per_s * pause_s))]
 
@@ -182,23 +159,20 @@ class Monitor:
             for model in remaining:
                 if not await self._send_canary(model):
                     failures += 1
-                if failures >= _AT_ONCE:
+                if failures >= _CONCURRENT_CANARIES:
                     return
 
-        await asyncio.gather(*(send() for _ in range(min(_AT_ONCE, len(models)))))
+        await asyncio.gather(*(send() for _ in range(min(_CONCURRENT_CANARIES, len(models)))))
 
     async def _send_canary(self, model: Model) -> bool:
-        """Tell whether a canary was answered soon; an answer that comes later counts when it comes."""
-        song = self._songs[model] = asyncio.create_task(self._sing(model))
-        song.add_done_callback(lambda _: self._songs.pop(model, None))
-        await asyncio.wait((song,), timeout=self._times.canary_timeout_s)
-        return song.done() and not song.cancelled() and song.result()
+        """Return whether a canary was answered in time; a later answer counts when it arrives."""
+        canary = self._pending_canaries[model] = asyncio.create_task(self._classify_canary(model))
+        canary.add_done_callback(lambda _: self._pending_canaries.pop(model, None))
+        await asyncio.wait((canary,), timeout=self._times.canary_timeout_s)
+        return canary.done() and not canary.cancelled() and canary.result()
 
-    async def _sing(self, model: Model) -> bool:
-        if model in self._answered:
-            self._asked.setdefault(model, self._clock())
-        else:
-            self._asked[model] = self._clock()
+    async def _classify_canary(self, model: Model) -> bool:
+        self._health.canary_sent(model)
         try:
             (answer,) = await self._source.classify(model, (CANARY_TEXT,), self._times.request_timeout_s)
         except AiError as exc:
@@ -207,17 +181,18 @@ class Monitor:
             _log.exception("a canary for %s failed", model.name)
             answer = BackendFailed()
         if not isinstance(answer, AiError):
-            self.answered(model)
-        elif not isinstance(answer, (DeadlineExceeded, Overloaded)):
-            self._answered.pop(model, None)
-        # Busy is not broken: under full load it counts for how long nobody was answered.
-        return not isinstance(answer, AiError)
+            self._health.answered(model)
+            return True
+        # Busy is not broken: under full load, what counts is for how long no text was answered.
+        if not isinstance(answer, (DeadlineExceeded, Overloaded)):
+            self._health.unavailable(model)
+        return False
 
-    def _report(self, reason: str | None) -> None:
+    def _log_readiness(self, reason: str | None) -> None:
         if reason is None:
             self._became_ready.set()
-        if reason != self._trouble:
-            self._trouble = reason
+        if reason != self._logged_reason:
+            self._logged_reason = reason
             if reason is None:
                 _log.info("ready")
             else:

@@ -11,7 +11,7 @@ from gateway.domain.catalogue import Model
 from gateway.domain.errors import BadInput
 
 SOURCE = 1
-"""What the live API says of the models it hosts itself; so do we of all of ours."""
+"""The live API's value for models that it hosts itself; used for all models here."""
 
 _NAMESPACE = uuid5(NAMESPACE_URL, "tritonflare")
 _KNOWN_MODEL_IDS = {"@cf/huggingface/distilbert-sst-2-int8": "eaf31752-a074-441f-8b70-d593255d2811"}
@@ -25,7 +25,7 @@ _CLASSIFICATION_DESCRIPTION = (
 
 @dataclass(frozen=True, slots=True)
 class Criteria:
-    """What a model must be to be found; None and an empty text let everything pass."""
+    """Filters of a search; None and an empty text match every model."""
 
     search: str = ""
     """Part of the name or the description."""
@@ -63,7 +63,7 @@ def positive_number(name: str, given: str | None, default: int) -> int:
 
 
 def find(models: Iterable[Model], wanted: Criteria) -> list[Model]:
-    """Return the models that fit, by name, so that pages do not change between two requests."""
+    """Return the matching models, sorted by name so that pages do not change between two requests."""
     return sorted((model for model in models if _fits(model, wanted)), key=lambda model: model.name)
 
 
@@ -87,7 +87,7 @@ def author_of(model: Model) -> str:
 
 
 def task_of(model: Model) -> str:
-    """Return the name of the model's task; whatever is served here classifies text."""
+    """Return the name of the model's task; without one it is text classification, as all models here."""
     return _CLASSIFICATION if _same(model.task) in {"", _same(_CLASSIFICATION)} else model.task
 
 
@@ -99,7 +99,7 @@ def task_record(task: str) -> dict[str, object]:
 
 
 def model_record(model: Model) -> dict[str, object]:
-    """Return a model as ``models/search`` lists it; there is no price, because there is none."""
+    """Return a model as ``models/search`` lists it; without a price."""
     properties = {
         "info": model.checkpoint,
         "max_input_tokens": str(model.max_tokens),
@@ -165,8 +165,8 @@ _OUTPUT = {
     "additionalProperties": True,
 }
 SCHEMAS = {"input": _INPUT, "output": _OUTPUT}
-"""JSON Schemas of what every text classifier takes and gives, as Workers AI documents them.
+"""JSON Schemas of input and output of every text classifier, as Workers AI documents them.
 
-Its SDKs type ``description``, ``type`` and ``additionalProperties`` of both as always there; the last means
-nothing for an array, and true forbids nothing.
+Its SDKs type ``description``, ``type`` and ``additionalProperties`` of both as always present; the last has
+no meaning for an array, and ``true`` forbids nothing.
 """

@@ -6,9 +6,8 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from gateway.domain.backend import RawScores, Timing
+from gateway.domain.backend import AnswerSource, RawScores, Timing
 from gateway.domain.catalogue import Model
-from gateway.domain.coalesce import AnswerSource
 from gateway.domain.errors import AiError, BackendFailed, without_frames
 from gateway.domain.scores import InvalidLogits, Score, label_scores
 from gateway.domain.validate import utf8
@@ -30,9 +29,9 @@ class Classification:
     truncated: bool
     """Whether the text had more tokens than the model reads."""
     cached: bool | None = None
-    """Whether it came out of the cache; None without one."""
+    """Whether the answer is from the cache; None without a cache."""
     timing: Timing | None = field(default=None, compare=False)
-    """None where nothing was sent for this request."""
+    """None if nothing was sent for this request."""
 
     @property
     def neurons(self) -> float:
@@ -42,7 +41,7 @@ class Classification:
 
 @dataclass(frozen=True, slots=True)
 class BatchItem:
-    """One input of a batch and what became of it; its place in the batch is its id."""
+    """One input of a batch and its outcome; its index in the batch is its id."""
 
     reference: str | None
     """The caller's name for it."""
@@ -50,7 +49,7 @@ class BatchItem:
 
 
 class Classifier:
-    """Classifies texts; where their answers come from is the source's business."""
+    """Classifies texts with the answers of a source: the coalescer, or the cache in front of it."""
 
     def __init__(self, source: AnswerSource) -> None:
         self._source = source

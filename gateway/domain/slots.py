@@ -1,4 +1,4 @@
-"""Call slots: how many calls of one model the server may have at once, and what becomes of lost ones."""
+"""Call slots: how many calls of a model may be under way, and when a lost call frees its slot."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Generic, TypeVar
 CALLS_PER_SLOT = 4
 """The server has at most so many calls of a model for each of its slots, overdue ones included."""
 PROBE_PAUSE_S = 1.0
-"""At least, between two calls that find out whether a server answers again."""
+"""Least pause between two calls that probe whether a server answers again."""
 
 
 class Call:
     """A call to the server."""
 
-    __slots__ = ("ends", "overdue")
+    __slots__ = ("deadline", "overdue")
 
-    def __init__(self, ends: float) -> None:
-        self.ends = ends
-        """When the last deadline of its texts is over, on the loop's clock."""
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+        """The last deadline of its texts, on the loop's clock."""
         self.overdue = False
 
 
@@ -28,10 +28,10 @@ _Call = TypeVar("_Call", bound=Call)
 class CallSlots(Generic[_Call]):
     """A call holds a slot until it is answered, but no longer than until the last deadline of its texts.
 
-    After that it is overdue. Its answer may be lost; or the server is slow, and more calls would only pile
-    up there. So it is as with a half-open circuit breaker: where overdue calls leave no slots, one call at
-    a time probes, and when one is answered before its deadline, all slots are free that no call holds.
-    Overdue calls are bounded, and given up after a while.
+    After that it is overdue: its answer may be lost, or the server is slow and more calls would only pile
+    up there. The slots then work like a half-open circuit breaker: where overdue calls leave no slots, one
+    call at a time probes, and when one is answered before its deadline, all slots are free that no call
+    holds. Overdue calls are bounded, and given up after a while.
     """
 
     __slots__ = ("_half_open", "_probe_at", "held", "limit", "overdue")
@@ -42,7 +42,7 @@ class CallSlots(Generic[_Call]):
         self.held: set[_Call] = set()
         """The calls that hold a slot."""
         self.overdue = 0
-        """How many do so no more and are not over yet."""
+        """Calls that lost their slot and have not ended yet."""
         self._half_open = False
         self._probe_at = -math.inf
 
@@ -59,8 +59,13 @@ class CallSlots(Generic[_Call]):
 
     @property
     def is_exhausted(self) -> bool:
-        """None will be free until a call that is overdue comes to its end."""
+        """Whether no slot becomes free until an overdue call ends."""
         return self.overdue >= CALLS_PER_SLOT * self.limit
+
+    @property
+    def next_probe_at(self) -> float:
+        """When a slot becomes free although no call ends; infinity if none does."""
+        return self._probe_at if self._half_open and not self.held and not self.is_exhausted else math.inf
 
     def hold(self, call: _Call, now: float) -> None:
         """Give a slot to a call that begins at ``now``."""
@@ -69,7 +74,7 @@ class CallSlots(Generic[_Call]):
         self.held.add(call)
 
     def release(self, call: _Call) -> None:
-        """The call is over."""
+        """Note that a call has ended."""
         if call.overdue:
             self.overdue -= 1
         else:
@@ -77,9 +82,9 @@ class CallSlots(Generic[_Call]):
             self._half_open = False
 
     def expire(self, now: float) -> float:
-        """Take the slots of calls that are overdue; return when the next one will be."""
-        for call in [call for call in self.held if call.ends <= now]:
+        """Mark calls past their deadline as overdue and free their slots; return the next deadline."""
+        for call in [call for call in self.held if call.deadline <= now]:
             call.overdue = self._half_open = True
             self.overdue += 1
             self.held.discard(call)
-        return min((call.ends for call in self.held), default=math.inf)
+        return min((call.deadline for call in self.held), default=math.inf)

@@ -1,7 +1,7 @@
-"""From body bytes to the text to classify, in the words of the public API.
+"""From body bytes to the text to classify, with the error messages of the public API.
 
-The messages of wrong input are those of ``@cloudflare/cabidela`` 0.2, the validator whose texts the
-live API shows. Where JSON and Python disagree, the reading is JavaScript's.
+The messages for bad input are those of ``@cloudflare/cabidela`` 0.2, the validator of the live API.
+Where JavaScript and Python parse JSON differently, this follows JavaScript.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class TextCall:
     """A request for one text."""
 
     text: str | BadInput
-    """Or what is wrong with it."""
+    """Or its validation error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def parse_json(body: bytes) -> object:
 
 
 def _parse_leniently(body: bytes) -> object:
-    """Second try for what JavaScript accepts and msgspec does not: BOM, lone surrogates, any number."""
+    """Parse what JavaScript accepts and msgspec does not: a BOM, lone surrogates, any number."""
     if not body.strip():
         raise MalformedBody("the body is empty")
     try:
@@ -88,7 +88,7 @@ def text_of(payload: object) -> str:
     of 1 is any character at all.
 
     Raises:
-        BadInput: with the validator's sentence.
+        BadInput: with the validator's message.
     """
     if not isinstance(payload, dict) or "text" not in payload:
         raise BadInput("Error: required properties at '/' are 'text'")
@@ -102,7 +102,7 @@ def call_of(payload: object) -> tuple[str, object, bool]:
     """Return model, input and ``options.queueRequest`` of a request that names its model in the body.
 
     Raises:
-        BadInput: ``model`` or ``input`` is missing, or ``model`` is not a string with something in it.
+        BadInput: ``model`` or ``input`` is missing, or ``model`` is not a non-empty string.
     """
     if not isinstance(payload, dict) or "model" not in payload or "input" not in payload:
         # The validator lists all that are required, not only those that are missing.
@@ -120,17 +120,17 @@ def asks_for_batch(payload: object) -> bool:
 
 
 def read_call(payload: object, max_batch_texts: int, *, queued: bool) -> TextCall | BatchCall:
-    """Read what a request asks for.
+    """Read the texts of a request.
 
     Args:
-        payload: the inputs. A key ``requests`` makes it a batch, whatever stands beside it: the official
+        payload: the inputs. A key ``requests`` makes it a batch, even beside a ``text``: the official
             Python SDK cannot leave ``text`` out.
         max_batch_texts: how many inputs a batch may have.
         queued: whether the caller asked for ``queueRequest``; one text is then a batch of one.
 
     Raises:
-        BadInput: no inputs, too many, or something else than an array; or a poll. What is wrong with one
-            text stands in its place: only then is it known how many texts to count.
+        BadInput: no inputs, too many, or not an array; or a poll for results. The error of a single text
+            takes the place of that text, so that the number of texts is known in any case.
     """
     given = payload if isinstance(payload, dict) else {}
     if "requests" in given:
@@ -146,7 +146,7 @@ def read_call(payload: object, max_batch_texts: int, *, queued: bool) -> TextCal
 
 
 def read_text(payload: object) -> TextCall:
-    """Read one text, or what is wrong with it."""
+    """Read one text, or its validation error."""
     try:
         return TextCall(text_of(payload))
     except BadInput as exc:
@@ -233,7 +233,7 @@ def utf8(text: str) -> bytes:
 
 
 def printable(text: str) -> str:
-    """Return ``text`` as it can be sent back: lone surrogates become U+FFFD."""
+    """Return ``text`` with lone surrogates replaced by U+FFFD, so that it can be encoded."""
     return utf8(text).decode()
 
 

@@ -1,1 +1,1 @@
-"""Several processes on one port: worker pool, worker control, signals."""
+"""Several processes on one port: the worker pool, its messages, signals, and events of Triton."""

@@ -1,4 +1,4 @@
-"""How many connections the limit of open files leaves room for."""
+"""The number of connections that the limit of open files allows."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from contextlib import suppress
 from gateway.settings import ConfigurationError
 
 MOST_CONNECTIONS = 16_384
-"""What a worker takes unless told otherwise, if there is room."""
+"""Default for each worker, if the limit of open files allows it."""
 RESERVED = 256
 """Descriptors for everything else: Triton's channel, files, refusals, the interpreter's own."""
 
 _COUNT_EVERY_S = 5.0
-"""Counting the open files of a process takes a while when they are many."""
+"""Counting the open files of a process is slow when there are many."""
 
 
 class OpenFiles:
-    """How many of the files that this process may open are open."""
+    """Measures how many files of this process are open, against its limit."""
 
     def __init__(self) -> None:
         self._share = 0.0
         self._counted = -_COUNT_EVERY_S
 
     def share(self) -> float:
-        """Return it as a share of the limit, 0…1, a few seconds old at most; 0 where nobody can tell."""
+        """Return the share of the limit, 0 to 1, at most a few seconds old; 0 if it cannot be measured."""
         if time.monotonic() - self._counted >= _COUNT_EVERY_S:
             self._counted = time.monotonic()
             soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -37,13 +37,13 @@ class OpenFiles:
 
 
 def room_for_connections(wanted: int) -> int:
-    """Return how many connections there may be, and raise the soft limit of open files for them.
+    """Return the largest number of connections, and raise the soft limit of open files for them.
 
     Args:
-        wanted: the setting; 0 for as many as there is room for, up to MOST_CONNECTIONS.
+        wanted: the setting; 0 for as many as the limit allows, up to MOST_CONNECTIONS.
 
     Raises:
-        ConfigurationError: the hard limit leaves no room for as many as are wanted.
+        ConfigurationError: the hard limit does not allow as many as are wanted.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     room = (2**31 if hard == resource.RLIM_INFINITY else hard) - RESERVED
@@ -51,10 +51,10 @@ def room_for_connections(wanted: int) -> int:
     if connections > room and wanted:
         raise ConfigurationError(
             f"GATEWAY_MAX_CONNECTIONS is {wanted}, but this process may open {hard} files, and {RESERVED} of "
-            "them are needed otherwise: lower it, or raise the limit (ulimit -n, LimitNOFILE=)."
+            "them are reserved: lower it, or raise the limit (ulimit -n, LimitNOFILE=)."
         )
     if soft != resource.RLIM_INFINITY and soft < connections + RESERVED:
-        # Where even that is not allowed, the bound still holds, and the system's own comes first.
+        # Without permission to raise it, the system's limit is reached before this bound.
         with suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (min(connections + RESERVED, hard), hard))
     return connections

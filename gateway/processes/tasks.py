@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 
 
 @asynccontextmanager
-async def running_beside(works: Iterable[Coroutine[None, None, None]]) -> AsyncIterator[None]:
-    """Run ``works`` in the background, and cancel at the end what is left of them."""
-    tasks = [asyncio.create_task(work) for work in works]
+async def running_beside(coroutines: Iterable[Coroutine[None, None, None]]) -> AsyncIterator[None]:
+    """Run coroutines in the background, and cancel at the end those that still run."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
     try:
         yield
     finally:

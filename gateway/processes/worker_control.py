@@ -1,4 +1,4 @@
-"""Inside a worker: what it is given, and how it obeys the supervisor and answers its heartbeat."""
+"""Inside a worker: its specification, and the pipe through which the worker pool controls it."""
 
 from __future__ import annotations
 
@@ -12,42 +12,35 @@ from multiprocessing.connection import Connection
 
 from gateway.access.tokens import TokenTable
 from gateway.domain.errors import AiError
+from gateway.processes.messages import EndNow, FromWorker, HandedOver, HandOver, Heartbeat, ToWorker
 from gateway.settings import Settings
 from gateway.telemetry.shared_metrics import SharedMetrics
 
-HELD_BACK = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""Signals that wait from the start of the process until it can handle them."""
-
-
-@dataclass(frozen=True)
-class Move:
-    """To a worker: call another Triton. And back: done, or not."""
-
-    url: str
-    done: bool = False
-
-
-@dataclass(frozen=True)
-class Heartbeat:
-    """To a worker, and back as soon as its event loop has a turn."""
+BLOCKED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals that stay pending from the start of the process until it can handle them."""
 
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """What a worker is given; everything of it travels through a pipe, nothing on the command line."""
+    """What a worker is started with; all of it travels through a pipe, nothing on the command line."""
 
     number: int
     settings: Settings
     sock: socket.socket
-    """Bound; it gets connections once it listens."""
+    """Bound; it gets connections once the worker listens."""
     link: Connection
-    """Takes None when ready, a sentence in case of a ConfigurationError, and each Move and Heartbeat again;
-    what comes is one of these, or None for: end at once. It closes with the supervisor."""
+    """Receives `ToWorker` messages and sends `FromWorker` ones; it closes when the pool's process ends."""
     metrics: SharedMetrics
     replaces: bool
-    """Others serve already, or did."""
+    """Whether it replaces an earlier worker of this number, so that others serve already."""
     tokens: TokenTable | None = None
-    """As the supervisor read them last."""
+    """As the pool's process read them last."""
+
+
+def report(spec: WorkerSpec, message: FromWorker) -> None:
+    """Send a message to the pool, unless its process has ended."""
+    with suppress(OSError):
+        spec.link.send(message)
 
 
 @contextmanager
@@ -55,64 +48,84 @@ def worker_control(
     spec: WorkerSpec,
     stop: asyncio.Event,
     at_once: asyncio.Event,
-    move: Callable[[str], Awaitable[None]] | None = None,
+    hand_over: Callable[[str], Awaitable[None]] | None = None,
 ) -> Iterator[None]:
-    """Inside a worker: stop on SIGTERM and when the supervisor is gone, at once or ``move`` when it says so.
+    """Let the pool control this worker.
 
-    A terminal sends SIGINT and SIGHUP to all processes, and a service manager SIGTERM: the supervisor alone
-    decides whether that was the second one.
+    A terminal sends SIGINT and SIGHUP to all processes, and a service manager SIGTERM. The pool alone counts
+    them, so a worker ignores the first two and never treats a second SIGTERM as more than the first.
+
+    Args:
+        spec: the worker's own.
+        stop: set on SIGTERM, and when the pool's process has ended.
+        at_once: set, together with ``stop``, on `EndNow`.
+        hand_over: see `TritonEvents.hand_over`; None if the worker cannot.
     """
     loop = asyncio.get_running_loop()
-    orphaned = False
-    moving: set[asyncio.Task[None]] = set()
-
-    async def obey(order: Move) -> None:
-        done = False
-        with suppress(AiError):
-            if move is not None:
-                await move(order.url)
-                done = True
-        with suppress(OSError):
-            spec.link.send(Move(order.url, done))
-
-    def heard() -> None:
-        nonlocal orphaned
-        try:
-            order = spec.link.recv()
-        except (EOFError, OSError):
-            orphaned = True
-            loop.remove_reader(spec.link)
-            stop.set()
-            return
-        if isinstance(order, Heartbeat):
-            with suppress(OSError):
-                spec.link.send(order)
-        elif isinstance(order, Move):
-            task = loop.create_task(obey(order))
-            moving.add(task)
-            task.add_done_callback(moving.discard)
-        else:
-            stop.set()
-            at_once.set()
-
+    control = _Control(spec, stop, at_once, hand_over)
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
-    loop.add_reader(spec.link, heard)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED_SIGNALS)
+    loop.add_reader(spec.link, control.read)
     try:
         yield
     finally:
         loop.remove_reader(spec.link)
         loop.remove_signal_handler(signal.SIGTERM)
-        for task in moving:
-            task.cancel()
+        control.cancel()
         signal.signal(signal.SIGTERM, lambda _number, _frame: None)
-        if orphaned:
+        if control.is_orphaned:
             spec.metrics.remove()
 
 
-def report(spec: WorkerSpec, refusal: str | None) -> None:
-    """Inside a worker: tell the supervisor that it is ready, or why it cannot be."""
-    with suppress(OSError):
-        spec.link.send(refusal)
+class _Control:
+    """Handles the messages of the pool."""
+
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        stop: asyncio.Event,
+        at_once: asyncio.Event,
+        hand_over: Callable[[str], Awaitable[None]] | None,
+    ) -> None:
+        self._spec = spec
+        self._stop = stop
+        self._at_once = at_once
+        self._hand_over = hand_over
+        self._handovers: set[asyncio.Task[None]] = set()
+        self.is_orphaned = False
+        """Whether the pool's process has ended."""
+
+    def read(self) -> None:
+        """Handle the next message."""
+        try:
+            message: ToWorker = self._spec.link.recv()
+        except (EOFError, OSError):
+            self.is_orphaned = True
+            asyncio.get_running_loop().remove_reader(self._spec.link)
+            self._stop.set()
+            return
+        match message:
+            case Heartbeat():
+                report(self._spec, message)
+            case HandOver(url):
+                task = asyncio.get_running_loop().create_task(self._handle_handover(url))
+                self._handovers.add(task)
+                task.add_done_callback(self._handovers.discard)
+            case EndNow():
+                self._stop.set()
+                self._at_once.set()
+
+    async def _handle_handover(self, url: str) -> None:
+        succeeded = False
+        with suppress(AiError):
+            if self._hand_over is not None:
+                await self._hand_over(url)
+                succeeded = True
+        report(self._spec, HandedOver(url, succeeded))
+
+    def cancel(self) -> None:
+        """Cancel what is under way."""
+        for task in self._handovers:
+            task.cancel()

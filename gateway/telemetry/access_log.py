@@ -1,7 +1,7 @@
-"""The access log: one line a request, written in blocks.
+"""The access log: one line for each request, written in blocks.
 
-Python's logging takes a tenth of the time of a whole request to make one record of it
-(docs/measurements.md), so these lines go round it, to the same stream and in the same form.
+Python's logging takes a tenth of the time of a whole request for one record (docs/measurements.md has the
+measurement), so these lines bypass it, to the same stream and in the same format.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gateway.telemetry.logs import LogFormat, utc
 from gateway.telemetry.record import RequestRecord
 
 FLUSH_S = 0.1
-"""Longest time that a line waits for others; what is killed at once loses no more than these."""
+"""Longest time that a line waits for others; a killed process loses at most these lines."""
 _BLOCK = 256
 _LOGGER = "tritonflare.access"
 
@@ -46,11 +46,11 @@ _encode = msgspec.json.Encoder().encode
 
 
 class AccessLog:
-    """Lines about requests, to stderr; use it inside the event loop.
+    """Writes lines about requests to stderr; for use inside the event loop.
 
     Args:
         level: the log level; requests to the API are lines of level ``info``, those of operators ``debug``.
-        share: how many of the successful requests are written, 0 to 1; others always are.
+        share: fraction of the successful requests that are written, 0 to 1; others always are.
         form: text or JSON.
     """
 
@@ -64,7 +64,7 @@ class AccessLog:
         self._clock = ""
 
     def add(self, record: RequestRecord, *, api: bool) -> None:
-        """Take one line, unless the level or the share leave it out."""
+        """Add the line of a request, unless the level or the share excludes it."""
         level = logging.INFO if api else logging.DEBUG
         if level < self._least:
             return
@@ -106,16 +106,16 @@ class AccessLog:
         return _encode(line).decode() + "\n"
 
     def flush(self) -> None:
-        """Write what is waiting."""
+        """Write the waiting lines."""
         block, self._lines = "".join(self._lines), []
         if block:
-            # A full disk or a reader that has gone must not cost anybody an answer.
+            # A full disk or a closed pipe must not fail a request.
             with suppress(OSError, ValueError):
                 sys.stderr.write(block)
                 sys.stderr.flush()
 
     def _now(self) -> str:
-        """Local time with milliseconds; the seconds are spelt out once each."""
+        """Return the local time with milliseconds; each second is formatted once."""
         now = time.time()
         second = int(now)
         if second != self._second:

@@ -1,4 +1,4 @@
-"""Logging to stderr: one compact line an event, and nobody's words that could quote a caller."""
+"""Logging to stderr: one compact line for each event, without texts of callers."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tupl
 
 
 def utc(seconds: float) -> str:
-    """Spell a time since the epoch as lines of JSON do: ``2026-11-22T10:15:30.123Z`` (RFC 3339)."""
+    """Format a time since the epoch for JSON lines: ``2026-11-22T10:15:30.123Z`` (RFC 3339)."""
     moment = datetime.fromtimestamp(seconds, timezone.utc)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class QuietFormatter(logging.Formatter):
-    """Says of an exception what it is and where it happened, and no more.
+    """Formats an exception as its class and its place in the code.
 
-    A traceback shows paths of the machine, and an exception's message may quote somebody's text.
-    The level ``debug`` keeps Python's own form.
+    A traceback contains paths of the machine, and an exception's message may quote a caller's text.
+    The level ``debug`` uses Python's own format.
     """
 
     def formatException(self, ei: ExcInfo) -> str:
@@ -38,10 +38,10 @@ class QuietFormatter(logging.Formatter):
 
 
 class JsonFormatter(QuietFormatter):
-    """One object a line, with an exception as QuietFormatter says it, at every level."""
+    """One JSON object for each line; exceptions as in QuietFormatter, at every level."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Encode time, level, logger and message; the ray of the request and the exception if there are."""
+        """Encode time, level, logger and message; and, if present, the request's ray and the exception."""
         line: dict[str, str] = {
             "time": utc(record.created),
             "level": record.levelname.lower(),
@@ -61,7 +61,7 @@ def configure_logging(level: str, form: LogFormat = "text") -> None:
 
     Other libraries only warn.
     """
-    # Nothing of this is in the format, and each record would pay for it ("Optimization" in its manual).
+    # None of these is in the format, and each record would pay for them ("Optimization" in the manual).
     logging._srcfile = None
     logging.logThreads = logging.logMultiprocessing = logging.logProcesses = False
     formatter: type[logging.Formatter] = logging.Formatter if level == "debug" else QuietFormatter

@@ -1,4 +1,4 @@
-"""Values of one process in memory-mapped files, on a disk that may be full."""
+"""Metric values of one process in memory-mapped files, on a disk that may be full."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _AGAIN_S = 5.0
 
 
 class Room:
-    """Whether the files of one process have room; tells the log when that changes.
+    """Whether the files of one process have room; logs when that changes.
 
-    A worker begins with what its supervisor has found, so that not each of them says the same.
+    A worker begins with the state of the pool's process, so that not every worker logs the same.
     """
 
     def __init__(self) -> None:
@@ -29,32 +29,32 @@ class Room:
 
     @property
     def may_be_found(self) -> bool:
-        """Whether it is time to try."""
+        """Whether another attempt is due."""
         return not self.is_missing or time.monotonic() >= self._again
 
     def missed(self, error: OSError) -> None:
-        """Say that there was none."""
+        """Note that there was none."""
         if not self.is_missing:
-            _log.warning("metrics cannot be kept in TMPDIR (%s); trying again", error.strerror)
+            _log.warning("metrics cannot be written to TMPDIR (%s); trying again", error.strerror)
         self.is_missing = True
         self._again = time.monotonic() + _AGAIN_S
 
     def found(self) -> None:
-        """Say that there was some."""
+        """Note that there was some."""
         if self.is_missing:
-            _log.info("metrics are kept in TMPDIR again")
+            _log.info("metrics are written to TMPDIR again")
         self.is_missing = False
 
 
 class MetricFile(MmapedDict):
     """The library's file of values, with every block reserved before it is written to.
 
-    The library makes files of holes. Writing to a hole on a full disk ends the process with SIGBUS, and so
-    the one that replaces it. Values without room stay in memory, and get into the file when there is some.
+    The library makes sparse files. Writing to a hole on a full disk ends the process with SIGBUS, and so
+    its replacement. Values without room stay in memory, and are written to the file when there is room.
     """
 
     def __init__(self, filename: str, room: Room) -> None:
-        """Open the file, if there is room for it; its folder is made too."""
+        """Open the file, if there is room for it; its folder is created as well."""
         self._path = Path(filename)
         self._room = room
         self._kept: dict[str, tuple[float, float]] = {}
@@ -63,7 +63,7 @@ class MetricFile(MmapedDict):
         self._find_room()
 
     def read_value(self, key: str) -> tuple[float, float]:
-        """Return value and time stamp, both 0 of what was never written."""
+        """Return value and time stamp; both are 0 for a key that was never written."""
         if key in self._positions or self._place(key):
             value: tuple[float, float] = super().read_value(key)  # type: ignore[no-untyped-call]
             return value
@@ -84,7 +84,7 @@ class MetricFile(MmapedDict):
     def _place(self, key: str) -> bool:
         """Find a place in the file for the key, and for all others that have none."""
         if self._room.may_be_found and self._find_room() and key in self._positions:
-            return True  # it was there before this process
+            return True  # written by the process that this one replaces
         self._kept.setdefault(key, (0.0, 0.0))
         if self._is_open and self._room.may_be_found:
             try:
@@ -111,16 +111,16 @@ class MetricFile(MmapedDict):
         return self._is_open
 
     def _reserve_for(self, key: str) -> None:
-        """Make room for one more entry, as the library will: it doubles the file."""
+        """Reserve room for one more entry the way the library grows the file: by doubling it."""
         most_bytes = len(key.encode()) + 4 + 8 + 16
         if key not in self._positions and self._used + most_bytes > self._capacity:
             os.posix_fallocate(self._f.fileno(), 0, 2 * self._capacity)
 
 
 def _reserve(path: Path) -> None:
-    """Make a file of zeros, or fill the holes of the one that is there.
+    """Make a file of zeros, or allocate the holes of an existing one.
 
-    It gets its name when it is complete: whoever reads the files finds no empty one.
+    It is renamed when it is complete, so that a reader never finds an empty file.
     """
     with suppress(FileNotFoundError), path.open("r+b") as there:
         os.posix_fallocate(there.fileno(), 0, os.fstat(there.fileno()).st_size)

@@ -1,4 +1,4 @@
-"""What logs, metrics and traces have to know of one request."""
+"""The data of one request for logs, metrics and traces."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from gateway.domain.backend import Timing
 
 @dataclass(slots=True)
 class RequestRecord:
-    """Filled in while the request is answered; nothing in it that a client could have chosen freely."""
+    """Filled in while the request is answered; holds nothing that a client can choose freely."""
 
     method: str
     ray_id: str
     route: str = "none"
     """The pattern, not the path."""
     model: str = "none"
-    """As a metrics label: bounded, whatever clients send."""
+    """As a metrics label: one of few values, not chosen by clients."""
     ai_request_id: str | None = None
     """Set once the request is for a model or has failed in the AI service; the answer carries it."""
     timing: Timing | None = None
-    """Where the time went that its texts took; None if nothing was sent for it."""
+    """Where the time of its texts went; None if nothing was sent for it."""
     trace_id: str | None = None
     """Of a request that is traced."""
     status: int = 0

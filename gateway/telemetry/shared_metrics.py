@@ -1,4 +1,4 @@
-"""Metrics of several processes that add up, whichever of them is asked."""
+"""Metrics of several processes, added up in any of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class SharedMetrics:
     """A folder in which each process keeps its values in files (prometheus_client's multiprocess mode)."""
 
     folder: Path
-    """Who has something to keep makes it; on a full disk nobody can, and that is no reason not to serve."""
+    """Made by the first process that writes a value; without room on the disk, serving goes on without it."""
     room: Room = field(default_factory=Room)
 
     @classmethod
@@ -31,18 +31,18 @@ class SharedMetrics:
         return cls(Path(tempfile.gettempdir()) / f"tritonflare-metrics-{secrets.token_hex(8)}")
 
     def keep_as(self, process: str) -> None:
-        """Keep the values of all metrics that this process makes from now on there.
+        """Store the values of all metrics that this process declares from now on there.
 
         Args:
-            process: whose they are. Not the process id: who replaces a process goes on counting where that
-                one ended, and the files do not become more with each replacement.
+            process: names their owner. Not a process id: a replacement continues the counts of the process
+                before, and each replacement adds no more files.
         """
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(self.folder)
         setattr(values, "MmapedDict", partial(MetricFile, room=self.room))  # noqa: B010 (not exported)
         values.ValueClass = values.MultiProcessValue(lambda: process)  # type: ignore[no-untyped-call]
 
     def registry(self) -> CollectorRegistry | None:
-        """Give a registry that reads the sums; None where they are not to be had."""
+        """Return a registry that reads the sums; None if they are not available."""
         if self.room.is_missing or not self.folder.is_dir():
             return None
         registry = CollectorRegistry()
@@ -50,20 +50,20 @@ class SharedMetrics:
         return registry
 
     def forget_gauges(self, process: str) -> None:
-        """Leave the gauges of a process that has ended out from now on; what it counted stays."""
+        """Drop the gauges of a process that has ended; its counters stay."""
         mark_process_dead(process, str(self.folder))  # type: ignore[no-untyped-call]
 
     def remove(self) -> None:
-        """Remove the folder, when this process counts no more."""
+        """Remove the folder; this process must not count any more."""
         values.close_all_multiprocess_files()  # type: ignore[no-untyped-call]
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-TROUBLES = ("ended", "stub", "failing", "wedged")
+RESTART_REASONS = ("ended", "stub", "failing", "wedged")
 
 
 def triton_restart_counter(registry: CollectorRegistry) -> Callable[[str], None]:
-    """Declare the number of Triton's restarts by reason; what is returned counts one."""
+    """Declare the number of Triton's restarts by reason; the returned function counts one."""
     counter = Counter(
         "tritonflare_triton_restarts",
         "Starts of the embedded Triton after it ended, lost a stub, answered with errors only (failing)"
@@ -71,13 +71,13 @@ def triton_restart_counter(registry: CollectorRegistry) -> Callable[[str], None]
         ("reason",),
         registry=registry,
     )
-    for reason in TROUBLES:  # an increase can only be seen of what was there before
+    for reason in RESTART_REASONS:  # an increase is only visible for a series that existed before
         counter.labels(reason)
     return lambda reason: counter.labels(reason).inc()
 
 
 def restart_counter(registry: CollectorRegistry) -> Callable[[], None]:
-    """Declare the number of workers that were replaced; what is returned counts one."""
+    """Declare the number of workers that were replaced; the returned function counts one."""
     return Counter(
         "tritonflare_worker_restarts", "Worker processes that ended and were replaced.", registry=registry
     ).inc

@@ -90,7 +90,9 @@ class MovingBackend:
                 raise ModelUnavailable
         return await server.classify(model, texts, deadline_s)
 
-    async def move(self, url: str, replace: Callable[[Sequence[Ensemble]], None], drain_s: float) -> None:
+    async def hand_over(
+        self, url: str, replace: Callable[[Sequence[Ensemble]], None], drain_s: float
+    ) -> None:
         """Change to another server; return when no call is under way at the present one.
 
         Args:

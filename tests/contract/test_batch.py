@@ -113,7 +113,7 @@ async def test_texts_travel_together_and_every_answer_returns_to_its_text(
     ranks = sorted(range(50), key=lambda place: scores[place])
     # Equal scores where the sigmoid is 1.0 in doubles keep their order among themselves.
     assert [len(texts[place]) for place in ranks[:30]] == list(range(1, 31))
-    calls = [len(read_texts(r)) for r in triton.requests[before:] if read_texts(r) != [b"A canary sings."]]
+    calls = [len(read_texts(r)) for r in triton.requests[before:] if read_texts(r) != [b"This is a canary."]]
     # The fake takes 8 at once; two slots that become free in one moment share what is left.
     assert (sum(calls), max(calls)) == (50, 8)
     assert len(calls) <= 10
@@ -167,7 +167,7 @@ async def test_a_batch_of_which_nothing_was_answered_fails_as_one_text_would(
     client: Client, triton: FakeTriton, status: grpc.StatusCode, http: int, code: int
 ) -> None:
     async def fault(request: Any, context: Any) -> None:
-        if read_texts(request) != [b"A canary sings."]:
+        if read_texts(request) != [b"This is a canary."]:
             await context.abort(status, "no")
 
     triton.infer_fault = fault

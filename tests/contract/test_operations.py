@@ -151,7 +151,7 @@ async def test_a_variable_that_is_no_setting_is_named_once_at_start_and_its_valu
     monkeypatch.setenv("GATEWAY_API_TOKEN", "private")
     monkeypatch.setenv("GATEWAY_SERVICE_HOST", "private")
     assert await warnings() == [
-        "these environment variables are no settings: "
+        "unknown environment variables: "
         "GATEWAY_API_TOKEN (did you mean GATEWAY_API_TOKENS?), GATEWAY_SERVICE_HOST"
     ]
     assert "private" not in caplog.text

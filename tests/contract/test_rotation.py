@@ -66,7 +66,7 @@ async def test_a_malformed_file_keeps_the_tokens_and_is_one_line_in_the_log(
         file.write_text(line("new") + "a-plain-token-by-mistake\n")
 
         async def complained() -> bool:
-            return "What was read before stays in force" in caplog.text
+            return "The content that was read before stays in force" in caplog.text
 
         await until(complained, 3)
         assert (await status(running.client, "old"), await status(running.client, "new")) == (200, 401)
@@ -94,8 +94,8 @@ async def test_when_the_last_token_is_revoked_nobody_gets_in(
                 return await status(running.client, "new") == 401
 
             await until(closed, 3)
-    assert "1 token is good now" in caplog.text
-    assert "0 tokens are good now" in caplog.text
+    assert "tokens file reloaded: 1 valid token" in caplog.text
+    assert "tokens file reloaded: 0 valid tokens" in caplog.text
 
 
 async def test_an_expired_token_is_10000_and_1000_where_it_asks_for_itself(
@@ -229,7 +229,7 @@ async def test_a_worker_is_replaced_while_the_file_is_broken(
         assert await everywhere("old", 200)
         assert await everywhere("good", 401)
         assert await everywhere("wrong", 401)
-        assert running.log.read_text().count("next starts in") == 1
+        assert running.log.read_text().count("restarting it in") == 1
         file.write_text(line("good"))
         await until(lambda: everywhere("good", 200), 5)
         assert await everywhere("old", 401)
@@ -250,4 +250,4 @@ async def test_a_worker_is_replaced_when_no_token_is_good_any_more(
             return {await status(client, "old") for _ in range(16)} == {401}
 
         await until(closed, 5)
-        assert running.log.read_text().count("next starts in") == 1
+        assert running.log.read_text().count("restarting it in") == 1

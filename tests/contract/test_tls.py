@@ -163,7 +163,7 @@ async def test_a_new_certificate_is_shown_without_a_restart_and_a_wrong_one_neve
         pair["tls_key"].write_bytes(authority.issue_cert("localhost").private_key_pem.bytes())
 
         async def complained() -> bool:
-            return "the key is not that of the certificate" in caplog.text
+            return "the key does not match the certificate" in caplog.text
 
         await until(complained)
         assert await shown() == first
@@ -329,8 +329,8 @@ def test_files_that_make_no_tls_are_one_clear_sentence_each(authority: trustme.C
         )
     )
     for changed, sentence in (
-        ({"tls_key": other}, "the key is not that of the certificate"),
-        ({"tls_certificate": text}, "one is no PEM"),
+        ({"tls_key": other}, "the key does not match the certificate"),
+        ({"tls_certificate": text}, "one is not PEM"),
         ({"tls_key": tmp_path / "none"}, "cannot be read: No such file or directory"),
         ({"tls_key": locked}, "is encrypted"),
     ):

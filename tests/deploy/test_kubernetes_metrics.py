@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gateway.telemetry.gauges import IN_FLIGHT, READY
 from gateway.telemetry.metrics import Metrics
 from tests.support.deploy.manifests import VARIANTS, of_kind, read, render
 from tests.support.deploy.promql import metrics
@@ -18,7 +19,9 @@ LABELS = 'namespace="tritonflare",pod=~"one|two"'
 
 
 def of_gateway() -> set[str]:
-    exported = Metrics(in_flight=lambda: 0, ready=lambda: 1).render().decode()
+    metrics_of_gateway = Metrics()
+    metrics_of_gateway.register_gauges({IN_FLIGHT: lambda: 0, READY: lambda: 1})
+    exported = metrics_of_gateway.render().decode()
     return exported_names(exported)
 
 

@@ -1,4 +1,4 @@
-"""What the supervisor does about faults, with servers that fail as told."""
+"""How the supervisor handles faults, with servers that fail on demand."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import pytest
 
 from embedded import supervisor
 from embedded.errors import EmbeddedError, EndedWhileStarting, GivenUp, PortInUse
-from embedded.supervisor import Reports, TritonSupervisor
-from embedded.vitals import Trouble
+from embedded.supervisor import SupervisorEvents, SupervisorState, TritonSupervisor
+from embedded.watchdog import Fault
 
 
 class Server:
@@ -62,10 +62,10 @@ class Server:
     kill = stop
 
 
-class Vitals:
-    """Finds what the test has put there."""
+class Watchdog:
+    """Reports the faults that the test has queued."""
 
-    troubles: ClassVar[deque[Trouble]] = deque()
+    faults: ClassVar[deque[Fault]] = deque()
 
     def __init__(self, *parts: object) -> None:
         pass
@@ -76,41 +76,41 @@ class Vitals:
     def wait(self, wake: int) -> None:
         time.sleep(0.01)
 
-    def ended(self) -> Trouble | None:
+    def ended(self) -> Fault | None:
         return None
 
-    def look(self) -> Trouble | None:
-        return self.troubles.popleft() if self.troubles else None
+    def check(self) -> Fault | None:
+        return self.faults.popleft() if self.faults else None
 
 
 class Stage:
-    """A supervisor and what it has said."""
+    """A supervisor and the events that it has reported."""
 
     def __init__(self, repository: Path) -> None:
         self.repository = repository
         self.restarts: list[str] = []
-        self.moves: list[str] = []
+        self.handovers: list[str] = []
         self.failed = threading.Event()
         self.refusal: Exception | None = None
         self.supervisor = TritonSupervisor(repository, watch=True)
 
     def __enter__(self) -> Stage:
         self.supervisor.start()
-        self.supervisor.report_to(Reports(self.restarts.append, self._move, self.failed.set))
+        self.supervisor.connect(SupervisorEvents(self.restarts.append, self._hand_over, self.failed.set))
         return self
 
     def __exit__(self, *error: object) -> None:
         self.supervisor.stop()
         assert not any(server.alive for server in Server.started)
 
-    def _move(self, address: str) -> Future[None]:
-        moved: Future[None] = Future()
+    def _hand_over(self, address: str) -> Future[None]:
+        handover: Future[None] = Future()
         if self.refusal is not None:
-            moved.set_exception(self.refusal)
+            handover.set_exception(self.refusal)
         else:
-            self.moves.append(address)
-            moved.set_result(None)
-        return moved
+            self.handovers.append(address)
+            handover.set_result(None)
+        return handover
 
     def publish(self, content: str) -> None:
         file = self.repository / "config.pbtxt"
@@ -127,7 +127,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
-    for name, stand_in in (("TritonServer", Server), ("Vitals", Vitals)):
+    for name, stand_in in (("TritonServer", Server), ("Watchdog", Watchdog)):
         monkeypatch.setattr(supervisor, name, stand_in)
     monkeypatch.setattr(supervisor, "Canary", lambda *parts: None)
     monkeypatch.setattr(supervisor, "Processes", lambda *parts: None)
@@ -136,7 +136,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     monkeypatch.setattr(Server, "slow", False)
     Server.faults.clear()
     Server.started.clear()
-    Vitals.troubles.clear()
+    Watchdog.faults.clear()
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     (tmp_path / "models").mkdir()
@@ -150,14 +150,14 @@ def test_a_triton_that_ends_while_starting_is_tried_again(stage: Stage) -> None:
         assert len(Server.started) == 1
 
 
-def test_a_first_start_that_always_fails_says_why(stage: Stage) -> None:
+def test_a_first_start_that_always_fails_raises_the_reason(stage: Stage) -> None:
     Server.faults.extend([EndedWhileStarting("a race")] * 3)
     with pytest.raises(EndedWhileStarting, match="a race"):
         stage.supervisor.start()
     assert list(Path(tempfile.gettempdir()).iterdir()) == []
 
 
-def test_what_another_attempt_cannot_mend_is_said_at_once(stage: Stage) -> None:
+def test_an_error_that_no_other_attempt_can_cure_is_raised_at_once(stage: Stage) -> None:
     Server.faults.extend([EmbeddedError("no such thing"), None])
     with pytest.raises(EmbeddedError, match="no such thing"):
         stage.supervisor.start()
@@ -168,13 +168,13 @@ def test_a_restart_serves_the_same_version_on_the_same_port_with_the_same_key(st
     stage.supervisor._watch = False
     with stage:
         stage.publish("second")
-        Vitals.troubles.append("stub")
+        Watchdog.faults.append("stub")
         until(lambda: len(Server.started) == 2)
         first, second = Server.started
         assert (first.port, first.secret, first.content) == (second.port, second.secret, second.content)
         assert not first.alive
         assert stage.restarts == ["stub"]
-        assert stage.moves == []
+        assert stage.handovers == []
 
 
 def test_a_restart_is_tried_until_it_works(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
@@ -182,23 +182,23 @@ def test_a_restart_is_tried_until_it_works(stage: Stage, caplog: pytest.LogCaptu
     Server.faults.append(None)
     with stage:
         Server.faults.extend([EmbeddedError("not yet")] * 12)
-        Vitals.troubles.append("ended")
-        until(lambda: caplog.records[-1:] != [] and "again" in caplog.records[-1].getMessage())
+        Watchdog.faults.append("ended")
+        until(lambda: caplog.records[-1:] != [] and "is restarted" in caplog.records[-1].getMessage())
         assert len(Server.started) == 2
     assert [record.getMessage() for record in caplog.records] == [
-        "Triton has ended by itself; starting it anew",
-        *["Triton could not be started anew: not yet"] * 12,
-        "Triton serves again",
+        "Triton ended unexpectedly; restarting it",
+        *["restarting Triton failed: not yet"] * 12,
+        "Triton is restarted and serves again",
     ]
     assert stage.restarts == ["ended"]
 
 
-def test_a_port_that_somebody_took_meanwhile_is_left_to_them(stage: Stage) -> None:
+def test_a_port_that_was_taken_meanwhile_is_not_used(stage: Stage) -> None:
     with stage:
         Server.faults.append(PortInUse("taken"))
-        Vitals.troubles.append("ended")
+        Watchdog.faults.append("ended")
         until(lambda: len(Server.started) == 2)
-        until(lambda: stage.moves == [Server.started[1].address])
+        until(lambda: stage.handovers == [Server.started[1].address])
         assert Server.started[0].port != Server.started[1].port
 
 
@@ -206,20 +206,20 @@ def test_a_port_that_somebody_took_meanwhile_is_left_to_them(stage: Stage) -> No
 def test_a_snapshot_that_is_gone_is_taken_again(
     stage: Stage, caplog: pytest.LogCaptureFixture, part: str
 ) -> None:
-    """Whatever cleans TMPDIR takes folders, or their oldest files."""
+    """A cleaner of TMPDIR removes folders, or their oldest files."""
     with stage:
         stage.supervisor._watch = False
         (snapshot,) = Path(tempfile.gettempdir()).iterdir()
         gone = snapshot / part
         gone.unlink() if part else shutil.rmtree(gone)
-        Vitals.troubles.append("ended")
+        Watchdog.faults.append("ended")
         until(lambda: len(Server.started) == 2)
-        until(lambda: stage.moves == [Server.started[1].address])
+        until(lambda: stage.handovers == [Server.started[1].address])
         assert Server.started[1].content == "first"
-        assert caplog.text.count("what was served is not in TMPDIR any more") == 1
-        Vitals.troubles.append("ended")  # the one that was taken again is served from now on
+        assert caplog.text.count("the served version was removed from TMPDIR") == 1
+        Watchdog.faults.append("ended")  # the one that was taken again is served from now on
         until(lambda: len(Server.started) == 3)
-        assert caplog.text.count("what was served is not in TMPDIR any more") == 1
+        assert caplog.text.count("the served version was removed from TMPDIR") == 1
     assert list(Path(tempfile.gettempdir()).iterdir()) == []
 
 
@@ -228,7 +228,7 @@ def test_a_new_version_takes_over_and_the_old_one_ends(stage: Stage) -> None:
         stage.publish("second")
         until(lambda: len(Server.started) == 2 and not Server.started[0].alive)
         assert Server.started[1].content == "second"
-        assert stage.moves == [Server.started[1].address]
+        assert stage.handovers == [Server.started[1].address]
         assert stage.restarts == []
     assert list(Path(tempfile.gettempdir()).iterdir()) == []
 
@@ -239,7 +239,7 @@ def test_a_new_version_that_fails_is_left_alone_until_another_comes(
     with stage:
         Server.faults.append(EmbeddedError("damaged"))
         stage.publish("second")
-        until(lambda: "the old one goes on: damaged" in caplog.text)
+        until(lambda: "the old one is still served: damaged" in caplog.text)
         time.sleep(0.1)
         assert len(Server.started) == 1
         assert Server.started[0].alive
@@ -248,13 +248,13 @@ def test_a_new_version_that_fails_is_left_alone_until_another_comes(
         assert Server.started[1].content == "third"
 
 
-def test_a_gateway_that_cannot_change_over_keeps_the_old_one(
+def test_a_gateway_that_cannot_hand_over_keeps_the_old_one(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
     stage.refusal = ConnectionError("gone")
     with stage:
         stage.publish("second")
-        until(lambda: "could not change over" in caplog.text)
+        until(lambda: "failed the handover" in caplog.text)
         assert Server.started[0].alive
         until(lambda: not Server.started[1].alive)
 
@@ -262,7 +262,7 @@ def test_a_gateway_that_cannot_change_over_keeps_the_old_one(
 def test_what_is_published_while_nothing_can_be_started_is_tried(stage: Stage) -> None:
     with stage:
         Server.faults.extend([EmbeddedError("damaged")] * 3)
-        Vitals.troubles.append("ended")
+        Watchdog.faults.append("ended")
         stage.publish("second")
         until(lambda: len(Server.started) == 2)
         until(lambda: bool(Server.started[1].content))
@@ -271,18 +271,45 @@ def test_what_is_published_while_nothing_can_be_started_is_tried(stage: Stage) -
 def test_a_stop_does_not_wait_for_a_start(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     with stage:
         monkeypatch.setattr(Server, "slow", True)
-        Vitals.troubles.append("wedged")
+        Watchdog.faults.append("wedged")
         until(lambda: stage.restarts == ["wedged"])
         began = time.monotonic()
     assert time.monotonic() - began < 1
 
 
-def test_a_defect_of_the_supervisor_itself_is_told(
+def test_a_defect_of_the_supervisor_itself_is_reported(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(self: Vitals) -> None:
+    def fail(self: Watchdog) -> None:
         raise RuntimeError("a defect")
 
     with stage:
-        monkeypatch.setattr(Vitals, "look", fail)
+        monkeypatch.setattr(Watchdog, "check", fail)
         assert stage.failed.wait(5)
+
+
+def state_of(stage: Stage) -> SupervisorState:
+    return stage.supervisor.state
+
+
+def test_the_states_of_a_supervisor_follow_its_work(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "tritonflare.embedded")
+    assert state_of(stage) is SupervisorState.NEW
+    with stage:
+        assert state_of(stage) is SupervisorState.SERVING
+        Watchdog.faults.append("ended")
+        until(lambda: len(Server.started) == 2 and state_of(stage) is SupervisorState.SERVING)
+        stage.publish("second")
+        until(lambda: len(Server.started) == 3 and not Server.started[1].alive)
+    assert state_of(stage) is SupervisorState.STOPPED
+    changes = [message for message in caplog.messages if message.startswith("supervisor: ")]
+    assert changes == [
+        "supervisor: new -> starting",
+        "supervisor: starting -> serving",
+        "supervisor: serving -> restarting",
+        "supervisor: restarting -> serving",
+        "supervisor: serving -> handing over",
+        "supervisor: handing over -> serving",
+        "supervisor: serving -> stopping",
+        "supervisor: stopping -> stopped",
+    ]

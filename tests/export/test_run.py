@@ -257,7 +257,7 @@ def test_the_commands_on_a_repository_work_in_turn(plan: ExportPlan) -> None:
     assert "SIGHUP" in first.output
     # Triton is not started for a repository without models, so this change reaches no server.
     last = ask("--remove", "@local/mood", "--repository", str(plan.repository))
-    assert "goes on with what it has" in last.output
+    assert "still serves the last one" in last.output
     assert "--watch" not in last.output
 
 
@@ -328,7 +328,7 @@ def test_no_command_on_a_repository_ends_in_a_traceback(
 def test_what_was_published_says_who_takes_it_by_itself(plan: ExportPlan) -> None:
     found = ask(*places(plan), "--quick", "--precision", "fp32").output
     assert "a running server must be restarted" not in found
-    assert "`tritonflare serve --watch` takes the change by itself" in found
+    assert "`tritonflare serve --watch` serves the change by itself" in found
     assert "`tritonflare serve` on SIGHUP" in found
     assert "WARNING" not in found
 

@@ -19,7 +19,7 @@ from tests.support.releases import publish_damaged_version, publish_second_versi
 from tests.support.servers import TOKEN, finished, wait_until
 
 SERVED = "the new version is served"
-REFUSED = "the new version is not served, the old one goes on"
+REFUSED = "the new version cannot be served, the old one is still served"
 # A Triton that starts beside one that serves, and whatever else runs here, may take all of the machine for
 # seconds. Slow is not lost: with room to wait, every refusal is the change's.
 PATIENT = {

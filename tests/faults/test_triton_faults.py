@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from embedded.vitals import TROUBLES
-from gateway.telemetry.shared_metrics import TROUBLES as COUNTED
+from embedded.watchdog import FAULTS
+from gateway.telemetry.shared_metrics import RESTART_REASONS
 from tests.faults.conftest import DEADLINE_S, Served, serving
 from tests.support.bundled import bundled_repository
 from tests.support.load import Answer, Book, load
@@ -74,10 +74,10 @@ def test_a_killed_process_of_triton_costs_seconds_and_no_wrong_answer(
     assert_refused_at_worst(book)
     assert back_s < back_within_s(served)
     assert served.restarts() == expected
-    # Whoever reads the log sees that it is over.
+    # The log shows that it is over.
     lines = served.program.lines
     last = max(
-        number for number, line in enumerate(lines) if "starting it anew" in line or "UNAVAILABLE" in line
+        number for number, line in enumerate(lines) if "restarting it" in line or "UNAVAILABLE" in line
     )
     assert any("again" in line for line in lines[last + 1 :])
 
@@ -128,4 +128,4 @@ def test_a_stop_in_the_middle_of_a_restart_leaves_nothing(answers: dict[str, Ans
 
 
 def test_the_counter_knows_every_reason() -> None:
-    assert COUNTED == TROUBLES
+    assert RESTART_REASONS == FAULTS

@@ -54,4 +54,4 @@ def test_the_bench_s_grpc(triton: FakeTriton) -> None:
 
 def test_the_canary_of_the_embedded_triton(triton: FakeTriton) -> None:
     with Canary(triton.url, "key", "secret") as canary:
-        assert canary.sing(triton.ensembles[0].name).result(timeout=10).outputs
+        assert canary.probe(triton.ensembles[0].name).result(timeout=10).outputs

@@ -116,7 +116,7 @@ def slowly(pause_s: float) -> Any:
     """Return a fault that lets texts take so long, canaries not."""
 
     async def fault(request: Any, context: Any) -> None:
-        if read_texts(request) != [b"A canary sings."]:
+        if read_texts(request) != [b"This is a canary."]:
             await asyncio.sleep(pause_s)
 
     return fault

@@ -86,7 +86,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     def texts(self) -> list[bytes]:
         """Every text it was asked about, canaries left out."""
         texts = [text for request in self.requests for text in read_texts(request)]
-        return [text for text in texts if text != b"A canary sings."]
+        return [text for text in texts if text != b"This is a canary."]
 
     async def appear(self) -> None:
         """Start listening, on the same port as before if there was one."""
@@ -179,7 +179,7 @@ def hold(release: asyncio.Event, *, canaries: bool = False) -> Fault:
     """Return a fault that keeps calls running until ``release``; canaries pass unless told otherwise."""
 
     async def fault(request: Any, context: Any) -> None:
-        if canaries or read_texts(request) != [b"A canary sings."]:
+        if canaries or read_texts(request) != [b"This is a canary."]:
             await release.wait()
 
     return fault

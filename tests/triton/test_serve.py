@@ -97,8 +97,8 @@ def test_a_token_that_cannot_be_kept_is_said_to_be_good_for_this_run_only(
         assert wait_until(lambda: "great!" in program.output, 5)
         token = re.search(r"export TOKEN=(\S+)", program.output)
         assert token is not None
-        assert "its hash is kept" not in program.output
-        assert "The token is not kept: .state/tokens cannot be written (File exists)." in program.output
+        assert "its hash is stored" not in program.output
+        assert "The token is not stored: .state/tokens cannot be written (File exists)." in program.output
         assert ask(program.url, token[1]).status_code == 200
         time.sleep(1.5)  # two looks at the file
         assert ask(program.url, token[1]).status_code == 200

@@ -58,7 +58,7 @@ def _lines(monkeypatch: pytest.MonkeyPatch, **settings: object) -> str:
 def test_a_port_at_which_a_tritonflare_answers_is_ok(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     with _answering(_Handler) as port:
         output = _lines(monkeypatch, HOST=host, PORT=port)
-    assert f"ok      port: {host}:{port}, a tritonflare answers there\n" in output
+    assert f"ok      port: {host}:{port}, in use by a tritonflare\n" in output
 
 
 def test_a_tritonflare_that_serves_https_is_recognised(
@@ -70,7 +70,7 @@ def test_a_tritonflare_that_serves_https_is_recognised(
     issued.cert_chain_pems[0].write_to_path(certificate)
     with _answering(_Handler, Certificate(certificate, key)) as port:
         output = _lines(monkeypatch, PORT=port, TLS_CERTIFICATE=certificate, TLS_KEY=key)
-    assert f"ok      port: 127.0.0.1:{port}, a tritonflare answers there\n" in output
+    assert f"ok      port: 127.0.0.1:{port}, in use by a tritonflare\n" in output
 
 
 def test_a_port_at_which_another_server_answers_is_not_free(monkeypatch: pytest.MonkeyPatch) -> None:

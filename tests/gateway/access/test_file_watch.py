@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.access.file_watch import LONGEST_LOOKS, LOOK_S, FileWatch, follow
+from gateway.access.file_watch import CHECK_S, MOST_CHECKS, FileWatch, follow
 from gateway.settings import ConfigurationError
 
 
@@ -52,16 +52,16 @@ def test_a_file_that_never_settles_is_told_all_the_same_and_again(tmp_path: Path
     file.write_text("0")
     watch = FileWatch([file])
     told = []
-    for number in range(3 * LONGEST_LOOKS):
+    for number in range(3 * MOST_CHECKS):
         (tmp_path / "new").write_text("x" * number)
         (tmp_path / "new").replace(file)
         told.append(watch.has_changed())
     assert [number for number, changed in enumerate(told, 1) if changed] == [
-        LONGEST_LOOKS,
-        2 * LONGEST_LOOKS,
-        3 * LONGEST_LOOKS,
+        MOST_CHECKS,
+        2 * MOST_CHECKS,
+        3 * MOST_CHECKS,
     ]
-    assert LONGEST_LOOKS * LOOK_S == 5  # as docs/security.md says
+    assert MOST_CHECKS * CHECK_S == 5  # as docs/security.md says
 
 
 def test_a_file_that_appears_is_a_change(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ async def test_what_cannot_be_read_is_one_line_in_the_log_and_the_next_change_is
     assert read == ["good 2", "good 3"]
     said = [record.getMessage() for record in caplog.records]
     assert said[0] == said[3] == "read"
-    assert said[1] == "Line 1 is bad. What was read before stays in force."
+    assert said[1] == "Line 1 is bad. The content that was read before stays in force."
     assert len(said) == 4
 
 
@@ -144,7 +144,7 @@ async def test_what_cannot_be_read_for_a_moment_is_read_without_another_change(
             await task
     assert tries == 5
     said = [record.getMessage() for record in caplog.records]
-    assert said[0] == "It cannot be read. What was read before stays in force."
+    assert said[0] == "It cannot be read. The content that was read before stays in force."
     assert said[2:] == ["read"]
 
 

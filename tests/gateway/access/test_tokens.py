@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.access.tokens import (
-    ClockThatNeverGoesBack,
+    ForwardOnlyClock,
     TokenAccess,
     TokenTable,
     hash_token,
@@ -150,7 +150,7 @@ def test_the_clock_of_expiry_follows_the_machine_forward_and_never_goes_back(
     machine, up = _Clock(1000.0), _Clock(50.0)
     monkeypatch.setattr("gateway.access.tokens.time.time", machine)
     monkeypatch.setattr("gateway.access.tokens.time.clock_gettime", lambda _clock: up())
-    now = ClockThatNeverGoesBack.begin()
+    now = ForwardOnlyClock.begin()
     assert now() == 1000
     machine.now, up.now = 500, 60  # set back while ten seconds passed
     assert now() == 1010

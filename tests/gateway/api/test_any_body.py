@@ -21,7 +21,8 @@ from gateway.api.router import Route
 from gateway.api.run import RunModel
 from gateway.domain.backend import RawScores
 from gateway.domain.catalogue import Catalogue, Ensemble, Model
-from gateway.domain.coalesce import Coalescer, CoalescingLimits
+from gateway.domain.coalesce import Coalescer
+from gateway.domain.queue import CoalescingLimits
 from gateway.domain.service import Classifier
 from gateway.server.message import Header, HttpRequest, Response
 from gateway.telemetry.access_log import AccessLog
@@ -59,7 +60,7 @@ class Constant:
 def _app() -> tuple[App, Admission]:
     catalogue, admission = Catalogue(), Admission(10)
     catalogue.replace(asyncio.run(Constant().discover()))
-    metrics = Metrics(lambda: 0, lambda: 1)
+    metrics = Metrics()
     classifier = Classifier(Coalescer(Constant(), CoalescingLimits(2, 8, 4.0, 30.0)))
     rate = RateLimit(0, tuple)
     bodies, limits = BodyReader(admission, 1 << 20, 10), RunLimits(60, "array", 3)

@@ -16,10 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.domain.backend import RawScores
+from gateway.domain.backend import Answer, RawScores
 from gateway.domain.cache import AnswerCache, Lookup
 from gateway.domain.catalogue import Model
-from gateway.domain.coalesce import Answer
 from gateway.domain.errors import BackendFailed, DeadlineExceeded, Overloaded
 from gateway.domain.scores import ProblemType
 

@@ -13,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.domain import coalesce
-from gateway.domain.backend import RawScores
+from gateway.domain.backend import Answer, RawScores
 from gateway.domain.catalogue import Ensemble, Model, parse_model
-from gateway.domain.coalesce import CALL_BYTES, LONG_BYTES_PER_TOKEN, Answer, Coalescer, CoalescingLimits
+from gateway.domain.coalesce import Coalescer
 from gateway.domain.errors import AiError, BackendFailed, BackendUnavailable, DeadlineExceeded, Overloaded
+from gateway.domain.grouping import CALL_BYTES, LONG_BYTES_PER_TOKEN
+from gateway.domain.queue import CoalescingLimits
 from tests.gateway.domain.test_catalogue import GOOD
 
 MODEL = parse_model(Ensemble("e", GOOD, max_batch_size=64))
@@ -282,7 +284,7 @@ async def test_texts_that_nobody_waits_for_do_not_pile_up_behind_a_call_that_han
         await asyncio.gather(*asked, return_exceptions=True)
     (queue,) = coalescer._queues.values()
     assert len(queue.waiting) < 150
-    assert sum(len(text.data) for text in queue.waiting) == 0
+    assert sum(len(text.data) for text in queue.waiting._texts) == 0
     hanging.cancel()
     await asyncio.gather(hanging, return_exceptions=True)
 

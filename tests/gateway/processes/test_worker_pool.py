@@ -1,4 +1,4 @@
-"""The supervisor, with workers that misbehave; real processes, no gateway."""
+"""The worker pool, with workers that misbehave; real processes, no gateway."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from prometheus_client import values
 from gateway.domain.errors import BackendUnavailable
 from gateway.processes import worker_pool as workers
 from gateway.processes import worker_process
+from gateway.processes.messages import Ready, Refused
 from gateway.processes.worker_control import WorkerSpec, report, worker_control
 from gateway.processes.worker_pool import WorkerPool
 from gateway.server.bind import bind
@@ -26,7 +27,7 @@ OTHER = "127.0.0.1:9999"
 
 
 def refuse(spec: WorkerSpec) -> None:
-    report(spec, "The settings are wrong.")
+    report(spec, Refused("The settings are wrong."))
     os._exit(2)
 
 
@@ -35,54 +36,54 @@ def end_at_start(spec: WorkerSpec) -> None:
 
 
 def hang(spec: WorkerSpec) -> None:
-    """Be ready, and deaf to everything."""
+    """Be ready, and ignore every signal and message."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    report(spec, None)
+    report(spec, Ready())
     time.sleep(60)
 
 
 def refuse_when_it_replaces(spec: WorkerSpec) -> None:
     if spec.replaces:
         refuse(spec)
-    report(spec, None)
+    report(spec, Ready())
     os._exit(0)
 
 
-def obey(spec: WorkerSpec) -> None:
+def follow(spec: WorkerSpec) -> None:
     async def wait() -> None:
         stop, at_once = asyncio.Event(), asyncio.Event()
         with worker_control(spec, stop, at_once):
-            report(spec, None)
+            report(spec, Ready())
             await stop.wait()
             await at_once.wait()
 
     asyncio.run(wait())
 
 
-def move_if(spec: WorkerSpec, can: Callable[[str], bool]) -> None:
-    async def move(url: str) -> None:
+def hand_over_if(spec: WorkerSpec, can: Callable[[str], bool]) -> None:
+    async def hand_over(url: str) -> None:
         if not can(url):
             raise BackendUnavailable
 
     async def wait() -> None:
         stop, at_once = asyncio.Event(), asyncio.Event()
-        with worker_control(spec, stop, at_once, move):
-            report(spec, None)
+        with worker_control(spec, stop, at_once, hand_over):
+            report(spec, Ready())
             await stop.wait()
 
     asyncio.run(wait())
 
 
-def move_never(spec: WorkerSpec) -> None:
-    move_if(spec, lambda url: False)
+def never_hand_over(spec: WorkerSpec) -> None:
+    hand_over_if(spec, lambda url: False)
 
 
-def move_unless_first(spec: WorkerSpec) -> None:
-    """The first cannot, and a replacement starts where the others have gone to, or not at all."""
+def hand_over_unless_first(spec: WorkerSpec) -> None:
+    """The first cannot, and a replacement starts with the new address, or not at all."""
     if spec.replaces and spec.settings.triton_url != OTHER:
         refuse(spec)
-    move_if(spec, lambda url: spec.number > 0)
+    hand_over_if(spec, lambda url: spec.number > 0)
 
 
 def answer_until(spec: WorkerSpec, stick: Callable[[], None]) -> None:
@@ -91,7 +92,7 @@ def answer_until(spec: WorkerSpec, stick: Callable[[], None]) -> None:
     async def wait() -> None:
         stop, at_once = asyncio.Event(), asyncio.Event()
         with worker_control(spec, stop, at_once):
-            report(spec, None)
+            report(spec, Ready())
             if not spec.replaces:
                 await asyncio.sleep(0.3)
                 stick()
@@ -115,15 +116,15 @@ def never_begin(spec: WorkerSpec) -> None:
 
 
 class Run:
-    """A supervisor in this event loop."""
+    """A worker pool in this event loop."""
 
     def __init__(self, work: Callable[[WorkerSpec], None], count: int = 1, **settings: Any) -> None:
         self.stop, self.at_once, self.started = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._reserved = bind("127.0.0.1", 0, shared=True)
-        self.supervisor = WorkerPool(
+        self.pool = WorkerPool(
             Settings(workers=count, **settings), work, self._reserved, self.stop, self.at_once
         )
-        self.task = asyncio.create_task(self.supervisor.run(self.started.set))
+        self.task = asyncio.create_task(self.pool.run(self.started.set))
 
     def close(self) -> None:
         self._reserved.close()
@@ -131,7 +132,7 @@ class Run:
 
 @pytest.fixture
 async def run(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[..., Run]]:
-    # A supervisor takes the metrics of its process over.
+    # A pool changes where the metrics of its process are kept.
     for name in ("ValueClass", "MmapedDict"):
         monkeypatch.setattr(values, name, getattr(values, name))
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
@@ -164,9 +165,9 @@ async def test_a_replacement_that_refuses_is_tried_again(
     while len(caplog.records) < 3:
         await asyncio.sleep(0.02)
     assert [record.getMessage() for record in caplog.records[:3]] == [
-        "worker 0 ended (status 0); the next starts in 0.2 s",
-        "worker 0 ended (The settings are wrong.); the next starts in 0.4 s",
-        "worker 0 ended (The settings are wrong.); the next starts in 0.8 s",
+        "worker 0 ended (status 0); restarting it in 0.2 s",
+        "worker 0 ended (The settings are wrong.); restarting it in 0.4 s",
+        "worker 0 ended (The settings are wrong.); restarting it in 0.8 s",
     ]
     running.stop.set()
     await asyncio.wait_for(running.task, 20)
@@ -195,8 +196,8 @@ async def test_a_worker_that_does_not_end_is_killed(
 
 
 async def _replaced(running: Run, caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Wait until the second process of worker 0 serves; return what was said of the first."""
-    while caplog.text.count("next starts in") < 1:
+    """Wait until the second process of worker 0 serves; return the errors that were logged."""
+    while caplog.text.count("restarting it in") < 1:
         await asyncio.sleep(0.02)
     await asyncio.sleep(1)
     running.stop.set()
@@ -215,8 +216,8 @@ async def test_a_worker_that_is_stuck_is_killed_and_replaced_once(
     running = run(work, worker_timeout_s=2)
     await asyncio.wait_for(running.started.wait(), 30)
     assert await asyncio.wait_for(_replaced(running, caplog), 45) == [
-        "worker 0 has not answered for 2 s and is killed",
-        "worker 0 ended (signal 9); the next starts in 0.2 s",
+        "worker 0 has answered no heartbeat for 2 s; killing it",
+        "worker 0 ended (signal 9); restarting it in 0.2 s",
     ]
 
 
@@ -226,16 +227,16 @@ async def test_a_worker_that_is_stuck_before_it_serves_has_longer(
     monkeypatch.setattr(worker_process, "BEAT_S", 0.1)
     monkeypatch.setattr(worker_process, "START_S", 3.0)
     running = run(never_begin, worker_timeout_s=0.5)
-    said = await asyncio.wait_for(_replaced(running, caplog), 45)
-    assert said[0] == "worker 0 has not answered for 3 s and is killed"
+    logged = await asyncio.wait_for(_replaced(running, caplog), 45)
+    assert logged[0] == "worker 0 has answered no heartbeat for 3 s; killing it"
 
 
-async def test_a_supervisor_that_stood_still_itself_kills_nobody(
+async def test_a_pool_that_was_stopped_itself_kills_no_worker(
     run: Callable[..., Run], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A machine that slept, a SIGSTOP for the whole group: on waking, nobody has missed anything."""
+    """A suspended machine, or SIGSTOP for the whole process group: no heartbeat was missed."""
     monkeypatch.setattr(worker_process, "BEAT_S", 0.3)
-    running = run(obey, 2, worker_timeout_s=0.6)
+    running = run(follow, 2, worker_timeout_s=0.6)
     await asyncio.wait_for(running.started.wait(), 30)
     workers_here = [
         child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())
@@ -244,7 +245,7 @@ async def test_a_supervisor_that_stood_still_itself_kills_nobody(
     for _ in range(3):
         for worker in workers_here:
             worker.suspend()
-        time.sleep(1)  # this event loop is the supervisor's
+        time.sleep(1)  # this event loop is the pool's
         for worker in workers_here:
             worker.resume()
         await asyncio.sleep(0.5)
@@ -255,8 +256,8 @@ async def test_a_supervisor_that_stood_still_itself_kills_nobody(
     await asyncio.wait_for(running.task, 20)
 
 
-async def test_only_the_supervisor_can_say_at_once(run: Callable[..., Run]) -> None:
-    running = run(obey, 2)
+async def test_only_the_pool_ends_workers_without_a_drain(run: Callable[..., Run]) -> None:
+    running = run(follow, 2)
     await asyncio.wait_for(running.started.wait(), 30)
     running.stop.set()
     with pytest.raises(asyncio.TimeoutError):
@@ -265,29 +266,29 @@ async def test_only_the_supervisor_can_say_at_once(run: Callable[..., Run]) -> N
     await asyncio.wait_for(running.task, 20)
 
 
-async def test_when_no_worker_can_move_all_stay_as_they_are(
+async def test_when_no_worker_can_hand_over_all_stay_as_they_are(
     run: Callable[..., Run], caplog: pytest.LogCaptureFixture
 ) -> None:
-    running = run(move_never, 2)
+    running = run(never_hand_over, 2)
     await asyncio.wait_for(running.started.wait(), 30)
     with pytest.raises(BackendUnavailable):
-        await asyncio.wait_for(running.supervisor.move(OTHER), 30)
+        await asyncio.wait_for(running.pool.hand_over(OTHER), 30)
     await asyncio.sleep(0.3)
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
     running.stop.set()
     await asyncio.wait_for(running.task, 20)
 
 
-async def test_when_one_can_move_the_other_is_replaced_before_the_old_server_may_end(
+async def test_when_one_worker_can_hand_over_the_other_is_replaced_before_the_old_server_may_end(
     run: Callable[..., Run], caplog: pytest.LogCaptureFixture
 ) -> None:
-    running = run(move_unless_first, 2)
+    running = run(hand_over_unless_first, 2)
     await asyncio.wait_for(running.started.wait(), 30)
-    await asyncio.wait_for(running.supervisor.move(OTHER), 30)
+    await asyncio.wait_for(running.pool.hand_over(OTHER), 30)
     await asyncio.sleep(0.5)
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == [
-        "worker 0 could not change over to the other Triton",
-        "worker 0 ended (status 0); the next starts in 0.2 s",
+        f"worker 0 failed the handover to {OTHER}; replacing it",
+        "worker 0 ended (status 0); restarting it in 0.2 s",
     ]
     running.stop.set()
     await asyncio.wait_for(running.task, 20)

@@ -109,8 +109,8 @@ def test_values_without_room_are_counted_on_and_shown_when_there_is_some(
     counter.inc()
     assert "events_total 5.0" in counted(metrics)
     assert [record.getMessage() for record in caplog.records] == [
-        "metrics cannot be kept in TMPDIR (No space left on device); trying again",
-        "metrics are kept in TMPDIR again",
+        "metrics cannot be written to TMPDIR (No space left on device); trying again",
+        "metrics are written to TMPDIR again",
     ]
 
 

@@ -54,7 +54,7 @@ class Stage:
         return self.catalogue.find("A")
 
     async def move(self, drain_s: float = 5.0) -> None:
-        await self.backend.move("2", self.catalogue.replace, drain_s)
+        await self.backend.hand_over("2", self.catalogue.replace, drain_s)
 
     async def asked(self, model: Model) -> float:
         (scores,) = await self.backend.classify(model, (b"x",), 1.0)

@@ -1,0 +1,138 @@
+"""The counters and histograms, by what they count; callers cannot add values to a label."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from gateway.domain.cache import Lookup
+from gateway.server.connection_limiter import LimiterEvents
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_TOKENS = (8, 16, 32, 64, 128, 256, 512)
+
+
+class RequestCounters:
+    """Counts requests to the API."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        requests = Counter(
+            "tritonflare_requests",
+            "Requests to the API, by model ('unknown': not served, 'none': not about one model, or refused"
+            " before it was looked for), API error code (0: success) and HTTP status.",
+            ("model", "code", "status"),
+            registry=registry,
+        )
+        duration = Histogram(
+            "tritonflare_request_duration_seconds",
+            "Time from the request's headers to its answer.",
+            ("model",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        # Looking a child up by its labels costs more than counting: the labels are few, so all are kept.
+        self.of = cache(
+            lambda model, code, status: (
+                requests.labels(model, str(code), str(status)).inc,
+                duration.labels(model).observe,
+            )
+        )
+
+
+class TextCounters:
+    """Counts texts that were answered."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        tokens = Counter(
+            "tritonflare_tokens", "Tokens read by the model, after truncation.", ("model",), registry=registry
+        )
+        text_tokens = Histogram(
+            "tritonflare_text_tokens",
+            "Tokens of one text as the model reads it: special tokens included, after truncation.",
+            ("model",),
+            buckets=_TOKENS,
+            registry=registry,
+        )
+        self.truncated = Counter(
+            "tritonflare_truncated_texts",
+            "Texts that were longer than the model reads.",
+            ("model",),
+            registry=registry,
+        )
+        self.of = cache(lambda model: (tokens.labels(model).inc, text_tokens.labels(model).observe))
+
+
+class CallCounters:
+    """Counts calls to Triton."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.duration = Histogram(
+            "tritonflare_triton_call_duration_seconds",
+            "Time of one inference call to Triton, canaries included, by outcome.",
+            ("outcome",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.duration.labels("ok")  # an alert must see that none was answered yet
+        self.texts = Histogram(
+            "tritonflare_call_texts",
+            "Texts in one inference call to Triton.",
+            buckets=(1, 2, 4, 8, 16, 32, 64),
+            registry=registry,
+        )
+        self.queue = Histogram(
+            "tritonflare_queue_duration_seconds",
+            "Time that the oldest text of a call has waited for a call slot.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+
+
+class CacheCounters:
+    """Counts lookups and evictions of the answer cache."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        lookups = Counter(
+            "tritonflare_cache_lookups",
+            "Texts looked up in the answer cache: hit (kept), shared (on its way for another request)"
+            " or miss.",
+            ("result",),
+            registry=registry,
+        )
+        self._count = {result: lookups.labels(result).inc for result in ("hit", "shared", "miss")}
+        evictions = Counter(
+            "tritonflare_cache_evictions",
+            "Entries of the answer cache that made room for others.",
+            registry=registry,
+        )
+        self.evicted: Callable[[int], None] = evictions.inc
+
+    def looked_up(self, result: Lookup) -> None:
+        """Count one text."""
+        self._count[result]()
+
+
+def limiter_events(registry: CollectorRegistry) -> LimiterEvents:
+    """Declare the counters of connections that were closed or refused for lack of room."""
+    made_room = Counter(
+        "tritonflare_connections_made_room",
+        "Idle connections that were closed to make room for new ones.",
+        registry=registry,
+    )
+    refused = Counter(
+        "tritonflare_connections_refused",
+        "Connections that found no room: there was a request under way on each of the others.",
+        registry=registry,
+    )
+    return LimiterEvents(made_room.inc, refused.inc)
+
+
+def rate_store_failures(registry: CollectorRegistry) -> Callable[[], None]:
+    """Declare the number of failed calls to the store of rates; the returned function counts one."""
+    return Counter(
+        "tritonflare_rate_store_failures",
+        "Failed calls to Redis for the rate of requests; for a second after each, this process counts alone.",
+        registry=registry,
+    ).inc

@@ -1,0 +1,80 @@
+"""Queues that close, that belong to a model that was replaced, or that wait for a probe."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from gateway.domain import slots
+from gateway.domain.backend import RawScores
+from gateway.domain.catalogue import Model
+from gateway.domain.coalesce import Coalescer
+from gateway.domain.errors import BackendFailed
+from tests.gateway.domain.test_coalesce import LIMITS, MODEL, Calls, ask, scores
+from tests.gateway.domain.test_slots import Lossy, lose
+
+ONE_SLOT = replace(LIMITS, call_slots=1, max_call_texts=1)
+
+
+async def test_a_text_that_waits_for_a_probe_is_sent_without_further_traffic(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(slots, "PROBE_PAUSE_S", 0.2)
+    calls = Lossy()
+    calls.lost = frozenset((b"lost", b"probe"))
+    coalescer = Coalescer(calls, ONE_SLOT)
+    await lose(coalescer, b"lost")
+    await lose(coalescer, b"probe")
+    assert await asyncio.wait_for(ask(coalescer, b"next", deadline_s=20), 2) == [scores(b"next")]
+    await coalescer.close()
+
+
+async def test_closing_sends_nothing_more_and_answers_every_text() -> None:
+    calls = Calls(wait=lambda: 30)
+    coalescer = Coalescer(calls, ONE_SLOT)
+    asked = [asyncio.create_task(ask(coalescer, text)) for text in (b"sent", b"waits", b"waits too")]
+    await asyncio.sleep(0.01)
+    await coalescer.close()
+    answers = await asyncio.wait_for(asyncio.gather(*asked), 2)
+    assert [type(answer) for (answer,) in answers] == [BackendFailed] * 3
+    assert calls.sent == [[b"sent"]]
+    assert (coalescer.waiting, coalescer.calls) == (0, 0)
+
+
+async def test_a_text_that_comes_after_closing_is_answered_and_not_sent() -> None:
+    calls = Calls()
+    coalescer = Coalescer(calls, ONE_SLOT)
+    await coalescer.close()
+    assert [type(answer) for answer in await asyncio.wait_for(ask(coalescer, b"late"), 2)] == [BackendFailed]
+    assert calls.sent == []
+
+
+async def test_a_replaced_model_keeps_its_slots_and_is_counted() -> None:
+    calls = Calls(wait=lambda: 0.05)
+    coalescer = Coalescer(calls, ONE_SLOT)
+    old, new = replace(MODEL, version="1"), replace(MODEL, version="2")
+    asked = []
+    for number in range(4):
+        asked += [
+            asyncio.create_task(coalescer.classify(model, [b"%d" % number], 60)) for model in (old, new)
+        ]
+        await asyncio.sleep(0.001)
+    assert (coalescer.calls, coalescer.waiting) == (2, 6)
+    await asyncio.gather(*asked)
+    assert calls.most_open == 2
+    assert (coalescer.calls, coalescer.waiting) == (0, 0)
+
+
+async def test_a_wrong_number_of_answers_is_no_answer_to_any_text(caplog: pytest.LogCaptureFixture) -> None:
+    class Short(Calls):
+        async def classify(
+            self, model: Model, texts: Sequence[bytes], deadline_s: float
+        ) -> Sequence[RawScores]:
+            return (await super().classify(model, texts, deadline_s))[1:]
+
+    answers = await ask(Coalescer(Short(), replace(LIMITS, call_slots=1)), b"a", b"b", b"c")
+    assert [type(answer) for answer in answers] == [BackendFailed] * 3
+    assert "a call for" in caplog.text
