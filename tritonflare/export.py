@@ -86,7 +86,6 @@ def _path(exists: bool = False) -> click.Path:
 )
 @click.option("--max-neighbours", type=click.FloatRange(0), help="Gate: |Δp| that neighbours may cause.")
 @click.option("--quick", is_flag=True, help="Only what is published, without timing; the gate is the same.")
-@click.option("--compare-openvino", is_flag=True, help="Put OpenVINO into the report (extra openvino).")
 @click.option("--repository", type=_path(), default=REPOSITORY, show_default=True, help="What Triton reads.")
 @click.option(
     "--artefacts",
