@@ -77,7 +77,8 @@ $(TORCH_VENV)/.torch: requirements/torch.txt
 
 # What you published yourself under the bundled model's name, or in another precision, stays.
 $(MODEL): $(VENV)/.serve $(wildcard $(CHECKPOINT)/*) $(shell find export -name '*.py')
-	if [ -e $@ ] && { [[ $@ != *_encoder_int8/* ]] || ! grep -q '"minilm-sst2"' $(ENSEMBLE)/config.pbtxt; }; then
+	config=$(ENSEMBLE)/config.pbtxt
+	if [ -e $@ ] && { [[ $@ != *_encoder_int8/* ]] || { [ -e $$config ] && ! grep -q '"minilm-sst2"' $$config; }; }; then
 		echo "keeping the model in $(REPOSITORY); \`make export\` puts the bundled one back"
 	else
 		$(BIN)/tritonflare export --quick
@@ -196,10 +197,7 @@ lock: ## resolve requirements/*.txt anew (needs uv)
 	uv pip $(LOCK) --extra torch --extra export --extra dev -c requirements/serve.txt -o requirements/torch.txt
 
 .PHONY: clean
-clean: ## remove environments, caches and the bundled model's generated files; your models and tokens stay
+clean: ## remove environments and caches; published models and tokens stay
 	rm -rf $(VENV) $(TORCH_VENV) $(LOAD_VENV) $(SUPPLY_VENV) sbom.cdx.json $(CLIENTS)/node_modules .cache/artefacts .cache/tests *.egg-info
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	for folder in $(ENSEMBLE) $(ENSEMBLE)_encoder_int8 $(REPOSITORY)/tokenizer_$$(sha256sum $(CHECKPOINT)/tokenizer.json | cut -c 1-12)_512; do
-		rm -rf $$folder/warmup $$folder/1/model.onnx $$folder/1/tokenizer.json $$folder/[2-9]* $$folder/1[0-9]*
-	done
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
