@@ -164,7 +164,7 @@ checkpoint: $(TORCH_VENV)/.torch ## train the bundled checkpoint again (torch; r
 	$(TORCH_VENV)/bin/python -m training.train
 
 .PHONY: golden
-golden: $(TORCH_VENV)/.torch ## write tests/golden again with transformers and torch
+golden: $(TORCH_VENV)/.torch ## write loadtest/golden_logits.jsonl again with transformers and torch
 	$(TORCH_VENV)/bin/python -m training.golden
 
 .PHONY: configs
