@@ -160,14 +160,15 @@ async def running_gateway(
                 await task
                 raise AssertionError("the gateway ended or never became ready")
         else:
-            await until(lambda: _listens(port))
+            await until(lambda: listens(port))
         yield Running(Client(port), stop, task)
     finally:
         stop.set()
         await asyncio.wait_for(task, 20)
 
 
-async def _listens(port: int) -> bool:
+async def listens(port: int) -> bool:
+    """Whether a server accepts connections on a port of 127.0.0.1."""
     try:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:

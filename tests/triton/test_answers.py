@@ -15,6 +15,8 @@ from loadtest.golden import GOLDEN
 from tests.support.texts import texts_of_words
 from tests.triton.conftest import FP32, INT8
 
+pytestmark = pytest.mark.needs_triton
+
 
 def golden() -> list[dict[str, Any]]:
     return [json.loads(line) for line in GOLDEN.read_text(encoding="utf-8").splitlines()]

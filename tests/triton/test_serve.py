@@ -24,6 +24,8 @@ from gateway.access.tokens import hash_token
 from tests.support.servers import ACCOUNT, assert_nothing_left, finished, running, start, wait_until
 from tests.triton.conftest import INT8
 
+pytestmark = pytest.mark.needs_triton
+
 
 def ask(url: str, token: str) -> httpx.Response:
     return httpx.post(
