@@ -191,3 +191,12 @@ async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 10.
         if asyncio.get_running_loop().time() > ends:
             raise AssertionError("the condition never came true")
         await asyncio.sleep(0.02)
+
+
+async def until_in_flight(client: Client, count: int) -> None:
+    """Wait until the gateway has at least so many texts in hand."""
+
+    async def there() -> bool:
+        return await client.metric("tritonflare_requests_in_flight") >= count
+
+    await until(there)
