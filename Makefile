@@ -77,7 +77,8 @@ $(TORCH_VENV)/.torch: requirements/torch.txt
 
 # What you published yourself under the bundled model's name, or in another precision, stays.
 $(MODEL): $(VENV)/.serve $(wildcard $(CHECKPOINT)/*) $(shell find export -name '*.py')
-	if [ -e $@ ] && { [[ $@ != *_encoder_int8/* ]] || ! grep -q '"minilm-sst2"' $(ENSEMBLE)/config.pbtxt; }; then
+	config=$(ENSEMBLE)/config.pbtxt
+	if [ -e $@ ] && { [[ $@ != *_encoder_int8/* ]] || { [ -e $$config ] && ! grep -q '"minilm-sst2"' $$config; }; }; then
 		echo "keeping the model in $(REPOSITORY); \`make export\` puts the bundled one back"
 	else
 		$(BIN)/tritonflare export --quick
@@ -94,6 +95,7 @@ export: $(VENV)/.serve ## export the bundled checkpoint into model_repository/
 
 .PHONY: test
 test: $(VENV)/.dev $(CLIENTS)/node_modules/.installed ## run all tests, the end-to-end ones on the real tritonserver
+	echo "all tests take about 11 minutes on two cores; ARGS=\"-m 'not needs_triton'\" leaves the real tritonserver out"
 	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 .PHONY: clients
@@ -163,7 +165,7 @@ checkpoint: $(TORCH_VENV)/.torch ## train the bundled checkpoint again (torch; r
 	$(TORCH_VENV)/bin/python -m training.train
 
 .PHONY: golden
-golden: $(TORCH_VENV)/.torch ## write tests/golden again with transformers and torch
+golden: $(TORCH_VENV)/.torch ## write loadtest/golden_logits.jsonl again with transformers and torch
 	$(TORCH_VENV)/bin/python -m training.golden
 
 .PHONY: configs
@@ -196,10 +198,7 @@ lock: ## resolve requirements/*.txt anew (needs uv)
 	uv pip $(LOCK) --extra torch --extra export --extra dev -c requirements/serve.txt -o requirements/torch.txt
 
 .PHONY: clean
-clean: ## remove environments, caches and the bundled model's generated files; your models and tokens stay
+clean: ## remove environments and caches; published models and tokens stay
 	rm -rf $(VENV) $(TORCH_VENV) $(LOAD_VENV) $(SUPPLY_VENV) sbom.cdx.json $(CLIENTS)/node_modules .cache/artefacts .cache/tests *.egg-info
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	for folder in $(ENSEMBLE) $(ENSEMBLE)_encoder_int8 $(REPOSITORY)/tokenizer_$$(sha256sum $(CHECKPOINT)/tokenizer.json | cut -c 1-12)_512; do
-		rm -rf $$folder/warmup $$folder/1/model.onnx $$folder/1/tokenizer.json $$folder/[2-9]* $$folder/1[0-9]*
-	done
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -8,11 +8,7 @@ class EmbeddedError(Exception):
 
 
 class NotExportedError(EmbeddedError):
-    """A model has not been exported yet; ``ensemble`` names it if it is known."""
-
-    def __init__(self, message: str, ensemble: str | None = None) -> None:
-        super().__init__(message)
-        self.ensemble = ensemble
+    """The repository holds no exported model."""
 
 
 class EndedWhileStarting(EmbeddedError):

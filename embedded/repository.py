@@ -32,8 +32,8 @@ def check_repository(repository: Path) -> list[Model]:
     served as it is.
 
     Raises:
-        NotExportedError: there is no model, or a file of one is missing.
-        EmbeddedError: a file is not the published one, or cannot be read.
+        NotExportedError: there is no model.
+        EmbeddedError: a file of a model is missing, is not the published one, or cannot be read.
     """
     if not repository.is_dir():
         raise NotExportedError(f"There is no model repository {repository.name}; {_REMEDY}.")
@@ -75,7 +75,7 @@ def _check_files(repository: Path, ensemble: pb.ModelConfig) -> None:
         numbers = [int(path.name) for path in folder.glob("[1-9]*") if path.name.isdecimal()]
         file = folder / str(max(numbers, default=1)) / name
         if not file.is_file():
-            raise NotExportedError(f"{step.model_name} has no {name} yet; {_REMEDY}.", ensemble.name)
+            raise EmbeddedError(f"{step.model_name} has no {name} yet; {_REMEDY}.")
         wanted = ensemble.parameters[f"tritonflare.{key}_sha256"].string_value
         if _sha256(file) != wanted:
             raise EmbeddedError(f"{step.model_name}/{name} is not the file that was published; {_REMEDY}.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,16 +59,3 @@ class Artefact:
     def alone(self, rows: Sequence[Sequence[int]]) -> Logits:
         """Logits [N, labels], every text in a run of its own."""
         return np.concatenate([self.padded([row]) for row in rows])
-
-    def mixed(self, rows: Sequence[Sequence[int]], sizes: Sequence[int] = (2, 3, 8, 17)) -> Logits:
-        """Logits [N, labels] from padded batches of changing size and mixed lengths."""
-        return np.concatenate([self.padded(part) for part in _chunks(rows, sizes)])
-
-
-def _chunks(rows: Sequence[Sequence[int]], sizes: Sequence[int]) -> Iterator[Sequence[Sequence[int]]]:
-    start = turn = 0
-    while start < len(rows):
-        size = sizes[turn % len(sizes)]
-        yield rows[start : start + size]
-        start += size
-        turn += 1

@@ -36,7 +36,6 @@ class ExportPlan:
         timing: how time is taken; None takes none.
         all_precisions: build and report FP32, FP16 and INT8, not only what is published.
         instances: copies of the encoder that run at once; None is the target's usual number.
-        compare_openvino: put OpenVINO into the report as well.
     """
 
     source: str | Path
@@ -52,7 +51,6 @@ class ExportPlan:
     timing: TimingSettings | None = field(default_factory=TimingSettings)
     all_precisions: bool = True
     instances: int | None = None
-    compare_openvino: bool = False
 
     def __post_init__(self) -> None:
         repository, artefacts = self.repository.resolve(), self.artefacts.resolve()

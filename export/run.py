@@ -19,11 +19,10 @@ from export.evaluation.gate import Finding, judge, require
 from export.evaluation.host import describe_host
 from export.evaluation.metrics import accuracy, agreement, answers
 from export.evaluation.report import write_report
-from export.evaluation.runner import Candidate, onnx_candidate, run_grouped
+from export.evaluation.runner import onnx_candidate, run_grouped
 from export.evaluation.timing import TimingSettings
 from export.files import only_writer, scratch_folder
 from export.plan import ExportPlan
-from export.quantise.openvino import openvino_candidates
 from export.remedies import OWN, ways_out
 from export.repository.inventory import refuse_conflict
 from export.repository.publish import publish_model
@@ -106,7 +105,7 @@ def _run(plan: ExportPlan, progress: Progress, work: Path) -> ExportResult:
         shift = verify_fp32(artefact, source.rows, source.route, source.checkpoint.problem_type)
         _log.info("fp32 is within %.1e of the reference", shift)
 
-        evaluation, chosen = _assess(builder, _others(builder, work))
+        evaluation, chosen = _assess(builder)
         findings = judge(evaluation, plan.limits)
         own = _on_own_texts(builder, evaluation, chosen)
         findings += own.findings
@@ -128,16 +127,16 @@ def _run(plan: ExportPlan, progress: Progress, work: Path) -> ExportResult:
     return ExportResult(model, chosen, evaluation, report, tuple(found), kit)
 
 
-def _assess(builder: Builder, others: dict[str, Candidate]) -> tuple[Evaluation, str]:
+def _assess(builder: Builder) -> tuple[Evaluation, str]:
     """Measure everything, choose what to publish, and widen an INT8 artefact that agrees too little."""
     plan = builder.plan
-    evaluation = _evaluate(builder, others, plan.timing)
+    evaluation = _evaluate(builder, plan.timing)
     chosen = _choose(plan, evaluation)
     failed = {finding.check for finding in _failed(plan, evaluation, [chosen])}
     if chosen.startswith(INT8) and f"{INT8}token" in builder.files and failed and failed <= MENDABLE:
         wide = builder.write_wide(partial(_passes_quickly, builder, evaluation))
         if wide:
-            again = _evaluate(builder, {}, plan.timing, ("fp32", wide))
+            again = _evaluate(builder, plan.timing, ("fp32", wide))
             found = {**evaluation.measurements, wide: again.measurements[wide]}
             return replace(evaluation, measurements=found), wide
     return evaluation, chosen
@@ -155,7 +154,7 @@ def _on_own_texts(builder: Builder, evaluation: Evaluation, chosen: str) -> _Own
     """The gate on our own sentences too, where there are too few others to tell 98 from 99 per cent."""
     if len(evaluation.examples.texts) >= ENOUGH_TEXTS:
         return _Own()
-    own = _evaluate(builder, {}, None, ("fp32", chosen), Examples(own_texts(), None, OWN_TEXTS))
+    own = _evaluate(builder, None, ("fp32", chosen), Examples(own_texts(), None, OWN_TEXTS))
     findings = [
         replace(each, check=f"{each.check}{OWN}", found=f"{each.found} on {OWN_TEXTS}")
         for each in judge(own, builder.plan.limits, [chosen])
@@ -188,18 +187,8 @@ def _write_kit(builder: Builder, model: ServedModel, plans: dict[str, Path]) -> 
         ) from error
 
 
-def _others(builder: Builder, work: Path) -> dict[str, Candidate]:
-    """What is measured beside our own artefacts, and never published."""
-    if not builder.plan.compare_openvino:
-        return {}
-    builder.progress.step("converting for OpenVINO")
-    source = builder.source
-    return openvino_candidates(source.route.fp32_graph("plain"), source.rows, work / "openvino")
-
-
 def _evaluate(
     builder: Builder,
-    others: dict[str, Candidate],
     timing: TimingSettings | None,
     names: Collection[str] | None = None,
     examples: Examples | None = None,
@@ -211,7 +200,7 @@ def _evaluate(
         if names is None or name in names
     }
     return evaluate(
-        candidates | others,
+        candidates,
         examples or builder.source.examples,
         builder.source.tokenizer,
         labels=checkpoint.labels,

@@ -6,6 +6,7 @@ The outcome of a call is a short word that names it in tables: ``ok``, ``429/304
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,9 +35,14 @@ class References:
         wanted = self.scores.get(text)
         if wanted is None:
             return True
-        return list(wanted) == list(answer) and all(
-            abs(wanted[label] - score) <= self.tolerance for label, score in answer.items()
-        )
+        return difference(answer, wanted) <= self.tolerance
+
+
+def difference(found: Scores, expected: Scores) -> float:
+    """The largest |difference| of a label's score; infinite if the labels or their order differ."""
+    if list(found) != list(expected):
+        return math.inf
+    return max((abs(found[label] - score) for label, score in expected.items()), default=0.0)
 
 
 def outcome_of(call: Call, status: int, body: bytes, references: References) -> str:
@@ -94,6 +100,15 @@ def _read(call: Call, answer: Any) -> list[Scores]:
     if len(found) != len(call.texts):
         raise ValueError("not one answer a text")
     return found
+
+
+def scores_of(body: bytes) -> Scores:
+    """The scores of a good answer to a single text.
+
+    Raises:
+        ValueError, LookupError, TypeError, AttributeError: it is something else.
+    """
+    return read_scores(json.loads(body)["result"])
 
 
 def read_scores(result: Any) -> Scores:

@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from loadtest.plots import write_side_by_side
-from loadtest.summary import facts, markdown_table, read_summary
+from loadtest.summary import facts, read_summary
+from loadtest.tables import markdown_table
 
 
 def as_table(summaries: Mapping[str, Mapping[str, Any]]) -> str:
@@ -41,11 +42,11 @@ def main(first: Path, second: Path, output: Path | None) -> None:
     except (OSError, ValueError) as exc:
         raise click.ClickException(str(exc)) from exc
     table = as_table(summaries)
-    click.echo(table)
+    click.echo(table, nl=False)
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
         write_side_by_side(summaries, output / "compare.png")
-        text = f"# Two load tests\n\n{table}\n\n![](compare.png)\n"
+        text = f"# Two load tests\n\n{table}\n![](compare.png)\n"
         (output / "compare.md").write_text(text, encoding="utf-8")
 
 

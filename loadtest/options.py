@@ -161,9 +161,7 @@ def add_arguments(parser: Any) -> None:
     add("--timeout", 10.0, "longest wait for a connection or an answer (10s)", type=seconds)
     add("--texts", 256, "different held-out sentences to ask (256)", type=_count)
     add("--reference", "", "references.json of an earlier run to hold the answers against")
-    add(
-        "--golden", str(GOLDEN), "logits that the bundled model has to agree with (tests/golden/logits.jsonl)"
-    )
+    add("--golden", str(GOLDEN), f"logits that the bundled model has to agree with ({GOLDEN.name})")
     add("--tolerance", 1e-4, "largest difference of a score from its reference (0.0001)", type=positive)
     add("--output", ".cache/loadtest", "folder for summary, references and plots (.cache/loadtest)")
     add("--seed", 1, "of traffic and arrivals (1)", type=int)

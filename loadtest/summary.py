@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from loadtest.arrivals import mean_level
 from loadtest.checks import OK
 from loadtest.record import CALIBRATION, Histogram, Record, Second, total
+from loadtest.tables import markdown_table
 
 FORMAT = 1
 UNANSWERED = "unanswered"
@@ -157,12 +158,6 @@ def number(value: float | None) -> str:
 def as_markdown(summary: Mapping[str, Any]) -> str:
     """The report in words: verdict, table, names of the pictures."""
     verdict = ["Passed." if summary["passed"] else "Failed:", *(f"- {one}" for one in summary["complaints"])]
-    table = markdown_table(("", ""), facts(summary))
+    table = markdown_table(("", ""), facts(summary)).rstrip()
     pictures = [f"![]({name})" for name in summary["plots"]]
     return "\n\n".join(["# Load test", "\n".join(verdict), table, *pictures]) + "\n"
-
-
-def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table whose cells may hold ``|``."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

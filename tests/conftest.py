@@ -1,4 +1,4 @@
-"""Marks every test with its folder, shares the tests out to the workers of xdist, keeps one real Triton."""
+"""Marks every test with its folder and with what it needs, and keeps one real Triton."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ import psutil
 import pytest
 from hypothesis import settings
 from xdist.remote import Producer
-from xdist.scheduler import LoadScopeScheduling
+from xdist.scheduler import LoadGroupScheduling
 
 from embedded.server import TritonServer
 from tests.support.bundled import bundled_repository
 from tests.support.servers import assert_nothing_left
 
 TESTS = Path(__file__).parent
-ONE_AFTER_THE_OTHER = ("tests/embedded/", "tests/faults/", "tests/triton/")
 
 # Shared machines stall for longer than Hypothesis allows a single example.
 settings.register_profile("shared", deadline=None)
@@ -31,6 +30,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if folder in ("clients", "deploy", "faults", "loadtest", "triton"):
             # The first one pays for exports and the start of the server.
             item.add_marker(pytest.mark.timeout(400))
+        if item.get_closest_marker("needs_triton") or item.get_closest_marker("alone"):
+            item.add_marker(pytest.mark.xdist_group("alone"))
+        elif "real_triton" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.needs_triton)  # one that is shared, and that nobody kills
 
 
 @pytest.fixture(scope="session")
@@ -42,17 +45,12 @@ def real_triton() -> Iterator[TritonServer]:
     assert_nothing_left(os.getpid(), children, "", tag=server.tag)
 
 
-class ByFile(LoadScopeScheduling):  # type: ignore[misc]
-    """Gives each worker whole files, whose fixtures are made once, in the order in which they were collected.
-
-    Those that kill a Triton, or measure what a machine can do, are one unit: they would disturb each other.
-    """
+class ByFile(LoadGroupScheduling):  # type: ignore[misc]
+    """Gives a worker whole files, whose fixtures are made once; a group of tests is one file more."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return "tritons" if file.startswith(ONE_AFTER_THE_OTHER) else file
+        return str(super()._split_scope(nodeid)).partition("::")[0]
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
-    config.option.loadscopereorder = False  # by the number of tests, which says nothing about their time
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadGroupScheduling:
     return ByFile(config, log)

@@ -1,6 +1,6 @@
 """Golden logits: what ``transformers`` and torch compute from the bundled checkpoint.
 
-``python -m training.golden`` (or ``make golden``) writes ``tests/golden/logits.jsonl``; the
+``python -m training.golden`` (or ``make golden``) writes ``loadtest/golden_logits.jsonl``; the
 tests compare the served FP32 and INT8 models with it and need no torch.
 """
 
@@ -15,7 +15,7 @@ from tqdm import tqdm
 from transformers import AutoTokenizer, DistilBertForSequenceClassification
 
 CHECKPOINT = Path("checkpoints/minilm-sst2")
-OUT = Path("tests/golden/logits.jsonl")
+OUT = Path("loadtest/golden_logits.jsonl")
 SENTENCES = 200
 EDGES = (
     "This pizza is great!",
@@ -49,7 +49,6 @@ def main() -> None:
     """Score every text alone, in FP32, truncated to 512 tokens, and write one JSON line each."""
     tokenizer = AutoTokenizer.from_pretrained(CHECKPOINT)
     model = DistilBertForSequenceClassification.from_pretrained(CHECKPOINT, dtype=torch.float32).eval()
-    OUT.parent.mkdir(parents=True, exist_ok=True)
     with OUT.open("w", encoding="utf-8") as file:
         for text in tqdm(texts(), unit="text"):
             batch = tokenizer(text, truncation=True, max_length=512, return_tensors="pt")

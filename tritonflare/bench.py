@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from export.repository.inventory import Published
     from loadtest.bench.report import Table
     from loadtest.bench.run import Files, Plan
-    from loadtest.bench.target import Load
+    from loadtest.closed_loop import Load
 
 _MODEL = "@cf/huggingface/distilbert-sst-2-int8"
 # Spelt out here, because `tritonflare --help` must not wait for ONNX Runtime; a test holds them together.
@@ -142,7 +142,7 @@ def bench(
     Exits 1 if an answer depended on its neighbours, or on what --fail-below says.
     """  # noqa: D301 (click wants the control character)
     from loadtest.bench.run import Plan
-    from loadtest.bench.target import LoadError
+    from loadtest.client import LoadError
 
     preset = _QUICK if quick else {"rounds": 5, "seconds": 3.0}
     plan = Plan(
@@ -317,8 +317,8 @@ def _files(plan: Plan, repository: Path, model: Published, work: Path) -> tuple[
 
 def _load(choice: str) -> tuple[Load, str]:
     """The load generator and what it is called."""
-    from loadtest.bench.raw_client import over_http
     from loadtest.bench.wrk import Wrk, find_wrk, wrk_version
+    from loadtest.closed_loop import over_http
 
     program = None if choice == "own" else find_wrk()
     if program is not None:

@@ -85,7 +85,7 @@ def _running_gateway(
     """
     from embedded.server import RESTRICTED_KEY
     from loadtest.bench.run import Gateway
-    from loadtest.bench.target import Target
+    from loadtest.client import Target
 
     command = [sys.executable, "-m", "tritonflare", "gateway", "--host", "127.0.0.1", "--port", "0"]
     command += ["--triton-url", triton.address]
@@ -103,7 +103,7 @@ def _running_gateway(
         try:
             port = _wait_for_port(process, log)
             real, null = (
-                Target("127.0.0.1", port, f"/client/v4/accounts/bench/ai/run/{name}", TOKEN)
+                Target(f"http://127.0.0.1:{port}", TOKEN, f"/client/v4/accounts/bench/ai/run/{name}")
                 for name in models
             )
             yield Gateway(workers, process.pid, real, null)

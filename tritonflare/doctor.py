@@ -50,16 +50,15 @@ def _models(repository: Path) -> Finding:
     try:
         return Finding(name, ", ".join(model.name for model in check_repository(repository)))
     except (EmbeddedError, OSError) as error:
-        if isinstance(error, NotExportedError) and _exported_by_make(repository, error.ensemble):
+        if isinstance(error, NotExportedError) and _exported_by_make(repository):
             return Finding(name, "nothing exported yet; `make serve` will export the bundled model")
         return Finding(name, "not servable", str(error))
 
 
-def _exported_by_make(repository: Path, missing: str | None) -> bool:
-    """Whether the Makefile of this checkout exports the missing model by itself."""
+def _exported_by_make(repository: Path) -> bool:
+    """Whether `make serve` exports the bundled model into this repository, which holds no model yet."""
     here = (HOME / "Makefile").is_file() and CHECKPOINT.is_dir() and repository == REPOSITORY
-    exported = any(repository.glob(f"{_BUNDLED}_encoder_*/[1-9]*/model.onnx"))
-    return here and missing in (None, _BUNDLED) and not exported
+    return here and not any(repository.glob(f"{_BUNDLED}_encoder_*/[1-9]*/model.onnx"))
 
 
 def _port() -> Finding:

@@ -90,7 +90,6 @@ def _path(exists: bool = False) -> click.Path:
 @click.option(
     "--quick", is_flag=True, help="Only the published precision, without timing; the gate is the same."
 )
-@click.option("--compare-openvino", is_flag=True, help="Put OpenVINO into the report (extra openvino).")
 @click.option(
     "--repository", type=_path(), default=REPOSITORY, show_default=True, help="Model repository of Triton."
 )

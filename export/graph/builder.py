@@ -16,7 +16,7 @@ OPSET = 17
 IR_VERSION = 8
 MICROSOFT = "com.microsoft"
 # protobuf serialises no message of 2 GiB or more; nodes and names need a little of that too.
-_LARGEST = 2**31 - 2**24
+LARGEST_BYTES = 2**31 - 2**24
 
 
 class GraphBuilder:
@@ -43,7 +43,7 @@ class GraphBuilder:
             return name
         array = np.asarray(value, order="C")
         self._bytes += array.nbytes
-        if self._bytes > _LARGEST:
+        if self._bytes > LARGEST_BYTES:
             raise ExportError(
                 "the weights are too large for one ONNX file (2 GiB); export a smaller checkpoint."
             )

@@ -56,7 +56,7 @@ def write_encoder(model: ServedModel, onnx_file: Path, root: Path) -> None:
 def write_ensemble(model: ServedModel, root: Path) -> None:
     """The ensemble's folder, with the catalogue entry in its configuration."""
     folder = root / model.ensemble
-    # Triton wants the version folder, and git does not keep an empty one.
+    # Triton wants the version folder, and neither git nor an object store keeps an empty one.
     (_version_folder(folder, model.version) / ".gitkeep").touch()
     _write_config(folder / "config.pbtxt", ensemble_config(model))
 

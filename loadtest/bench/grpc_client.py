@@ -17,7 +17,7 @@ import uvloop
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from loadtest.bench.figures import Sample, timed
-from loadtest.bench.target import LoadError
+from loadtest.client import LoadError
 
 Metadata = tuple[tuple[str, str], ...]
 _TIMEOUT_S = 30.0

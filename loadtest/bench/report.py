@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from loadtest.tables import markdown_table
+
 TITLES = {
     "ceiling": "In-process: what the machine can do",
     "precision": "The same in FP32",
@@ -98,15 +100,5 @@ def as_markdown(document: Mapping[str, Any], extra: Sequence[Table] = ()) -> str
     """The whole report; ``extra`` tables come last."""
     parts = ["# Bench\n", "  \n".join(about(document)) + "\n"]
     for table in (*tables(document), *extra):
-        parts += [f"## {table.title}\n", markdown_table(table)]
+        parts += [f"## {table.title}\n", markdown_table(table.heads, table.rows)]
     return "\n".join(parts)
-
-
-def markdown_table(table: Table) -> str:
-    """One table; all columns but the first are aligned to the right."""
-    lines = [_line(table.heads), "|---|" + "---:|" * (len(table.heads) - 1), *map(_line, table.rows)]
-    return "\n".join(lines) + "\n"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

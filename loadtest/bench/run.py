@@ -19,7 +19,8 @@ from loadtest.bench.processes import ProcessTree
 from loadtest.bench.rounds import Progress, Way, alternate
 from loadtest.bench.sections import Served, Setting
 from loadtest.bench.sentences import ExactTexts, token_lengths
-from loadtest.bench.target import Load, Target
+from loadtest.client import Target
+from loadtest.closed_loop import Load
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from loadtest.bench.grpc_client import Triton, over_grpc
 from loadtest.bench.in_process import InProcess
 from loadtest.bench.invariance import Invariance
 from loadtest.bench.meter import Meter
-from loadtest.bench.raw_client import over_http
 from loadtest.bench.rounds import Way
 from loadtest.bench.sentences import ExactTexts
-from loadtest.bench.target import Load, Target
+from loadtest.client import Target
+from loadtest.closed_loop import Load, over_http
 
 SECTIONS = ("ceiling", "grpc", "http", "null", "precision", "length")
 LENGTHS = (8, 16, 32, 64, 128, 256, 512)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from loadtest.bench.figures import Sample
-from loadtest.bench.target import LoadError, Target
+from loadtest.client import LoadError, Target
 
 # Each thread has variables of its own; `setup` runs in the main one, just before the thread's `init`.
 _SCRIPT = """
@@ -73,7 +73,7 @@ class Wrk:
             command = [self._program, f"-t{threads}", f"-c{connections}", f"-d{duration}"]
             command += ["--timeout", f"{_TIMEOUT_S}s", "-s", str(script)]
             finished = subprocess.run(
-                [*command, f"http://{target.host}:{target.port}{target.path}"],
+                [*command, target.url + target.path],
                 capture_output=True,
                 text=True,
                 check=False,

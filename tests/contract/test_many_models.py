@@ -12,7 +12,7 @@ from collections import Counter
 from typing import Any
 
 from tests.support.fake_triton import SST2, FakeEnsemble, FakeTriton
-from tests.support.harness import running_gateway, settings_for
+from tests.support.harness import running_gateway, settings_for, until
 
 IDLE_S = float(os.environ.get("IDLE_S", "2"))
 MODELS = int(os.environ.get("MODELS", "1000"))
@@ -32,8 +32,11 @@ async def test_a_thousand_models_cost_few_canaries_and_configurations(triton: Fa
     triton.config_fault, triton.infer_fault = configured, inferred
     settings = settings_for(triton, refresh_interval_s=1, canaries_per_s=20, canary_max_age_s=5)
     async with running_gateway(settings, wait_ready=False) as running:
-        while (await running.client.get("/readyz")).status != 200:
-            await asyncio.sleep(0.1)
+
+        async def ready() -> bool:
+            return (await running.client.get("/readyz")).status == 200
+
+        await until(ready, 60)
         assert (counted["canaries"], counted["configurations"]) == (MODELS, MODELS)
         assert counted["most at once"] <= 8
         counted.clear()

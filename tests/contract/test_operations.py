@@ -28,6 +28,7 @@ from tests.support.harness import (
     TOKEN,
     Client,
     access_lines,
+    listens,
     running_gateway,
     settings_for,
     until,
@@ -188,12 +189,17 @@ async def test_shutdown_turns_readiness_off_then_drains_what_is_in_flight(triton
 
         await until(inferring)
         running.stop.set()
-        await asyncio.sleep(0.1)
-        readiness = await client.get("/readyz")
-        assert (readiness.status, readiness.json["reason"]) == (503, "draining")
-        await asyncio.sleep(0.8)
-        with pytest.raises(ConnectionRefusedError):
-            await client.get("/livez")
+
+        async def draining() -> bool:
+            readiness = await client.get("/readyz")
+            return (readiness.status, readiness.json.get("reason")) == (503, "draining")
+
+        await until(draining)
+
+        async def closed() -> bool:
+            return not await listens(client.port)
+
+        await until(closed)
         assert not running.task.done()
         release.set()
         assert (await waiting).status == 200

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 
 from tests.support.fake_triton import FakeTriton, fail, hold
-from tests.support.harness import ACCOUNT, Answer, Client, running_gateway, settings_for
+from tests.support.harness import ACCOUNT, Answer, Client, running_gateway, settings_for, until_in_flight
 
 HELD_S = 0.2
 
@@ -29,7 +29,7 @@ async def held(client: Client, triton: FakeTriton, *payloads: object) -> list[di
     asked = []
     for payload in payloads:
         asked.append(asyncio.create_task(client.run(payload)))
-        await asyncio.sleep(0.05)
+        await until_in_flight(client, len(asked))
     await asyncio.sleep(HELD_S)
     release.set()
     return [milliseconds(answer) for answer in await asyncio.gather(*asked)]

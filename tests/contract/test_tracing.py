@@ -16,7 +16,16 @@ import pytest
 from gateway.composition import build_app
 from gateway.settings import ConfigurationError, load_settings
 from tests.support.fake_triton import SST2, FakeTriton, fail, hold, read_texts
-from tests.support.harness import ACCOUNT, RUN, Client, access_lines, running_gateway, settings_for, until
+from tests.support.harness import (
+    ACCOUNT,
+    RUN,
+    Client,
+    access_lines,
+    running_gateway,
+    settings_for,
+    until,
+    until_in_flight,
+)
 from tests.support.otlp import Collector, Span, collecting
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -98,9 +107,9 @@ async def test_requests_that_share_a_call_are_linked_with_it_in_both_directions(
         await until(occupied)
         for number in range(3):
             asked.append(asyncio.create_task(asking(client, number).run({"text": f"text {number}"})))
-            await asyncio.sleep(0.05)
+            await until_in_flight(client, len(asked))
         asked.append(asyncio.create_task(client.run({"text": "nobody traces this one"})))
-        await asyncio.sleep(0.05)
+        await until_in_flight(client, len(asked))
         release.set()
         assert {answer.status for answer in await asyncio.gather(*asked)} == {200}
     assert [len(read_texts(request)) for request in triton.requests if request.inputs[0].shape[0] > 1] == [4]

@@ -17,7 +17,7 @@ import pytest
 
 from tests.contract.test_protocol import answer, post
 from tests.support.fake_triton import FakeTriton, hold
-from tests.support.harness import Client, running_gateway, settings_for, until
+from tests.support.harness import Client, running_gateway, settings_for, until, until_in_flight
 from tests.support.worker_processes import COMMAND, ROOT, Supervised, environment_of, supervised_gateway
 
 GOOD = {"text": "one two three"}
@@ -106,11 +106,7 @@ async def test_a_signal_to_all_processes_drains_every_worker(triton: FakeTriton,
         triton.infer_fault = hold(release)
         async with opened(running, 12) as streams:
             asking = [asyncio.create_task(ask(stream, post())) for stream in streams]
-
-            async def all_in_flight() -> bool:
-                return await Client(running.port).metric("tritonflare_requests_in_flight") == 12
-
-            await until(all_in_flight)
+            await until_in_flight(Client(running.port), 12)
             # A terminal and a service manager signal the workers too.
             for worker in running.workers:
                 worker.send_signal(signal.SIGTERM)

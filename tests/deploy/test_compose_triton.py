@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -23,8 +22,10 @@ from embedded import host
 from embedded.server import environment
 from tests.support.deploy.compose import BASE, CPU, ROOT, SECRET, interpolated, raw, triton_command
 from tests.support.deploy.compose_triton import ServingImage, free_port
-from tests.support.servers import TOKEN, finished, running, wait_until
+from tests.support.servers import TOKEN, finished, listens, running, wait_until
 from tests.support.texts import CHECKPOINT
+
+pytestmark = pytest.mark.needs_triton
 
 END_AFTER = 3
 MODEL = "@cf/huggingface/distilbert-sst-2-int8"
@@ -112,14 +113,8 @@ def test_a_server_without_models_is_not_healthy(tmp_path: Path) -> None:
 
 def _until_http(serving: ServingImage) -> None:
     """Check until there is an answer: HTTP listens a little after gRPC."""
-    for _ in range(100):
-        try:
-            check(f"http://127.0.0.1:{serving.http}", 3)
-        except urllib.error.URLError:
-            time.sleep(0.05)
-        else:
-            return
-    pytest.fail("there was no answer over HTTP")
+    assert wait_until(lambda: listens(serving.http), 10)
+    check(f"http://127.0.0.1:{serving.http}", 3)
 
 
 def test_metrics_are_where_prometheus_looks(triton: ServingImage) -> None:

@@ -15,6 +15,8 @@ from embedded import leftovers
 from embedded.errors import EmbeddedError
 from embedded.leftovers import Claim
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).parents[2]
 _CLAIM = """
 import sys

@@ -20,6 +20,7 @@ from embedded import supervisor
 from embedded.errors import EmbeddedError, EndedWhileStarting, GivenUp, PortInUse
 from embedded.supervisor import SupervisorEvents, SupervisorState, TritonSupervisor
 from embedded.watchdog import Fault
+from tests.support.servers import wait_until
 
 
 class Server:
@@ -119,10 +120,7 @@ class Stage:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    ends = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < ends
-        time.sleep(0.01)
+    assert wait_until(condition, 10)
 
 
 @pytest.fixture

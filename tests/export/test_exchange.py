@@ -139,14 +139,14 @@ def test_a_replaced_repository_is_not_said_to_be_unchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     repository = tmp_path / "repository"
-    sync = exchange._sync_one
+    sync = os.fsync
 
-    def fails(path: Path) -> None:
-        if path == tmp_path:
+    def fails(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").resolve() == tmp_path.resolve():
             raise OSError(errno.EIO, "Input/output error")
-        sync(path)
+        sync(descriptor)
 
-    monkeypatch.setattr(exchange, "_sync_one", fails)
+    monkeypatch.setattr(os, "fsync", fails)
     for content in "12":
         replace_repository(repository, write("one", content))
         assert (repository / "one" / "config.pbtxt").read_text() == content

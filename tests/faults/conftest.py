@@ -15,8 +15,10 @@ import httpx
 import psutil
 import pytest
 
+from loadtest.checks import Scores
+from loadtest.closed_loop import over_http
 from tests.support.bundled import bundled_repository
-from tests.support.load import Answer, Target, capacity, reference
+from tests.support.load import Target, reference
 from tests.support.servers import ACCOUNT, TOKEN, Program, running
 from tests.support.texts import sentences
 
@@ -79,17 +81,17 @@ def serving(repository: Path, *options: str, **settings: str) -> Iterator[Served
 
 
 @pytest.fixture(scope="session")
-def answers() -> dict[str, Answer]:
+def answers() -> dict[str, Scores]:
     """What is right, by text; of a server that has nothing else to do."""
     with serving(bundled_repository()) as served:
         return asyncio.run(reference(served.target, sentences()[:64]))
 
 
 @pytest.fixture(scope="session")
-def half(answers: dict[str, Answer]) -> float:
+def half(answers: dict[str, Scores]) -> float:
     """Half of the requests a second that this machine can answer just now."""
     with serving(bundled_repository()) as served:
-        return asyncio.run(capacity(served.target, list(answers))) / 2
+        return over_http(served.target, list(answers), 32, 1.5)["rate"] / 2
 
 
 @pytest.fixture

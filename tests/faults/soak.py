@@ -23,10 +23,12 @@ import click
 import psutil
 
 from gateway.access.tokens import hash_token
+from loadtest.checks import Scores
+from loadtest.closed_loop import over_http
 from tests.faults.conftest import Served, serving
 from tests.support.bundled import bundled_repository
 from tests.support.hostile_callers import GONE, IDLE, SLOW, unwanted
-from tests.support.load import HUNG, NO_ANSWER, Answer, Book, Connections, Target, capacity, load, reference
+from tests.support.load import HUNG, NO_ANSWER, Book, Connections, Target, load, reference
 from tests.support.releases import publish_second_version
 from tests.support.servers import TOKEN
 from tests.support.texts import sentences
@@ -47,7 +49,7 @@ class Soak:
 
     served: Served
     rng: random.Random
-    answers: dict[str, Answer]
+    answers: dict[str, Scores]
     per_s: float
     published: Path
     releases: tuple[Path, Path]
@@ -113,7 +115,7 @@ class Soak:
         fresh.replace(self.tokens)
         await asyncio.sleep(3)
         for token, refused in ((old, True), (new, False)):
-            with suppress(OSError, EOFError):
+            with suppress(OSError):
                 if (await self.status(token) == 401) is not refused:
                     self.problems.append(f"rotation {self.rotations}: the token is {'not ' * refused}refused")
 
@@ -141,7 +143,7 @@ class Soak:
             await asyncio.sleep(4)
         self.look_at(book, "overload")
 
-    others: tuple[dict[str, Answer], ...] = ()
+    others: tuple[dict[str, Scores], ...] = ()
     """What is right as well: the answers of the other version."""
 
     def look_at(self, book: Book, what: str) -> None:
@@ -270,7 +272,7 @@ def main(minutes: float, seed: int, workers: int) -> None:
         for release in (first, second):
             with serving(release) as served:
                 found.append(asyncio.run(reference(served.target, texts)))
-                per_s = SHARE * asyncio.run(capacity(served.target, texts))
+                per_s = SHARE * over_http(served.target, texts, 32, 1.5)["rate"]
         published.symlink_to(first)
         tokens = folder / "tokens"
         tokens.write_text(f"*:{hash_token('rotating-0')}\n", encoding="utf-8")

@@ -5,18 +5,13 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from typing import Any
 
 import pytest
 
-from tests.support.fake_triton import FakeTriton
-from tests.support.harness import running_gateway, settings_for
+from tests.support.fake_triton import FakeTriton, hold
+from tests.support.harness import running_gateway, settings_for, until
 
 YEARS_S = 20 * 365 * 24 * 3600.0
-
-
-async def take_a_while(request: Any, context: Any) -> None:
-    await asyncio.sleep(0.6)
 
 
 @pytest.mark.parametrize("jump_s", [-YEARS_S, YEARS_S])
@@ -36,10 +31,16 @@ async def test_a_jump_of_the_clock_costs_no_request_and_no_readiness(
         settings = settings_for(triton, requests_per_minute=1000, cache_bytes=1_000_000)
         async with running_gateway(settings) as gateway:
             assert (await gateway.client.run({"text": "before"})).status == 200
-            triton.infer_fault = take_a_while
+            release = asyncio.Event()
+            triton.infer_fault = hold(release)
             asked = asyncio.create_task(gateway.client.run({"text": "while"}))
-            await asyncio.sleep(0.2)
+
+            async def inferring() -> bool:
+                return triton.running > 0
+
+            await until(inferring)
             monkeypatch.setattr(time, "time", wall_clock)
+            release.set()
             answer = await asked
             assert answer.status == 200
             triton.infer_fault = None

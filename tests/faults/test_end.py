@@ -12,13 +12,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from embedded.server import RESTRICTED_KEY, TritonServer
+from loadtest.checks import Scores, scores_of
 from tests.faults.conftest import PATH
 from tests.support.harness import ACCOUNT, TOKEN
-from tests.support.load import Answer, Target, agrees, reference, scores
+from tests.support.load import Connections, Target, agrees, reference
 from tests.support.paced_triton import stand_in
 from tests.support.servers import Program, running
 from tests.support.texts import sentences
+
+pytestmark = pytest.mark.alone
 
 CALLERS = 64
 
@@ -30,7 +35,7 @@ def gateway(triton_url: str, **settings: str) -> Iterator[Program]:
         yield program
 
 
-async def call_until_told(target: Target, answers: dict[str, Answer], place: int, seen: Counter[str]) -> None:
+async def call_until_told(target: Target, answers: dict[str, Scores], place: int, seen: Counter[str]) -> None:
     """Ask on one connection until an answer says that it is the last; count what came."""
     host, port = target.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
@@ -42,7 +47,7 @@ async def call_until_told(target: Target, answers: dict[str, Answer], place: int
             writer.write(target.request(text))
             head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
             length = int(head.partition("content-length: ")[2].partition("\r\n")[0])
-            right = agrees(scores(await reader.readexactly(length)), answers[text])
+            right = agrees(scores_of(await reader.readexactly(length)), answers[text])
             seen["right" if head.startswith("http/1.1 200 ") and right else "wrong"] += 1
             if "connection: close" in head:
                 seen["told"] += 1
@@ -126,7 +131,7 @@ def test_a_clock_that_jumps_expires_tokens_and_brings_none_back(tmp_path: Path) 
 
     from gateway.access.tokens import hash_token
     from gateway.access.tokens_file import utc
-    from tests.support.gateway_process import _port
+    from tests.support.gateway_process import port_of
 
     offset, tokens, log = tmp_path / "offset", tmp_path / "tokens", tmp_path / "log"
     offset.write_text("0")
@@ -149,7 +154,7 @@ def test_a_clock_that_jumps_expires_tokens_and_brings_none_back(tmp_path: Path) 
             [sys.executable, "-c", _CLOCK, str(offset)], env=kept | given, stderr=stderr
         )
         try:
-            url = f"http://127.0.0.1:{_port(process, log)}"
+            url = f"http://127.0.0.1:{port_of(process, log)}"
 
             def statuses() -> list[int]:
                 return [asyncio.run(status(Target(url, token, PATH))) for token in ("soon", "later", "ever")]
@@ -170,8 +175,6 @@ def test_a_clock_that_jumps_expires_tokens_and_brings_none_back(tmp_path: Path) 
 
 
 async def status(target: Target) -> int:
-    from tests.support.load import Connections
-
     connections = Connections(target)
     try:
         found, body = await connections.exchange(target.request("a"))

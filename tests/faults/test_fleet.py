@@ -19,9 +19,11 @@ import pytest
 
 from tests.support.deploy.compose import SECRET
 from tests.support.deploy.compose_triton import ServingImage, free_port
-from tests.support.fleet import Log, Sent, fleet_load
-from tests.support.load import Answer, Target, reference
-from tests.support.servers import ACCOUNT, TOKEN, Program, running
+from tests.support.fleet import fleet_load
+from tests.support.load import Book, Outcome, Target, reference
+from tests.support.servers import ACCOUNT, TOKEN, Program, running, wait_until
+
+pytestmark = pytest.mark.needs_triton
 
 PER_S = 40.0
 MODEL = "@cf/huggingface/distilbert-sst-2-int8"
@@ -84,21 +86,18 @@ def served(triton: ServingImage) -> int:
 
 
 @asynccontextmanager
-async def under_load(fleet: Fleet) -> AsyncIterator[Log]:
-    answers: dict[str, Answer] = await reference(fleet.targets[0], TEXTS)
-    async with fleet_load(fleet.targets, answers, PER_S) as log:
+async def under_load(fleet: Fleet) -> AsyncIterator[Book]:
+    answers = await reference(fleet.targets[0], TEXTS)
+    async with fleet_load(fleet.targets, answers, PER_S) as book:
         await asyncio.sleep(1)
-        yield log
+        yield book
 
 
 async def seconds_until(condition: Callable[[], bool]) -> float:
     """How long it takes until the condition holds; at most WITHIN_S and a half."""
     loop = asyncio.get_running_loop()
     began = loop.time()
-    while loop.time() - began < 1.5 * WITHIN_S:
-        if await asyncio.to_thread(condition):
-            break
-        await asyncio.sleep(0.1)
+    await asyncio.to_thread(wait_until, condition, 1.5 * WITHIN_S)
     return loop.time() - began
 
 
@@ -112,52 +111,51 @@ async def both_share(tritons: list[ServingImage]) -> None:
 
 async def test_a_killed_triton_loses_no_request_and_is_asked_again_when_it_is_back(fleet: Fleet) -> None:
     first = fleet.tritons[0]
-    async with under_load(fleet) as log:
+    async with under_load(fleet) as book:
         await both_share(fleet.tritons)
         await asyncio.to_thread(first.kill)
         await asyncio.sleep(2)
         await asyncio.to_thread(first.start)
         returned_s = await seconds_until(lambda: served(first) >= 10)
         await both_share(fleet.tritons)
-    print(f"{len(log.sent)} requests, load back after {returned_s:.1f} s")
-    assert log.lost() == []
-    assert log.broken() == []
+    print(f"{len(book.outcomes)} requests, load back after {returned_s:.1f} s")
+    assert book.lost() == []
+    assert book.resent() == []
     assert returned_s < WITHIN_S
 
 
 async def test_a_triton_that_stops_in_order_loses_no_request(fleet: Fleet) -> None:
-    async with under_load(fleet) as log:
+    async with under_load(fleet) as book:
         status = await asyncio.to_thread(fleet.tritons[0].stop)
         await asyncio.sleep(1)
-    print(f"{len(log.sent)} requests")
+    print(f"{len(book.outcomes)} requests")
     assert status == 0
-    assert log.lost() == []
-    assert log.broken() == []
+    assert book.lost() == []
+    assert book.resent() == []
 
 
 async def test_a_killed_gateway_costs_a_repetition_and_is_asked_again_when_it_is_back(fleet: Fleet) -> None:
-    loop = asyncio.get_running_loop()
-    async with under_load(fleet) as log:
+    async with under_load(fleet) as book:
         fleet.gateways[0].process.send_signal(signal.SIGKILL)
-        died = loop.time()
+        died = book.now_s()
         await asyncio.to_thread(fleet.gateways[0].process.wait, 10)
         await asyncio.sleep(2)
         await asyncio.to_thread(fleet.start_gateway, 0)
-        back = loop.time()
+        back = book.now_s()
         await asyncio.sleep(3)
-    print(f"{len(log.sent)} requests, {len(log.broken())} sent again")
-    assert log.lost() == []
-    assert log.broken()
-    assert all(sent.gateways[0] == 0 and sent.answered_s >= died for sent in log.broken())
-    assert min(_by(log, 0, back)) - back < WITHIN_S
-    later = [sent for sent in log.sent if sent.left_s > back + 1]
+    print(f"{len(book.outcomes)} requests, {len(book.resent())} sent again")
+    assert book.lost() == []
+    assert book.resent()
+    assert all(sent.gateways[0] == 0 and sent.answered_at_s >= died for sent in book.resent())
+    assert min(_by(book, 0, back)) - back < WITHIN_S
+    later = [sent for sent in book.outcomes if sent.at_s > back + 1]
     assert 0.4 * len(later) < len([sent for sent in later if sent.gateways == (0,)])
 
 
-def _by(log: Log, number: int, after_s: float) -> list[float]:
+def _by(book: Book, number: int, after_s: float) -> list[float]:
     """When this gateway answered what had left after ``after_s``."""
 
-    def answered(sent: Sent) -> bool:
-        return sent.gateways == (number,) and sent.left_s > after_s
+    def answered(sent: Outcome) -> bool:
+        return sent.gateways == (number,) and sent.at_s > after_s
 
-    return [sent.answered_s for sent in log.sent if answered(sent)]
+    return [sent.answered_at_s for sent in book.outcomes if answered(sent)]

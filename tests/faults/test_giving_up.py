@@ -13,9 +13,11 @@ from collections import Counter
 
 import pytest
 
+from loadtest.client import Target
 from tests.faults.conftest import serving
 from tests.support.bundled import bundled_repository
-from tests.support.load import Target
+
+pytestmark = pytest.mark.needs_triton
 
 CALLERS = 4
 SECONDS = 6.0

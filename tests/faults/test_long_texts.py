@@ -9,12 +9,15 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from loadtest.checks import Scores
 from tests.faults.conftest import Served, serving
 from tests.support.bundled import bundled_repository
 from tests.support.hostile_callers import LONG, unwanted
-from tests.support.load import Answer, Book, Target, load, reference
+from tests.support.load import Book, Target, load, reference
 from tests.support.servers import TOKEN
 from tests.support.texts import sentences
+
+pytestmark = pytest.mark.needs_triton
 
 CALLERS = 20
 SECONDS = 4.0
@@ -32,7 +35,7 @@ def served() -> Iterator[Served]:
 
 
 @pytest.fixture(scope="module")
-def answers(served: Served) -> dict[str, Answer]:
+def answers(served: Served) -> dict[str, Scores]:
     return asyncio.run(reference(served.target, sentences()[:8]))
 
 
@@ -57,7 +60,7 @@ def test_a_long_text_is_truncated_charged_for_what_was_read_and_scored_as_its_be
     ]
 
 
-async def beside(target: Target, answers: dict[str, Answer], kind: str) -> Book:
+async def beside(target: Target, answers: dict[str, Scores], kind: str) -> Book:
     port = urlsplit(target.url).port
     assert port is not None
     with unwanted(kind, port, CALLERS, TOKEN):
@@ -68,7 +71,7 @@ async def beside(target: Target, answers: dict[str, Answer], kind: str) -> Book:
 
 @pytest.mark.parametrize("kind", LONG)
 def test_short_texts_do_not_wait_for_long_ones_and_memory_stays(
-    served: Served, answers: dict[str, Answer], kind: str
+    served: Served, answers: dict[str, Scores], kind: str
 ) -> None:
     stub = served.stub("tokenizer")
     before = stub.memory_info().rss

@@ -12,11 +12,14 @@ import pytest
 
 from embedded.errors import EmbeddedError
 from embedded.repository import check_repository
+from loadtest.checks import Scores
 from tests.faults.conftest import Served, serving
 from tests.support.bundled import bundled_repository
-from tests.support.load import Answer, Book, agrees, load, reference
+from tests.support.load import Book, agrees, load, reference
 from tests.support.releases import publish_damaged_version, publish_second_version
 from tests.support.servers import TOKEN, finished, wait_until
+
+pytestmark = pytest.mark.needs_triton
 
 SERVED = "the new version is served"
 REFUSED = "the new version cannot be served, the old one is still served"
@@ -30,7 +33,7 @@ PATIENT = {
 
 
 @pytest.fixture(scope="module")
-def second(answers: dict[str, Answer], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answer]:
+def second(answers: dict[str, Scores], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Scores]:
     """What the second version answers."""
     repository = Path(shutil.copytree(bundled_repository(), tmp_path_factory.mktemp("second") / "models"))
     publish_second_version(repository)
@@ -42,8 +45,8 @@ def second(answers: dict[str, Answer], tmp_path_factory: pytest.TempPathFactory)
 
 async def changing(
     served: Served,
-    first: dict[str, Answer],
-    second: dict[str, Answer],
+    first: dict[str, Scores],
+    second: dict[str, Scores],
     per_s: float,
     repository: Path,
     *,
@@ -70,7 +73,7 @@ def answered(served: Served) -> bool:
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_new_version_fails_no_request(
-    repository: Path, answers: dict[str, Answer], second: dict[str, Answer], half: float, workers: str
+    repository: Path, answers: dict[str, Scores], second: dict[str, Scores], half: float, workers: str
 ) -> None:
     watch = workers == "1"
     options = ["--workers", workers, *(["--watch"] if watch else [])]
@@ -86,7 +89,7 @@ def test_a_new_version_fails_no_request(
 
 
 def test_a_crash_brings_back_what_was_served_and_not_what_is_published_meanwhile(
-    repository: Path, answers: dict[str, Answer]
+    repository: Path, answers: dict[str, Scores]
 ) -> None:
     with serving(repository) as served:
         publish_second_version(repository)
@@ -99,7 +102,7 @@ def test_a_crash_brings_back_what_was_served_and_not_what_is_published_meanwhile
 
 
 def test_a_damaged_version_is_not_served_and_the_served_one_survives_faults(
-    repository: Path, answers: dict[str, Answer]
+    repository: Path, answers: dict[str, Scores]
 ) -> None:
     with serving(repository, "--watch") as served:
         publish_damaged_version(repository)

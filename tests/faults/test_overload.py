@@ -10,28 +10,30 @@ from pathlib import Path
 import pytest
 
 from embedded.server import TritonServer
+from loadtest.bench.figures import percentile
+from loadtest.checks import Scores
+from loadtest.closed_loop import closed_loop
 from tests.faults.conftest import PATH
 from tests.support.gateway_process import gateway_before_real, gateway_process
 from tests.support.harness import TOKEN
-from tests.support.load import Answer, Book, Target, capacity, load, reference
+from tests.support.load import Book, Target, load, reference
 from tests.support.paced_triton import stand_in
 from tests.support.texts import sentences
+
+pytestmark = pytest.mark.alone
 
 OVERLOAD_S = float(os.environ.get("OVERLOAD_S", "12"))
 """Seconds of overload; the full test is 60."""
 STAND_IN_PER_S = 250.0
 QUICK_S = 0.05
+CALLERS = 32
 
 
-def percentile(values: list[float], share: float) -> float:
-    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
-
-
-async def overloaded(target: Target, answers: dict[str, Answer], peak_s: float) -> tuple[float, Book, float]:
+async def overloaded(target: Target, answers: dict[str, Scores], peak_s: float) -> tuple[float, Book, float]:
     """Peak of answers a second, book of a load of four times as much, seconds of a request after it."""
     texts = list(answers)
-    await capacity(target, texts, 1)
-    peak = await capacity(target, texts, peak_s)
+    await closed_loop(target, texts, CALLERS, 1)
+    peak = (await closed_loop(target, texts, CALLERS, peak_s))["rate"]
     async with load(target, answers, 4 * peak) as book:
         await asyncio.sleep(OVERLOAD_S)
     began = time.perf_counter()
@@ -45,8 +47,13 @@ def goodput(book: Book) -> float:
     return sum(warm_s < good.answered_at_s <= OVERLOAD_S for good in book.good()) / (OVERLOAD_S - warm_s)
 
 
+def refused_after_s(book: Book) -> list[float]:
+    """Latencies of the refusals, the shortest first."""
+    return sorted(outcome.latency_s for outcome in book.refused())
+
+
 def report(peak: float, book: Book, first_s: float) -> str:
-    refused = [outcome.latency_s for outcome in book.refused()]
+    refused = refused_after_s(book)
     shares = ", ".join(
         f"p{100 * share:g} {1000 * percentile(refused, share):.1f}" for share in (0.5, 0.95, 0.99)
     )
@@ -71,7 +78,7 @@ def test_four_times_the_capacity_costs_no_answer_and_refusals_are_quick(tmp_path
     assert book.wrong() == [], told
     assert {refused.code for refused in book.refused()} == {3040}, told
     assert goodput(book) >= 0.95 * peak, told
-    assert percentile([refused.latency_s for refused in book.refused()], 0.95) <= QUICK_S, told
+    assert percentile(refused_after_s(book), 0.95) <= QUICK_S, told
     assert first_s < 0.5, told
 
 
@@ -91,5 +98,5 @@ def test_four_times_the_capacity_of_the_real_triton_is_answered_rightly(
     assert book.wrong() == [], told
     assert {refused.code for refused in book.refused()} <= {3040}, told
     assert goodput(book) >= 0.95 * peak, told
-    assert percentile([refused.latency_s for refused in book.refused()], 0.95) <= QUICK_S, told
+    assert percentile(refused_after_s(book), 0.95) <= QUICK_S, told
     assert first_s < 1, told

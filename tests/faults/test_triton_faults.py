@@ -10,9 +10,12 @@ import pytest
 
 from embedded.watchdog import FAULTS
 from gateway.telemetry.shared_metrics import RESTART_REASONS
+from loadtest.checks import Scores
 from tests.faults.conftest import DEADLINE_S, Served, serving
 from tests.support.bundled import bundled_repository
-from tests.support.load import Answer, Book, load
+from tests.support.load import Book, load
+
+pytestmark = pytest.mark.needs_triton
 
 BACK_S = 5.0
 """For a restart after the longest pause between restarts that the tests below get to."""
@@ -32,7 +35,7 @@ def served() -> Iterator[Served]:
 
 
 async def under_load(
-    served: Served, answers: dict[str, Answer], per_s: float, fault: Callable[[], None], pause_s: float = 0.1
+    served: Served, answers: dict[str, Scores], per_s: float, fault: Callable[[], None], pause_s: float = 0.1
 ) -> tuple[Book, float]:
     """Let ``fault`` happen, and go on until requests that left ``pause_s`` later are answered.
 
@@ -66,7 +69,7 @@ def more(served: Served, reason: str) -> dict[str, int]:
 
 @pytest.mark.parametrize("part", ["tritonserver", "tokenizer", "encoder"])
 def test_a_killed_process_of_triton_costs_seconds_and_no_wrong_answer(
-    served: Served, answers: dict[str, Answer], half: float, part: str
+    served: Served, answers: dict[str, Scores], half: float, part: str
 ) -> None:
     victim = served.triton() if part == "tritonserver" else served.stub(part)
     expected = more(served, "ended" if part == "tritonserver" else "stub")
@@ -83,7 +86,7 @@ def test_a_killed_process_of_triton_costs_seconds_and_no_wrong_answer(
 
 
 def test_a_triton_that_stands_still_for_five_seconds_goes_on_by_itself(
-    served: Served, answers: dict[str, Answer], half: float
+    served: Served, answers: dict[str, Scores], half: float
 ) -> None:
     before = served.restarts()
     triton = served.triton()
@@ -104,7 +107,7 @@ def test_a_triton_that_stands_still_for_five_seconds_goes_on_by_itself(
 
 
 def test_a_stub_that_is_stuck_is_noticed_and_replaced(
-    served: Served, answers: dict[str, Answer], half: float
+    served: Served, answers: dict[str, Scores], half: float
 ) -> None:
     # The python backend says that the stub is not healthy, or says nothing.
     expected = more(served, "wedged"), more(served, "failing")
@@ -114,7 +117,7 @@ def test_a_stub_that_is_stuck_is_noticed_and_replaced(
     assert served.restarts() in expected
 
 
-def test_a_stop_in_the_middle_of_a_restart_leaves_nothing(answers: dict[str, Answer], half: float) -> None:
+def test_a_stop_in_the_middle_of_a_restart_leaves_nothing(answers: dict[str, Scores], half: float) -> None:
     with serving(bundled_repository(), "--workers", "2") as served:
         expected = more(served, "ended")
         book, back_s = asyncio.run(under_load(served, answers, half, served.triton().kill))

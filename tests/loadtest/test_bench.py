@@ -6,10 +6,14 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from loadtest.bench import sections
 from tests.support.bundled import bundled_repository
 from tests.support.servers import finished
 from tritonflare import bench
+
+pytestmark = pytest.mark.needs_triton
 
 
 def test_the_command_knows_the_sections_of_the_bench() -> None:

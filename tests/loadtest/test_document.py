@@ -13,8 +13,9 @@ from loadtest.bench.document import as_document
 from loadtest.bench.figures import Sample
 from loadtest.bench.invariance import Invariance
 from loadtest.bench.plots import write_plots
-from loadtest.bench.report import Table, as_markdown, markdown_table, tables
+from loadtest.bench.report import Table, as_markdown, tables
 from loadtest.bench.rounds import Result
+from loadtest.tables import markdown_table
 
 ENVIRONMENT = {"cpu": "a CPU", "cores": 2}
 SETTINGS = {
@@ -127,7 +128,7 @@ def test_markdown_has_a_table_a_section_and_a_dash_where_nothing_was_measured() 
 def test_every_row_of_a_table_has_a_cell_for_every_head() -> None:
     for table in tables(_document()):
         assert {len(row) for row in table.rows} == {len(table.heads)}
-        assert len(markdown_table(table).splitlines()) == 2 + len(table.rows)
+        assert len(markdown_table(table.heads, table.rows).splitlines()) == 2 + len(table.rows)
 
 
 def test_a_slower_machine_is_no_change_and_a_smaller_share_is() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
 import socketserver
 import threading
 from collections.abc import Iterator
@@ -11,10 +13,11 @@ from contextlib import contextmanager
 import pytest
 
 from loadtest.bench.figures import Sample
-from loadtest.bench.invariance import Invariance, difference
-from loadtest.bench.raw_client import ask, over_http, starts
-from loadtest.bench.target import Load, LoadError, Target
+from loadtest.bench.invariance import Invariance
 from loadtest.bench.wrk import Wrk, find_wrk, read_summary, threads_for
+from loadtest.checks import difference
+from loadtest.client import LoadError, Target
+from loadtest.closed_loop import Load, ask, over_http, starts
 
 TEXTS = ['He said "no\\way\\".', "Naïve – 100 % 🍕\n", "]] --[[ %d\t'", "plain"]
 
@@ -80,7 +83,7 @@ class _Server(socketserver.ThreadingTCPServer):
 
     @property
     def target(self) -> Target:
-        return Target("127.0.0.1", self.server_address[1], "/run/@cf/x", "secret")
+        return Target(f"http://127.0.0.1:{self.server_address[1]}", "secret", "/run/@cf/x")
 
 
 class _Connection(socketserver.StreamRequestHandler):
@@ -98,7 +101,8 @@ class _Connection(socketserver.StreamRequestHandler):
             assert headers[b"authorization"] == b"Bearer secret"
             mine.append(text)
             score = 0.5 + len(text) / 1000 + server.shift
-            body = json.dumps({"result": [{"label": "A", "score": score}]}).encode()
+            scores = [{"label": "A", "score": score}, {"label": "B", "score": 0.5}]
+            body = json.dumps({"result": scores}).encode()
             head = f"HTTP/1.1 {server.status}\r\ncontent-length: {len(body)}\r\n\r\n".encode()
             # In two parts, as a network may deliver it.
             self.wfile.write(head[:20])
@@ -151,7 +155,7 @@ def test_nobody_listening_is_a_load_error() -> None:
     with _serving() as server:
         target = server.target
     with pytest.raises(LoadError):
-        ask(target, TEXTS, starts(len(TEXTS), 1), lambda _place, _seconds, _body: None, 0.1)
+        asyncio.run(ask(target, TEXTS, starts(len(TEXTS), 1), lambda _place, _seconds, _body: None, 0.1))
 
 
 def test_a_score_that_moves_under_load_is_found() -> None:
@@ -170,4 +174,4 @@ def test_a_score_that_moves_under_load_is_found() -> None:
 
 
 def test_other_labels_are_as_different_as_can_be() -> None:
-    assert difference({"A": 0.5}, {"B": 0.5}) == 1.0
+    assert difference({"A": 0.5}, {"B": 0.5}) == math.inf

@@ -8,9 +8,8 @@ import pytest
 
 from embedded.canary import Canary
 from loadtest.bench.grpc_client import Triton, over_grpc
-from loadtest.bench.raw_client import over_http
-from loadtest.bench.target import Load
 from loadtest.bench.wrk import Wrk, find_wrk
+from loadtest.closed_loop import Load, over_http
 from tests.loadtest.test_load import TEXTS, _serving
 from tests.support.fake_triton import FakeTriton
 from tests.support.gateway_process import triton_in_a_thread

@@ -17,6 +17,7 @@ from loadtest.summary import as_markdown, summarise
 from loadtest.verdict import VerdictLimits, complaints
 from tests.loadtest.test_summary import ABOUT, _record
 from tests.support.locust_run import StandIn, require_locust, stand_in, start_locust
+from tests.support.servers import wait_until
 
 TEXTS = 16
 # One that works for nobody: what is sent to this machine must not go there.
@@ -37,11 +38,8 @@ def _reports(server: StandIn, folder: Path) -> tuple[str, ...]:
 
 def _until(server: StandIn, answers: int, process: subprocess.Popen[str]) -> None:
     """Wait until so many answers were begun."""
-    ends = time.monotonic() + 60
-    while server.answers < answers:
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < ends
-        time.sleep(0.01)
+    assert wait_until(lambda: process.poll() is not None or server.answers >= answers, 60)
+    assert process.poll() is None, process.communicate()[0]
 
 
 def _summary(folder: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from export.route import route_of
 from export.run import run_export
 from export.spec import TARGETS
 from export.torch_route import TorchRoute
+from tests.support.mixed_batches import mixed
 from tests.support.random_models import TOKENS, TRACED, WRITTEN, random_rows, save_model, torch_logits
 from tests.support.small_checkpoints import LENIENT
 
@@ -30,7 +31,7 @@ def largest_difference(graph: onnx.ModelProto, folder: Path, rows: list[list[int
     file = folder / "model.onnx"
     file.write_bytes(graph.SerializeToString())
     artefact = Artefact(file, wanted.shape[1])
-    found = [artefact.alone(rows), *(artefact.mixed(rows, sizes) for sizes in BATCHES)]
+    found = [artefact.alone(rows), *(mixed(artefact, rows, sizes) for sizes in BATCHES)]
     return max(float(np.abs(logits - wanted).max()) for logits in found)
 
 
@@ -86,7 +87,7 @@ def test_every_cell_of_the_torch_row_is_what_it_says(tmp_path: Path, precision: 
     result = run_export(ExportPlan(tmp_path / "m", *places, all_precisions=False, **options))
     artefact = Artefact(tmp_path / "artefacts" / "local-m" / result.artefact / "model.onnx", 3)
     rows = random_rows(64)
-    moved = np.abs(artefact.mixed(rows) - torch_logits(model, rows))
+    moved = np.abs(mixed(artefact, rows) - torch_logits(model, rows))
     # Rounding a random model to INT8 moves single logits far; on average it must not.
     found, bound = (moved.mean(), 0.1) if precision == "int8" else (moved.max(), 5e-2)
     assert found < (1e-4 if precision == "fp32" else bound)

@@ -19,6 +19,7 @@ from export.errors import CheckpointError
 from export.plan import ExportPlan
 from export.route import route_of
 from export.run import run_export
+from tests.support.mixed_batches import mixed
 from tests.support.random_models import COUNTING, TRACED, UNLIMITED, random_rows, save_model, torch_logits
 from tests.support.small_checkpoints import LENIENT
 from tritonflare.export import export
@@ -65,7 +66,7 @@ def test_a_table_that_counts_from_the_padding_id_is_exported_up_to_its_last_row(
     assert run_export(plan).model.max_tokens == 64
     artefact = Artefact(tmp_path / "artefacts" / "local-m" / "fp32" / "model.onnx", 3)
     rows = random_rows(64)
-    np.testing.assert_allclose(artefact.mixed(rows), torch_logits(model, rows), atol=1e-4)
+    np.testing.assert_allclose(mixed(artefact, rows), torch_logits(model, rows), atol=1e-4)
 
 
 def test_a_model_without_a_limit_gets_one_that_is_said(

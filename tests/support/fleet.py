@@ -8,47 +8,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
 
-from tests.support.load import Answer, Connections, Target, agrees, scores
+from loadtest.checks import Scores, scores_of
+from tests.support.load import NO_ANSWER, Book, Connections, Outcome, Target, agrees, open_loop
 
 ATTEMPTS = 3
 """What the official SDKs make of a request: one, and two more when a connection breaks or it is 503."""
 
 
-@dataclass(frozen=True)
-class Sent:
-    """One request and what became of it."""
-
-    left_s: float
-    """By the event loop's clock."""
-    answered_s: float
-    gateways: tuple[int, ...]
-    """Whom it asked; all but the last broke or refused the connection, or were not available."""
-    status: int
-    """HTTP status; 0 where every attempt broke."""
-    right: bool
-
-
-@dataclass
-class Log:
-    """All requests of a load, those under way left out."""
-
-    sent: list[Sent] = field(default_factory=list)
-
-    def lost(self) -> list[Sent]:
-        """Requests without the right answer."""
-        return [sent for sent in self.sent if not (sent.status == 200 and sent.right)]
-
-    def broken(self) -> list[Sent]:
-        """Requests that had to be sent again."""
-        return [sent for sent in self.sent if len(sent.gateways) > 1]
-
-
 @asynccontextmanager
 async def fleet_load(
-    targets: Sequence[Target], answers: Mapping[str, Answer], per_s: float
-) -> AsyncIterator[Log]:
+    targets: Sequence[Target], answers: Mapping[str, Scores], per_s: float
+) -> AsyncIterator[Book]:
     """Send ``per_s`` requests a second, each to the next gateway in turn, until the end of the block.
 
     Args:
@@ -57,37 +28,26 @@ async def fleet_load(
         per_s: requests a second, whatever became of those before.
     """
     loop = asyncio.get_running_loop()
-    log, asking = Log(), set[asyncio.Task[None]]()
+    book = Book(loop.time(), loop.time)
     connections = [Connections(target) for target in targets]
     texts = list(answers)
 
-    async def one(number: int) -> None:
-        text, left = texts[number % len(texts)], loop.time()
-        tried: list[int] = []
-        status, right = 0, False
-        while status in (0, 503) and len(tried) < ATTEMPTS:
-            gateway = (number + len(tried)) % len(targets)
-            tried.append(gateway)
-            with suppress(OSError, EOFError):
+    async def send(number: int) -> None:
+        text, at_s = texts[number % len(texts)], book.now_s()
+        asked: list[int] = []
+        status, right = NO_ANSWER, False
+        while status in (NO_ANSWER, 503) and len(asked) < ATTEMPTS:
+            gateway = (number + len(asked)) % len(targets)
+            asked.append(gateway)
+            with suppress(OSError):
                 status, body = await connections[gateway].exchange(targets[gateway].request(text))
-                right = status == 200 and agrees(scores(body), answers[text])
-        log.sent.append(Sent(left, loop.time(), tuple(tried), status, right))
+                right = status == 200 and agrees(scores_of(body), answers[text])
+        latency_s = book.now_s() - at_s
+        book.outcomes.append(Outcome(at_s, latency_s, status, right=right, gateways=tuple(asked)))
 
-    async def send() -> None:
-        began, number = loop.time(), 0
-        while True:
-            task = asyncio.create_task(one(number))
-            asking.add(task)
-            task.add_done_callback(asking.discard)
-            number += 1
-            await asyncio.sleep(max(0.0, began + number / per_s - loop.time()))
-
-    sending = asyncio.create_task(send())
     try:
-        yield log
+        async with open_loop(per_s, send):
+            yield book
     finally:
-        sending.cancel()
-        await asyncio.gather(sending, return_exceptions=True)
-        await asyncio.gather(*asking)
         for kept in connections:
             kept.close()

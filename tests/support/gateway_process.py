@@ -11,7 +11,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from pathlib import Path
 from embedded.server import RESTRICTED_KEY, TritonServer
 from tests.support.fake_triton import FakeTriton
 from tests.support.harness import ACCOUNT, ANY_TOKEN, TOKEN
+from tests.support.servers import wait_until
 
 _ROOT = Path(__file__).parents[2]
 _PROGRAM = """
@@ -79,7 +79,7 @@ def gateway_process(log: Path, **settings: str) -> Iterator[int]:
             [sys.executable, "-W", "error", "-c", _PROGRAM], env=given | settings, stderr=stderr, cwd=_ROOT
         )
         try:
-            yield _port(process, log)
+            yield port_of(process, log)
             assert process.poll() is None, log.read_text()
         finally:
             process.terminate()
@@ -87,11 +87,8 @@ def gateway_process(log: Path, **settings: str) -> Iterator[int]:
     assert "Traceback" not in log.read_text()
 
 
-def _port(process: subprocess.Popen[bytes], log: Path) -> int:
-    ends = time.monotonic() + 30
-    while time.monotonic() < ends and process.poll() is None:
-        found = _SERVING.search(log.read_text())
-        if found:
-            return int(found[1])
-        time.sleep(0.05)
-    raise AssertionError(f"the gateway ended or never became ready: {log.read_text()}")
+def port_of(process: subprocess.Popen[bytes], log: Path) -> int:
+    wait_until(lambda: process.poll() is not None or bool(_SERVING.search(log.read_text())), 30)
+    found = _SERVING.search(log.read_text())
+    assert found, f"the gateway ended or never became ready: {log.read_text()}"
+    return int(found[1])

@@ -160,14 +160,15 @@ async def running_gateway(
                 await task
                 raise AssertionError("the gateway ended or never became ready")
         else:
-            await until(lambda: _listens(port))
+            await until(lambda: listens(port))
         yield Running(Client(port), stop, task)
     finally:
         stop.set()
         await asyncio.wait_for(task, 20)
 
 
-async def _listens(port: int) -> bool:
+async def listens(port: int) -> bool:
+    """Whether a server accepts connections on a port of 127.0.0.1."""
     try:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:
@@ -190,3 +191,12 @@ async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 10.
         if asyncio.get_running_loop().time() > ends:
             raise AssertionError("the condition never came true")
         await asyncio.sleep(0.02)
+
+
+async def until_in_flight(client: Client, count: int) -> None:
+    """Wait until the gateway has at least so many texts in hand."""
+
+    async def there() -> bool:
+        return await client.metric("tritonflare_requests_in_flight") >= count
+
+    await until(there)

@@ -1,4 +1,4 @@
-"""A load of single texts on a running gateway that keeps book of every request.
+"""A load of single texts on running gateways that keeps book of every request.
 
 Open loop: requests leave at a fixed rate, whatever became of those before, so a server that hangs is
 not asked less. One that takes long opens another connection; the others are used again.
@@ -10,11 +10,15 @@ import asyncio
 import json
 import math
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+
+from loadtest import client
+from loadtest.checks import Scores, difference, scores_of
+from loadtest.client import ClientConnection
+from loadtest.closed_loop import ask_alone
 
 TOLERANCE = 1e-6
 """Scores beside neighbours differ from those alone by less; ten times as much as was ever measured."""
@@ -23,39 +27,16 @@ NO_ANSWER = 0
 HUNG = -1
 """The status of a request without an answer long after its deadline."""
 
-Answer = Mapping[str, float]
-"""Scores by label."""
-
 
 @dataclass(frozen=True)
-class Target:
+class Target(client.Target):
     """A gateway and how to ask it.
 
-    Args:
-        url: such as ``http://127.0.0.1:8787``.
-        token: API token.
-        path: of the model's run endpoint.
-        deadline_s: the gateway's own; a request without an answer ``grace_s`` later has hung.
+    deadline_s: the gateway's own; a request without an answer ``grace_s`` later has hung.
     """
 
-    url: str
-    token: str
-    path: str
     deadline_s: float = 10.0
     grace_s: float = 2.0
-
-    def request(self, text: str) -> bytes:
-        """The bytes of a request for one text."""
-        return self.request_of({"text": text})
-
-    def request_of(self, payload: Any) -> bytes:
-        """The bytes of a request with any JSON in its body."""
-        body = json.dumps(payload).encode()
-        head = (
-            f"POST {self.path} HTTP/1.1\r\nHost: {urlsplit(self.url).netloc}\r\n"
-            f"Authorization: Bearer {self.token}\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        return head.encode() + body
 
 
 @dataclass(frozen=True)
@@ -71,6 +52,8 @@ class Outcome:
     """The error code of the envelope."""
     right: bool = False
     """A 200 with the scores of the reference, or a refusal in the contract's envelope."""
+    gateways: tuple[int, ...] = ()
+    """Those of a fleet that were asked: all but the last refused, broke the connection or were not ready."""
 
     @property
     def answered_at_s(self) -> float:
@@ -102,6 +85,14 @@ class Book:
         """Answers with the scores of the reference."""
         return [outcome for outcome in self.outcomes if outcome.status == 200 and outcome.right]
 
+    def lost(self) -> list[Outcome]:
+        """Requests without such an answer."""
+        return [outcome for outcome in self.outcomes if not (outcome.status == 200 and outcome.right)]
+
+    def resent(self) -> list[Outcome]:
+        """Requests that were sent to more than one gateway."""
+        return [outcome for outcome in self.outcomes if len(outcome.gateways) > 1]
+
     def refused(self) -> list[Outcome]:
         """Requests with another answer than 200."""
         return [outcome for outcome in self.outcomes if outcome.status > 0 and outcome.status != 200]
@@ -112,54 +103,34 @@ class Book:
 
 
 class Connections:
-    """Connections to one gateway, kept and used again."""
+    """Connections to one gateway: a request uses an idle one, or opens another."""
 
-    def __init__(self, target: Target) -> None:
-        address = urlsplit(target.url)
-        self._host, self._port = address.hostname, address.port
-        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+    def __init__(self, target: client.Target) -> None:
+        self._target = target
+        self._idle: list[ClientConnection] = []
 
     async def exchange(self, request: bytes) -> tuple[int, bytes]:
-        """Send a request; return status and body.
+        """Send ``request``; return status and body. Nothing is sent a second time.
 
         Raises:
-            OSError, EOFError: refused, or broken before the answer had come; never hidden by a repetition.
+            OSError: the connection was refused, or ended before the whole answer had come.
         """
-        while self._idle and self._idle[-1][0].at_eof():
-            self._idle.pop()[1].close()
-        reader, writer = (
-            self._idle.pop() if self._idle else await asyncio.open_connection(self._host, self._port)
-        )
-        whole = False
+        while self._idle and not self._idle[-1].reusable:
+            self._idle.pop()
+        connection = self._idle.pop() if self._idle else await ClientConnection.open(self._target)
         try:
-            writer.write(request)
-            status, length, kept = _head(await reader.readuntil(b"\r\n\r\n"))
-            body = await reader.readexactly(length)
-            whole = kept
+            return await connection.exchange(request)
         finally:
-            if whole:
-                self._idle.append((reader, writer))
+            if connection.reusable:
+                self._idle.append(connection)
             else:
-                writer.close()
-        return status, body
+                connection.close()
 
     def close(self) -> None:
-        """Close what is idle."""
-        for _, writer in self._idle:
-            writer.close()
+        """Close the idle connections."""
+        for connection in self._idle:
+            connection.close()
         self._idle.clear()
-
-
-def _head(head: bytes) -> tuple[int, int, bool]:
-    """Status, length of the body, and whether the connection stays."""
-    status, *lines = head.decode("latin-1").lower().split("\r\n")
-    headers = dict(line.split(": ", 1) for line in lines if line)
-    return int(status.split()[1]), int(headers["content-length"]), headers.get("connection") != "close"
-
-
-def scores(body: bytes) -> Answer:
-    """The scores of a successful answer."""
-    return {entry["label"]: entry["score"] for entry in json.loads(body)["result"]}
 
 
 def is_refusal(body: bytes) -> bool:
@@ -173,50 +144,44 @@ def is_refusal(body: bytes) -> bool:
         return False
 
 
-def agrees(found: Answer, expected: Answer) -> bool:
+def agrees(found: Scores, expected: Scores) -> bool:
     """Whether two answers are the same but for the rounding of another batch."""
-    return list(found) == list(expected) and all(
-        math.isclose(found[label], expected[label], rel_tol=0, abs_tol=TOLERANCE) for label in expected
-    )
+    return difference(found, expected) <= TOLERANCE
 
 
-async def reference(target: Target, texts: Iterable[str]) -> dict[str, Answer]:
+async def reference(target: Target, texts: Iterable[str]) -> dict[str, Scores]:
     """The answer to each text, asked one after the other on an idle server."""
-    connections = Connections(target)
-    try:
-        answers = {}
-        for text in texts:
-            status, body = await connections.exchange(target.request(text))
-            assert status == 200, body
-            answers[text] = scores(body)
-        return answers
-    finally:
-        connections.close()
+    asked = list(texts)
+    return dict(zip(asked, await ask_alone(target, asked), strict=True))
 
 
-async def capacity(target: Target, texts: Sequence[str], seconds: float = 1.5, callers: int = 32) -> float:
-    """Answers a second to ``callers`` who each ask again as soon as they have an answer."""
+@asynccontextmanager
+async def open_loop(per_s: float, send: Callable[[int], Awaitable[None]]) -> AsyncIterator[None]:
+    """Start ``send(0)``, ``send(1)``, … at a fixed rate until the block ends, then wait for all of them."""
     loop = asyncio.get_running_loop()
-    connections = Connections(target)
-    ends = loop.time() + seconds
-
-    async def call(first: int) -> int:
-        done = 0
-        while loop.time() < ends:
-            await connections.exchange(target.request(texts[(first + done * callers) % len(texts)]))
-            done += 1
-        return done
-
     began = loop.time()
+    sent: set[asyncio.Future[None]] = set()
+
+    async def start() -> None:
+        number = 0
+        while True:
+            task = asyncio.ensure_future(send(number))
+            sent.add(task)
+            task.add_done_callback(sent.discard)
+            number += 1
+            await asyncio.sleep(max(0.0, began + number / per_s - loop.time()))
+
+    starting = asyncio.create_task(start())
     try:
-        counts = await asyncio.gather(*map(call, range(callers)))
-        return sum(counts) / (loop.time() - began)
+        yield
     finally:
-        connections.close()
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        await asyncio.gather(*sent)
 
 
 async def ask(
-    target: Target, connections: Connections, text: str, expected: Iterable[Answer], book: Book
+    target: Target, connections: Connections, text: str, expected: Iterable[Scores], book: Book
 ) -> None:
     """Send one text and write into the book what became of it."""
     at_s = book.now_s()
@@ -226,21 +191,21 @@ async def ask(
             connections.exchange(target.request(text)), target.deadline_s + target.grace_s
         )
         if status == 200:
-            found = scores(body)
+            found = scores_of(body)
             right = any(agrees(found, answer) for answer in expected)
         else:
             right = is_refusal(body)
             code = json.loads(body)["errors"][0]["code"] if right else 0
     except asyncio.TimeoutError:
         status = HUNG
-    except (OSError, EOFError):
+    except OSError:
         pass
     book.outcomes.append(Outcome(at_s, book.now_s() - at_s, status, code, right))
 
 
 @asynccontextmanager
 async def load(
-    target: Target, answers: Mapping[str, Answer], per_s: float, *others: Mapping[str, Answer]
+    target: Target, answers: Mapping[str, Scores], per_s: float, *others: Mapping[str, Scores]
 ) -> AsyncIterator[Book]:
     """Send ``per_s`` requests a second until the end of the block, then wait for the last answers.
 
@@ -254,25 +219,13 @@ async def load(
     connections = Connections(target)
     book = Book(loop.time(), loop.time)
     texts = list(answers)
-    asking: set[asyncio.Task[None]] = set()
 
-    async def send() -> None:
-        number = 0
-        while True:
-            text = texts[number % len(texts)]
-            expected = [answers[text], *(other[text] for other in others)]
-            task = asyncio.create_task(ask(target, connections, text, expected, book))
-            asking.add(task)
-            task.add_done_callback(asking.discard)
-            number += 1
-            await asyncio.sleep(max(0.0, book.began + number / per_s - loop.time()))
+    async def send(number: int) -> None:
+        text = texts[number % len(texts)]
+        await ask(target, connections, text, [answers[text], *(other[text] for other in others)], book)
 
-    sending = asyncio.create_task(send())
     try:
-        yield book
+        async with open_loop(per_s, send):
+            yield book
     finally:
-        sending.cancel()
-        with suppress(asyncio.CancelledError):
-            await sending
-        await asyncio.gather(*asking)
         connections.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import re
 import threading
-import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,8 @@ from typing import Any
 
 from google.protobuf import json_format
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from tests.support.servers import wait_until
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,7 @@ class Collector:
 
     def wait_for(self, enough: Callable[[list[Span]], bool], timeout_s: float = 15.0) -> list[Span]:
         """Wait for spans; fail with what there is when they never come."""
-        ends = time.monotonic() + timeout_s
-        while not enough(list(self.spans)):
-            if time.monotonic() > ends:
-                raise AssertionError(f"these spans came: {self.spans}")
-            time.sleep(0.02)
+        assert wait_until(lambda: enough(list(self.spans)), timeout_s), f"these spans came: {self.spans}"
         return list(self.spans)
 
 

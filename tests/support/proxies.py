@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import socket
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.programs import required
+from tests.support.servers import listens, wait_until
 
 _NGINX = """
 daemon off; master_process off; pid {folder}/pid; error_log {folder}/log;
@@ -61,18 +61,9 @@ def running_proxy(name: str, gateways: Sequence[int], folder: Path) -> Iterator[
     with (folder / "output").open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)
     try:
-        _wait_until_it_listens(process, port, folder)
+        assert wait_until(lambda: process.poll() is not None or listens(port), 20)
+        assert process.poll() is None, (folder / "output").read_text()
         yield port
     finally:
         process.terminate()
         process.wait(10)
-
-
-def _wait_until_it_listens(process: subprocess.Popen[bytes], port: int, folder: Path) -> None:
-    ends = time.monotonic() + 20
-    while process.poll() is None and time.monotonic() < ends:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.02)
-    raise AssertionError((folder / "output").read_text())

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.programs import required
+from tests.support.servers import listens, wait_until
 
 
 def require_redis() -> str:
@@ -41,13 +41,7 @@ class Redis:
         options = ("--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no")
         with (self._folder / "redis.log").open("ab") as log:
             self._process = subprocess.Popen([self._program, *options], stdout=log, cwd=self._folder)
-        ends = time.monotonic() + 10
-        while time.monotonic() < ends:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            time.sleep(0.02)
-        raise AssertionError((self._folder / "redis.log").read_text())
+        assert wait_until(lambda: listens(self.port), 10), (self._folder / "redis.log").read_text()
 
     def stop(self) -> None:
         if self._process is not None:

@@ -124,6 +124,12 @@ def finished(
     return process.returncode, output
 
 
+def listens(port: int) -> bool:
+    """Whether a server accepts connections on a port of 127.0.0.1."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
     """Poll until true or the time is over."""
     end = time.monotonic() + seconds

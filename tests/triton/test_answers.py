@@ -6,16 +6,16 @@ import asyncio
 import json
 import math
 import random
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from loadtest.golden import GOLDEN
 from tests.support.texts import texts_of_words
 from tests.triton.conftest import FP32, INT8
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "logits.jsonl"
+pytestmark = pytest.mark.needs_triton
 
 
 def golden() -> list[dict[str, Any]]:

@@ -14,6 +14,8 @@ from tests.support.monitoring import DOCUMENTED_GPU, Page, expressions, names_in
 from tests.support.servers import ACCOUNT, TOKEN, running, wait_until
 from tests.triton.conftest import INT8
 
+pytestmark = pytest.mark.needs_triton
+
 READ, COMPUTED = "tritonflare_encoder_tokens_total", "tritonflare_encoder_computed_tokens_total"
 
 

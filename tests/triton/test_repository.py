@@ -17,6 +17,8 @@ from export.run import run_export
 from tests.support.small_checkpoints import LENIENT, write_checkpoint
 from tests.triton.conftest import FP32, INT8
 
+pytestmark = pytest.mark.needs_triton
+
 
 def served(triton: TritonServer) -> dict[str, str]:
     """Name and version of every model that is ready."""

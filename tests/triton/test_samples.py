@@ -16,6 +16,8 @@ import pytest
 
 from tests.support.servers import ACCOUNT, TOKEN, Program
 
+pytestmark = pytest.mark.needs_triton
+
 SAMPLES = Path(__file__).parents[1] / "samples"
 
 

@@ -10,6 +10,8 @@ from tritonclient.grpc import InferenceServerClient, InferInput
 from embedded.server import RESTRICTED_KEY, TritonServer
 from tests.support.texts import CHECKPOINT, hostile_texts, texts_of_words
 
+pytestmark = pytest.mark.needs_triton
+
 
 def test_tokenization_equals_transformers_on_2000_texts(triton: TritonServer) -> None:
     (folder,) = triton.repository.glob("tokenizer_*")

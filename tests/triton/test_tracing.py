@@ -13,6 +13,8 @@ from tests.support.otlp import collecting
 from tests.support.servers import ACCOUNT, TOKEN, running
 from tests.triton.conftest import INT8
 
+pytestmark = pytest.mark.needs_triton
+
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 UNSAMPLED = "1bf7651916cd43dd8448eb211c80319c"
 TRITON = "tritonflare-triton"

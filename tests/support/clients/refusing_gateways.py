@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -208,8 +207,7 @@ def occupied_until_someone_is_refused(gateway: Program, triton: int) -> Iterator
     over = Event()
 
     def watch(release: Callable[[], None]) -> None:
-        while not over.is_set() and requests_seen(gateway, code="3040") == before:
-            time.sleep(0.02)
+        wait_until(lambda: over.is_set() or requests_seen(gateway, code="3040") > before, 60)
         release()
 
     with occupied(gateway, triton) as release:
