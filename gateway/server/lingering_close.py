@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 
+from gateway.server.sockets import has_unread
 from gateway.server.timeouts import LINGER_IDLE_S, LINGER_S, ConnectionTimer
 
 LINGER_BYTES = 64 * 1024 * 1024
@@ -41,6 +42,10 @@ class LingeringClose:
                 self.close()
             else:
                 self._transport.pause_reading()
+
+    def has_unread(self) -> bool:
+        """Return whether there was input, or there is, that has not been parsed."""
+        return self.discarded_bytes > 0 or has_unread(self._transport.get_extra_info("socket").fileno())
 
     def linger(self) -> None:
         """Half-close, and discard input until the client closes or a limit is reached."""

@@ -150,10 +150,11 @@ class ScriptedPeer:
             self._unread += data
             self._deliver()
 
-    def send_unseen(self, data: bytes) -> None:
-        """Send bytes that reach the server's kernel, but not its event loop, before what follows."""
+    def arrive(self, data: bytes) -> None:
+        """Send bytes that are in the kernel for some iterations before the event loop reads them."""
         self._unread += data
-        asyncio.get_running_loop().call_soon(self._deliver)
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.call_soon, loop.call_soon, self._deliver)
 
     def half_close(self) -> None:
         """Send FIN, and go on reading."""
