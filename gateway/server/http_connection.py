@@ -23,7 +23,6 @@ from gateway.server.wire import rendered
 from gateway.server.write_flow import WriteFlow
 
 _log = logging.getLogger("tritonflare.http")
-
 _HIGH_WATER_BYTES = 64 * 1024
 """Above this much of a body, reading pauses until the handler waits for more."""
 _UNCOUNTED_BYTES = 4 * 1024

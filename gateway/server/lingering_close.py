@@ -50,8 +50,12 @@ class LingeringClose:
     def linger(self) -> None:
         """Half-close, and discard input until the client closes or a limit is reached."""
         self._is_lingering = True
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
+        try:
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
+        except OSError:  # the client has sent RST, which the event loop has not read yet
+            self.close()
+            return
         self._transport.resume_reading()
         self._ends = asyncio.get_running_loop().time() + LINGER_S
         self._timer.start(LINGER_IDLE_S, self._check_linger, 0)

@@ -166,6 +166,10 @@ class ScriptedPeer:
         self._gone = True
         self.half_close()
 
+    def reset(self) -> None:
+        """Send RST, which the server's kernel has received, and its event loop not yet read."""
+        self._so_error = errno.ECONNRESET
+
     def disconnect(self) -> None:
         """Break the connection."""
         self.closed = True
@@ -214,7 +218,7 @@ class ScriptedPeer:
         return self._so_error
 
     def fileno(self) -> int:
-        return _file_descriptor(readable=bool(self._unread) or self._fin)
+        return _file_descriptor(readable=bool(self._unread or self._fin or self._so_error))
 
     def write(self, data: bytes) -> None:
         assert not self.half_closed
@@ -233,6 +237,8 @@ class ScriptedPeer:
         return not self._tls
 
     def write_eof(self) -> None:
+        if self._so_error:
+            raise OSError(errno.ENOTCONN, "not connected")
         self.half_closed = True
 
     def close(self) -> None:

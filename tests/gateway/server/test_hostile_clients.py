@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tracemalloc
 from collections.abc import Sequence
 
@@ -9,7 +10,7 @@ import pytest
 
 from gateway.server.connection_limiter import ConnectionLimiter
 from gateway.server.message import Header, HttpRequest, Response
-from tests.support.scripted_peer import Held, Recorder, ScriptedPeer, in_virtual_time, settle
+from tests.support.scripted_peer import KEEP_ALIVE_S, Held, Recorder, ScriptedPeer, in_virtual_time, settle
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 LAST = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -60,6 +61,18 @@ async def test_a_malformed_body_gets_its_response_although_the_client_half_close
     await settle()
     assert peer.responses == [b"400 broken"]
     assert peer.closed
+
+
+@in_virtual_time
+async def test_a_reset_at_the_moment_of_the_idle_timeout_closes_the_connection(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    peer = ScriptedPeer()
+    await asyncio.sleep(KEEP_ALIVE_S - 0.01)
+    peer.reset()
+    await asyncio.sleep(0.02)
+    assert peer.closed
+    assert caplog.text == ""
 
 
 class Counting(Recorder):
