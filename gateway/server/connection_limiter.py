@@ -16,7 +16,7 @@ class LimitedConnection(Protocol):
     """A connection that the limiter may close."""
 
     def evict(self) -> None:
-        """Close now; no request is in progress."""
+        """Close now; no handler is running."""
         ...
 
 
@@ -33,10 +33,10 @@ class LimiterEvents:
 class ConnectionLimiter:
     """At most ``limit`` connections, which buffer at most ``limit_bytes`` of requests without a response.
 
-    A connection is busy from the end of a request head to the response, and idle otherwise, also while a head
-    arrives. A connection above the limit replaces the one that has been idle for longest; if all are busy, it
-    is refused. Likewise, bytes above the limit evict idle connections that buffer part of a head, the oldest
-    first; if that does not suffice, the bytes are refused.
+    A connection is busy while the handler runs, and idle otherwise, also while a head arrives or the client
+    does not read. A connection above the limit replaces one that lingers behind its last response, or else
+    the one that has been idle for longest; if all are busy, it is refused. Likewise, bytes above the limit
+    evict idle connections that buffer input, the oldest first; if that does not suffice, they are refused.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class ConnectionLimiter:
         self._open: set[LimitedConnection] = set()
         self._idle: dict[LimitedConnection, None] = {}
         """The longest idle first."""
+        self._lingering: dict[LimitedConnection, None] = {}
         self._buffered: dict[LimitedConnection, int] = {}
         """Bytes of each connection that buffers any, in the order in which they began."""
         self.buffered_bytes = 0
@@ -66,7 +67,7 @@ class ConnectionLimiter:
 
     def add(self, connection: LimitedConnection) -> bool:
         """Add an idle connection; return False if it is refused. It counts as open until `remove`."""
-        admitted = len(self._open) < self._limit or self._evict_longest_idle()
+        admitted = len(self._open) < self._limit or self._evict_one()
         self._open.add(connection)
         if admitted:
             self._idle[connection] = None
@@ -78,15 +79,21 @@ class ConnectionLimiter:
         """Remove a connection that is closed."""
         self._open.discard(connection)
         self._idle.pop(connection, None)
+        self._lingering.pop(connection, None)
         self.buffered_bytes -= self._buffered.pop(connection, 0)
 
     def mark_busy(self, connection: LimitedConnection) -> None:
-        """Protect a connection from eviction: a request, or its last response, is in progress."""
+        """Protect a connection from eviction: a request is in progress."""
         self._idle.pop(connection, None)
 
     def mark_idle(self, connection: LimitedConnection) -> None:
         """Allow a connection to be evicted, after those that are idle already."""
         self._idle[connection] = None
+
+    def mark_lingering(self, connection: LimitedConnection) -> None:
+        """Allow a connection to be evicted, before all idle ones: its last response is written."""
+        self._idle.pop(connection, None)
+        self._lingering[connection] = None
 
     def set_buffered(self, connection: LimitedConnection, count: int) -> bool:
         """Set the number of bytes that a connection buffers; return False if they exceed the limit."""
@@ -111,10 +118,11 @@ class ConnectionLimiter:
                 return
             self._evict(connection)
 
-    def _evict_longest_idle(self) -> bool:
-        if not self._idle:
+    def _evict_one(self) -> bool:
+        evictable = self._lingering or self._idle
+        if not evictable:
             return False
-        self._evict(next(iter(self._idle)))
+        self._evict(next(iter(evictable)))
         return True
 
     def _evict(self, connection: LimitedConnection) -> None:

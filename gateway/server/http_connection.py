@@ -18,13 +18,11 @@ from gateway.server.half_close import CONTINUE, HalfCloseProbe
 from gateway.server.lingering_close import LingeringClose
 from gateway.server.message import Header, HttpRequest, RequestHandler, Response
 from gateway.server.parser import RequestParser
-from gateway.server.sockets import has_unread
 from gateway.server.timeouts import DRAIN_HEAD_S, ConnectionTimer, Timeouts
 from gateway.server.wire import rendered
 from gateway.server.write_flow import WriteFlow
 
 _log = logging.getLogger("tritonflare.http")
-
 _HIGH_WATER_BYTES = 64 * 1024
 """Above this much of a body, reading pauses until the handler waits for more."""
 _UNCOUNTED_BYTES = 4 * 1024
@@ -43,12 +41,6 @@ class HttpConnection(asyncio.Protocol):
         self._limiter = limiter
         self._timeouts = timeouts
         self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport
-        self._parser: RequestParser
-        self._timer: ConnectionTimer
-        self._probe: HalfCloseProbe
-        self._write_flow: WriteFlow
-        self._closing: LingeringClose
         self._state = _IDLE
         self._request: HttpRequest | None = None
         """The request that the handler is responding to."""
@@ -76,7 +68,7 @@ class HttpConnection(asyncio.Protocol):
             self.abort()
         else:
             self._write_refusal(ServerBusy())
-            self._linger()
+            self._linger(is_refused=True)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Release everything, and notify the handler."""
@@ -107,17 +99,17 @@ class HttpConnection(asyncio.Protocol):
             self._read(data, 0)
 
     def eof_received(self) -> bool:
-        """Respond to a complete request all the same: the client may have half-closed the connection.
+        """Respond to a complete or malformed request: the client may have half-closed the connection.
 
         asyncio has no half-close in TLS: there the connection closes.
         """
         if not self._transport.can_write_eof():
             return False
-        if self._request is None or not self._request.body.complete:
-            self._close_now()
-            return False
-        self._probe.start(self._parser)
-        return True
+        if self._state in (_RESPONDING, _LAST_RESPONSE):
+            self._probe.start(self._parser)
+            return True
+        self._close_now()
+        return False
 
     def _read(self, data: bytes, at: int) -> None:
         """Parse up to the end of one request; what follows waits for its response."""
@@ -214,15 +206,24 @@ class HttpConnection(asyncio.Protocol):
             _log.exception("the request handler failed")
             self.abort()
             return
-        if self._write_flow.is_paused and not await self._write_flow.resumed():
-            self.abort()
-            request.disconnect()
+        if self._write_flow.is_paused:
+            await self._wait_until_writable(request)
         if not request.disconnected:
             self._write(request, response, headers)
+            self._parser.release_request()
         self._request = None
         self._timer.begin_phase()
         if not (request.disconnected or self._transport.is_closing()):
             self._continue_after(request)
+
+    async def _wait_until_writable(self, request: HttpRequest) -> None:
+        """Wait for the client to read previous responses; meanwhile the connection may be evicted."""
+        self._limiter.mark_idle(self)
+        if await self._write_flow.resumed():
+            self._limiter.mark_busy(self)
+        else:
+            self.abort()
+            request.disconnect()
 
     def _read_body(self) -> None:
         """Read on, because the handler waits for more of the body."""
@@ -255,8 +256,8 @@ class HttpConnection(asyncio.Protocol):
         elif self._reported_bytes:
             self._report_buffered(0)
         if self._request is None or (self._probe.is_half_closed and self._state is _READING_BODY):
-            if self._probe.is_half_closed or self._close_after_response:
-                self._close()
+            if self._probe.is_half_closed or (self._close_after_response and self._state is _IDLE):
+                self._close()  # a client whose next head is arriving has not received `Connection: close`
                 return
             self._limiter.mark_idle(self)
         self._resume_reading()
@@ -268,9 +269,9 @@ class HttpConnection(asyncio.Protocol):
         request = self._parser.request
         if request is None:
             self._write_refusal(error)
-            self._linger_idle()
+            self._linger()
         elif request.answered:  # the error is in the rest of its body
-            self._linger_idle()
+            self._linger()
         else:  # its head was valid, so the handler responds, with or without the body
             self._state = _LAST_RESPONSE
             request.body.fail(type(error))
@@ -287,21 +288,17 @@ class HttpConnection(asyncio.Protocol):
         """Close; linger if the client may still be sending."""
         if self._state in (_LINGERING, _CLOSED) or self._transport.is_closing():
             return
-        request = self._parser.request
-        is_body_arriving = request is not None and request.answered and not request.body.complete
-        if (is_body_arriving or self._closing.discarded_bytes) and not self._probe.is_half_closed:
-            self._linger_idle()
+        if not self._probe.is_half_closed and (self._parser.in_unneeded_body or self._closing.has_unread()):
+            self._linger()
         else:
             self._close_now()
 
-    def _linger_idle(self) -> None:
-        self._linger()
-        self._limiter.mark_idle(self)
-
-    def _linger(self) -> None:
+    def _linger(self, *, is_refused: bool = False) -> None:
         self._state = _LINGERING
         self._report_buffered(0)
         self._closing.linger()
+        if not is_refused:
+            self._limiter.mark_lingering(self)
 
     def _close_now(self) -> None:
         self._state = _CLOSED
@@ -332,7 +329,7 @@ class HttpConnection(asyncio.Protocol):
         self._close_after_response = True
         if self._state in (_IDLE, _READING_HEAD):
             is_arriving = self._state is _READING_HEAD and self._timer.phase_s() < DRAIN_HEAD_S
-            if is_arriving or has_unread(self._transport.get_extra_info("socket").fileno()):
+            if is_arriving or self._closing.has_unread():
                 return False
             self._close()
         return True
@@ -342,7 +339,7 @@ class HttpConnection(asyncio.Protocol):
         self._close_after_response = True
 
     def evict(self) -> None:
-        """Close in favour of another connection; no request is in progress."""
+        """Close in favour of another connection; the handler is not running."""
         if self._state is _LINGERING or self._transport.get_write_buffer_size():
             self.abort()  # the client has not read its last response
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 
+from gateway.server.sockets import has_unread
 from gateway.server.timeouts import LINGER_IDLE_S, LINGER_S, ConnectionTimer
 
 LINGER_BYTES = 64 * 1024 * 1024
@@ -42,11 +43,19 @@ class LingeringClose:
             else:
                 self._transport.pause_reading()
 
+    def has_unread(self) -> bool:
+        """Return whether there was input, or there is, that has not been parsed."""
+        return self.discarded_bytes > 0 or has_unread(self._transport.get_extra_info("socket").fileno())
+
     def linger(self) -> None:
         """Half-close, and discard input until the client closes or a limit is reached."""
         self._is_lingering = True
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
+        try:
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
+        except OSError:  # the client has sent RST, which the event loop has not read yet
+            self.close()
+            return
         self._transport.resume_reading()
         self._ends = asyncio.get_running_loop().time() + LINGER_S
         self._timer.start(LINGER_IDLE_S, self._check_linger, 0)

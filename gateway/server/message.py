@@ -135,6 +135,11 @@ class HttpRequest:
         self.raw_path, self.query_string = path, query
         self.all_headers = [*self.all_headers, *headers]
 
+    def release(self) -> None:
+        """Free headers and body."""
+        self.all_headers = ()
+        self.body.discard()
+
     def on_disconnect(self, callback: Callable[[], None] | None) -> None:
         """Set a callback for when the client disconnects; if it already has, the callback runs soon."""
         self._on_disconnect = callback

@@ -85,6 +85,21 @@ class RequestParser:
         del self._http
         self.request = None
 
+    @property
+    def in_unneeded_body(self) -> bool:
+        """Whether the body of a request is arriving that has been responded to already."""
+        request = self.request
+        return request is not None and request.answered and not request.body.complete
+
+    def release_request(self) -> None:
+        """Free the request that has been responded to, as its connection may stay idle for long."""
+        self._headers = []
+        request = self.request
+        if request is not None and request.body.complete:
+            self.request = None
+        elif request is not None:
+            request.release()
+
     def feed(self, data: bytes, at: int = 0) -> int:
         """Parse ``data[at:]`` up to the end of one request; return the offset behind what was parsed.
 

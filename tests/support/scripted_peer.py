@@ -150,10 +150,11 @@ class ScriptedPeer:
             self._unread += data
             self._deliver()
 
-    def send_unseen(self, data: bytes) -> None:
-        """Send bytes that reach the server's kernel, but not its event loop, before what follows."""
+    def arrive(self, data: bytes) -> None:
+        """Send bytes that are in the kernel for some iterations before the event loop reads them."""
         self._unread += data
-        asyncio.get_running_loop().call_soon(self._deliver)
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.call_soon, loop.call_soon, self._deliver)
 
     def half_close(self) -> None:
         """Send FIN, and go on reading."""
@@ -164,6 +165,10 @@ class ScriptedPeer:
         """Send FIN, and reply to further output of the server with RST."""
         self._gone = True
         self.half_close()
+
+    def reset(self) -> None:
+        """Send RST, which the server's kernel has received, and its event loop not yet read."""
+        self._so_error = errno.ECONNRESET
 
     def disconnect(self) -> None:
         """Break the connection."""
@@ -213,7 +218,7 @@ class ScriptedPeer:
         return self._so_error
 
     def fileno(self) -> int:
-        return _file_descriptor(readable=bool(self._unread) or self._fin)
+        return _file_descriptor(readable=bool(self._unread or self._fin or self._so_error))
 
     def write(self, data: bytes) -> None:
         assert not self.half_closed
@@ -232,6 +237,8 @@ class ScriptedPeer:
         return not self._tls
 
     def write_eof(self) -> None:
+        if self._so_error:
+            raise OSError(errno.ENOTCONN, "not connected")
         self.half_closed = True
 
     def close(self) -> None:

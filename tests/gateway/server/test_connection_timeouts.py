@@ -251,8 +251,9 @@ async def test_a_drain_does_not_wait_longer_for_a_head() -> None:
 @in_virtual_time
 async def test_a_drain_reads_a_request_that_is_in_the_kernel() -> None:
     peer = ScriptedPeer()
-    peer.send_unseen(GET)
+    peer.arrive(GET)
     assert not peer.connection.finish()
+    await settle()
     await settle()
     assert peer.responses == [b"200 0"]
     assert peer.closed
