@@ -107,10 +107,7 @@ class Coalescer:
         """
         loop = asyncio.get_running_loop()
         now = loop.time()
-        queues = [self._queue(model, len(data)) for data in texts]
-        for queue in queues:
-            if queue.is_overloaded(now):
-                raise Overloaded
+        queues = self._queues_for(model, texts, now)
         deadline = now + deadline_s
         context = None if self._tracer is None else self._tracer.request_context()
         at_once = self._limits.max_call_texts
@@ -157,6 +154,18 @@ class Coalescer:
         for call in self._calls:
             call.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)
+
+    def _queues_for(self, model: Model, texts: Sequence[bytes], now: float) -> list[ModelQueue]:
+        """Return the queue of each text.
+
+        Raises:
+            Overloaded: one of them accepts no text.
+        """
+        queues = [self._queue(model, len(data)) for data in texts]
+        for queue in queues:
+            if queue.is_overloaded(now):
+                raise Overloaded
+        return queues
 
     def _enter(self, queue: ModelQueue, text: QueuedText, now: float) -> None:
         if text.deadline <= now:

@@ -1,4 +1,4 @@
-"""Calls whose answers are lost or late: what becomes of their slots."""
+"""The slots of calls whose answers are lost or late."""
 
 from __future__ import annotations
 
@@ -119,12 +119,12 @@ async def test_a_call_that_is_given_up_makes_room_for_others(monkeypatch: pytest
     assert await ask(coalescer, b"next") == [scores(b"next")]
 
 
-async def test_answers_in_time_are_told_and_late_ones_are_not() -> None:
-    told: list[Model] = []
-    coalescer = Coalescer(Calls(wait=lambda: 0.1), LIMITS, answered=told.append)
+async def test_answers_in_time_are_reported_and_late_ones_are_not() -> None:
+    answered: list[Model] = []
+    coalescer = Coalescer(Calls(wait=lambda: 0.1), LIMITS, answered=answered.append)
     late = ask(coalescer, b"late", deadline_s=0.02)
     assert [type(answer) for answer in await late] == [DeadlineExceeded]
     await asyncio.gather(*coalescer._calls)
-    assert told == []
+    assert answered == []
     await ask(coalescer, b"in time")
-    assert told == [MODEL]
+    assert answered == [MODEL]
