@@ -78,3 +78,19 @@ async def test_a_wrong_number_of_answers_is_no_answer_to_any_text(caplog: pytest
     answers = await ask(Coalescer(Short(), replace(LIMITS, call_slots=1)), b"a", b"b", b"c")
     assert [type(answer) for answer in answers] == [BackendFailed] * 3
     assert "a call for" in caplog.text
+
+
+async def test_texts_that_fill_the_models_batch_leave_without_a_gather_window() -> None:
+    model = replace(MODEL, max_batch_size=2)
+    waits = iter([0.2, *[0.02] * 20])
+    calls = Calls(wait=lambda: next(waits))
+    coalescer = Coalescer(calls, LIMITS)
+    await coalescer.classify(model, [b"teaches how long a call takes"], 60)
+    asked = [asyncio.create_task(coalescer.classify(model, [b"under way"], 60))]
+    await asyncio.sleep(0.002)
+    asked += [asyncio.create_task(coalescer.classify(model, [text], 60)) for text in (b"a", b"b")]
+    for _ in range(4):
+        await asyncio.sleep(0)
+    sent = list(calls.sent)
+    await asyncio.gather(*asked)
+    assert sent[2:] == [[b"a", b"b"]]
