@@ -289,22 +289,6 @@ async def test_abandoned_texts_do_not_pile_up_behind_a_call_that_hangs() -> None
     await asyncio.gather(hanging, return_exceptions=True)
 
 
-async def test_a_model_that_changes_never_shares_a_call_with_what_it_was() -> None:
-    calls = Calls(wait=lambda: 0.01)
-    coalescer = Coalescer(calls, replace(LIMITS, call_slots=1))
-    seen: list[tuple[str, int]] = []
-
-    async def classify(model: Model, texts: Sequence[bytes], deadline_s: float) -> Sequence[RawScores]:
-        seen.append((model.version, len(texts)))
-        return await Calls.classify(calls, model, texts, deadline_s)
-
-    calls.classify = classify  # type: ignore[method-assign]
-    old, new = replace(MODEL, version="1"), replace(MODEL, version="2")
-    await asyncio.gather(*(coalescer.classify(model, [b"a"], 60) for model in (old, new, old, new)))
-    assert sum(count for version, count in seen if version == "1") == 2
-    assert sum(count for version, count in seen if version == "2") == 2
-
-
 async def test_a_batch_leaves_room_for_others_between_its_texts() -> None:
     calls = Calls(wait=lambda: 0.005)
     coalescer = Coalescer(calls, replace(LIMITS, call_slots=1))
@@ -325,14 +309,6 @@ async def test_when_texts_have_waited_for_too_long_more_are_refused_at_once() ->
         await ask(coalescer, b"late")
     assert await asyncio.gather(*asked) == [[scores(b"a")], [scores(b"waits")]]
     assert await ask(coalescer, b"later") == [scores(b"later")]
-
-
-async def test_closing_ends_the_calls_and_answers_their_texts() -> None:
-    coalescer = Coalescer(Calls(wait=lambda: 30), LIMITS)
-    asked = asyncio.create_task(ask(coalescer, b"a"))
-    await asyncio.sleep(0.01)
-    await coalescer.close()
-    assert [type(answer) for answer in await asked] == [BackendFailed]
 
 
 REQUESTS = st.lists(
