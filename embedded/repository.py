@@ -29,7 +29,7 @@ def check_repository(repository: Path) -> list[Model]:
     """Return the repository's models, after comparing weights and tokenizers with their published SHA-256.
 
     Triton 2.51's wheel has no checksum agent, so a damaged or half-copied file would be
-    served as it is.
+    served without notice.
 
     Raises:
         NotExportedError: there is no model.

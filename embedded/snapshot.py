@@ -79,7 +79,7 @@ class Snapshot:
 
 
 def take_snapshot(repository: Path, folder: Path) -> None:
-    """Copy the repository as it is at one time, by hard links if the file system allows it.
+    """Copy a consistent state of the repository, by hard links if the file system allows it.
 
     Args:
         repository: the model repository.

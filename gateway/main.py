@@ -129,7 +129,7 @@ async def _serve_here(
         Timeouts(settings.keep_alive_timeout_s, settings.transfer_timeout_s),
         None if gateway.certificate is None else gateway.certificate.context,
     )
-    # What exists by now stays for ever. Python's default thresholds cost a tenth of each request.
+    # All objects so far are permanent, and Python's default thresholds cost a tenth of each request.
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
     async with gateway.running():

@@ -20,7 +20,7 @@ def cli() -> None:
     tritonflare export        turn a checkpoint into a served model
     tritonflare serve         run Triton and the gateway on this machine
     tritonflare gateway       run the gateway alone, with a Triton elsewhere
-    """  # noqa: D301 (click wants the control character)
+    """  # noqa: D301 (click needs the control character)
 
 
 for command in (serve.serve, gateway.gateway, export.export, token.token, bench.bench, doctor.doctor):

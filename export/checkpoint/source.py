@@ -72,12 +72,36 @@ def _cached(source: str, revision: str | None) -> Path:
 
 
 def _downloaded(source: str, revision: str | None) -> Path:
-    from huggingface_hub import HfApi, errors, snapshot_download  # noqa: PLC0415
+    from huggingface_hub import snapshot_download  # noqa: PLC0415
     from huggingface_hub.utils.tqdm import disable_progress_bars  # noqa: PLC0415
 
     disable_progress_bars()
+    files = _files_on_the_hub(source, revision)
+    if files is None:
+        return _cached(source, revision)
+    if not any(file.endswith(".safetensors") for file in files):
+        raise CheckpointError(
+            f"{source} has no safetensors weights on the hub, and pickled ones can run code when they are "
+            "read; convert it where you trust it, with transformers' save_pretrained, and give that folder."
+        )
     try:
-        # The download itself would wait for a silent hub for ever, this does not.
+        return Path(snapshot_download(source, revision=revision, allow_patterns=list(_FILES)))
+    except Exception as error:  # dozens of kinds, and their texts quote addresses
+        raise CheckpointError(
+            f"the download of {source} stopped ({type(error).__name__}); run it again, and it goes on."
+        ) from error
+
+
+def _files_on_the_hub(source: str, revision: str | None) -> list[str] | None:
+    """List the files of a model; None if the hub cannot be reached.
+
+    Raises:
+        CheckpointError: the hub refuses, or does not have it.
+    """
+    from huggingface_hub import HfApi, errors  # noqa: PLC0415
+
+    try:
+        # The download itself has no timeout for a silent hub.
         found = HfApi().model_info(source, revision=revision, timeout=_ANSWER_WITHIN)
     except errors.GatedRepoError as error:
         raise CheckpointError(
@@ -96,17 +120,7 @@ def _downloaded(source: str, revision: str | None) -> Path:
                 f"the hub refused to show {source} (HTTP {error.response.status_code}); check HF_TOKEN and "
                 "HF_ENDPOINT."
             ) from error
-        return _cached(source, revision)
+        return None
     except Exception:  # no network, no name, no answer in time, offline by setting
-        return _cached(source, revision)
-    if not any(file.rfilename.endswith(".safetensors") for file in found.siblings or ()):
-        raise CheckpointError(
-            f"{source} has no safetensors weights on the hub, and pickled ones can run code when they are "
-            "read; convert it where you trust it, with transformers' save_pretrained, and give that folder."
-        )
-    try:
-        return Path(snapshot_download(source, revision=revision, allow_patterns=list(_FILES)))
-    except Exception as error:  # dozens of kinds, and their texts quote addresses
-        raise CheckpointError(
-            f"the download of {source} stopped ({type(error).__name__}); run it again, and it goes on."
-        ) from error
+        return None
+    return [file.rfilename for file in found.siblings or ()]

@@ -62,7 +62,7 @@ def _signature(file: Path) -> tuple[int, int, int] | None:
 async def follow(
     watch: FileWatch, read_again: Callable[[], str], pause_s: float = CHECK_S, *, file_error: str = ""
 ) -> None:
-    """Call ``read_again`` after each change, and until it succeeds, for ever.
+    """Call ``read_again`` after each change, and until it succeeds; runs until cancelled.
 
     A file that cannot be read for a while, because of its permissions or because only one of two files was
     replaced, is tried again without a further change.

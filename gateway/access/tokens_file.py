@@ -39,13 +39,13 @@ def utc(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).strftime(_TIME)
 
 
-def from_utc(spelt: str) -> float:
+def from_utc(text: str) -> float:
     """Parse such a time.
 
     Raises:
         ValueError: it has another form.
     """
-    return datetime.strptime(spelt, _TIME).replace(tzinfo=timezone.utc).timestamp()
+    return datetime.strptime(text, _TIME).replace(tzinfo=timezone.utc).timestamp()
 
 
 def read_tokens_file(file: Path) -> list[TokenEntry]:
@@ -74,11 +74,11 @@ def read_tokens_file(file: Path) -> list[TokenEntry]:
 
 def _entry(line: str) -> TokenEntry | None:
     account, _, rest = line.partition(":")
-    digest, timed, spelt = rest.partition(":")
+    digest, timed, expiry = rest.partition(":")
     if not account or _SHA256_HEX.fullmatch(digest) is None:
         return None
     try:
-        return TokenEntry(account, digest.lower(), from_utc(spelt) if timed else math.inf)
+        return TokenEntry(account, digest.lower(), from_utc(expiry) if timed else math.inf)
     except ValueError:
         return None
 
@@ -87,7 +87,7 @@ def append_entry(file: Path, entry: TokenEntry) -> None:
     """Append a line to ``file``, which only its owner can read.
 
     Raises:
-        OSError: the line is not on the disk, and the file is as it was.
+        OSError: the line was not written, and the file is unchanged.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     existed = file.exists()

@@ -155,6 +155,18 @@ class Catalogue:
 
         Of two ensembles with one public name, the first by ensemble name is kept.
         """
+        models, warnings = self._read(ensembles)
+        # The list is read every few seconds: a lasting defect is worth one line, not thousands.
+        for warning in sorted(warnings - self._logged):
+            _log.warning("%s", warning)
+        if models.keys() != self._models.keys():
+            _log.info("serving %s", ", ".join(models) or "no model")
+        self._models, self._logged = models, frozenset(warnings)
+        for listener in self._listeners:
+            listener(models.values())
+
+    def _read(self, ensembles: Iterable[Ensemble]) -> tuple[dict[str, Model], set[str]]:
+        """Return the models by public name, and a warning for each ensemble that is left out."""
         models: dict[str, Model] = {}
         warnings: set[str] = set()
         for ensemble in sorted(ensembles, key=lambda ensemble: ensemble.name):
@@ -172,11 +184,4 @@ class Catalogue:
                 warnings.add(
                     f"ensemble {ensemble.name} is not served: {kept.ensemble} is called {model.name} too"
                 )
-        # The list is read every few seconds: a lasting defect is worth one line, not thousands.
-        for warning in sorted(warnings - self._logged):
-            _log.warning("%s", warning)
-        if models.keys() != self._models.keys():
-            _log.info("serving %s", ", ".join(models) or "no model")
-        self._models, self._logged = models, frozenset(warnings)
-        for listener in self._listeners:
-            listener(models.values())
+        return models, warnings

@@ -7,7 +7,7 @@ model busy, a free slot waits a moment for more texts: callers whose answers lef
 one after the other, and the first of them would occupy a call alone.
 
 A call that was sent is never cancelled. Triton computes it even if no request awaits it any more, so it keeps
-its slot until the deadline of its last text (`slots`). Callers who disconnect therefore cannot have more
+its slot until the deadline of its last text (`slots`). Callers that disconnect therefore cannot have more
 under way than there are slots; ARCHITECTURE.md describes what cancelling does to Triton.
 
 `queue` decides when a call leaves, `texts` keeps order and deadlines, `grouping` decides which texts share
@@ -42,7 +42,7 @@ from gateway.domain.texts import QueuedText
 _log = logging.getLogger("tritonflare.coalesce")
 
 HELD_S = 30.0
-"""So long after the last deadline of its texts a call is given up as lost."""
+"""Time after the last deadline of its texts until a call is given up as lost."""
 
 ObserveCall = Callable[[int, float], None]
 """Receives for each call the number of its texts, and the seconds that the oldest of them has waited."""
@@ -107,10 +107,7 @@ class Coalescer:
         """
         loop = asyncio.get_running_loop()
         now = loop.time()
-        queues = [self._queue(model, len(data)) for data in texts]
-        for queue in queues:
-            if queue.is_overloaded(now):
-                raise Overloaded
+        queues = self._queues_for(model, texts, now)
         deadline = now + deadline_s
         context = None if self._tracer is None else self._tracer.request_context()
         at_once = self._limits.max_call_texts
@@ -157,6 +154,18 @@ class Coalescer:
         for call in self._calls:
             call.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)
+
+    def _queues_for(self, model: Model, texts: Sequence[bytes], now: float) -> list[ModelQueue]:
+        """Return the queue of each text.
+
+        Raises:
+            Overloaded: one of them accepts no text.
+        """
+        queues = [self._queue(model, len(data)) for data in texts]
+        for queue in queues:
+            if queue.is_overloaded(now):
+                raise Overloaded
+        return queues
 
     def _enter(self, queue: ModelQueue, text: QueuedText, now: float) -> None:
         if text.deadline <= now:

@@ -25,7 +25,7 @@ class CallGroup:
 
     Args:
         first: size of the first text, in bytes.
-        ratio: the longest text of a call may be so many times as long as the shortest.
+        ratio: largest ratio between the first text of a call and any other, either way.
     """
 
     __slots__ = ("_least", "_most", "_room")

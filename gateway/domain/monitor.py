@@ -24,7 +24,7 @@ _log = logging.getLogger("tritonflare.monitor")
 
 CANARY_TEXT = b"This is a canary."
 _CONCURRENT_CANARIES = 8
-"""Canaries of one refresh that are awaited at a time; after so many failures it awaits no more."""
+"""Concurrent canaries of one refresh; also the number of failures after which it sends no more."""
 _SHOWN_MODELS = 3
 
 
@@ -97,7 +97,7 @@ class Monitor:
         await self._became_ready.wait()
 
     async def run(self) -> None:
-        """Refresh for ever; a refresh that fails is followed by the next."""
+        """Refresh until cancelled; a failed refresh does not end it."""
         try:
             while True:
                 await self._refresh_and_log()

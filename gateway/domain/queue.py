@@ -104,7 +104,7 @@ class ModelQueue:
             self._send_timer.request(self.slots.next_probe_at)
             return
         window_s = self.gather_window.seconds
-        if not self.slots.held or not window_s or len(self.waiting) >= self._limits.max_call_texts:
+        if not self.slots.held or not window_s or len(self.waiting) >= self._most_texts:
             self._send_timer.request_soon()
         else:
             self._send_timer.request(now + window_s)

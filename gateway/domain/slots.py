@@ -6,7 +6,7 @@ import math
 from typing import Generic, TypeVar
 
 CALLS_PER_SLOT = 4
-"""The server has at most so many calls of a model for each of its slots, overdue ones included."""
+"""Bound on the calls at the server for each slot of a model, overdue ones included."""
 PROBE_PAUSE_S = 1.0
 """Least pause between two calls that probe whether a server answers again."""
 

@@ -34,7 +34,7 @@ class QueuedText:
     ) -> None:
         self.data = data
         self.context = context
-        """Opaque: what the caller's tracer wants to know of the request; see `CallTracer`."""
+        """Opaque; identifies the request to the `CallTracer`."""
         self.arrived = arrived
         """On the loop's clock, as ``deadline`` is."""
         self.deadline = deadline

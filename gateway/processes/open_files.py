@@ -12,7 +12,7 @@ from gateway.settings import ConfigurationError
 MOST_CONNECTIONS = 16_384
 """Default for each worker, if the limit of open files allows it."""
 RESERVED = 256
-"""Descriptors for everything else: Triton's channel, files, refusals, the interpreter's own."""
+"""Descriptors for everything else: Triton's channel, files, refused connections, the interpreter's own."""
 
 _COUNT_EVERY_S = 5.0
 """Counting the open files of a process is slow when there are many."""

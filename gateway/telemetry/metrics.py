@@ -101,7 +101,7 @@ class Metrics:
         self._calls.duration.labels(outcome).observe(seconds)
 
     async def publish(self) -> None:
-        """Publish the gauges to other processes, for ever; return at once if there are none."""
+        """Publish the gauges to other processes until cancelled; return at once if there are none."""
         while self._shared is not None:
             self.read_gauges()
             await asyncio.sleep(_PUBLISH_S)

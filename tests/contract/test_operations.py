@@ -146,7 +146,7 @@ async def test_a_variable_that_is_no_setting_is_named_once_at_start_and_its_valu
         caplog.clear()
         async with running_gateway(settings_for(triton)):
             found = [record.getMessage() for record in caplog.records if record.name == "tritonflare.gateway"]
-        return [line for line in found if "no settings" in line]
+        return [line for line in found if "unknown environment" in line]
 
     assert await warnings() == []
     monkeypatch.setenv("GATEWAY_API_TOKEN", "private")

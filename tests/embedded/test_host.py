@@ -54,7 +54,7 @@ def test_a_missing_libpython_names_the_package(monkeypatch: pytest.MonkeyPatch) 
     assert f"apt-get install libpython3.{sys.version_info.minor}" in finding("libpython").remedy
 
 
-def test_a_missing_wheel_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_wheel_comes_with_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(EmbeddedError, match="make serve"):
         host.wheel_folder()

@@ -88,21 +88,21 @@ def test_only_what_dead_servers_left_is_swept(regions: Path, temporary: Path, ot
     (regions / f"{mine.tag}a").touch()
     for name in ("tritonflare_other", "triton_python_backend_shm_region_1"):
         (regions / name).touch()
-    (temporary / "tritonflare_of_somebody").mkdir()
+    (temporary / "tritonflare_of_another").mkdir()
     (other.folders[0] / "backends").mkdir()
     assert leftovers.sweep() == 0
     assert other.is_whole
     other.kill()
     assert leftovers.sweep() == 3
-    assert {path.name for path in temporary.iterdir()} == {mine.folder.name, "tritonflare_of_somebody"}
+    assert {path.name for path in temporary.iterdir()} == {mine.folder.name, "tritonflare_of_another"}
     assert not list(regions.glob(f"{other.tag}*"))
     assert (regions / f"{mine.tag}a").exists()
     mine.release()
-    assert [path.name for path in temporary.iterdir()] == ["tritonflare_of_somebody"]
+    assert [path.name for path in temporary.iterdir()] == ["tritonflare_of_another"]
     assert len(list(regions.iterdir())) == 2
 
 
-def test_a_server_in_another_pid_namespace_sweeps_nobody_who_lives(regions: Path, other: Other) -> None:
+def test_a_server_in_another_pid_namespace_removes_nothing_of_a_live_one(regions: Path, other: Other) -> None:
     apart = ("unshare", "--pid", "--fork", "--mount-proc")
     if subprocess.run([*apart, "true"], check=False, capture_output=True).returncode != 0:
         pytest.skip("namespaces need the right to make them")

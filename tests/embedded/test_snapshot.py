@@ -65,7 +65,7 @@ def test_a_version_that_is_published_while_copying_is_taken_whole(
     assert (tmp_path / "copy" / "one" / "1" / "model.onnx").read_text() == "second"
 
 
-def test_a_full_disk_is_said(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*arguments: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -74,12 +74,12 @@ def test_a_full_disk_is_said(repository: Path, tmp_path: Path, monkeypatch: pyte
         take_snapshot(repository, tmp_path / "copy")
 
 
-def test_a_repository_that_is_not_there_says_what_to_run(tmp_path: Path) -> None:
+def test_a_missing_repository_comes_with_the_command_to_run(tmp_path: Path) -> None:
     with pytest.raises(EmbeddedError, match="tritonflare export"):
         take_snapshot(tmp_path / "nowhere", tmp_path / "copy")
 
 
-def test_a_new_version_counts_when_nobody_writes_it_any_more(repository: Path) -> None:
+def test_a_new_version_counts_when_it_has_settled(repository: Path) -> None:
     releases = Releases(repository)
     releases.take().remove()
     assert not releases.is_new()

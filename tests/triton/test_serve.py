@@ -68,7 +68,7 @@ def test_a_newcomer_gets_a_token_once_and_a_curl_and_nothing_is_left_behind(
     with running("serve", "--port", "0") as again:
         assert wait_until(lambda: "great!" in again.output, 5)
         assert "export TOKEN" not in again.output
-        assert "token create`, run in this folder, makes another; this server knows it" in again.output
+        assert "token create`, run in this folder, creates another; this server accepts it" in again.output
         assert ask(again.url, token[1]).status_code == 200
         assert again.stop(signal.SIGINT) == 0
 
@@ -212,7 +212,7 @@ def test_settings_about_another_triton_are_refused(home: Path, setting: str, val
     settings: dict[str, Any] = {setting: value}
     status, output = finished("serve", "--port", "0", cwd=home, **settings)
     assert status == 2
-    assert f"{setting} is about a Triton that runs elsewhere" in output
+    assert f"{setting} is for a Triton that runs elsewhere" in output
     assert "secret" not in output
 
 

@@ -89,7 +89,7 @@ ON_THE_PATH = {
     "python3",
     "sh",
 }
-"""What a machine has that can follow the documents; shell words among it."""
+"""Commands of a machine that can follow the documents, shell keywords included."""
 INSTALLED = {"tritonflare", "python", "pip", "locust"}
 """What make installs into an environment."""
 
@@ -118,7 +118,7 @@ def test_every_command_of_a_document_can_be_pasted(document: Path) -> None:
             assert environment[1] in INSTALLED, command
         else:
             assert not name or name in ON_THE_PATH, command
-    # Where a page names the command in passing, it also says where it is.
+    # A page that only mentions the command also gives its path.
     if document.parent == ROOT / "docs" or document == ROOT / "README.md":
         assert not re.search(r"`tritonflare [a-z]", text) or ".venv/bin/tritonflare" in text
 
@@ -130,14 +130,14 @@ def test_a_command_that_is_not_on_the_path_is_found() -> None:
     assert program("TOKEN=$(a b)   # c") == ""
 
 
-def test_nobody_is_told_to_install_this_from_an_index_that_does_not_have_it() -> None:
+def test_no_document_installs_this_from_an_index_that_does_not_have_it() -> None:
     listed = subprocess.run(
         ["git", "ls-files", "*.md", "*.py", "*.yml", "*.toml", "*Dockerfile", "Makefile"],
         cwd=ROOT, capture_output=True, text=True, check=False,
     ).stdout.split()  # fmt: skip
     files = listed or [str(path.relative_to(ROOT)) for path in DOCUMENTS]
-    told = re.compile(r"pip install[^\n]*[ '\"]tritonflare\b")
-    assert [name for name in files if told.search((ROOT / name).read_text(encoding="utf-8"))] == []
+    pattern = re.compile(r"pip install[^\n]*[ '\"]tritonflare\b")
+    assert [name for name in files if pattern.search((ROOT / name).read_text(encoding="utf-8"))] == []
 
 
 def test_an_error_names_the_command_as_it_was_called(

@@ -13,6 +13,6 @@ def test_no_test_reads_the_repository_that_you_serve() -> None:
     readers = {
         file
         for file in (ROOT / "tests").rglob("*.py")
-        if any(words in file.read_text(encoding="utf-8") for words in served)
+        if any(name in file.read_text(encoding="utf-8") for name in served)
     }
     assert readers == {Path(__file__)}

@@ -47,7 +47,7 @@ def test_a_token_is_created_listed_and_revoked(file: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, "", "# ours\n"])
-def test_a_list_without_tokens_says_how_to_create_one(file: Path, content: str | None) -> None:
+def test_a_list_without_tokens_shows_the_command_that_creates_one(file: Path, content: str | None) -> None:
     if content is not None:
         file.parent.mkdir()
         file.write_text(content)

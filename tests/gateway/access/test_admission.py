@@ -10,7 +10,7 @@ from gateway.access.admission import Admission
 from gateway.domain.errors import Overloaded
 
 
-def test_admission_counts_down_whatever_happens() -> None:
+def test_admission_counts_down_after_errors_too() -> None:
     admission = Admission(1)
 
     def work(error: type[BaseException]) -> None:

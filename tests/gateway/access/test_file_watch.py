@@ -14,7 +14,7 @@ from gateway.access.file_watch import CHECK_S, MOST_CHECKS, FileWatch, follow
 from gateway.settings import ConfigurationError
 
 
-def looks(watch: FileWatch, count: int = 3) -> list[bool]:
+def checks(watch: FileWatch, count: int = 3) -> list[bool]:
     return [watch.has_changed() for _ in range(count)]
 
 
@@ -22,16 +22,16 @@ def test_a_rewritten_file_an_exchanged_one_and_one_that_is_gone_are_changes_once
     file = tmp_path / "file"
     file.write_text("one")
     watch = FileWatch([file])
-    assert looks(watch) == [False, False, False]
+    assert checks(watch) == [False, False, False]
     file.write_text("another")
-    assert looks(watch) == [False, True, False]
+    assert checks(watch) == [False, True, False]
     new = tmp_path / "new"
     new.write_text("another")
     os.utime(new, ns=(file.stat().st_atime_ns, file.stat().st_mtime_ns))
     new.replace(file)
-    assert looks(watch) == [False, True, False]
+    assert checks(watch) == [False, True, False]
     file.unlink()
-    assert looks(watch) == [False, True, False]
+    assert checks(watch) == [False, True, False]
 
 
 def test_a_file_that_is_still_being_written_is_left_alone(tmp_path: Path) -> None:
@@ -43,33 +43,33 @@ def test_a_file_that_is_still_being_written_is_left_alone(tmp_path: Path) -> Non
             writing.write(f"{number}\n")
             writing.flush()
             assert not watch.has_changed()
-    assert looks(watch) == [True, False, False]
+    assert checks(watch) == [True, False, False]
 
 
-def test_a_file_that_never_settles_is_told_all_the_same_and_again(tmp_path: Path) -> None:
-    """Somebody exchanges it before every look: what was revoked in between must not stay good."""
+def test_a_file_that_never_settles_is_reported_all_the_same_and_again(tmp_path: Path) -> None:
+    """It is replaced before every check: a token that was revoked in between must not stay valid."""
     file = tmp_path / "file"
     file.write_text("0")
     watch = FileWatch([file])
-    told = []
+    reported = []
     for number in range(3 * MOST_CHECKS):
         (tmp_path / "new").write_text("x" * number)
         (tmp_path / "new").replace(file)
-        told.append(watch.has_changed())
-    assert [number for number, changed in enumerate(told, 1) if changed] == [
+        reported.append(watch.has_changed())
+    assert [number for number, changed in enumerate(reported, 1) if changed] == [
         MOST_CHECKS,
         2 * MOST_CHECKS,
         3 * MOST_CHECKS,
     ]
-    assert MOST_CHECKS * CHECK_S == 5  # as docs/security.md says
+    assert MOST_CHECKS * CHECK_S == 5  # docs/security.md gives this figure
 
 
 def test_a_file_that_appears_is_a_change(tmp_path: Path) -> None:
     watch = FileWatch([tmp_path / "folder" / "file"])
-    assert looks(watch) == [False, False, False]
+    assert checks(watch) == [False, False, False]
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "file").write_text("")
-    assert looks(watch) == [False, True, False]
+    assert checks(watch) == [False, True, False]
 
 
 def test_a_link_that_points_elsewhere_is_a_change(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_link_that_points_elsewhere_is_a_change(tmp_path: Path) -> None:
     watch = FileWatch([link / "tokens"])
     link.unlink()
     link.symlink_to("b")
-    assert looks(watch) == [False, True, False]
+    assert checks(watch) == [False, True, False]
 
 
 async def test_what_cannot_be_read_is_one_line_in_the_log_and_the_next_change_is_read(
@@ -114,10 +114,10 @@ async def test_what_cannot_be_read_is_one_line_in_the_log_and_the_next_change_is
         with suppress(asyncio.CancelledError):
             await task
     assert read == ["good 2", "good 3"]
-    said = [record.getMessage() for record in caplog.records]
-    assert said[0] == said[3] == "read"
-    assert said[1] == "Line 1 is bad. The content that was read before stays in force."
-    assert len(said) == 4
+    logged = [record.getMessage() for record in caplog.records]
+    assert logged[0] == logged[3] == "read"
+    assert logged[1] == "Line 1 is bad. The content that was read before stays in force."
+    assert len(logged) == 4
 
 
 async def test_what_cannot_be_read_for_a_moment_is_read_without_another_change(
@@ -143,9 +143,9 @@ async def test_what_cannot_be_read_for_a_moment_is_read_without_another_change(
         with suppress(asyncio.CancelledError):
             await task
     assert tries == 5
-    said = [record.getMessage() for record in caplog.records]
-    assert said[0] == "It cannot be read. The content that was read before stays in force."
-    assert said[2:] == ["read"]
+    logged = [record.getMessage() for record in caplog.records]
+    assert logged[0] == "It cannot be read. The content that was read before stays in force."
+    assert logged[2:] == ["read"]
 
 
 async def test_a_file_that_could_not_be_read_is_not_tried_while_it_is_being_written(tmp_path: Path) -> None:
@@ -153,8 +153,8 @@ async def test_a_file_that_could_not_be_read_is_not_tried_while_it_is_being_writ
     file.write_text("good")
     watch = FileWatch([file])
     file.write_text("half")
-    assert looks(watch, 2) == [False, True]
+    assert checks(watch, 2) == [False, True]
     assert watch.is_settled
     file.write_text("half and")
-    assert looks(watch, 1) == [False]
+    assert checks(watch, 1) == [False]
     assert not watch.is_settled

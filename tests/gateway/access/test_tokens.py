@@ -160,7 +160,7 @@ def test_the_clock_of_expiry_follows_the_machine_forward_and_never_goes_back(
     assert now() == 1020
 
 
-def test_a_tokens_file_may_say_when_a_token_expires(tmp_path: Path) -> None:
+def test_a_tokens_file_may_contain_the_expiry_of_a_token(tmp_path: Path) -> None:
     file = tmp_path / "tokens"
     file.write_text(
         f"a:{hash_token('past')}:2020-01-01T00:00:00Z\na:{hash_token('future')}:2999-12-31T23:59:59Z\n"

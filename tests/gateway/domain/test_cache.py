@@ -1,4 +1,4 @@
-"""The answer cache: the same answers as without it, within its bound, and nobody waits for ever."""
+"""The answer cache: the same answers as without it, within its bound, and no request waits for ever."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LONG_S = 30.0
 
 
 def truth(model: Model, text: bytes) -> RawScores:
-    """What a model says of a text; each model says something else."""
+    """The answer of a model to a text; each model has its own."""
     number = float(
         len(model.name + model.model_sha256) + sum(model.name.encode() + model.model_sha256.encode())
     )
@@ -41,7 +41,7 @@ def truth(model: Model, text: bytes) -> RawScores:
 
 @dataclass
 class Source:
-    """Answers each text after some turns of the loop, or when told; fails as told."""
+    """Answers each text after some turns of the loop, or on an event; fails on demand."""
 
     script: list[tuple[int, type[Exception] | None]] = field(default_factory=list)
     """Turns and failure of the next texts, the next one first; afterwards all are answered at once."""
@@ -179,7 +179,7 @@ async def test_a_changed_model_starts_empty_and_the_others_keep_theirs() -> None
     assert (len(cache), cache.size_bytes) == (0, 0)
 
 
-async def test_a_look_that_finds_nothing_new_forgets_nothing() -> None:
+async def test_a_refresh_without_changes_forgets_nothing() -> None:
     cache = cache_over(Source())
     await ask(cache, b"a")
     cache.serve([MODEL])
@@ -320,7 +320,7 @@ REQUEST = st.tuples(
     reload_at=st.one_of(st.none(), st.integers(0, 12)),
     max_bytes=st.sampled_from([0, 500, 1000, ROOMY]),
 )
-def test_in_whatever_order_and_interleaving_answers_are_those_without_a_cache(
+def test_in_any_order_and_interleaving_answers_are_those_without_a_cache(
     requests: list[tuple[int, list[bytes], int | None]],
     script: list[tuple[int, type[Exception] | None]],
     reload_at: int | None,

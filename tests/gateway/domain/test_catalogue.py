@@ -89,7 +89,7 @@ def test_labels_need_not_be_two_or_english() -> None:
     assert parse_model(ensemble(labels=json.dumps(labels))).labels == tuple(labels)
 
 
-def test_bad_entries_are_left_out_and_complained_of_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_malformed_entries_are_left_out_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     catalogue = Catalogue()
     reported = [ensemble("z", max_tokens="many"), ensemble("good"), Ensemble("nameless", {"other": "x"})]

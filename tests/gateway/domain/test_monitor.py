@@ -22,10 +22,10 @@ class Backend:
     def __init__(self) -> None:
         self.ensembles: list[Ensemble] = [ensemble("a", name="A"), ensemble("b", name="B")]
         self.discovery: Exception | None = None
-        self.looks = 0
+        self.discoveries = 0
 
     async def discover(self) -> Sequence[Ensemble]:
-        self.looks += 1
+        self.discoveries += 1
         if self.discovery is not None:
             raise self.discovery
         return self.ensembles
@@ -139,7 +139,7 @@ async def test_the_loop_survives_a_defect_and_recovers(
     stage.backend.discovery = RuntimeError("a defect")
     task = asyncio.create_task(stage.monitor.run())
     try:
-        while stage.backend.looks < 3:
+        while stage.backend.discoveries < 3:
             await asyncio.sleep(0.005)
         assert stage.monitor.why_not_ready() is not None
         stage.backend.discovery = None
@@ -175,7 +175,7 @@ async def test_a_call_without_a_server_turns_readiness_off_until_the_next_answer
     assert stage.monitor.why_not_ready() is None
 
 
-async def test_a_call_without_a_server_brings_the_next_look_forward(stage: Stage) -> None:
+async def test_a_call_without_a_server_brings_the_next_refresh_forward(stage: Stage) -> None:
     stage.monitor._times = MonitorTimes(600.0, 0.01, 1.0)
     task = asyncio.create_task(stage.monitor.run())
     try:
@@ -192,7 +192,7 @@ async def test_a_call_without_a_server_brings_the_next_look_forward(stage: Stage
             await task
 
 
-async def test_a_model_that_nobody_has_asked_stays_ready(stage: Stage) -> None:
+async def test_a_model_without_requests_stays_ready(stage: Stage) -> None:
     await stage.monitor.refresh()
     stage.now += 1000.0
     assert stage.monitor.why_not_ready() is None
@@ -238,7 +238,7 @@ async def test_models_that_answer_callers_leave_the_canaries_to_the_others() -> 
     assert set(stage.source.asked) == {f"M{n:04}" for n in range(200, 300)}
 
 
-async def test_a_silent_server_gets_few_canaries_and_holds_no_look_up() -> None:
+async def test_a_silent_server_gets_few_canaries_and_delays_no_refresh() -> None:
     stage = many(1000)
     stage.source.inference = {f"M{n:04}": DeadlineExceeded() for n in range(1000)}
     await stage.monitor.refresh()

@@ -78,3 +78,43 @@ async def test_a_wrong_number_of_answers_is_no_answer_to_any_text(caplog: pytest
     answers = await ask(Coalescer(Short(), replace(LIMITS, call_slots=1)), b"a", b"b", b"c")
     assert [type(answer) for answer in answers] == [BackendFailed] * 3
     assert "a call for" in caplog.text
+
+
+async def test_texts_that_fill_the_models_batch_leave_without_a_gather_window() -> None:
+    model = replace(MODEL, max_batch_size=2)
+    waits = iter([0.2, *[0.02] * 20])
+    calls = Calls(wait=lambda: next(waits))
+    coalescer = Coalescer(calls, LIMITS)
+    await coalescer.classify(model, [b"teaches how long a call takes"], 60)
+    asked = [asyncio.create_task(coalescer.classify(model, [b"under way"], 60))]
+    await asyncio.sleep(0.002)
+    asked += [asyncio.create_task(coalescer.classify(model, [text], 60)) for text in (b"a", b"b")]
+    for _ in range(4):
+        await asyncio.sleep(0)
+    sent = list(calls.sent)
+    await asyncio.gather(*asked)
+    assert sent[2:] == [[b"a", b"b"]]
+
+
+async def test_a_model_that_changes_never_shares_a_call_with_what_it_was() -> None:
+    calls = Calls(wait=lambda: 0.01)
+    coalescer = Coalescer(calls, replace(LIMITS, call_slots=1))
+    seen: list[tuple[str, int]] = []
+
+    async def classify(model: Model, texts: Sequence[bytes], deadline_s: float) -> Sequence[RawScores]:
+        seen.append((model.version, len(texts)))
+        return await Calls.classify(calls, model, texts, deadline_s)
+
+    calls.classify = classify  # type: ignore[method-assign]
+    old, new = replace(MODEL, version="1"), replace(MODEL, version="2")
+    await asyncio.gather(*(coalescer.classify(model, [b"a"], 60) for model in (old, new, old, new)))
+    assert sum(count for version, count in seen if version == "1") == 2
+    assert sum(count for version, count in seen if version == "2") == 2
+
+
+async def test_closing_ends_the_calls_and_answers_their_texts() -> None:
+    coalescer = Coalescer(Calls(wait=lambda: 30), LIMITS)
+    asked = asyncio.create_task(ask(coalescer, b"a"))
+    await asyncio.sleep(0.01)
+    await coalescer.close()
+    assert [type(answer) for answer in await asked] == [BackendFailed]

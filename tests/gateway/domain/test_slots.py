@@ -1,8 +1,9 @@
-"""Calls whose answers are lost or late: what becomes of their slots."""
+"""The slots of calls whose answers are lost or late."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -14,7 +15,7 @@ from gateway.domain.backend import RawScores
 from gateway.domain.catalogue import Model
 from gateway.domain.coalesce import Coalescer
 from gateway.domain.errors import DeadlineExceeded, Overloaded
-from gateway.domain.slots import CALLS_PER_SLOT
+from gateway.domain.slots import CALLS_PER_SLOT, Call, CallSlots
 from tests.gateway.domain.test_coalesce import LIMITS, MODEL, Calls, ask, scores
 
 
@@ -119,12 +120,28 @@ async def test_a_call_that_is_given_up_makes_room_for_others(monkeypatch: pytest
     assert await ask(coalescer, b"next") == [scores(b"next")]
 
 
-async def test_answers_in_time_are_told_and_late_ones_are_not() -> None:
-    told: list[Model] = []
-    coalescer = Coalescer(Calls(wait=lambda: 0.1), LIMITS, answered=told.append)
+async def test_answers_in_time_are_reported_and_late_ones_are_not() -> None:
+    answered: list[Model] = []
+    coalescer = Coalescer(Calls(wait=lambda: 0.1), LIMITS, answered=answered.append)
     late = ask(coalescer, b"late", deadline_s=0.02)
     assert [type(answer) for answer in await late] == [DeadlineExceeded]
     await asyncio.gather(*coalescer._calls)
-    assert told == []
+    assert answered == []
     await ask(coalescer, b"in time")
-    assert told == [MODEL]
+    assert answered == [MODEL]
+
+
+def test_a_probe_is_due_after_its_pause_and_never_while_a_call_holds_a_slot() -> None:
+    call_slots: CallSlots[Call] = CallSlots(1)
+    assert call_slots.next_probe_at == math.inf
+    lost, probe = Call(1.0), Call(3.0)
+    call_slots.hold(lost, 0.0)
+    call_slots.expire(1.0)
+    assert call_slots.free(1.0) == 1
+    call_slots.hold(probe, 2.0)
+    assert (call_slots.free(2.5), call_slots.next_probe_at) == (0, math.inf)
+    call_slots.expire(3.0)
+    assert call_slots.next_probe_at == 2.0 + slots.PROBE_PAUSE_S
+    call_slots.release(lost)
+    call_slots.release(probe)
+    assert call_slots.free(3.0) == 1

@@ -21,7 +21,7 @@ JSON_VALUES = st.recursive(
 
 
 @given(JSON_VALUES)
-def test_whatever_is_json_is_parsed(value: object) -> None:
+def test_every_json_document_is_parsed(value: object) -> None:
     assert parse_json(json.dumps(value).encode()) == value
     assert parse_json(json.dumps(value, ensure_ascii=False).encode()) == value
 
@@ -43,7 +43,7 @@ def test_any_json_is_either_a_text_or_refused_in_the_validators_words(value: obj
 
 
 @given(st.text(min_size=1), st.dictionaries(st.text(), JSON_VALUES, max_size=3))
-def test_every_text_that_is_not_empty_is_valid_whatever_else_is_there(
+def test_every_text_that_is_not_empty_is_valid_beside_any_other_keys(
     text: str, others: dict[str, object]
 ) -> None:
     assert text_of(others | {"text": text}) == text

@@ -9,7 +9,7 @@ from gateway.telemetry.logs import JsonFormatter, QuietFormatter
 def test_an_exception_is_logged_by_class_and_place_without_message_or_path() -> None:
     formatter = QuietFormatter("%(message)s")
     try:
-        raise ValueError("somebody's private text")
+        raise ValueError("a caller's private text")
     except ValueError as error:
         problem = (type(error), error, error.__traceback__)
     record = logging.LogRecord("x", logging.ERROR, __file__, 1, "request failed", (), problem)
@@ -39,7 +39,7 @@ def test_a_line_of_json_has_time_level_logger_and_message() -> None:
 
 def test_an_exception_in_json_has_neither_message_nor_path_and_the_ray_has_a_field() -> None:
     try:
-        raise ValueError("somebody's private text")
+        raise ValueError("a caller's private text")
     except ValueError as error:
         problem = (type(error), error, error.__traceback__)
     record = logging.LogRecord("x", logging.ERROR, __file__, 1, "request failed", (), problem)
