@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from export.checkpoint.files import display_name, read_object, require
 from export.checkpoint.model import Checkpoint
-from export.checkpoint.tokenizer_apply import apply_options, publishable, refuse_token_types
+from export.checkpoint.tokenizer_apply import apply_options, publishable, refuse_dropout, refuse_token_types
 from export.checkpoint.tokenizer_classes import tokenizer_class
 from export.checkpoint.tokenizer_options import named_class
 from export.errors import CheckpointError
@@ -99,6 +99,7 @@ def _convert(folder: Path, max_tokens: int) -> dict[str, Any]:
         raise CheckpointError(
             f"the tokenizer of {name} exists in Python only; a {FILE} is needed to serve it."
         )
+    refuse_dropout(name, getattr(backend.model, "dropout", None))
     refuse_token_types(name, backend, "token_type_ids" in tokenizer.model_input_names)
     return publishable(
         name, backend, tokenizer.truncation_side, bool(tokenizer.split_special_tokens), max_tokens

@@ -252,6 +252,18 @@ def test_merges_that_are_dropped_at_random_are_refused(tmp_path: Path) -> None:
         exported(folder, ["a"])
 
 
+def test_merges_dropped_at_random_are_refused_where_transformers_reads_the_options_too(
+    tmp_path: Path,
+) -> None:
+    folder = checkpoint(tmp_path / "m")
+    (folder / "config.json").write_text('{"model_type": "eurobert"}')
+    rewrite(
+        folder, model={"type": "BPE", "dropout": 0.5, "vocab": {"a": 0}, "merges": []}, post_processor=None
+    )
+    with pytest.raises(CheckpointError, match=r"drops merges at random \(dropout is 0\.5\)"):
+        tokenizer_file(folder, tmp_path / "work")
+
+
 def test_token_types_that_the_model_would_read_are_refused(tmp_path: Path) -> None:
     names = ["input_ids", "token_type_ids", "attention_mask"]
     options = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": names}

@@ -141,7 +141,7 @@ class Padding:
     """Tells Triton's metrics port how many tokens were read and how many computed for them, padding included.
 
     Counting costs nothing; telling is a message to another process, so it is done once in a while, after
-    the answers. What came after the last time is told with the next group.
+    the answers. What arrived after the last report is reported with the next group.
     """
 
     EVERY_S = 1.0
@@ -176,7 +176,7 @@ class Padding:
         with lock:
             self.due = now + self.EVERY_S
             counts, self.read, self.computed = (self.read, self.computed), 0, 0
-        # A thread of the encoder must outlive whatever is wrong with a metric.
+        # The encoder's thread must survive an error in a metric.
         with suppress(Exception):
             for counter, count in zip(self.counters, counts):  # noqa: B905 (one for each, or none)
                 counter.increment(count)
@@ -289,7 +289,7 @@ class TritonPythonModel:
         return ended
 
     def _answer(self, call: Call) -> None:
-        """Send the response; a thread must outlive whatever goes wrong with it."""
+        """Send the response; the thread must survive an error in it."""
         problem = call.problem
         if problem is None:
             try:

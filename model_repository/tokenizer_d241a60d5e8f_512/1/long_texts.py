@@ -1,7 +1,7 @@
 """Tokenize a long text only as far as the model reads it, where the rest provably changes nothing.
 
 A text may be cut between two characters if no step of the tokenizer looks across: the normalizer does not
-combine them, the pre-tokenizer separates them whatever follows, and no added token contains both. Which
+combine them, the pre-tokenizer always separates them, and no added token contains both. Which
 pairs of characters that holds for is decided once, from the types of the tokenizer's steps. All of them
 are printable ASCII or Chinese characters: these never combine with their neighbours. Of a tokenizer with
 a step that is not listed here, every text is read whole.
@@ -45,7 +45,7 @@ Shorten = Callable[[str], str]
 class LongTextEncoder:
     """Encodes single texts as the tokenizer would, but may leave out what truncation would cut off anyway.
 
-    The tokenizer truncates, on the side that it was told. ``overflowing`` of an encoding then holds less
+    The tokenizer truncates, on the configured side. ``overflowing`` of an encoding then holds less
     than all that was cut off, but is empty only if nothing was.
     """
 
@@ -108,7 +108,7 @@ def _rules(tokenizer: Tokenizer, *, left: bool) -> tuple[re.Pattern[str] | None,
         chinese = any(step.get("handle_chinese_chars") for step in normalizers)
         words = f" {_PUNCTUATION}{_CHINESE if chinese else ''}"
         if any(token.single_word for token in added):
-            words = " "  # such a token looks whether its neighbour is a letter, "_" or a Chinese character
+            words = " "  # such a token checks whether its neighbour is a letter, "_" or a Chinese character
         return re.compile(_BERT.format(words)), _shortening(tokenizer)
     splits = any(map(_splits_at_spaces, pre_tokenizers))
     if (

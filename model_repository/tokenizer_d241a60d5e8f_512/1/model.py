@@ -32,7 +32,7 @@ class TritonPythonModel:
     """Triton's python backend calls ``initialize`` once and ``execute`` per batch."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load the tokenizer and switch off whatever padding its file asks for."""
+        """Load the tokenizer and disable the padding that its file may ask for."""
         parameters = json.loads(args["model_config"])["parameters"]
         self.pad_id = int(parameters["pad_id"]["string_value"])
         buckets = parameters.get("length_buckets", {"string_value": ""})["string_value"]
@@ -62,7 +62,7 @@ class TritonPythonModel:
         while (request := self.long.get()) is not None:
             sender, texts = request
             response = None
-            # A thread must outlive whatever goes wrong; the caller is left to the deadline then.
+            # The thread must survive every error; the caller then runs into its deadline.
             with suppress(Exception):
                 response = self._answer(texts, self.encoder.encode_batch)
                 sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
