@@ -50,7 +50,7 @@ def tokenizer_file(
         model_type, named = named_class(folder, config)
         known = tokenizer_class(model_type, named)
         if known is not None:
-            content = json.loads(_read(file).to_str())
+            content = _content(file)
             result = apply_options(folder, content, known, vocabulary, max_tokens)
             return file if result is content else _write(name, result, work)
         needed = ["transformers"]
@@ -119,6 +119,18 @@ def _read(file: Path) -> Tokenizer:
         return Tokenizer.from_file(str(file))
     except Exception as error:  # tokenizers raises bare Exception
         raise _unreadable(file.parent, error) from error
+
+
+def _content(file: Path) -> dict[str, Any]:
+    """tokenizer.json as ``tokenizers`` writes it, but for the ids of added tokens.
+
+    ``tokenizers`` numbers them itself where the file's ids do not fit; transformers adds them to the
+    tokenizer it builds in the order of the file's ids.
+    """
+    content: dict[str, Any] = json.loads(_read(file).to_str())
+    added = read_object(file.parent, file.name).get("added_tokens") or []
+    known = ("id", *content["added_tokens"][0]) if content["added_tokens"] else ()
+    return content | {"added_tokens": [{key: token[key] for key in known if key in token} for token in added]}
 
 
 def load_tokenizer(file: Path, max_tokens: int | None = None) -> Tokenizer:

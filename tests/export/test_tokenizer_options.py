@@ -116,6 +116,16 @@ def test_a_token_that_only_added_tokens_decoder_knows_is_one_token(tmp_path: Pat
     assert ids[0].count(len(WORDS) - 1) == 1
 
 
+def test_added_tokens_get_their_ids_in_the_order_of_the_ids_in_the_file(tmp_path: Path) -> None:
+    texts = ["bead <x> head <y>"]
+    flags = dict.fromkeys(("lstrip", "rstrip", "normalized", "single_word", "special"), False)
+    folder = checkpoint(tmp_path / "m")
+    added = [flags | {"id": 57, "content": "<y>"}, flags | {"id": 56, "content": "<x>"}]
+    rewrite(folder, added_tokens=added)
+    tokenizer = load_tokenizer(tokenizer_file(folder, tmp_path / "work"))
+    assert [tokenizer.encode(text).ids for text in texts] == of_transformers(folder, texts)
+
+
 def test_older_files_are_read_where_there_is_no_added_tokens_decoder(tmp_path: Path) -> None:
     texts = ["bead <x> head", "[SEP]<x>"]
     files = {
