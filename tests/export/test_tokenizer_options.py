@@ -244,6 +244,14 @@ def test_what_is_not_understood_is_refused_in_one_sentence(
     assert str(tmp_path) not in str(caught.value)
 
 
+@pytest.mark.parametrize("option", ["add_bos_token", "add_eos_token"])
+def test_what_only_special_tokens_map_can_add_to_every_text_is_refused(tmp_path: Path, option: str) -> None:
+    files = {"special_tokens_map.json": {option: False}}
+    folder = checkpoint(tmp_path / "m", files)
+    with pytest.raises(CheckpointError, match=f"m/special_tokens_map.json: '{option}' exchanges"):
+        tokenizer_file(folder, tmp_path / "work")
+
+
 def test_splitting_special_tokens_is_refused_beside_other_added_tokens(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path / "m", {"tokenizer_config.json": {"split_special_tokens": True}})
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
