@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from export.checkpoint.files import display_name, read_object, require
 from export.checkpoint.model import Checkpoint
-from export.checkpoint.tokenizer_apply import apply_options, publishable, refuse_token_types
+from export.checkpoint.tokenizer_apply import apply_options, publishable, refuse_dropout, refuse_token_types
 from export.checkpoint.tokenizer_classes import tokenizer_class
 from export.checkpoint.tokenizer_options import named_class
 from export.errors import CheckpointError
@@ -50,7 +50,7 @@ def tokenizer_file(
         model_type, named = named_class(folder, config)
         known = tokenizer_class(model_type, named)
         if known is not None:
-            content = json.loads(_read(file).to_str())
+            content = _content(file)
             result = apply_options(folder, content, known, vocabulary, max_tokens)
             return file if result is content else _write(name, result, work)
         needed = ["transformers"]
@@ -99,6 +99,7 @@ def _convert(folder: Path, max_tokens: int) -> dict[str, Any]:
         raise CheckpointError(
             f"the tokenizer of {name} exists in Python only; a {FILE} is needed to serve it."
         )
+    refuse_dropout(name, getattr(backend.model, "dropout", None))
     refuse_token_types(name, backend, "token_type_ids" in tokenizer.model_input_names)
     return publishable(
         name, backend, tokenizer.truncation_side, bool(tokenizer.split_special_tokens), max_tokens
@@ -118,6 +119,18 @@ def _read(file: Path) -> Tokenizer:
         return Tokenizer.from_file(str(file))
     except Exception as error:  # tokenizers raises bare Exception
         raise _unreadable(file.parent, error) from error
+
+
+def _content(file: Path) -> dict[str, Any]:
+    """tokenizer.json as ``tokenizers`` writes it, but for the ids of added tokens.
+
+    ``tokenizers`` numbers them itself where the file's ids do not fit; transformers adds them to the
+    tokenizer it builds in the order of the file's ids.
+    """
+    content: dict[str, Any] = json.loads(_read(file).to_str())
+    added = read_object(file.parent, file.name).get("added_tokens") or []
+    known = ("id", *content["added_tokens"][0]) if content["added_tokens"] else ()
+    return content | {"added_tokens": [{key: token[key] for key in known if key in token} for token in added]}
 
 
 def load_tokenizer(file: Path, max_tokens: int | None = None) -> Tokenizer:

@@ -59,11 +59,7 @@ def apply_options(folder: Path, file: Json, known: TokenizerClass, vocabulary: i
             f'holds {model["type"]}; if that file is right, write "tokenizer_class": '
             f'"PreTrainedTokenizerFast" into {CONFIG}.'
         )
-    if model.get("dropout"):
-        raise CheckpointError(
-            f"{name}: tokenizer.json drops merges at random (dropout is {model['dropout']}), so no text "
-            "would get the same tokens twice; set it to null."
-        )
+    refuse_dropout(name, model.get("dropout"))
     options = read_options(folder, known, file)
     try:
         tokenizer = _built(file, known, options)
@@ -143,6 +139,15 @@ def publishable(name: str, tokenizer: Tokenizer, side: str, split: bool, max_tok
             )
         content["added_tokens"] = []
     return content
+
+
+def refuse_dropout(name: str, dropout: float | None) -> None:
+    """Raises CheckpointError if a model of merges leaves some out at random."""
+    if dropout:
+        raise CheckpointError(
+            f"{name}: tokenizer.json drops merges at random (dropout is {dropout}), so no text "
+            "would get the same tokens twice; set it to null."
+        )
 
 
 def refuse_token_types(name: str, tokenizer: Tokenizer, used: bool) -> None:

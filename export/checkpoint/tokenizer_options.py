@@ -219,6 +219,10 @@ class _Reader:
     def _merge_special_tokens_map(self, given: Json) -> None:
         """special_tokens_map.json goes before tokenizer_config.json; read by older checkpoints only."""
         for key, value in self.object(SPECIAL_TOKENS_MAP).items():
+            if key in ("add_bos_token", "add_eos_token"):  # in tokenizer_config.json, transformers drops it
+                raise CheckpointError(
+                    f"{self.name}/{SPECIAL_TOKENS_MAP}: {key!r} exchanges the post-processor; take it out."
+                )
             if isinstance(value, dict) and key != "extra_special_tokens":
                 given[key] = self._token(key, value | {"special": True})
             elif key == "extra_special_tokens" and isinstance(value, list):

@@ -116,6 +116,16 @@ def test_a_token_that_only_added_tokens_decoder_knows_is_one_token(tmp_path: Pat
     assert ids[0].count(len(WORDS) - 1) == 1
 
 
+def test_added_tokens_get_their_ids_in_the_order_of_the_ids_in_the_file(tmp_path: Path) -> None:
+    texts = ["bead <x> head <y>"]
+    flags = dict.fromkeys(("lstrip", "rstrip", "normalized", "single_word", "special"), False)
+    folder = checkpoint(tmp_path / "m")
+    added = [flags | {"id": 57, "content": "<y>"}, flags | {"id": 56, "content": "<x>"}]
+    rewrite(folder, added_tokens=added)
+    tokenizer = load_tokenizer(tokenizer_file(folder, tmp_path / "work"))
+    assert [tokenizer.encode(text).ids for text in texts] == of_transformers(folder, texts)
+
+
 def test_older_files_are_read_where_there_is_no_added_tokens_decoder(tmp_path: Path) -> None:
     texts = ["bead <x> head", "[SEP]<x>"]
     files = {
@@ -234,6 +244,14 @@ def test_what_is_not_understood_is_refused_in_one_sentence(
     assert str(tmp_path) not in str(caught.value)
 
 
+@pytest.mark.parametrize("option", ["add_bos_token", "add_eos_token"])
+def test_what_only_special_tokens_map_can_add_to_every_text_is_refused(tmp_path: Path, option: str) -> None:
+    files = {"special_tokens_map.json": {option: False}}
+    folder = checkpoint(tmp_path / "m", files)
+    with pytest.raises(CheckpointError, match=f"m/special_tokens_map.json: '{option}' exchanges"):
+        tokenizer_file(folder, tmp_path / "work")
+
+
 def test_splitting_special_tokens_is_refused_beside_other_added_tokens(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path / "m", {"tokenizer_config.json": {"split_special_tokens": True}})
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -250,6 +268,18 @@ def test_merges_that_are_dropped_at_random_are_refused(tmp_path: Path) -> None:
     rewrite(folder, model={"type": "BPE", "dropout": 0.1, "vocab": {"a": 0}, "merges": []})
     with pytest.raises(CheckpointError, match="drops merges at random"):
         exported(folder, ["a"])
+
+
+def test_merges_dropped_at_random_are_refused_where_transformers_reads_the_options_too(
+    tmp_path: Path,
+) -> None:
+    folder = checkpoint(tmp_path / "m")
+    (folder / "config.json").write_text('{"model_type": "eurobert"}')
+    rewrite(
+        folder, model={"type": "BPE", "dropout": 0.5, "vocab": {"a": 0}, "merges": []}, post_processor=None
+    )
+    with pytest.raises(CheckpointError, match=r"drops merges at random \(dropout is 0\.5\)"):
+        tokenizer_file(folder, tmp_path / "work")
 
 
 def test_token_types_that_the_model_would_read_are_refused(tmp_path: Path) -> None:
