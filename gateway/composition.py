@@ -30,10 +30,10 @@ from gateway.api.run import RunModel
 from gateway.api.verify_token import VerifyToken
 from gateway.domain.cache import AnswerCache
 from gateway.domain.catalogue import Catalogue, Ensemble, Model
-from gateway.domain.coalesce import Coalescer
+from gateway.domain.coalescing.coalescer import Coalescer
+from gateway.domain.coalescing.queue import CoalescingLimits
 from gateway.domain.health import ModelHealth
 from gateway.domain.monitor import Monitor, MonitorTimes
-from gateway.domain.queue import CoalescingLimits
 from gateway.domain.service import Classifier
 from gateway.processes.open_files import OpenFiles, room_for_connections
 from gateway.processes.tasks import running_beside

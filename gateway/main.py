@@ -24,8 +24,8 @@ from gateway.processes.triton_events import TritonEventRelay
 from gateway.processes.worker_control import WorkerSpec, report, worker_control
 from gateway.processes.worker_pool import WorkerPool
 from gateway.server.bind import base_url, bind, closing_all
+from gateway.server.connection.timeouts import Timeouts
 from gateway.server.listener import HttpServer
-from gateway.server.timeouts import Timeouts
 from gateway.settings import ConfigurationError, Settings, unknown_variables
 from gateway.telemetry.logs import configure_logging
 

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 from weakref import WeakSet
 
+from gateway.server.connection.http_connection import HttpConnection
+from gateway.server.connection.timeouts import Timeouts
 from gateway.server.connection_limiter import ConnectionLimiter
-from gateway.server.http_connection import HttpConnection
 from gateway.server.message import RequestHandler
 from gateway.server.sockets import accept_all
-from gateway.server.timeouts import Timeouts
 
 BACKLOG = 2048
 _SETTLE_S = 0.02

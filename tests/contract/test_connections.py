@@ -200,7 +200,7 @@ async def test_an_early_answer_reaches_a_sender_who_goes_on_sending(
 async def test_who_never_stops_sending_behind_the_last_answer_is_cut_off(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.server.lingering_close.LINGER_BYTES", 1_000_000)
+    monkeypatch.setattr("gateway.server.connection.lingering_close.LINGER_BYTES", 1_000_000)
     async with connected(client) as (reader, writer):
         writer.write(early(401, False, 10**12))
         assert await status(reader) == 401

@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from gateway.server.connection.timeouts import Timeouts
 from gateway.server.connection_limiter import ConnectionLimiter
 from gateway.server.errors import RequestError
 from gateway.server.listener import HttpServer
 from gateway.server.message import Header, HttpRequest, Response
-from gateway.server.timeouts import Timeouts
 from tests.support.fake_triton import FakeTriton, hold
 from tests.support.harness import TOKEN, running_gateway, settings_for, until
 

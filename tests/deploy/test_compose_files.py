@@ -17,7 +17,7 @@ import check_jsonschema
 import jsonschema_rs
 import pytest
 
-from gateway.domain.coalesce import HELD_S
+from gateway.domain.coalescing.coalescer import HELD_S
 from gateway.settings import Settings
 from tests.support.deploy.compose import BASE, CPU, ROOT, SECRET, merged, raw
 from tools.settings_doc import COMPOSE, env_example

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, cast
 
+from gateway.server.connection.http_connection import HttpConnection
+from gateway.server.connection.timeouts import Timeouts
 from gateway.server.connection_limiter import ConnectionLimiter
 from gateway.server.errors import (
     ClientDisconnected,
@@ -21,9 +23,7 @@ from gateway.server.errors import (
     ServerBusy,
     UnsupportedTransferCoding,
 )
-from gateway.server.http_connection import HttpConnection
 from gateway.server.message import Header, HttpRequest, RequestHandler, Response
-from gateway.server.timeouts import Timeouts
 
 P = ParamSpec("P")
 

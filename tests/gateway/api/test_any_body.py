@@ -21,8 +21,8 @@ from gateway.api.router import Route
 from gateway.api.run import RunModel
 from gateway.domain.backend import RawScores
 from gateway.domain.catalogue import Catalogue, Ensemble, Model
-from gateway.domain.coalesce import Coalescer
-from gateway.domain.queue import CoalescingLimits
+from gateway.domain.coalescing.coalescer import Coalescer
+from gateway.domain.coalescing.queue import CoalescingLimits
 from gateway.domain.service import Classifier
 from gateway.server.message import Header, HttpRequest, Response
 from gateway.telemetry.access_log import AccessLog

@@ -9,9 +9,9 @@ from contextvars import ContextVar
 from dataclasses import replace
 
 from gateway.domain.catalogue import Model
-from gateway.domain.coalesce import Coalescer
+from gateway.domain.coalescing.coalescer import Coalescer
 from gateway.domain.errors import BackendFailed
-from tests.gateway.domain.test_coalesce import LIMITS, Calls, ask
+from tests.gateway.domain.coalescing.test_coalescer import LIMITS, Calls, ask
 
 REQUEST: ContextVar[str | None] = ContextVar("request", default=None)
 

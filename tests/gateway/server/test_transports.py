@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import pytest
 import uvloop
 
+from gateway.server.connection.http_connection import HttpConnection
+from gateway.server.connection.timeouts import Timeouts
 from gateway.server.connection_limiter import ConnectionLimiter
 from gateway.server.errors import RequestError
-from gateway.server.http_connection import HttpConnection
 from gateway.server.message import Header, HttpRequest, Response
-from gateway.server.timeouts import Timeouts
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
 LARGE = 400_000

@@ -12,13 +12,12 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.domain import coalesce
 from gateway.domain.backend import Answer, RawScores
 from gateway.domain.catalogue import Ensemble, Model, parse_model
-from gateway.domain.coalesce import Coalescer
+from gateway.domain.coalescing.coalescer import Coalescer
+from gateway.domain.coalescing.grouping import CALL_BYTES, LONG_BYTES_PER_TOKEN
+from gateway.domain.coalescing.queue import CoalescingLimits
 from gateway.domain.errors import AiError, BackendFailed, BackendUnavailable, DeadlineExceeded, Overloaded
-from gateway.domain.grouping import CALL_BYTES, LONG_BYTES_PER_TOKEN
-from gateway.domain.queue import CoalescingLimits
 from tests.gateway.domain.test_catalogue import GOOD
 
 MODEL = parse_model(Ensemble("e", GOOD, max_batch_size=64))
@@ -266,7 +265,7 @@ def test_a_text_with_hardly_any_time_left_does_not_delay_others() -> None:
 
 
 async def test_a_server_that_is_silent_for_too_long_loses_its_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coalesce, "HELD_S", 20.0)
+    monkeypatch.setattr("gateway.domain.coalescing.coalescer.HELD_S", 20.0)
     calls = Calls()
     coalescer = Coalescer(calls, replace(LIMITS, call_slots=1))
     await asyncio.gather(ask(coalescer, b"a", deadline_s=5), ask(coalescer, b"b", deadline_s=50))

@@ -11,16 +11,16 @@ import logging
 from collections.abc import Sequence
 from typing import cast
 
+from gateway.server.connection.half_close import CONTINUE, HalfCloseProbe
+from gateway.server.connection.lingering_close import LingeringClose
+from gateway.server.connection.state import ConnectionState
+from gateway.server.connection.timeouts import DRAIN_HEAD_S, ConnectionTimer, Timeouts
+from gateway.server.connection.write_flow import WriteFlow
 from gateway.server.connection_limiter import ConnectionLimiter
-from gateway.server.connection_state import ConnectionState
 from gateway.server.errors import RequestError, RequestTimeout, ServerBusy
-from gateway.server.half_close import CONTINUE, HalfCloseProbe
-from gateway.server.lingering_close import LingeringClose
 from gateway.server.message import Header, HttpRequest, RequestHandler, Response
 from gateway.server.parser import RequestParser
-from gateway.server.timeouts import DRAIN_HEAD_S, ConnectionTimer, Timeouts
 from gateway.server.wire import rendered
-from gateway.server.write_flow import WriteFlow
 
 _log = logging.getLogger("tritonflare.http")
 _HIGH_WATER_BYTES = 64 * 1024

@@ -10,13 +10,13 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.domain import coalesce, slots
 from gateway.domain.backend import RawScores
 from gateway.domain.catalogue import Model
-from gateway.domain.coalesce import Coalescer
+from gateway.domain.coalescing import slots
+from gateway.domain.coalescing.coalescer import Coalescer
+from gateway.domain.coalescing.slots import CALLS_PER_SLOT, Call, CallSlots
 from gateway.domain.errors import DeadlineExceeded, Overloaded
-from gateway.domain.slots import CALLS_PER_SLOT, Call, CallSlots
-from tests.gateway.domain.test_coalesce import LIMITS, MODEL, Calls, ask, scores
+from tests.gateway.domain.coalescing.test_coalescer import LIMITS, MODEL, Calls, ask, scores
 
 
 class Lossy(Calls):
@@ -108,7 +108,7 @@ async def test_what_a_server_may_hold_is_bounded_and_more_is_refused_at_once(
 
 
 async def test_a_call_that_is_given_up_makes_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coalesce, "HELD_S", 0.2)
+    monkeypatch.setattr("gateway.domain.coalescing.coalescer.HELD_S", 0.2)
     monkeypatch.setattr(slots, "PROBE_PAUSE_S", 0.0)
     calls = Lossy()
     texts = [b"%d" % number for number in range(CALLS_PER_SLOT)]

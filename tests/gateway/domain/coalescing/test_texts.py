@@ -7,8 +7,8 @@ import math
 
 import pytest
 
+from gateway.domain.coalescing.texts import QueuedText, WaitingTexts
 from gateway.domain.errors import BackendFailed, DeadlineExceeded
-from gateway.domain.texts import QueuedText, WaitingTexts
 
 RATIO = 4.0
 

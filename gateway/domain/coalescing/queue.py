@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gateway.domain.catalogue import Model
+from gateway.domain.coalescing.schedule import EarliestTimer, GatherWindow
+from gateway.domain.coalescing.slots import Call, CallSlots
+from gateway.domain.coalescing.texts import QueuedText, WaitingTexts, expire
 from gateway.domain.errors import BackendFailed
-from gateway.domain.schedule import EarliestTimer, GatherWindow
-from gateway.domain.slots import Call, CallSlots
-from gateway.domain.texts import QueuedText, WaitingTexts, expire
 
 _EXPIRY_PAUSE_S = 0.005
 """Least pause between two passes over the deadlines: under overload, one passes at any moment."""

@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.domain import slots
 from gateway.domain.backend import RawScores
 from gateway.domain.catalogue import Model
-from gateway.domain.coalesce import Coalescer
+from gateway.domain.coalescing import slots
+from gateway.domain.coalescing.coalescer import Coalescer
 from gateway.domain.errors import BackendFailed
-from tests.gateway.domain.test_coalesce import LIMITS, MODEL, Calls, ask, scores
-from tests.gateway.domain.test_slots import Lossy, lose
+from tests.gateway.domain.coalescing.test_coalescer import LIMITS, MODEL, Calls, ask, scores
+from tests.gateway.domain.coalescing.test_slots import Lossy, lose
 
 ONE_SLOT = replace(LIMITS, call_slots=1, max_call_texts=1)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 
+from gateway.server.connection.timeouts import HALF_CLOSE_PROBE_S, ConnectionTimer
 from gateway.server.parser import RequestParser
-from gateway.server.timeouts import HALF_CLOSE_PROBE_S, ConnectionTimer
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 

@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
+from gateway.server.connection.lingering_close import LINGER_BYTES
+from gateway.server.connection.timeouts import DRAIN_HEAD_S, HALF_CLOSE_PROBE_S, LINGER_IDLE_S, LINGER_S
 from gateway.server.connection_limiter import ConnectionLimiter
-from gateway.server.lingering_close import LINGER_BYTES
 from gateway.server.message import Response
-from gateway.server.timeouts import DRAIN_HEAD_S, HALF_CLOSE_PROBE_S, LINGER_IDLE_S, LINGER_S
 from tests.support.scripted_peer import (
     KEEP_ALIVE_S,
     TRANSFER_S,

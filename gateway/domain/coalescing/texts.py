@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Iterable
 
 from gateway.domain.backend import Answer
+from gateway.domain.coalescing.grouping import CallGroup
 from gateway.domain.errors import DeadlineExceeded
-from gateway.domain.grouping import CallGroup
 
 _FEWEST_COMPACTED = 64
 """Abandoned texts that are kept before the queue is rebuilt without them."""

@@ -27,6 +27,9 @@ from weakref import WeakSet
 
 from gateway.domain.backend import Answer, Backend, RawScores, Timing
 from gateway.domain.catalogue import Model
+from gateway.domain.coalescing.grouping import length_class
+from gateway.domain.coalescing.queue import CoalescingLimits, ModelQueue, TextCall
+from gateway.domain.coalescing.texts import QueuedText
 from gateway.domain.errors import (
     AiError,
     BackendFailed,
@@ -35,9 +38,6 @@ from gateway.domain.errors import (
     Overloaded,
     without_frames,
 )
-from gateway.domain.grouping import length_class
-from gateway.domain.queue import CoalescingLimits, ModelQueue, TextCall
-from gateway.domain.texts import QueuedText
 
 _log = logging.getLogger("tritonflare.coalesce")
 

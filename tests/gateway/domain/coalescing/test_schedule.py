@@ -7,8 +7,14 @@ import asyncio
 import pytest
 
 from gateway.domain.catalogue import Ensemble, parse_model
-from gateway.domain.grouping import CALL_BYTES, LONG_BYTES_PER_TOKEN, SHORT_BYTES, CallGroup, length_class
-from gateway.domain.schedule import GATHER_SHARE, LONGEST_GATHER_S, EarliestTimer, GatherWindow
+from gateway.domain.coalescing.grouping import (
+    CALL_BYTES,
+    LONG_BYTES_PER_TOKEN,
+    SHORT_BYTES,
+    CallGroup,
+    length_class,
+)
+from gateway.domain.coalescing.schedule import GATHER_SHARE, LONGEST_GATHER_S, EarliestTimer, GatherWindow
 from tests.gateway.domain.test_catalogue import GOOD
 
 MODEL = parse_model(Ensemble("e", GOOD))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 
+from gateway.server.connection.timeouts import LINGER_IDLE_S, LINGER_S, ConnectionTimer
 from gateway.server.sockets import has_unread
-from gateway.server.timeouts import LINGER_IDLE_S, LINGER_S, ConnectionTimer
 
 LINGER_BYTES = 64 * 1024 * 1024
 """So much input at most is discarded behind the last response."""

@@ -1,0 +1,1 @@
+"""Coalescing: texts that wait leave together in the next call to the model server."""

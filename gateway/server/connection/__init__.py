@@ -1,0 +1,1 @@
+"""One HTTP/1.1 connection: its states, its timers, and how it ends."""
