@@ -1,4 +1,4 @@
-"""A client of `HttpConnection` without a network: a transport that tests drive, in virtual time."""
+"""A client of `HttpConnection` without a network: a transport that tests drive."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import errno
 import functools
 import os
 import re
-import selectors
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ParamSpec, cast
+from typing import Any, cast
 
 from gateway.server.connection.http_connection import HttpConnection
 from gateway.server.connection.timeouts import Timeouts
@@ -24,14 +23,11 @@ from gateway.server.errors import (
     UnsupportedTransferCoding,
 )
 from gateway.server.message import Header, HttpRequest, RequestHandler, Response
-
-P = ParamSpec("P")
+from tests.support.virtual_time import settle
 
 KEEP_ALIVE_S, TRANSFER_S = 75.0, 10.0
 TIMEOUTS = Timeouts(KEEP_ALIVE_S, TRANSFER_S)
 
-_STEPS = 4
-"""Iterations of the event loop in which everything that a piece of input sets off is done."""
 _WRITE_HIGH_WATER, _WRITE_LOW_WATER = 64 * 1024, 16 * 1024
 
 _STATUS: dict[type[RequestError], int] = {
@@ -41,54 +37,6 @@ _STATUS: dict[type[RequestError], int] = {
     ClientDisconnected: 499,
     UnsupportedTransferCoding: 501,
 }
-
-
-class _VirtualSelector(selectors.DefaultSelector):
-    """Advances the clock instead of waiting."""
-
-    now = 0.0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        ready = super().select(0)
-        if not ready and timeout is None:
-            raise RuntimeError("the test waits for an event that cannot happen")
-        if not ready:
-            self.now += timeout or 0
-        return ready
-
-
-class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """An event loop that skips the time until its next timer: `asyncio.sleep` returns at once."""
-
-    def __init__(self) -> None:
-        self._virtual = _VirtualSelector()
-        super().__init__(self._virtual)
-
-    def time(self) -> float:
-        return self._virtual.now
-
-
-def in_virtual_time(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
-    """Run an async test in a `VirtualTimeLoop`."""
-
-    @functools.wraps(test)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        loop = VirtualTimeLoop()
-        try:
-            loop.run_until_complete(cast(Any, test(*args, **kwargs)))
-        finally:
-            for task in asyncio.all_tasks(loop):
-                task.cancel()
-            loop.run_until_complete(settle())
-            loop.close()
-
-    return run
-
-
-async def settle() -> None:
-    """Let the event loop do what is due, without time passing."""
-    for _ in range(_STEPS):
-        await asyncio.sleep(0)
 
 
 @functools.cache

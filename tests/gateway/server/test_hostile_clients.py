@@ -10,7 +10,8 @@ import pytest
 
 from gateway.server.connection_limiter import ConnectionLimiter
 from gateway.server.message import Header, HttpRequest, Response
-from tests.support.scripted_peer import KEEP_ALIVE_S, Held, Recorder, ScriptedPeer, in_virtual_time, settle
+from tests.support.scripted_peer import KEEP_ALIVE_S, Held, Recorder, ScriptedPeer
+from tests.support.virtual_time import in_virtual_time, settle
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 LAST = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"

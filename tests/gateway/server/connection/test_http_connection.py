@@ -6,7 +6,8 @@ import pytest
 
 from gateway.server.connection_limiter import ConnectionLimiter
 from gateway.server.message import Response
-from tests.support.scripted_peer import Held, Recorder, ScriptedPeer, in_virtual_time, settle
+from tests.support.scripted_peer import Held, Recorder, ScriptedPeer
+from tests.support.virtual_time import in_virtual_time, settle
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 50_000

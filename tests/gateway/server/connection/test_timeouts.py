@@ -10,14 +10,8 @@ from gateway.server.connection.lingering_close import LINGER_BYTES
 from gateway.server.connection.timeouts import DRAIN_HEAD_S, HALF_CLOSE_PROBE_S, LINGER_IDLE_S, LINGER_S
 from gateway.server.connection_limiter import ConnectionLimiter
 from gateway.server.message import Response
-from tests.support.scripted_peer import (
-    KEEP_ALIVE_S,
-    TRANSFER_S,
-    Held,
-    ScriptedPeer,
-    in_virtual_time,
-    settle,
-)
+from tests.support.scripted_peer import KEEP_ALIVE_S, TRANSFER_S, Held, ScriptedPeer
+from tests.support.virtual_time import in_virtual_time, settle
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 EARLY = b"POST /early HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
