@@ -202,7 +202,7 @@ def test_the_command_does_not_mistake_one_wish_for_another(tmp_path: Path) -> No
     nowhere = str(tmp_path / "none")
     assert ask("--remove", "", "--repository", nowhere).exit_code == 2
     assert not Path(nowhere).exists()
-    assert "one at a time" in ask("--list", "--verify").output
+    assert "use only one of" in ask("--list", "--verify").output
     assert "not in the range" in ask("--min-agreement", "0.985").output
 
 
