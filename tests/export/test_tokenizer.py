@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, models, processors
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from export.checkpoint import load_checkpoint
 from export.checkpoint.tokenizer import load_tokenizer, tokenizer_file
@@ -103,6 +103,12 @@ def no_special_tokens(tokenizer: Tokenizer) -> None:
     tokenizer.post_processor = processors.TemplateProcessing(single="$A")
 
 
+def no_special_tokens_of_control_characters(tokenizer: Tokenizer) -> None:
+    no_special_tokens(tokenizer)
+    tokenizer.normalizer = normalizers.Replace("\0", "")
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+
+
 def no_tokens(tokenizer: Tokenizer) -> None:
     no_special_tokens(tokenizer)
     tokenizer.model = models.BPE({"[PAD]": 0}, [])
@@ -117,6 +123,7 @@ def no_unknown_token(tokenizer: Tokenizer) -> None:
     [
         (id_beyond_the_table, "gives token id 9999, the model knows 56"),
         (no_special_tokens, "makes no tokens of ' '; its tokenizer.json needs a post_processor"),
+        (no_special_tokens_of_control_characters, r"makes no tokens of '\\x00'; its tokenizer.json needs"),
         (no_tokens, "makes no tokens of 'This pizza is great!'"),
         (no_unknown_token, r"the tokenizer of model cannot encode every text \(.*\)"),
     ],
