@@ -88,6 +88,16 @@ def test_a_vocabulary_that_cannot_be_read_gets_one_sentence(tmp_path: Path) -> N
         tokenizer_file(folder, tmp_path / "work")
 
 
+def test_a_file_that_makes_tokenizers_panic_gets_one_sentence(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "model")
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["model"] = {"type": "BPE", "continuing_subword_prefix": "##", "vocab": {"a": 0, "b": 1, "ab": 2},
+                        "merges": [["a", "b"]]}  # fmt: skip
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"^the tokenizer of model cannot be read \([^\n]*\)\.$"):
+        tokenizer_file(folder, tmp_path / "work")
+
+
 def test_without_a_work_folder_nothing_is_converted(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"has no tokenizer\.json"):
         load_checkpoint(old_format(tmp_path / "model", "bert"))
