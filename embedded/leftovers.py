@@ -27,6 +27,8 @@ _PREFIX = "tritonflare_"
 _PURPOSES = ("server", "snapshot")
 _FOLDER = re.compile(rf"{_PREFIX}\d+_\w+_(?:{'|'.join(_PURPOSES)})", re.ASCII)
 _LOCK = "lock"
+# As mkdtemp names the folder: no tag is the beginning of another, and none has a wildcard in it.
+_LOCK_OF_REGIONS = re.compile(rf"{_PREFIX}\d+_[a-z0-9_]{{8}}_{_LOCK}", re.ASCII)
 _PROGRAMS = ("tritonserver", "triton_python_backend_stub")
 
 
@@ -98,9 +100,10 @@ def sweep() -> int:
             os.kill(process, signal.SIGKILL)
             removed += 1
     for lock in SHM.glob(f"{_PREFIX}*_{_LOCK}"):
-        with _unless_held(lock) as free:
-            if free:
-                removed += _remove_regions(lock.name.removesuffix(_LOCK))
+        if _LOCK_OF_REGIONS.fullmatch(lock.name):
+            with _unless_held(lock) as free:
+                if free:
+                    removed += _remove_regions(lock.name.removesuffix(_LOCK))
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         if _FOLDER.fullmatch(folder.name):
             with _unless_held(folder) as free:

@@ -66,8 +66,8 @@ def read_source(plan: ExportPlan, work: Path) -> Source:
     else:
         examples = default_examples(folder, labels, problem_type)
     example_rows = token_rows(tokenizer, examples.texts, checkpoint)
-    # For its check alone: a blank text must be one that the model can take.
-    token_rows(tokenizer, [" "], checkpoint)
+    # For its check alone: a text of which nothing is left must be one that the model can take.
+    token_rows(tokenizer, [" ", "\0"], checkpoint)
     card = _card(folder, checkpoint)
     name = card["name"] if plan.name is None else plan.name
     _check_name(name)

@@ -106,18 +106,20 @@ def _convert(folder: Path, max_tokens: int) -> dict[str, Any]:
     )
 
 
-def _unreadable(folder: Path, error: Exception) -> CheckpointError:
+def _unreadable(folder: Path, error: BaseException) -> CheckpointError:
     return CheckpointError(f"the tokenizer of {display_name(folder)} cannot be read ({_first_line(error)}).")
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _read(file: Path) -> Tokenizer:
     try:
         return Tokenizer.from_file(str(file))
-    except Exception as error:  # tokenizers raises bare Exception
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # tokenizers raises bare Exception, and its PanicException is not even one
         raise _unreadable(file.parent, error) from error
 
 
@@ -192,7 +194,9 @@ def token_rows(tokenizer: Tokenizer, texts: Sequence[str], checkpoint: Checkpoin
     """
     try:
         rows = [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))]
-    except Exception as error:  # tokenizers raises bare Exception
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # as in _read
         raise CheckpointError(
             f"the tokenizer of {checkpoint.name} cannot encode every text ({_first_line(error)})."
         ) from error

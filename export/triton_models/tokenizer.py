@@ -63,7 +63,7 @@ class TritonPythonModel:
             sender, texts = request
             response = None
             # The thread must survive every error; the caller then runs into its deadline.
-            with suppress(Exception):
+            with suppress(BaseException):
                 response = self._answer(texts, self.encoder.encode_batch)
                 sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
             # Not kept until the next one comes.
@@ -82,11 +82,11 @@ class TritonPythonModel:
     def _answer(self, texts: list[bytes], encode: Callable[[list[str]], list[Any]]) -> Any:
         try:
             return self._respond(encode([text.decode("utf-8") for text in texts]))
-        except Exception as problem:
+        except BaseException as problem:  # tokenizers' PanicException is no Exception
             # Uncaught, it would fail the neighbours too and send its traceback to the client.
             return self._failed(problem)
 
-    def _failed(self, problem: Exception) -> Any:
+    def _failed(self, problem: BaseException) -> Any:
         if isinstance(problem, UnicodeDecodeError):
             error = pb_utils.TritonError("TEXT is not UTF-8", pb_utils.TritonError.INVALID_ARG)
         else:

@@ -102,6 +102,13 @@ def test_only_what_dead_servers_left_is_swept(regions: Path, temporary: Path, ot
     assert len(list(regions.iterdir())) == 2
 
 
+@pytest.mark.parametrize("name", ["tritonflare_*_lock", "tritonflare_{pid}_lock"])
+def test_a_lock_that_no_server_made_frees_no_regions(regions: Path, other: Other, name: str) -> None:
+    (regions / name.format(pid=other.process.pid)).touch()
+    assert leftovers.sweep() == 0
+    assert other.is_whole
+
+
 def test_a_server_in_another_pid_namespace_removes_nothing_of_a_live_one(regions: Path, other: Other) -> None:
     apart = ("unshare", "--pid", "--fork", "--mount-proc")
     if subprocess.run([*apart, "true"], check=False, capture_output=True).returncode != 0:

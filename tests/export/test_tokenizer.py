@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, models, processors
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from export.checkpoint import load_checkpoint
 from export.checkpoint.tokenizer import load_tokenizer, tokenizer_file
@@ -88,6 +88,16 @@ def test_a_vocabulary_that_cannot_be_read_gets_one_sentence(tmp_path: Path) -> N
         tokenizer_file(folder, tmp_path / "work")
 
 
+def test_a_file_that_makes_tokenizers_panic_gets_one_sentence(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "model")
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["model"] = {"type": "BPE", "continuing_subword_prefix": "##", "vocab": {"a": 0, "b": 1, "ab": 2},
+                        "merges": [["a", "b"]]}  # fmt: skip
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"^the tokenizer of model cannot be read \([^\n]*\)\.$"):
+        tokenizer_file(folder, tmp_path / "work")
+
+
 def test_without_a_work_folder_nothing_is_converted(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"has no tokenizer\.json"):
         load_checkpoint(old_format(tmp_path / "model", "bert"))
@@ -101,6 +111,12 @@ def id_beyond_the_table(tokenizer: Tokenizer) -> None:
 
 def no_special_tokens(tokenizer: Tokenizer) -> None:
     tokenizer.post_processor = processors.TemplateProcessing(single="$A")
+
+
+def no_special_tokens_of_control_characters(tokenizer: Tokenizer) -> None:
+    no_special_tokens(tokenizer)
+    tokenizer.normalizer = normalizers.Replace("\0", "")
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
 
 
 def no_tokens(tokenizer: Tokenizer) -> None:
@@ -117,6 +133,7 @@ def no_unknown_token(tokenizer: Tokenizer) -> None:
     [
         (id_beyond_the_table, "gives token id 9999, the model knows 56"),
         (no_special_tokens, "makes no tokens of ' '; its tokenizer.json needs a post_processor"),
+        (no_special_tokens_of_control_characters, r"makes no tokens of '\\x00'; its tokenizer.json needs"),
         (no_tokens, "makes no tokens of 'This pizza is great!'"),
         (no_unknown_token, r"the tokenizer of model cannot encode every text \(.*\)"),
     ],

@@ -112,6 +112,32 @@ def test_bytes_that_are_not_utf8_fail_their_own_request_only(folder: Path) -> No
     assert second.error is None
 
 
+class PanicException(BaseException):
+    """As tokenizers raises it where its Rust code panics."""
+
+
+@pytest.mark.parametrize("length", [1, 20_000])
+def test_a_panic_of_tokenizers_fails_its_own_request_only(
+    folder: Path, length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tokenizer(folder, 64)
+    long = AsyncRequest(texts("a " * length))
+
+    def panic(_: list[str]) -> Any:
+        raise PanicException
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "encoder", SimpleNamespace(encode_batch=panic))
+        patch.setattr(model, "tokenizer", SimpleNamespace(encode_batch_fast=panic))
+        (response,) = model.execute([long])
+        failed = response or long.answers.get(timeout=5)[0]
+        assert failed.error.args == ("tokenization failed: PanicException",)
+    again = AsyncRequest(texts("a " * 20_000))
+    model.execute([again])
+    assert again.answers.get(timeout=30)[0].error is None
+    model.finalize()
+
+
 def encoder(folder: Path, tmp_path: Path) -> Any:
     model = quantise(build_graph(load_checkpoint(folder).encoder, "fp32"), Tokenwise())
     (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
