@@ -1,6 +1,6 @@
 """Classify several texts in one request: python batch.py ["a text" …].
 
-Where batches are queued, the first answer says so and the result is asked for until it is there;
+Where batches are queued, the first answer is a receipt and the result is asked for until it is there;
 tritonflare answers at once with what a finished batch holds.
 """
 
@@ -12,7 +12,7 @@ import requests
 
 missing = [name for name in ("CLOUDFLARE_ACCOUNT_ID", "CLOUDFLARE_API_TOKEN") if not os.environ.get(name)]
 if missing:
-    sys.exit(f"Set {' and '.join(missing)}: README.md in this folder says how.")
+    sys.exit(f"Set {' and '.join(missing)}: see README.md in this folder.")
 
 BASE_URL = os.environ.get("CLOUDFLARE_BASE_URL", "https://api.cloudflare.com/client/v4")
 MODEL = "@cf/huggingface/distilbert-sst-2-int8"

@@ -1,7 +1,7 @@
 // Classify texts with fetch, in node 18 or newer: node fetch.mjs ["a text" …]
 const missing = ["CLOUDFLARE_ACCOUNT_ID", "CLOUDFLARE_API_TOKEN"].filter((name) => !process.env[name]);
 if (missing.length) {
-  console.error(`Set ${missing.join(" and ")}: README.md in this folder says how.`);
+  console.error(`Set ${missing.join(" and ")}: see README.md in this folder.`);
   process.exit(1);
 }
 const {

@@ -4,7 +4,7 @@ import Cloudflare from "cloudflare";
 
 const missing = ["CLOUDFLARE_ACCOUNT_ID", "CLOUDFLARE_API_TOKEN"].filter((name) => !process.env[name]);
 if (missing.length) {
-  console.error(`Set ${missing.join(" and ")}: README.md in this folder says how.`);
+  console.error(`Set ${missing.join(" and ")}: see README.md in this folder.`);
   process.exit(1);
 }
 const MODEL = "@cf/huggingface/distilbert-sst-2-int8";

@@ -7,7 +7,7 @@ import requests
 
 missing = [name for name in ("CLOUDFLARE_ACCOUNT_ID", "CLOUDFLARE_API_TOKEN") if not os.environ.get(name)]
 if missing:
-    sys.exit(f"Set {' and '.join(missing)}: README.md in this folder says how.")
+    sys.exit(f"Set {' and '.join(missing)}: see README.md in this folder.")
 
 BASE_URL = os.environ.get("CLOUDFLARE_BASE_URL", "https://api.cloudflare.com/client/v4")
 ACCOUNT = os.environ["CLOUDFLARE_ACCOUNT_ID"]

@@ -10,7 +10,7 @@ import cloudflare
 
 missing = [name for name in ("CLOUDFLARE_ACCOUNT_ID", "CLOUDFLARE_API_TOKEN") if not os.environ.get(name)]
 if missing:
-    sys.exit(f"Set {' and '.join(missing)}: README.md in this folder says how.")
+    sys.exit(f"Set {' and '.join(missing)}: see README.md in this folder.")
 
 ACCOUNT = os.environ["CLOUDFLARE_ACCOUNT_ID"]
 MODEL = "@cf/huggingface/distilbert-sst-2-int8"

@@ -57,5 +57,5 @@ def arrivals(shape: str, rate: float, seconds: float, even: bool, seed: int) -> 
 
 
 def users_at(shape: str, users: int, seconds: float, time: float) -> int:
-    """Users who ask in a closed loop ``time`` seconds after its beginning; at least one."""
+    """Users that send in a closed loop ``time`` seconds after its beginning; at least one."""
     return max(1, round(users * SHAPES[shape](min(1.0, time / seconds))))

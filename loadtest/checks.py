@@ -24,7 +24,7 @@ Scores = Mapping[str, float]
 
 
 class References:
-    """What the model says of each text, and how far an answer may be from it."""
+    """The expected answer to each text, and how far an answer may be from it."""
 
     def __init__(self, scores: Mapping[str, Scores], tolerance: float) -> None:
         self.scores = scores

@@ -84,7 +84,7 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop."""
-        # A TCP connection is always writable; uvloop's own class does not say so.
+        # A TCP connection is always writable; uvloop's own class does not declare it.
         self._transport = cast(asyncio.WriteTransport, transport)
 
     def data_received(self, data: bytes) -> None:

@@ -94,7 +94,7 @@ class Run:
         options, verify = self.options, not self.options.insecure
         where = (self.host, options.account, options.model)
         if not is_bundled(*where, self._token, options.timeout, verify):
-            return "not the bundled model, so nothing tells whether they are right"
+            return "not the bundled model, so there is no reference for their correctness"
         golden = read_golden(options.golden)
         return compare(golden, ask_alone(run_url(*where), self._token, list(golden), options.timeout, verify))
 
@@ -181,7 +181,7 @@ class Run:
         )
 
     def ask_now(self, client: Any) -> None:
-        """A call that is due as soon as somebody is free to send it.
+        """A call that is due as soon as a user is free to send it.
 
         It counts once it has an outcome: locust ends users in the middle of one that had just begun.
         """

@@ -1,6 +1,6 @@
-"""Whether a server that says it serves the bundled checkpoint answers as PyTorch does.
+"""Whether a server of the bundled checkpoint answers as PyTorch does.
 
-What the server says alone is the reference of a load test, so a server that is wrong from the beginning
+The server's own answers are the reference of a load test, so a server that is wrong from the beginning
 would pass. Of the bundled checkpoint the logits are known: ``make golden`` writes what ``transformers``
 computes from it in FP32.
 """
@@ -68,7 +68,7 @@ def _softmax(logits: Sequence[float]) -> list[float]:
 
 
 def compare(golden: Mapping[str, Sequence[float]], answers: Mapping[str, Scores]) -> str:
-    """Hold the answers against the logits; say how well they agree.
+    """Compare the answers with the logits; return how well they agree.
 
     Raises:
         NoReferenceError: they do not.
@@ -80,7 +80,7 @@ def compare(golden: Mapping[str, Sequence[float]], answers: Mapping[str, Scores]
             raise NoReferenceError(f"asked alone, the server gave {len(found)} labels, not {len(wanted)}")
         same += found.index(max(found)) == wanted.index(max(wanted))
         shift += max(abs(one - other) for one, other in zip(found, wanted, strict=True)) / len(golden)
-    said = f"{same} of {len(golden)} labels as FP32 PyTorch, scores {shift:.3f} apart on average"
+    agreement = f"{same} of {len(golden)} labels as FP32 PyTorch, scores {shift:.3f} apart on average"
     if not (same >= LEAST_AGREEMENT * len(golden) and shift <= MOST_SHIFT):
-        raise NoReferenceError(f"the server does not answer as the bundled checkpoint: {said}")
-    return said
+        raise NoReferenceError(f"the server does not answer as the bundled checkpoint: {agreement}")
+    return agreement

@@ -1,9 +1,9 @@
-"""Load on a running server with every answer checked; docs/loadtest.md tells how to use it.
+"""Load on a running server with every answer checked; docs/loadtest.md describes its use.
 
     TOKEN=… locust --config loadtest/locust.conf --host http://127.0.0.1:8787 [--rate 300 …]
 
 Two kinds of users: ``ClosedLoop`` asks again when it has its answer, ``OpenLoop`` sends at set times
-whatever the answers do. Runs in an environment of its own, so it imports nothing of the server.
+regardless of the answers. Runs in an environment of its own, so it imports nothing of the server.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What the server says of each text when it is asked alone, before any load.
+"""The server's own answers to each text, asked alone before any load.
 
-The served model is the only one that can say what its answers are to a thousandth: INT8, FP16 and
+Only the served model can give its answers to a thousandth: INT8, FP16 and
 FP32 of the same weights differ by more. So each run first asks one text after the other, and holds
 every answer under load against these; a file of an earlier run holds two servers against each other.
 """
@@ -22,7 +22,7 @@ FORMAT = 1
 
 
 class NoReferenceError(Exception):
-    """The server or the file has no usable answer; the message says which text or code."""
+    """The server or the file has no usable answer; the message names the text or code."""
 
 
 def check_host(host: str) -> None:
@@ -64,7 +64,7 @@ def ask_alone(
     """Ask ``texts`` one after the other on one connection.
 
     Raises:
-        NoReferenceError: nobody answers, or an answer is not a classification.
+        NoReferenceError: the server does not answer, or an answer is not a classification.
     """
     found: dict[str, Scores] = {}
     with requests.Session() as session:
@@ -74,7 +74,7 @@ def ask_alone(
             try:
                 answer = session.post(url, json={"text": text}, timeout=timeout_s, proxies=past_proxies(url))
             except requests.RequestException as exc:
-                raise NoReferenceError(f"nobody answers at {url}: {type(exc).__name__}") from exc
+                raise NoReferenceError(f"no answer from {url}: {type(exc).__name__}") from exc
             found[text] = _scores(answer)
     return found
 
@@ -85,10 +85,10 @@ def _scores(answer: requests.Response) -> Scores:
         if answer.status_code == 200:
             return read_scores(document["result"])
         error = document["errors"][0]
-        said = f"{error['code']}: {error['message']}"
+        found = f"{error['code']}: {error['message']}"
     except (ValueError, LookupError, TypeError, AttributeError):
-        said = "which is no answer of a text classification"
-    raise NoReferenceError(f"asked alone, the server answered {answer.status_code}, {said}")
+        found = "which is no answer of a text classification"
+    raise NoReferenceError(f"asked alone, the server answered {answer.status_code}, {found}")
 
 
 def write_references(references: dict[str, Scores], model: str, file: Path) -> None:

@@ -1,4 +1,4 @@
-"""Writes summary.json, summary.md and the plots of a run, and says whether it passed."""
+"""Writes summary.json, summary.md and the plots of a run, and judges whether it passed."""
 
 from __future__ import annotations
 

@@ -58,5 +58,5 @@ class Stopping:
         self._at_once = True
         self._runner.user_greenlets.kill(block=False)
         if isinstance(self._runner, WorkerRunner):
-            # Otherwise the master says when it is over; without users there is nothing to wait for.
+            # Otherwise the master ends the run; without users there is nothing to wait for.
             self._runner.quit()

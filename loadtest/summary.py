@@ -27,7 +27,7 @@ def summarise(
         record: what happened.
         about: what was asked for; it needs ``shape`` and ``duration_s``, and ``stopped_after_s`` if the
             load ended early.
-        rate: requests a second that the open loop was told to send; None if it found that by itself.
+        rate: requests a second set for the open loop; None if it measured the rate itself.
         generators: processes that were to send the open loop; None of a closed one.
     """
     everything = total(record.seconds.values())

@@ -43,7 +43,7 @@ def complaints(summary: Mapping[str, Any], limits: VerdictLimits) -> list[str]:
 
 
 def _stopped(summary: Mapping[str, Any]) -> Iterator[str]:
-    """A part of a run says nothing about the rest."""
+    """A part of a run is no evidence for the rest."""
     after_s = summary.get("stopped_after_s")
     if after_s is not None:
         yield f"stopped by a signal after {after_s:.1f} of {summary['duration_s']:g} s"

@@ -20,7 +20,7 @@ LOCK = Path("requirements/serve.txt")
 SBOM = Path("sbom.cdx.json")
 WEIGHTS = Path("checkpoints/minilm-sst2/model.safetensors")
 TRITON = "2.51.0"
-"""Of the binary in the wheel of nvidia-pytriton 0.7.0, which tells no package manager of it."""
+"""Of the binary in the wheel of nvidia-pytriton 0.7.0, which is unknown to package managers."""
 _PINNED = re.compile(r"^([A-Za-z0-9_.-]+)==", re.MULTILINE)
 _URL = re.compile(r"(?:file|git\+\w+)://|://(?:localhost|127\.|\[::1\])")
 
@@ -108,13 +108,13 @@ def audit(tools: Path) -> None:
         raise click.ClickException(
             "pip-audit gave no answer: can the source of advisories (pypi.org) be reached from here?"
         ) from None
-    told, failed = verdict(packages)
-    click.echo(told, err=failed)
+    text, failed = verdict(packages)
+    click.echo(text, err=failed)
     sys.exit(failed)
 
 
 def verdict(packages: list[dict[str, Any]]) -> tuple[str, bool]:
-    """Return what to say of pip-audit's answer, and whether the audit has failed.
+    """Return a report of pip-audit's answer, and whether the audit has failed.
 
     pip-audit itself calls a package fine that its source does not know, so without a source everything is.
     """

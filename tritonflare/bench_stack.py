@@ -91,7 +91,7 @@ def _running_gateway(
     command += ["--triton-url", triton.address]
     if workers > 1:
         command += ["--workers", str(workers)]
-    # What else the environment sets is kept: it is what somebody wants to try.
+    # Other variables of the environment are kept: they may be what is to be measured.
     environment = os.environ | {
         "GATEWAY_API_TOKENS": f"bench:{TOKEN}",
         "GATEWAY_TRITON_METADATA_KEY": f"{RESTRICTED_KEY}={triton.secret}",

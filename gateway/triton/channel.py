@@ -23,7 +23,7 @@ RESOLVE_S = 5.0
 """Pause between two look-ups of the names: new addresses get calls after that time."""
 
 LOSS_SHOWS_S = 0.01
-"""gRPC tells calls that their connection was lost before it tells the channel, by a millisecond or two."""
+"""gRPC fails calls of a lost connection before it changes the channel's state, by a millisecond or two."""
 
 
 class Channel:

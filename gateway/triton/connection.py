@@ -31,7 +31,7 @@ LONGEST_PAUSE_S = 0.5
 MOST_ABANDONED = 256
 """A connection with so many calls whose callers have gone before the answer is replaced."""
 LEAVE_S = 300.0
-"""A connection that begins no more calls is closed after that time, whatever is still under way."""
+"""A connection that begins no more calls is closed after that time, even with calls under way."""
 _OPTIONS: Options = (
     # A connection for each channel, and not through a proxy that the environment names.
     ("grpc.use_local_subchannel_pool", 1),
@@ -96,7 +96,7 @@ class AddressConnection:
             method: the path.
             message: the serialised request.
             metadata: headers.
-            timeout_s: how long to wait; the server does not hear of it.
+            timeout_s: how long to wait; it is not sent to the server.
 
         Raises:
             CallFailed: the status is not OK, the connection was lost, or the time is over.

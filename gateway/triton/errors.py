@@ -43,7 +43,7 @@ def mapped_errors(call: str, outages: Outages) -> Iterator[None]:
     """Turn what a gRPC call raises into our tree.
 
     Triton's words go nowhere, not even to the log: an INTERNAL error may carry a traceback with
-    paths and a piece of somebody's text. Triton's own log has them.
+    paths and a part of a text. Triton's own log has them.
     """
     try:
         yield

@@ -93,7 +93,7 @@ def _length_fit(rows: Sequence[Row]) -> dict[str, float] | None:
 
 
 def _summary(rows: Sequence[Row], document: Mapping[str, Any]) -> list[list[Any]]:
-    """``[what, figure]`` of everything that the rows allow to say."""
+    """``[what, figure]`` of everything that the rows can show."""
     found: list[list[Any]] = []
 
     def add(what: str, over: float | None, under: float | None = 1.0) -> None:

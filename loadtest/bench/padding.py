@@ -20,7 +20,7 @@ def padding_efficiency(sizes: Mapping[int, int], lengths: Sequence[int], groupin
     real = computed = 0.0
     walk = itertools.cycle(lengths)
     for size, count in sizes.items():
-        # The mean over the whole mix is what counts; more than a walk through it tells nothing new.
+        # The mean over the whole mix is what counts; a second pass adds nothing.
         distinct = min(count, max(1, len(lengths) // size))
         found = [_tokens(list(itertools.islice(walk, size)), grouping) for _ in range(distinct)]
         real += count * sum(part for part, _ in found) / distinct

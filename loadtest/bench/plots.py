@@ -10,13 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-# Okabe and Ito's colours can be told apart by colour-blind readers; markers say it once more.
+# Okabe and Ito's colours are distinct for colour-blind readers; markers repeat the distinction.
 _BLUE, _ORANGE, _GREEN = "#0072B2", "#D55E00", "#009E73"
 Rows = Sequence[Mapping[str, Any]]
 
 
 def write_plots(document: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Write PNG files of whatever the document holds, and return them; ``folder`` exists."""
+    """Write PNG files of what the document holds, and return them; ``folder`` exists."""
     files = []
     for section, title in (("http", "Gateway over HTTP"), ("null", "Null model over HTTP")):
         rows = [

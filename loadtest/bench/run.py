@@ -73,7 +73,7 @@ class Stack:
 
     @property
     def triton_tree(self) -> ProcessTree:
-        """Triton and its stubs, but for the null encoder's, which nobody has in production."""
+        """Triton and its stubs, but for the null encoder's, which is not part of a deployment."""
         return ProcessTree(self.triton_pid, without=f"/{self.null.encoder}/")
 
 

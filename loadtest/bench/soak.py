@@ -34,10 +34,10 @@ class Memory:
 def soak(
     load: Callable[[], Sample],
     trees: Mapping[str, ProcessTree],
-    told: Callable[[float], None],
+    progress: Callable[[float], None],
     every_s: float = 5.0,
 ) -> tuple[Sample, Memory]:
-    """Run ``load`` to its end and read memory meanwhile; ``told`` of the seconds at each reading."""
+    """Run ``load`` to its end and read memory meanwhile; ``progress`` gets the seconds at each reading."""
     memory = Memory(mb={name: [] for name in trees})
     begin = time.monotonic()
     with ThreadPoolExecutor(1) as pool:
@@ -46,7 +46,7 @@ def soak(
             memory.at_s.append(time.monotonic() - begin)
             for name, tree in trees.items():
                 memory.mb[name].append(tree.rss_bytes() / 1e6)
-            told(memory.at_s[-1])
+            progress(memory.at_s[-1])
             next_s = every_s * len(memory.at_s)
             while not running.done() and time.monotonic() - begin < next_s:
                 time.sleep(min(0.2, every_s))

@@ -52,8 +52,8 @@ def find_wrk() -> str | None:
 
 def wrk_version(program: str) -> str:
     """What wrk calls itself, such as ``4.1.0``."""
-    said = subprocess.run([program, "-v"], capture_output=True, text=True, check=False).stdout
-    found = re.search(r"\d+(\.\d+)+", said)
+    output = subprocess.run([program, "-v"], capture_output=True, text=True, check=False).stdout
+    found = re.search(r"\d+(\.\d+)+", output)
     return found[0] if found else "unknown"
 
 
@@ -95,20 +95,20 @@ def lua_script(requests: Sequence[bytes], threads: int) -> bytes:
 
 
 def _lua_string(request: bytes) -> str:
-    """The same bytes in Lua's notation: whatever could mean something there as a decimal escape."""
+    """The same bytes in Lua's notation: special characters as decimal escapes."""
     plain = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 .,:;/{}@_-"
     return '"' + "".join(chr(byte) if byte in plain else f"\\{byte:03d}" for byte in request) + '"'
 
 
 def read_summary(output: str) -> Sample:
-    """What our script's last line says.
+    """The result in our script's last line.
 
     Raises:
         LoadError: an answer was not 2xx or 3xx, a connection failed, or there is no such line.
     """
     found = _SUMMARY.search(output)
     if found is None:
-        raise LoadError("wrk said nothing of its result")
+        raise LoadError("wrk printed no result")
     requests, duration_us, status, socket, p50_us, p99_us = map(int, found.groups())
     if status or socket:
         raise LoadError(f"{status} of {requests} answers were errors, and {socket} connections failed")

@@ -127,7 +127,7 @@ def test_without_a_token_or_an_account_the_example_says_what_to_set(
         assert done.returncode in (1, 2)
         assert done.stdout == ""
         assert re.fullmatch(
-            rf".*CLOUDFLARE_{variable}.*: README\.md in this folder says how\.?\n", done.stderr
+            rf".*CLOUDFLARE_{variable}.*: see README\.md in this folder\.?\n", done.stderr
         )
 
 

@@ -123,7 +123,7 @@ def test_nobody_there_and_no_token_are_said_in_words(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         nobody = load(f"http://127.0.0.1:{taken.getsockname()[1]}", tmp_path)
-    assert (nobody.status, "No load: nobody answers at" in nobody.output) == (1, True)
+    assert (nobody.status, "No load: no answer from" in nobody.output) == (1, True)
     without = load("http://127.0.0.1:9", tmp_path, TOKEN="")
     assert (without.status, "Set TOKEN to an API token" in without.output) == (1, True)
     wrong = load("http://127.0.0.1:9", tmp_path, "--traffic", "short")
