@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from export.checkpoint.tokenizer_classes import CLASSES
-from export.checkpoint.tokenizer_options import APPLIED, OF_A_CLASS, REFUSED, WITHOUT_EFFECT
+from export.checkpoint.tokenizer_options import APPLIED, CLASS_SPECIFIC, REFUSED, WITHOUT_EFFECT
 from export.plan import PRECISIONS
 from export.spec import TARGETS
 
@@ -90,7 +90,7 @@ def _tokenizer_options() -> str:
         return ", ".join(f"`{option}`" for option in options)
 
     by_takers: dict[str, tuple[str, ...]] = {}
-    for option in OF_A_CLASS:
+    for option in CLASS_SPECIFIC:
         by_takers[takers(option)] = (*by_takers.get(takers(option), ()), option)
     named = "special tokens; new ones are added, and those that frame a text frame it"
     rows = [

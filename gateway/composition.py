@@ -16,7 +16,7 @@ from gateway.access.admission import Admission
 from gateway.access.certificate import Certificate
 from gateway.access.credentials import ReloadableCredentials
 from gateway.access.rate_limit import RateLimit
-from gateway.access.rate_store import OwnStore, RateStore, RedisStore
+from gateway.access.rate_store import LimitsStore, RateStore, RedisStore
 from gateway.access.tokens import TokenTable
 from gateway.api.app import App
 from gateway.api.binding.handlers import Binding
@@ -44,7 +44,7 @@ from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.shared_metrics import SharedMetrics
 from gateway.triton.client import TritonClient, TritonOptions
-from gateway.triton.moving import MovingBackend
+from gateway.triton.handover import HandoverBackend
 
 if TYPE_CHECKING:
     from gateway.telemetry.tracing import Tracing
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 class Inference:
     """From a text to its scores, and what is known of the models."""
 
-    backend: MovingBackend
+    backend: HandoverBackend
     coalescer: Coalescer
     cache: AnswerCache | None
     catalogue: Catalogue
@@ -67,7 +67,7 @@ class Inference:
         return Classifier(self.coalescer if self.cache is None else self.cache)
 
     async def hand_over(self, url: str, drain_s: float) -> None:
-        """Send new calls to another Triton; see `MovingBackend.hand_over`."""
+        """Send new calls to another Triton; see `HandoverBackend.hand_over`."""
         await self.backend.hand_over(url, self._replace_catalogue, drain_s)
 
     def _replace_catalogue(self, found: Sequence[Ensemble]) -> None:
@@ -213,7 +213,7 @@ def _inference(settings: Settings, metrics: Metrics, tracing: Tracing | None) ->
 
 def _backend(
     settings: Settings, metrics: Metrics, tracing: Tracing | None, catalogue: Catalogue
-) -> MovingBackend:
+) -> HandoverBackend:
     options = _triton_options(settings)
     call_metadata = tracing.metadata if tracing is not None else None
 
@@ -223,7 +223,7 @@ def _backend(
     def client(url: str) -> TritonClient:
         return TritonClient(replace(options, url=url), called, call_metadata)
 
-    return MovingBackend(client, options.url, lambda: catalogue)
+    return HandoverBackend(client, options.url, lambda: catalogue)
 
 
 def _triton_options(settings: Settings) -> TritonOptions:
@@ -258,7 +258,7 @@ def _tracing(settings: Settings) -> Tracing | None:
 
 def _rate_store(settings: Settings, metrics: Metrics) -> RateStore:
     if settings.rate_redis_url is None:
-        return OwnStore()
+        return LimitsStore()
     return RedisStore(settings.rate_redis_url.get_secret_value(), metrics.rate_store_failures())
 
 

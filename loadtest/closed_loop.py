@@ -40,7 +40,7 @@ async def closed_loop(target: Target, texts: Sequence[str], connections: int, se
     return timed(latencies, time.perf_counter() - begin)
 
 
-async def ask_alone(target: Target, texts: Sequence[str]) -> list[Scores]:
+async def classify_sequentially(target: Target, texts: Sequence[str]) -> list[Scores]:
     """The scores of each text, asked one after the other on one connection.
 
     Raises:

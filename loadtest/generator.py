@@ -17,7 +17,7 @@ from loadtest.checks import OK, References, Scores, outcome_of
 from loadtest.golden import compare, is_bundled, read_golden
 from loadtest.options import LoadOptions
 from loadtest.record import Record
-from loadtest.reference import ask_alone, check_host, read_references, write_references
+from loadtest.reference import check_host, classify_sequentially, read_references, write_references
 from loadtest.traffic import Call, Traffic, parse_traffic, read_texts, run_url
 
 _log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class Run:
             return
         url = run_url(self.host, options.account, options.model)
         _log.info("asking %d texts alone", len(texts))
-        self._scores = ask_alone(url, self._token, texts, options.timeout, not options.insecure)
+        self._scores = classify_sequentially(url, self._token, texts, options.timeout, not options.insecure)
         options.output.mkdir(parents=True, exist_ok=True)
         write_references(self._scores, options.model, options.output / "references.json")
         self.truth = f"the server's own answers; {self._golden()}"
@@ -96,7 +96,9 @@ class Run:
         if not is_bundled(*where, self._token, options.timeout, verify):
             return "not the bundled model, so there is no reference for their correctness"
         golden = read_golden(options.golden)
-        return compare(golden, ask_alone(run_url(*where), self._token, list(golden), options.timeout, verify))
+        return compare(
+            golden, classify_sequentially(run_url(*where), self._token, list(golden), options.timeout, verify)
+        )
 
     def plan(self) -> dict[str, Any]:
         """What the workers need besides the options."""

@@ -58,7 +58,7 @@ def past_proxies(url: str) -> dict[str, str]:
     return {"no_proxy": host} if here else {}
 
 
-def ask_alone(
+def classify_sequentially(
     url: str, token: str, texts: Sequence[str], timeout_s: float, verify: bool
 ) -> dict[str, Scores]:
     """Ask ``texts`` one after the other on one connection.

@@ -20,8 +20,8 @@ CONFIG = "tokenizer_config.json"
 SPECIAL_TOKENS_MAP = "special_tokens_map.json"
 ADDED_TOKENS = "added_tokens.json"
 
-# Options of a class; for the other classes they are without effect.
-OF_A_CLASS = (
+# Options of a class; other classes ignore them.
+CLASS_SPECIFIC = (
     "add_prefix_space", "do_lower_case", "keep_accents", "split_by_punct", "strip_accents",
     "tokenize_chinese_chars", "unk_id",
 )  # fmt: skip
@@ -255,11 +255,11 @@ class _Reader:
         # AddedToken prints "ignored" on stdout for arguments that it does not know.
         known = isinstance(flags, dict) and flags.keys() - {"__type"} <= _FLAGS
         if not known or not isinstance(flags.get("content"), str):
-            raise self.refuse(key, "holds something that is no token")
+            raise self.refuse(key, "is not a valid token")
         try:
             return AddedToken(**{name: flag for name, flag in flags.items() if name != "__type"})
         except TypeError as error:
-            raise self.refuse(key, "holds something that is no token") from error
+            raise self.refuse(key, "is not a valid token") from error
 
     def _tokens(self, known: TokenizerClass, given: Json, specific: dict[str, Any]) -> dict[str, Any]:
         found = dict.fromkeys(NAMED) | {name: known.tokens.get(name) for name in NAMED}
@@ -299,7 +299,7 @@ class _Reader:
             if key in REFUSED and not (key == "max_len" and "model_max_length" in given):
                 raise self.refuse(key, REFUSED[key])
             token = key.endswith("_token") and (value is None or isinstance(value, str | AddedToken))
-            if not (token or key in (*OF_A_CLASS, *APPLIED, *_IGNORED, *REFUSED)):
+            if not (token or key in (*CLASS_SPECIFIC, *APPLIED, *_IGNORED, *REFUSED)):
                 raise self.refuse(
                     key, "is not an option that this exporter knows; take it out if no tokenizer reads it"
                 )

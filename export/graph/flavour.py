@@ -1,4 +1,4 @@
-"""What the two flavours of the graph do differently; the order of the layers is the writer's."""
+"""What the two flavours of the graph do differently; the order of the layers is in encoder.py."""
 
 from __future__ import annotations
 

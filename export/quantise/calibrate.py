@@ -22,7 +22,7 @@ SMOOTHING = 0.5
 Activations = npt.NDArray[np.float32]
 
 
-def peaks(model: onnx.ModelProto, rows: Sequence[Sequence[int]], method: str) -> dict[str, float]:
+def activation_ranges(model: onnx.ModelProto, rows: Sequence[Sequence[int]], method: str) -> dict[str, float]:
     """The magnitude that a static scheme maps to ±127, for every tensor that is multiplied.
 
     Args:
@@ -50,7 +50,7 @@ def peaks(model: onnx.ModelProto, rows: Sequence[Sequence[int]], method: str) ->
 
 
 def smooth(model: onnx.ModelProto, rows: Sequence[Sequence[int]]) -> onnx.ModelProto:
-    """Move outlying channels from the activations into the weights, leaving every product as it is.
+    """Move outlier channels from the activations into the weights, leaving every product as it is.
 
     SmoothQuant (Xiao et al. 2023) with α = 0.5: channel j of the activations is divided by
     ``max|X_j|^α / max|W_j|^(1−α)`` and row j of the weights multiplied by it.
@@ -68,8 +68,8 @@ def smooth(model: onnx.ModelProto, rows: Sequence[Sequence[int]]) -> onnx.ModelP
             graph.keep(node)
             continue
         x = node.input[0]
-        heaviest = np.max([np.abs(weights[w]).max(axis=1) for w in readers[x]], axis=0)
-        factor = np.maximum(found[x], 1e-5) ** SMOOTHING / np.maximum(heaviest, 1e-5) ** (1 - SMOOTHING)
+        weight_max = np.max([np.abs(weights[w]).max(axis=1) for w in readers[x]], axis=0)
+        factor = np.maximum(found[x], 1e-5) ** SMOOTHING / np.maximum(weight_max, 1e-5) ** (1 - SMOOTHING)
         factor = factor.astype(np.float32)
         if x not in divided:
             divided[x] = graph.op("Mul", x, graph.constant(f"{x}_smoothing", np.float32(1) / factor))
@@ -82,10 +82,12 @@ def smooth(model: onnx.ModelProto, rows: Sequence[Sequence[int]]) -> onnx.ModelP
 def _activations(model: onnx.ModelProto, rows: Sequence[Sequence[int]]) -> dict[str, Activations]:
     """Every multiplied tensor, FP32 [all tokens, channels], over all texts."""
     names = sorted({product.activations for product in products(model)})
-    exposed = onnx.ModelProto()
-    exposed.CopyFrom(model)
-    exposed.graph.output.extend(helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in names)
-    run = _runner(exposed, names)
+    with_outputs = onnx.ModelProto()
+    with_outputs.CopyFrom(model)
+    with_outputs.graph.output.extend(
+        helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in names
+    )
+    run = _runner(with_outputs, names)
     found: dict[str, list[Activations]] = {name: [] for name in names}
     for row in rows:
         for name, value in zip(names, run(row), strict=True):

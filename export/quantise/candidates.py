@@ -39,7 +39,9 @@ def build_int8(
     method = scheme.removeprefix("static-")
     if method == "smoothed":
         model, method = calibrate.smooth(model, rows), "percentile"
-    return quantise(model, Static(calibrate.peaks(model, rows, method), peak), wide=wide, metadata=metadata)
+    return quantise(
+        model, Static(calibrate.activation_ranges(model, rows, method), peak), wide=wide, metadata=metadata
+    )
 
 
 def sensitivity(

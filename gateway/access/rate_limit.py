@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 
 from limits import RateLimitItemPerMinute
 
-from gateway.access.rate_store import OwnStore, RateStore
+from gateway.access.rate_store import LimitsStore, RateStore
 from gateway.access.tokens import ANY_ACCOUNT
 from gateway.domain.errors import RateLimited
 
@@ -36,7 +36,7 @@ class RateLimit:
         """
         self._item = RateLimitItemPerMinute(requests_per_minute) if requests_per_minute else None
         self._accounts = accounts
-        self._store = store if store is not None else OwnStore()
+        self._store = store if store is not None else LimitsStore()
 
     async def spend(self, account: str, texts: int = 1) -> None:
         """Count ``texts`` for an account; without a limit, do nothing.

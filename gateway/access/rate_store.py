@@ -36,7 +36,7 @@ class RateStore(Protocol):
         ...
 
 
-class OwnStore:
+class LimitsStore:
     """Counts in the memory of this process, or in another storage of `limits`."""
 
     def __init__(self, storage: Storage | None = None) -> None:
@@ -112,8 +112,8 @@ class RedisStore:
             key_prefix="tritonflare",
             connection_pool=cast(Any, self._connections),  # which has the address
         )
-        self._shared = OwnStore(storage)
-        self._alone = OwnStore()
+        self._shared = LimitsStore(storage)
+        self._fallback = LimitsStore()
         self._failed = failed
         self._is_unreachable = False
         self._retry_at = 0.0
@@ -122,7 +122,7 @@ class RedisStore:
         """See `RateStore`."""
         now = time.monotonic()
         if now < self._retry_at:
-            return await self._alone.spend(item, bucket, texts)
+            return await self._fallback.spend(item, bucket, texts)
         if self._is_unreachable:
             self._retry_at = now + _REDIS_PAUSE_S  # other requests need not wait for the answer to this one
         try:
@@ -132,8 +132,8 @@ class RedisStore:
             self._retry_at = time.monotonic() + _REDIS_PAUSE_S
             if not self._is_unreachable:
                 self._is_unreachable = True
-                _log.warning("Redis is unreachable: until it answers, each process counts rates alone")
-            return await self._alone.spend(item, bucket, texts)
+                _log.warning("Redis is unreachable; falling back to rate limits per process")
+            return await self._fallback.spend(item, bucket, texts)
         self._retry_at = 0.0
         if self._is_unreachable:
             self._is_unreachable = False

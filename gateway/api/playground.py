@@ -21,10 +21,10 @@ PLAYGROUND = {
 }
 """Path, file and media type of each part of the playground."""
 
-_FRESH: Header = (b"cache-control", b"no-cache")
-_AS_IT_SAYS: Header = (b"x-content-type-options", b"nosniff")
-_GUARDED: list[Header] = [
-    _FRESH,
+_NO_CACHE: Header = (b"cache-control", b"no-cache")
+_NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
+_SECURITY_HEADERS: list[Header] = [
+    _NO_CACHE,
     # The page holds a token: it connects to this gateway alone, and no site may frame it.
     (
         b"content-security-policy",
@@ -34,7 +34,7 @@ _GUARDED: list[Header] = [
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"referrer-policy", b"no-referrer"),
-    _AS_IT_SAYS,
+    _NOSNIFF,
     (b"x-frame-options", b"DENY"),
 ]
 
@@ -53,7 +53,7 @@ def serve_description(*, playground: bool) -> Handler:
     body = description(playground=playground)
 
     async def handler(request: RequestContext) -> Response:
-        return Response(200, body, headers=[_FRESH, _AS_IT_SAYS], cacheable=True)
+        return Response(200, body, headers=[_NO_CACHE, _NOSNIFF], is_static=True)
 
     return handler
 
@@ -64,6 +64,6 @@ def serve_playground(path: str) -> Handler:
     body = (_FOLDER / name).read_bytes()
 
     async def handler(request: RequestContext) -> Response:
-        return Response(200, body, content_type=content_type, headers=list(_GUARDED), cacheable=True)
+        return Response(200, body, content_type=content_type, headers=list(_SECURITY_HEADERS), is_static=True)
 
     return handler

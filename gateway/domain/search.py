@@ -64,19 +64,19 @@ def positive_number(name: str, given: str | None, default: int) -> int:
 
 def find(models: Iterable[Model], wanted: Criteria) -> list[Model]:
     """Return the matching models, sorted by name so that pages do not change between two requests."""
-    return sorted((model for model in models if _fits(model, wanted)), key=lambda model: model.name)
+    return sorted((model for model in models if _matches(model, wanted)), key=lambda model: model.name)
 
 
-def _fits(model: Model, wanted: Criteria) -> bool:
+def _matches(model: Model, wanted: Criteria) -> bool:
     return (
         (wanted.source is None or wanted.source == SOURCE)
-        and (not wanted.task or _same(task_of(model)) == _same(wanted.task))
+        and (not wanted.task or _normalised(task_of(model)) == _normalised(wanted.task))
         and (not wanted.author or author_of(model).casefold() == wanted.author.casefold())
         and wanted.search.casefold() in f"{model.name}\n{model.description}".casefold()
     )
 
 
-def _same(task: str) -> str:
+def _normalised(task: str) -> str:
     return task.casefold().replace("-", " ")
 
 
@@ -88,7 +88,7 @@ def author_of(model: Model) -> str:
 
 def task_of(model: Model) -> str:
     """Return the name of the model's task; without one it is text classification, as all models here."""
-    return _CLASSIFICATION if _same(model.task) in {"", _same(_CLASSIFICATION)} else model.task
+    return _CLASSIFICATION if _normalised(model.task) in {"", _normalised(_CLASSIFICATION)} else model.task
 
 
 def task_record(task: str) -> dict[str, object]:
@@ -118,7 +118,7 @@ def model_record(model: Model) -> dict[str, object]:
 
 
 def openai_record(model: Model) -> dict[str, object]:
-    """Return a model as ``GET /v1/models`` of OpenAI's API lists it; ``created`` is in seconds of 1970."""
+    """Return a model as ``GET /v1/models`` of OpenAI's API lists it; ``created`` is as a Unix timestamp."""
     return {
         "id": model.name,
         "object": "model",

@@ -165,7 +165,7 @@ class Response:
     headers: list[Header] = field(default_factory=list)
     code: int = 0
     """The error code of the application, for its logs and metrics; 0 for success."""
-    cacheable: bool = False
+    is_static: bool = False
     """The same file for every client; ``headers`` have what caches and browsers need."""
 
 

@@ -15,7 +15,7 @@ from gateway.server.message import Header, Response
 
 # As prepared bytes: to format two more headers would take a hundredth of the time of a request.
 _UNLESS_CACHEABLE = b"cache-control: no-store\r\nx-content-type-options: nosniff\r\n"
-"""In every response except a cacheable file, which has headers of its own. Shared caches store no response
+"""In every response except a is_static file, which has headers of its own. Shared caches store no response
 to a request with `Authorization` (RFC 9111, section 3.5), but do not know `X-Auth-Key`. Browsers must not
 guess another content type."""
 _STATUS_LINES = {status: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
@@ -62,7 +62,7 @@ def rendered(response: Response, headers: Sequence[Header], *, close: bool, with
             _STATUS_LINES[HTTPStatus(response.status)],
             _date(int(time.time())),
             *lines,
-            b"" if response.cacheable else _UNLESS_CACHEABLE,
+            b"" if response.is_static else _UNLESS_CACHEABLE,
             b"connection: close\r\n\r\n" if close else b"\r\n",
             response.body if with_body else b"",
         )

@@ -15,8 +15,8 @@ from tritonclient.grpc import service_pb2
 from gateway.domain.backend import RawScores
 from gateway.domain.catalogue import Ensemble, Model
 from gateway.domain.errors import AiError, BackendFailed, DeadlineExceeded, ModelUnavailable
-from gateway.triton.channel import Channel
 from gateway.triton.errors import mapped_errors
+from gateway.triton.failover_channel import FailoverChannel
 from gateway.triton.outages import Outages
 from gateway.triton.status import StubSilent
 from gateway.triton.wire import MalformedResponse, Message, infer_request, read_scores
@@ -75,7 +75,7 @@ class TritonClient:
         if options.restricted_key is not None:
             name, secret = options.restricted_key
             metadata.append((f"triton-grpc-protocol-{name}", secret))
-        self._channel = Channel(options.url, options.max_message_bytes, metadata)
+        self._channel = FailoverChannel(options.url, options.max_message_bytes, metadata)
 
     async def open(self) -> None:
         """Start connecting; lost connections are made again."""

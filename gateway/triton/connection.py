@@ -30,13 +30,13 @@ LONGEST_PAUSE_S = 0.5
 """Triton is near: its return must show at once, so pauses between attempts stay well below a second."""
 MOST_ABANDONED = 256
 """A connection with so many calls whose callers have gone before the answer is replaced."""
-LEAVE_S = 300.0
+CLOSE_GRACE_S = 300.0
 """A connection that begins no more calls is closed after that time, even with calls under way."""
 _OPTIONS: Options = (
     # A connection for each channel, and not through a proxy that the environment names.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),
-    # `Channel` decides what is sent again.
+    # `FailoverChannel` decides what is sent again.
     ("grpc.enable_retries", 0),
     # The longest time for one attempt, the server's SETTINGS frame included: it may be very busy.
     ("grpc.min_reconnect_backoff_ms", 3_000),
@@ -155,7 +155,7 @@ class AddressConnection:
     async def _close(self) -> None:
         if self._calls:
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), LEAVE_S)
+                await asyncio.wait_for(self._idle.wait(), CLOSE_GRACE_S)
         await self._channel.close()
 
     async def _watch(self) -> None:

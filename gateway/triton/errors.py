@@ -1,4 +1,4 @@
-"""The seam where gRPC's errors become ours."""
+"""Maps gRPC status codes to the domain's errors."""
 
 from __future__ import annotations
 

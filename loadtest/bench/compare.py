@@ -26,7 +26,7 @@ _CONDITIONS = (
 
 @dataclass(frozen=True)
 class Change:
-    """A way that both runs measured; ``before`` and ``now`` are texts/s as shares of each run's ceiling."""
+    """A scenario of both runs; ``before`` and ``now`` are texts/s as shares of each run's ceiling."""
 
     section: str
     name: str

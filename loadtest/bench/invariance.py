@@ -8,7 +8,7 @@ import uvloop
 
 from loadtest.checks import Scores, difference, scores_of
 from loadtest.client import Target
-from loadtest.closed_loop import ask, ask_alone, starts
+from loadtest.closed_loop import ask, classify_sequentially, starts
 
 BOUND = 1e-4
 
@@ -30,9 +30,9 @@ class Invariance:
         """Whether no score moved by more than BOUND."""
         return self.largest <= BOUND
 
-    def ask_alone(self, target: Target) -> None:
+    def classify_sequentially(self, target: Target) -> None:
         """Ask every text on one connection, nothing else going on."""
-        self._alone = uvloop.run(ask_alone(target, self._texts))
+        self._alone = uvloop.run(classify_sequentially(target, self._texts))
 
     def compare(self, target: Target, connections: int, seconds: float) -> None:
         """Full load over so many connections, every answer compared."""

@@ -98,7 +98,7 @@ def measure(
         ways += _served_ways(plan, Setting(texts, plan.seconds, load), files, stack, counted, invariance)
         if "http" in plan.sections:
             progress.step("asking every sentence alone")
-            invariance.ask_alone(stack.gateways[0].real)
+            invariance.classify_sequentially(stack.gateways[0].real)
         results = alternate(ways, plan.rounds, progress)
     memory = {"triton": stack.triton_tree.rss_bytes() / 1e6}
     for gateway in stack.gateways:

@@ -126,9 +126,7 @@ def test_without_a_token_or_an_account_the_example_says_what_to_set(
         done = run(folder, gateway.url, name, token=token, account=account)
         assert done.returncode in (1, 2)
         assert done.stdout == ""
-        assert re.fullmatch(
-            rf".*CLOUDFLARE_{variable}.*: see README\.md in this folder\.?\n", done.stderr
-        )
+        assert re.fullmatch(rf".*CLOUDFLARE_{variable}.*: see README\.md in this folder\.?\n", done.stderr)
 
 
 @pytest.mark.parametrize("name", [name for name in SAMPLES if name != "curl.sh"])

@@ -11,7 +11,7 @@ import grpc
 from tests.support.fake_triton import FakeTriton, fail, hold
 from tests.support.harness import ACCOUNT, Answer, Client, running_gateway, settings_for, until_in_flight
 
-HELD_S = 0.2
+OVERDUE_TIMEOUT_S = 0.2
 
 
 def milliseconds(answer: Answer) -> dict[str, float]:
@@ -30,7 +30,7 @@ async def held(client: Client, triton: FakeTriton, *payloads: object) -> list[di
     for payload in payloads:
         asked.append(asyncio.create_task(client.run(payload)))
         await until_in_flight(client, len(asked))
-    await asyncio.sleep(HELD_S)
+    await asyncio.sleep(OVERDUE_TIMEOUT_S)
     release.set()
     return [milliseconds(answer) for answer in await asyncio.gather(*asked)]
 
@@ -40,8 +40,8 @@ async def test_the_time_in_triton_and_the_wait_for_a_slot_are_told_apart(triton:
         first, second = await held(running.client, triton, {"text": "first"}, {"text": "second"})
     assert list(first) == ["queue", "triton", "total"]
     assert first["queue"] < 50
-    assert first["triton"] >= 1000 * HELD_S
-    assert second["queue"] >= 1000 * HELD_S
+    assert first["triton"] >= 1000 * OVERDUE_TIMEOUT_S
+    assert second["queue"] >= 1000 * OVERDUE_TIMEOUT_S
     for timing in (first, second):
         assert timing["total"] >= timing["queue"] + timing["triton"] - 0.2  # each is rounded
 
@@ -51,8 +51,8 @@ async def test_a_batch_tells_the_longest_wait_and_the_longest_call(triton: FakeT
     batch = {"requests": [{"text": "short"}, {"text": "long " * 300}]}
     async with running_gateway(settings_for(triton, call_slots=1)) as running:
         (timing,) = await held(running.client, triton, batch)
-    assert timing["queue"] >= 1000 * HELD_S
-    assert timing["triton"] >= 1000 * HELD_S
+    assert timing["queue"] >= 1000 * OVERDUE_TIMEOUT_S
+    assert timing["triton"] >= 1000 * OVERDUE_TIMEOUT_S
     assert timing["total"] < timing["queue"] + timing["triton"]
 
 
@@ -86,11 +86,11 @@ async def test_a_call_that_was_repeated_counts_in_full(triton: FakeTriton) -> No
 
     async def fails_in_company(request: Any, context: Any) -> None:
         if request.inputs[0].shape[0] > 1:
-            await asyncio.sleep(HELD_S)
+            await asyncio.sleep(OVERDUE_TIMEOUT_S)
             await fault(request, context)
 
     triton.infer_fault = fails_in_company
     async with running_gateway(settings_for(triton, call_slots=1)) as running:
         answer = await running.client.run({"requests": [{"text": "one"}, {"text": "two"}]})
     assert answer.status == 200
-    assert milliseconds(answer)["triton"] >= 1000 * HELD_S
+    assert milliseconds(answer)["triton"] >= 1000 * OVERDUE_TIMEOUT_S

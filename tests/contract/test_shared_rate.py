@@ -83,7 +83,7 @@ async def test_while_redis_is_away_each_gateway_counts_alone_and_nobody_waits(
             assert [(await first.run(GOOD)).status for _ in range(2)] == [200, 200]
             assert [(await second.run(GOOD)).status for _ in range(2)] == [200, 429]
         said = [record.getMessage() for record in caplog.records if record.name == "tritonflare.rate"]
-        assert said.count("Redis is unreachable: until it answers, each process counts rates alone") == 2
+        assert said.count("Redis is unreachable; falling back to rate limits per process") == 2
         assert said.count("Redis answers again") == 2
         assert redis.url not in caplog.text
 

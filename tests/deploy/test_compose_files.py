@@ -17,7 +17,7 @@ import check_jsonschema
 import jsonschema_rs
 import pytest
 
-from gateway.domain.coalescing.coalescer import HELD_S
+from gateway.domain.coalescing.coalescer import OVERDUE_TIMEOUT_S
 from gateway.settings import Settings
 from tests.support.deploy.compose import BASE, CPU, ROOT, SECRET, merged, raw
 from tools.settings_doc import COMPOSE, env_example
@@ -220,7 +220,7 @@ def test_what_triton_does_not_answer_in_time_ends_it_and_a_crowd_does_not(
     check = triton["healthcheck"]
     options = dict(re.findall(r"--([\w-]+)=(\S+)", " ".join(check["test"])))
     # A call of a gateway keeps its slot no longer than that.
-    held_s = Settings.model_fields["request_timeout_s"].default + HELD_S
+    held_s = Settings.model_fields["request_timeout_s"].default + OVERDUE_TIMEOUT_S
     assert float(options["timeout"]) > held_s
     assert int(check["timeout"].removesuffix("s")) >= float(options["timeout"]) + 5
     assert int(options["end-after"]) == int(COMPOSE["TRITON_END_AFTER"][0]) > check["retries"]

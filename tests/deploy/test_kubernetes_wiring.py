@@ -11,7 +11,7 @@ import pytest
 
 from gateway.composition import build_app
 from gateway.settings import Settings, load_settings
-from gateway.triton.channel import RESOLVE_S
+from gateway.triton.failover_channel import RESOLVE_S
 from tests.support.deploy.manifests import (
     KUBERNETES,
     ROOT,

@@ -10,7 +10,7 @@ from onnx import numpy_helper
 from export.checkpoint import load_checkpoint
 from export.graph.builder import GraphBuilder
 from export.graph.encoder import build_graph
-from export.quantise.calibrate import METHODS, peaks, smooth
+from export.quantise.calibrate import METHODS, activation_ranges, smooth
 from export.quantise.candidates import SCHEMES, build_int8, sensitivity
 from export.quantise.rewrite import products, quantisable, quantise
 from export.quantise.schemes import FULL_RANGE, REDUCED_RANGE, Scheme, Tokenwise, quantise_columns
@@ -164,8 +164,8 @@ def test_smoothing_changes_no_product(fp32: onnx.ModelProto) -> None:
 def test_calibrated_peaks_are_positive_and_never_above_the_largest_value(
     fp32: onnx.ModelProto, method: str
 ) -> None:
-    largest = peaks(fp32, ROWS, "minmax")
-    found = peaks(fp32, ROWS, method)
+    largest = activation_ranges(fp32, ROWS, "minmax")
+    found = activation_ranges(fp32, ROWS, method)
     assert found.keys() == {product.activations for product in products(fp32)}
     for name, peak in found.items():
         assert 0 < peak <= largest[name] * 1.001

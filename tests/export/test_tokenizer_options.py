@@ -16,7 +16,7 @@ from export.checkpoint.files import sha256
 from export.checkpoint.model import Checkpoint
 from export.checkpoint.tokenizer import load_tokenizer, tokenizer_file
 from export.checkpoint.tokenizer_classes import NAMED
-from export.checkpoint.tokenizer_options import APPLIED, OF_A_CLASS, REFUSED, WITHOUT_EFFECT
+from export.checkpoint.tokenizer_options import APPLIED, CLASS_SPECIFIC, REFUSED, WITHOUT_EFFECT
 from export.errors import CheckpointError
 from export.plan import ExportPlan
 from export.source import read_source
@@ -395,7 +395,7 @@ def test_any_value_of_any_option_is_applied_or_refused_in_one_sentence(tmp_path:
         {"0": {}},
         {"__type": "AddedToken"},
     ]
-    keys = [*OF_A_CLASS, *APPLIED, *REFUSED, *NAMED, "image_token", "auto_map", "unheard_of"]
+    keys = [*CLASS_SPECIFIC, *APPLIED, *REFUSED, *NAMED, "image_token", "auto_map", "unheard_of"]
     outcomes = set()
     for number in range(300):
         rng = random.Random(number)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from loadtest.golden import compare, is_bundled, read_golden
-from loadtest.reference import NoReferenceError, ask_alone, past_proxies
+from loadtest.reference import NoReferenceError, classify_sequentially, past_proxies
 from tests.support.locust_run import stand_in
 
 MODEL = "@cf/acme/mood"
@@ -133,5 +133,5 @@ def test_a_proxy_of_the_environment_sees_nothing_sent_to_this_machine(
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     with stand_in() as server:
-        found = ask_alone(f"{server.url}/x", "t", ["a", "b"], 5, verify=True)
+        found = classify_sequentially(f"{server.url}/x", "t", ["a", "b"], 5, verify=True)
     assert list(found) == ["a", "b"]

@@ -161,7 +161,7 @@ def test_nobody_listening_is_a_load_error() -> None:
 def test_a_score_that_moves_under_load_is_found() -> None:
     with _serving() as server:
         invariance = Invariance(TEXTS)
-        invariance.ask_alone(server.target)
+        invariance.classify_sequentially(server.target)
         assert server.seen == [TEXTS]
         invariance.compare(server.target, 3, 0.1)
         calm = (invariance.holds, invariance.largest, invariance.answers)

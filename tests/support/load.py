@@ -18,7 +18,7 @@ from typing import Any
 from loadtest import client
 from loadtest.checks import Scores, difference, scores_of
 from loadtest.client import ClientConnection
-from loadtest.closed_loop import ask_alone
+from loadtest.closed_loop import classify_sequentially
 
 TOLERANCE = 1e-6
 """Scores beside neighbours differ from those alone by less; ten times as much as was ever measured."""
@@ -152,7 +152,7 @@ def agrees(found: Scores, expected: Scores) -> bool:
 async def reference(target: Target, texts: Iterable[str]) -> dict[str, Scores]:
     """The answer to each text, asked one after the other on an idle server."""
     asked = list(texts)
-    return dict(zip(asked, await ask_alone(target, asked), strict=True))
+    return dict(zip(asked, await classify_sequentially(target, asked), strict=True))
 
 
 @asynccontextmanager

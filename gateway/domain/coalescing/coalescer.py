@@ -41,7 +41,7 @@ from gateway.domain.errors import (
 
 _log = logging.getLogger("tritonflare.coalesce")
 
-HELD_S = 30.0
+OVERDUE_TIMEOUT_S = 30.0
 """Time after the last deadline of its texts until a call is given up as lost."""
 
 ObserveCall = Callable[[int, float], None]
@@ -230,7 +230,7 @@ class Coalescer:
         loop = asyncio.get_running_loop()
         answers: Sequence[Answer]
         try:
-            answers = await self._call(model, texts, deadline - loop.time() + HELD_S)
+            answers = await self._call(model, texts, deadline - loop.time() + OVERDUE_TIMEOUT_S)
             if loop.time() < deadline:
                 self._answered(model)
         except BackendFailed as exc:

@@ -265,7 +265,7 @@ def test_a_text_with_hardly_any_time_left_does_not_delay_others() -> None:
 
 
 async def test_a_server_that_is_silent_for_too_long_loses_its_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.domain.coalescing.coalescer.HELD_S", 20.0)
+    monkeypatch.setattr("gateway.domain.coalescing.coalescer.OVERDUE_TIMEOUT_S", 20.0)
     calls = Calls()
     coalescer = Coalescer(calls, replace(LIMITS, call_slots=1))
     await asyncio.gather(ask(coalescer, b"a", deadline_s=5), ask(coalescer, b"b", deadline_s=50))

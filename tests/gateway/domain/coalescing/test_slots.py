@@ -108,7 +108,7 @@ async def test_what_a_server_may_hold_is_bounded_and_more_is_refused_at_once(
 
 
 async def test_a_call_that_is_given_up_makes_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.domain.coalescing.coalescer.HELD_S", 0.2)
+    monkeypatch.setattr("gateway.domain.coalescing.coalescer.OVERDUE_TIMEOUT_S", 0.2)
     monkeypatch.setattr(slots, "PROBE_PAUSE_S", 0.0)
     calls = Lossy()
     texts = [b"%d" % number for number in range(CALLS_PER_SLOT)]

@@ -13,9 +13,9 @@ from typing import Any
 import grpc
 import pytest
 
-from gateway.triton import channel as channel_module
 from gateway.triton import connection as connection_module
-from gateway.triton.channel import Channel
+from gateway.triton import failover_channel as channel_module
+from gateway.triton.failover_channel import FailoverChannel
 from gateway.triton.status import StubSilent, failure_of
 
 from .test_channel import UNAVAILABLE, Server, ask, code_of, connected, links, opened, running, until
@@ -115,7 +115,7 @@ async def test_a_caller_that_is_cancelled_at_any_moment_cancels_nothing_at_the_s
 
 async def test_a_connection_full_of_lost_answers_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_module, "MOST_ABANDONED", 3)
-    monkeypatch.setattr(connection_module, "LEAVE_S", 0.2)
+    monkeypatch.setattr(connection_module, "CLOSE_GRACE_S", 0.2)
     monkeypatch.setattr(channel_module, "RESOLVE_S", 0.1)
     async with running() as (server,), opened(server.address) as channel:
         await ask(channel)
@@ -188,13 +188,13 @@ def test_a_silent_process_of_a_model_is_known_by_what_triton_says() -> None:
 
 
 async def test_a_channel_that_was_never_opened_can_be_closed() -> None:
-    channel = Channel("127.0.0.1:1", 1000)
+    channel = FailoverChannel("127.0.0.1:1", 1000)
     await channel.close()
 
 
 _STOPPED_SERVER = """
 import asyncio, gateway.main, grpc
-from gateway.triton.channel import Channel
+from gateway.triton.failover_channel import FailoverChannel
 from gateway.triton.status import CallFailed
 
 async def hold(request, context):
@@ -206,7 +206,7 @@ async def main():
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("s", {"m": handler}),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    channel = Channel(f"127.0.0.1:{port}", 1000)
+    channel = FailoverChannel(f"127.0.0.1:{port}", 1000)
     await channel.open()
     call = asyncio.create_task(channel.unary("/s/m", b"", 5))
     await asyncio.sleep(0.5)

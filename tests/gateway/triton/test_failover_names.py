@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from gateway.triton import channel as channel_module
-from gateway.triton.channel import Channel
+from gateway.triton import failover_channel as channel_module
 from gateway.triton.connection import LONGEST_PAUSE_S
+from gateway.triton.failover_channel import FailoverChannel
 
 from .test_channel import (
     UNAVAILABLE,
@@ -77,7 +77,7 @@ def to(servers: list[Server]) -> str:
     return f"dns:///{NAME}:{servers[0].port}"
 
 
-async def asked_meanwhile(channel: Channel, seconds: float) -> None:
+async def asked_meanwhile(channel: FailoverChannel, seconds: float) -> None:
     """Ask all the time; every call has to be answered."""
     ends = asyncio.get_running_loop().time() + seconds
     while asyncio.get_running_loop().time() < ends:

@@ -41,7 +41,7 @@ class _Server:
             self.under_way -= 1
 
 
-class MovingBackend:
+class HandoverBackend:
     """Calls the present server, and the one before for texts whose model was found there.
 
     So a text that was waiting while the server changed is not read with the labels of another version.
@@ -59,7 +59,7 @@ class MovingBackend:
         self._served = served
         self._now = _Server(client(url))
         self._before: _Server | None = None
-        self._gone: frozenset[Model] = frozenset()
+        self._replaced_models: frozenset[Model] = frozenset()
         """Models that only earlier servers had."""
         self._opened = asyncio.Event()
 
@@ -83,10 +83,10 @@ class MovingBackend:
     async def classify(self, model: Model, texts: Sequence[bytes], deadline_s: float) -> Sequence[RawScores]:
         """Run one call; see Backend."""
         server = self._now
-        if self._gone and model in self._gone:
+        if self._replaced_models and model in self._replaced_models:
             if self._before is not None:
                 server = self._before
-            elif not any(_alike(model, other) for other in self._served()):
+            elif not any(_same_outputs(model, other) for other in self._served()):
                 raise ModelUnavailable
         return await server.classify(model, texts, deadline_s)
 
@@ -114,7 +114,7 @@ class MovingBackend:
         before = frozenset(self._served())
         # No await in between: catalogue and server change together.
         replace(found)
-        self._gone = (self._gone | before) - frozenset(self._served())
+        self._replaced_models = (self._replaced_models | before) - frozenset(self._served())
         old, self._now, self._before = self._now, fresh, self._now
         await self._quiet(old, drain_s)
         self._before = None
@@ -130,6 +130,6 @@ class MovingBackend:
                 last = now
 
 
-def _alike(one: Model, other: Model) -> bool:
+def _same_outputs(one: Model, other: Model) -> bool:
     """Whether the two models have the same outputs: ensemble and labels in order."""
     return one.ensemble == other.ensemble and one.labels == other.labels

@@ -10,7 +10,7 @@ import pytest
 from gateway.domain.backend import RawScores
 from gateway.domain.catalogue import Catalogue, Ensemble, Model
 from gateway.domain.errors import BackendUnavailable, ModelUnavailable
-from gateway.triton.moving import MovingBackend
+from gateway.triton.handover import HandoverBackend
 from tests.gateway.domain.test_catalogue import ensemble
 
 
@@ -46,7 +46,7 @@ class Stage:
     def __init__(self) -> None:
         self.servers = {number: Server(number) for number in "12"}
         self.catalogue = Catalogue()
-        self.backend = MovingBackend(self.servers.__getitem__, "1", lambda: self.catalogue)
+        self.backend = HandoverBackend(self.servers.__getitem__, "1", lambda: self.catalogue)
 
     async def begin(self) -> Model:
         await self.backend.open()

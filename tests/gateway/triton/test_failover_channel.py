@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from gateway.triton import connection as connection_module
-from gateway.triton.channel import Channel
+from gateway.triton.failover_channel import FailoverChannel
 from gateway.triton.status import CallFailed
 
 LIMIT = 8 * 2**20
@@ -104,8 +104,8 @@ async def started(servers: list[Server]) -> AsyncIterator[list[Server]]:
 
 
 @asynccontextmanager
-async def opened(url: str, limit: int = LIMIT, **more: Any) -> AsyncIterator[Channel]:
-    channel = Channel(url, limit, **more)
+async def opened(url: str, limit: int = LIMIT, **more: Any) -> AsyncIterator[FailoverChannel]:
+    channel = FailoverChannel(url, limit, **more)
     await channel.open()
     try:
         yield channel
@@ -114,7 +114,9 @@ async def opened(url: str, limit: int = LIMIT, **more: Any) -> AsyncIterator[Cha
         assert (channel._opened, channel._changed) == (set(), None)
 
 
-async def ask(channel: Channel, name: str = "Echo", request: bytes = b"x", timeout_s: float = 10) -> bytes:
+async def ask(
+    channel: FailoverChannel, name: str = "Echo", request: bytes = b"x", timeout_s: float = 10
+) -> bytes:
     return await channel.unary(METHOD + name, request, timeout_s)
 
 
@@ -124,12 +126,12 @@ async def code_of(call: Awaitable[bytes]) -> grpc.StatusCode:
     return caught.value.code
 
 
-def links(channel: Channel) -> set[object]:
+def links(channel: FailoverChannel) -> set[object]:
     """The connections that are there; one that is made anew is another."""
     return {each.link for each in channel._connections.values() if each.link is not None}
 
 
-def connected(channel: Channel) -> int:
+def connected(channel: FailoverChannel) -> int:
     return len(links(channel))
 
 
@@ -141,7 +143,7 @@ async def until(met: Callable[[], bool]) -> None:
     raise AssertionError("it did not come about")
 
 
-async def ask_until_served(channel: Channel, name: str = "Echo", request: bytes = b"x") -> bytes:
+async def ask_until_served(channel: FailoverChannel, name: str = "Echo", request: bytes = b"x") -> bytes:
     while True:
         try:
             return await ask(channel, name, request)
@@ -383,7 +385,7 @@ async def test_a_peer_that_never_greets_is_unavailable(monkeypatch: pytest.Monke
 
 async def test_a_peer_that_greets_and_leaves_does_not_keep_the_channel_busy() -> None:
     async with peer(bytes.fromhex("000000040000000000"), stay=False) as (port, accepted):
-        channel = Channel(f"127.0.0.1:{port}", LIMIT)
+        channel = FailoverChannel(f"127.0.0.1:{port}", LIMIT)
         await channel.open()
         await asyncio.sleep(0.5)
         assert len(accepted) <= 6

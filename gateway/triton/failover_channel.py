@@ -26,7 +26,7 @@ LOSS_SHOWS_S = 0.01
 """gRPC fails calls of a lost connection before it changes the channel's state, by a millisecond or two."""
 
 
-class Channel:
+class FailoverChannel:
     """Unary gRPC calls to a target; for the event loop in which it is opened.
 
     Args:
