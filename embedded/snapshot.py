@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 
 from embedded.errors import EmbeddedError
@@ -117,13 +117,20 @@ def fingerprint(repository: Path) -> tuple[tuple[str, int, int, int], ...] | Non
     """Return what changes with each publication: path, inode, size and time of each file; None if missing."""
     try:
         root = repository.resolve(strict=True)
-        return tuple(
-            (str(path.relative_to(root)), *_identity(path))
-            for path in sorted(root.rglob("*"))
-            if path.is_symlink() or not path.is_dir()
-        )
+        return tuple(sorted((str(path.relative_to(root)), *_identity(path)) for path in _files(root)))
     except OSError:
         return None
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """All files; links to folders are followed, as they are in copying."""
+
+    def stop(error: OSError) -> None:
+        if isinstance(error, FileNotFoundError):  # it was exchanged meanwhile
+            raise error
+
+    for folder, _, names in os.walk(root, onerror=stop, followlinks=True):
+        yield from (Path(folder, name) for name in names)
 
 
 def _identity(path: Path) -> tuple[int, int, int]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,6 +18,9 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 from gateway.telemetry.metric_files import MetricFile, Room
 
+_PREFIX = "tritonflare-metrics-"
+_LOCK = "lock"
+
 
 @dataclass(frozen=True)
 class SharedMetrics:
@@ -24,11 +29,15 @@ class SharedMetrics:
     folder: Path
     """Made by the first process that writes a value; without room on the disk, serving goes on without it."""
     room: Room = field(default_factory=Room)
+    lock: int | None = None
+    """Descriptor of the folder's lock, which ends with the supervisor; None in a folder made later."""
 
     @classmethod
     def somewhere(cls) -> SharedMetrics:
-        """Choose a new folder for temporary files."""
-        return cls(Path(tempfile.gettempdir()) / f"tritonflare-metrics-{secrets.token_hex(8)}")
+        """Choose a new folder for temporary files, and remove those of killed servers."""
+        _sweep()
+        folder = Path(tempfile.gettempdir()) / f"{_PREFIX}{secrets.token_hex(8)}"
+        return cls(folder, lock=_make_locked(folder))
 
     def keep_as(self, process: str) -> None:
         """Store the values of all metrics that this process declares from now on there.
@@ -57,6 +66,40 @@ class SharedMetrics:
         """Remove the folder; this process must not count any more."""
         values.close_all_multiprocess_files()  # type: ignore[no-untyped-call]
         shutil.rmtree(self.folder, ignore_errors=True)
+        if self.lock is not None:
+            os.close(self.lock)
+
+
+def _make_locked(folder: Path) -> int | None:
+    """Make the folder with a lock in it that is held; None where that cannot be done, as on a full disk.
+
+    It gets its name when the lock is held, so that no other server takes it for one of a killed server.
+    """
+    new = folder.with_name(f".{folder.name}")
+    lock: int | None = None
+    try:
+        new.mkdir(mode=0o700)
+        lock = os.open(new / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        new.rename(folder)
+    except OSError:
+        shutil.rmtree(new, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+        return None
+    return lock
+
+
+def _sweep() -> None:
+    """Remove the folders whose lock nobody holds; one without a lock may be in use."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder)
+            finally:
+                os.close(lock)
 
 
 RESTART_REASONS = ("ended", "stub", "failing", "wedged")

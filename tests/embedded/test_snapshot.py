@@ -94,6 +94,18 @@ def test_a_new_version_counts_when_it_has_settled(repository: Path) -> None:
     assert releases.has_settled()
 
 
+def test_a_new_version_behind_a_link_to_a_folder_counts(repository: Path, tmp_path: Path) -> None:
+    (repository / "one").rename(tmp_path / "elsewhere")
+    (repository / "one").symlink_to(tmp_path / "elsewhere")
+    releases = Releases(repository)
+    taken = releases.take()
+    assert not releases.is_new()
+    (tmp_path / "new").write_text("second")
+    (tmp_path / "new").rename(tmp_path / "elsewhere" / "1" / "model.onnx")
+    assert releases.is_new()
+    taken.remove()
+
+
 def test_a_snapshot_that_was_cleaned_away_is_not_whole_any_more(repository: Path) -> None:
     (repository / "one" / "config.pbtxt").write_text("first")
     taken = Releases(repository).take()

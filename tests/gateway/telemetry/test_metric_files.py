@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +19,7 @@ from gateway.telemetry import metric_files
 from gateway.telemetry.metric_files import MetricFile, Room
 from gateway.telemetry.shared_metrics import SharedMetrics
 
+ROOT = Path(__file__).parents[3]
 BLOCKS = "posix_fallocate"
 Opened = Callable[[Path], MetricFile]
 
@@ -140,3 +144,33 @@ def test_a_folder_that_cannot_be_made_or_is_gone_is_no_failure(tmp_path: Path) -
     assert metrics.registry() is None
     metrics.forget_gauges("0")
     metrics.remove()
+
+
+_SUPERVISOR = """
+import sys
+from gateway.telemetry.shared_metrics import SharedMetrics
+print(SharedMetrics.somewhere().folder, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_the_folder_of_a_killed_server_is_removed_by_the_next_and_that_of_a_living_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", _SUPERVISOR], env=environment, stdin=-1, stdout=-1, text=True
+    ) as other:
+        assert other.stdout is not None
+        folder = Path(other.stdout.readline().strip())
+        folder.mkdir(exist_ok=True)
+        (folder / "counter_0.db").touch()
+        first = SharedMetrics.somewhere()
+        assert (folder / "counter_0.db").exists()
+        other.kill()
+    second = SharedMetrics.somewhere()
+    assert not folder.exists()
+    first.remove()
+    second.remove()
+    assert list(tmp_path.iterdir()) == []

@@ -17,8 +17,17 @@ from gateway.triton import connection as connection_module
 from gateway.triton import failover_channel as channel_module
 from gateway.triton.failover_channel import FailoverChannel
 from gateway.triton.status import StubSilent, failure_of
-
-from .test_channel import UNAVAILABLE, Server, ask, code_of, connected, links, opened, running, until
+from tests.gateway.triton.test_failover_channel import (
+    UNAVAILABLE,
+    Server,
+    ask,
+    code_of,
+    connected,
+    links,
+    opened,
+    running,
+    until,
+)
 
 
 class Relay:

@@ -13,8 +13,7 @@ import pytest
 from gateway.triton import failover_channel as channel_module
 from gateway.triton.connection import LONGEST_PAUSE_S
 from gateway.triton.failover_channel import FailoverChannel
-
-from .test_channel import (
+from tests.gateway.triton.test_failover_channel import (
     UNAVAILABLE,
     Server,
     ask,
