@@ -159,7 +159,7 @@ class TritonServer:
             self._claim.release()
 
     def command(self, scratch: Path) -> list[str]:
-        """Return the command line; ARCHITECTURE.md has the reason of each option."""
+        """Return the command line of tritonserver."""
         return [
             str(host.wheel_folder() / "bin" / "tritonserver"),
             f"--model-repository={scratch / 'models'}",

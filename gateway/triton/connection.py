@@ -2,7 +2,7 @@
 
 ``grpc.aio`` cancels a call at the server when the task that awaits it is cancelled, when its timeout is over,
 when its object is collected and when its channel is closed. Triton 2.51 may crash on a cancelled inference
-(ARCHITECTURE.md, "Coalescing"). So no timeout is passed, call objects are kept until the server has answered,
+(docs/decisions/never-cancel.md). So no timeout is passed, call objects are kept until the server has answered,
 and a caller awaits a future of its own, which the call's done callback resolves.
 """
 

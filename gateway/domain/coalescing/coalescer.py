@@ -8,7 +8,7 @@ one after the other, and the first of them would occupy a call alone.
 
 A call that was sent is never cancelled. Triton computes it even if no request awaits it any more, so it keeps
 its slot until the deadline of its last text (`slots`). Callers that disconnect therefore cannot have more
-under way than there are slots; ARCHITECTURE.md describes what cancelling does to Triton.
+under way than there are slots; docs/decisions/never-cancel.md describes what cancelling does to Triton.
 
 `queue` decides when a call leaves, `texts` keeps order and deadlines, `grouping` decides which texts share
 a call, `slots` counts calls. Here calls are made and their answers handed out.
