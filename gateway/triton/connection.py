@@ -2,8 +2,8 @@
 
 ``grpc.aio`` cancels a call at the server when the task that awaits it is cancelled, when its timeout is over,
 when its object is collected and when its channel is closed. Triton 2.51 may crash on a cancelled inference
-(docs/decisions/never-cancel.md). So no timeout is passed, call objects are kept until the server has answered,
-and a caller awaits a future of its own, which the call's done callback resolves.
+(docs/decisions/never-cancel.md). So no timeout is passed, call objects are kept until the server has
+answered, and a caller awaits a future of its own, which the call's done callback resolves.
 """
 
 from __future__ import annotations
