@@ -19,10 +19,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 from weakref import WeakSet
 
 from gateway.domain.backend import Answer, Backend, RawScores, Timing
@@ -199,7 +199,11 @@ class Coalescer:
         """Begin calls while there are free slots and texts."""
         loop = asyncio.get_running_loop()
         now = loop.time()
-        while queue.waiting and (free := queue.slots.free(now)):
+        while queue.waiting:
+            free = queue.slots.free(now)
+            if not free:
+                queue.schedule(now)
+                break
             texts = queue.take(free, now)
             if not texts:
                 break
@@ -210,7 +214,6 @@ class Coalescer:
             self._calls[task] = call
             # Not a finally inside: a task that is cancelled before its first step never gets there.
             task.add_done_callback(partial(self._done, queue, call))
-        queue.schedule(now)
 
     def _done(self, queue: ModelQueue, call: TextCall, task: asyncio.Task[None]) -> None:
         """Free the slot of a call that has ended; texts that it left without an answer get BackendFailed."""
@@ -247,14 +250,20 @@ class Coalescer:
             answers = [without_frames(exc)] * len(texts)
         _set_answers(texts, answers, sent)
 
-    async def _call(
+    def _call(
         self, model: Model, texts: Sequence[QueuedText], deadline_s: float
-    ) -> Sequence[RawScores]:
-        data = [text.data for text in texts]
+    ) -> Coroutine[Any, Any, Sequence[RawScores]]:
+        call = self._backend.classify(model, [text.data for text in texts], deadline_s)
         if self._tracer is None:
-            return await self._backend.classify(model, data, deadline_s)
-        with self._tracer.call(model, [text.context for text in texts]):
-            return await self._backend.classify(model, data, deadline_s)
+            return call
+        return _within(self._tracer.call(model, [text.context for text in texts]), call)
+
+
+async def _within(
+    context: AbstractContextManager[None], call: Coroutine[Any, Any, Sequence[RawScores]]
+) -> Sequence[RawScores]:
+    with context:
+        return await call
 
 
 def _set_answers(texts: Sequence[QueuedText], answers: Sequence[Answer], sent: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from gateway.domain.catalogue import Model
 from gateway.domain.coalescing.schedule import EarliestTimer, GatherWindow
@@ -53,7 +54,6 @@ class ModelQueue:
         "_deadline_timer",
         "_limits",
         "_most_texts",
-        "_send",
         "_send_timer",
         "gather_window",
         "length",
@@ -76,8 +76,7 @@ class ModelQueue:
         self.gather_window = GatherWindow()
         self._limits = limits
         self._most_texts = min(limits.max_call_texts, model.max_batch_size)
-        self._send = send
-        self._send_timer = EarliestTimer(self._send_due)
+        self._send_timer = EarliestTimer(partial(send, self))
         self._deadline_timer = EarliestTimer(self._expire)
 
     def is_overloaded(self, now: float) -> bool:
@@ -119,9 +118,6 @@ class ModelQueue:
         self._send_timer.cancel()
         self._deadline_timer.cancel()
         self.waiting.answer_all(BackendFailed())
-
-    def _send_due(self) -> None:
-        self._send(self)
 
     def _expire(self) -> None:
         now = asyncio.get_running_loop().time()

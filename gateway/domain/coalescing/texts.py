@@ -86,11 +86,10 @@ class WaitingTexts:
 
     def expire(self, now: float) -> float:
         """Answer and remove the texts whose deadline has passed; return the next deadline, else infinity."""
-        before = len(self._texts)
         soonest, expired = expire(self._texts, now)
         if expired:
             self._remove_answered()
-        return soonest if before else math.inf
+        return soonest
 
     def take(self, share: int, length_ratio: float, now: float) -> list[QueuedText]:
         """Remove the oldest text and those that fit in one call with it, at most ``share``.
@@ -110,16 +109,15 @@ class WaitingTexts:
             elif text.deadline <= now:
                 text.answer.set_result(DeadlineExceeded())
                 text.is_waiting = False
-            elif group is None:
-                group = CallGroup(len(text.data), length_ratio)
-                text.is_waiting = False
-                taken.append(text)
-            elif group.accepts(len(text.data)):
-                text.is_waiting = False
+            elif not taken:
                 taken.append(text)
             else:
-                passed.append(text)
+                if group is None:
+                    group = CallGroup(len(taken[0].data), length_ratio)
+                (taken if group.accepts(len(text.data)) else passed).append(text)
         texts.extendleft(reversed(passed))
+        for text in taken:
+            text.is_waiting = False
         return taken
 
     def answer_all(self, answer: Answer) -> None:
