@@ -104,7 +104,7 @@ def name_random_parts(answer: bytes, more: tuple[tuple[re.Pattern[str], str], ..
 
 def _fail(code: grpc.StatusCode) -> Callable[[FakeTriton], None]:
     async def fault(request: Any, context: Any) -> None:
-        if read_texts(request) != [b"A canary sings."]:
+        if read_texts(request) != [b"This is a canary."]:
             await context.abort(code, "words of Triton")
 
     def prepare(triton: FakeTriton) -> None:
@@ -126,7 +126,7 @@ def _fail_at(text: bytes) -> Callable[[FakeTriton], None]:
 
 def _hang(triton: FakeTriton) -> None:
     async def fault(request: Any, context: Any) -> None:
-        if read_texts(request) != [b"A canary sings."]:
+        if read_texts(request) != [b"This is a canary."]:
             await asyncio.sleep(60)
 
     triton.infer_fault = fault
