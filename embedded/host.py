@@ -24,7 +24,7 @@ _INSTALL = (
 
 
 @dataclass(frozen=True)
-class Finding:
+class HostFinding:
     """The result of a check; ``remedy`` is empty if it passed."""
 
     name: str
@@ -59,7 +59,7 @@ def library_folders() -> list[Path]:
     return folders
 
 
-def findings() -> list[Finding]:
+def findings() -> list[HostFinding]:
     """Run all checks, in the order in which their remedies apply."""
     return [check() for check in _CHECKS]
 
@@ -71,15 +71,15 @@ def require() -> None:
             raise EmbeddedError(f"{finding.name}: {finding.found}. {finding.remedy}")
 
 
-def _platform() -> Finding:
+def _platform() -> HostFinding:
     found = f"{platform.system()} {platform.machine()}"
     good = found == "Linux x86_64"
-    return Finding(
+    return HostFinding(
         "platform", found, "" if good else "The wheel is for Linux x86-64; use docker compose elsewhere."
     )
 
 
-def _glibc() -> Finding:
+def _glibc() -> HostFinding:
     name, version = platform.libc_ver()
     try:
         number = tuple(int(part) for part in version.split(".")[:2])
@@ -87,54 +87,56 @@ def _glibc() -> Finding:
         number = ()
     good = name == "glibc" and number >= GLIBC
     remedy = "Triton needs glibc 2.35 or newer (Debian 12, Ubuntu 22.04 or later); or use docker compose."
-    return Finding("C library", f"{name or 'unknown'} {version}".strip(), "" if good else remedy)
+    return HostFinding("C library", f"{name or 'unknown'} {version}".strip(), "" if good else remedy)
 
 
-def _python() -> Finding:
+def _python() -> HostFinding:
     remedy = "The stubs exist for Python 3.10, 3.11 and 3.12; run `make clean serve PYTHON=python3.11`."
-    return Finding("Python", platform.python_version(), "" if sys.version_info[:2] in PYTHONS else remedy)
+    return HostFinding("Python", platform.python_version(), "" if sys.version_info[:2] in PYTHONS else remedy)
 
 
-def _wheel() -> Finding:
+def _wheel() -> HostFinding:
     try:
         version = importlib.metadata.version("nvidia-pytriton")
         binary = wheel_folder() / "bin" / "tritonserver"
     except (importlib.metadata.PackageNotFoundError, EmbeddedError):
-        return Finding("nvidia-pytriton", "not installed", f"To install it, {_INSTALL}.")
+        return HostFinding("nvidia-pytriton", "not installed", f"To install it, {_INSTALL}.")
     if not os.access(binary, os.X_OK):
-        return Finding("nvidia-pytriton", f"{version} without a tritonserver", f"To repair it, {_INSTALL}.")
-    return Finding("nvidia-pytriton", version)
+        return HostFinding(
+            "nvidia-pytriton", f"{version} without a tritonserver", f"To repair it, {_INSTALL}."
+        )
+    return HostFinding("nvidia-pytriton", version)
 
 
-def _numpy() -> Finding:
+def _numpy() -> HostFinding:
     try:
         version = importlib.metadata.version("numpy")
     except importlib.metadata.PackageNotFoundError:
-        return Finding("numpy", "not installed", f"To install it, {_INSTALL}.")
+        return HostFinding("numpy", "not installed", f"To install it, {_INSTALL}.")
     good = int(version.split(".")[0]) < 2
     remedy = "Triton 2.51's python stubs garble strings under numpy 2; .venv/bin/pip install 'numpy<2'."
-    return Finding("numpy", version, "" if good else remedy)
+    return HostFinding("numpy", version, "" if good else remedy)
 
 
-def _libpython() -> Finding:
+def _libpython() -> HostFinding:
     name = f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.1.0"
     for folder in (sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var("LIBPL")):
         if folder and (Path(folder) / name).exists():
-            return Finding("libpython", f"{folder}/{name}")
+            return HostFinding("libpython", f"{folder}/{name}")
     if ctypes.util.find_library(f"python{sys.version_info.major}.{sys.version_info.minor}"):
-        return Finding("libpython", name)
+        return HostFinding("libpython", name)
     package = f"libpython{sys.version_info.major}.{sys.version_info.minor}"
     remedy = f"Triton's stub links {name}: apt-get install {package}, or a Python built with --enable-shared."
-    return Finding("libpython", "not found", remedy)
+    return HostFinding("libpython", "not found", remedy)
 
 
-def _modules() -> Finding:
+def _modules() -> HostFinding:
     missing = [name for name in ("onnxruntime", "tokenizers") if importlib.util.find_spec(name) is None]
     found = f"missing {', '.join(missing)}" if missing else "onnxruntime, tokenizers"
-    return Finding("model libraries", found, f"To install them, {_INSTALL}." if missing else "")
+    return HostFinding("model libraries", found, f"To install them, {_INSTALL}." if missing else "")
 
 
-_CHECKS: tuple[Callable[[], Finding], ...] = (
+_CHECKS: tuple[Callable[[], HostFinding], ...] = (
     _platform,
     _glibc,
     _python,

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from loadtest.traffic import Call
+from loadtest.traffic import PlannedRequest
 
 OK = "ok"
 WRONG_SHAPE = "wrong shape"
@@ -45,7 +45,7 @@ def difference(found: Scores, expected: Scores) -> float:
     return max((abs(found[label] - score) for label, score in expected.items()), default=0.0)
 
 
-def outcome_of(call: Call, status: int, body: bytes, references: References) -> str:
+def outcome_of(call: PlannedRequest, status: int, body: bytes, references: References) -> str:
     """Name the outcome of an answer to ``call``."""
     try:
         answer = json.loads(body)
@@ -64,7 +64,7 @@ def outcome_of(call: Call, status: int, body: bytes, references: References) -> 
     return WRONG_SCORE
 
 
-def _refusal_outcome(call: Call, status: int, answer: Any) -> str:
+def _refusal_outcome(call: PlannedRequest, status: int, answer: Any) -> str:
     refusal = call.refusal
     if refusal is None or status == 200:
         return WRONG_REFUSAL
@@ -77,7 +77,7 @@ def _refusal_outcome(call: Call, status: int, answer: Any) -> str:
     return OK if good else WRONG_REFUSAL
 
 
-def _read(call: Call, answer: Any) -> list[Scores]:
+def _read(call: PlannedRequest, answer: Any) -> list[Scores]:
     """The scores of each text.
 
     Raises:

@@ -18,7 +18,7 @@ from loadtest.golden import compare, is_bundled, read_golden
 from loadtest.options import LoadOptions
 from loadtest.record import Record
 from loadtest.reference import check_host, classify_sequentially, read_references, write_references
-from loadtest.traffic import Call, Traffic, parse_traffic, read_texts, run_url
+from loadtest.traffic import PlannedRequest, Traffic, parse_traffic, read_texts, run_url
 
 _log = logging.getLogger(__name__)
 _UNSENT = "not sent"
@@ -151,11 +151,11 @@ class Run:
         """Seconds since the beginning."""
         return time.perf_counter() - self._began
 
-    def draw(self) -> Call:
+    def draw(self) -> PlannedRequest:
         """The next call of the mix."""
         return self._traffic.draw()
 
-    def answer(self, client: Any, call: Call) -> tuple[str, int]:
+    def answer(self, client: Any, call: PlannedRequest) -> tuple[str, int]:
         """Send ``call``; the outcome, and the length of the answer in bytes."""
         response = client.post(call.url, data=call.body, headers=self._headers, catch_response=True)
         if not response.status_code:
@@ -163,13 +163,13 @@ class Run:
         body = response.content or b""
         return outcome_of(call, response.status_code, body, self._references), len(body)
 
-    def ask(self, client: Any, call: Call, due_s: float) -> None:
+    def ask(self, client: Any, call: PlannedRequest, due_s: float) -> None:
         """Send a call that was due at ``due_s``, and record it, here and in locust's statistics."""
         sent_s = self.now()
         outcome, size = self.answer(client, call)
         self.note(call, due_s, sent_s, outcome, size)
 
-    def note(self, call: Call, due_s: float, sent_s: float, outcome: str, size: int = 0) -> None:
+    def note(self, call: PlannedRequest, due_s: float, sent_s: float, outcome: str, size: int = 0) -> None:
         """Record an outcome of now."""
         done_s = self.now()
         self.record.add(call.kind, due_s, sent_s, done_s, outcome, len(call.texts))

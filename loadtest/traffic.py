@@ -33,7 +33,7 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class Call:
+class PlannedRequest:
     """One request with what its answer must be."""
 
     kind: str
@@ -91,7 +91,7 @@ class Traffic:
 
     def __init__(self, url: str, weights: Mapping[str, float], sentences: Sequence[str], seed: int) -> None:
         self._random = random.Random(seed)  # noqa: S311 (a load test needs no secrecy)
-        makers: dict[str, Callable[[], list[Call]]] = {
+        makers: dict[str, Callable[[], list[PlannedRequest]]] = {
             "single": lambda: [_single(url, "single", text) for text in sentences],
             "several": lambda: [
                 _several(url, self._random.sample(sentences, SEVERAL_TEXTS)) for _ in range(_BODIES)
@@ -109,24 +109,24 @@ class Traffic:
         calls = (call for calls in self._calls.values() for call in calls)
         return list(dict.fromkeys(text for call in calls for text in call.texts))
 
-    def draw(self) -> Call:
+    def draw(self) -> PlannedRequest:
         """The next call."""
         kind = self._random.choices(self._kinds, self._weights)[0]
         return self._random.choice(self._calls[kind])
 
 
-def _single(url: str, kind: str, text: str) -> Call:
-    return Call(kind, url, _as_bytes({"text": text}), (text,))
+def _single(url: str, kind: str, text: str) -> PlannedRequest:
+    return PlannedRequest(kind, url, _as_bytes({"text": text}), (text,))
 
 
-def _several(url: str, texts: Sequence[str]) -> Call:
+def _several(url: str, texts: Sequence[str]) -> PlannedRequest:
     inputs = [{"text": text, "external_reference": str(place)} for place, text in enumerate(texts)]
-    return Call("several", url, _as_bytes({"requests": inputs}), tuple(texts))
+    return PlannedRequest("several", url, _as_bytes({"requests": inputs}), tuple(texts))
 
 
-def _invalid(url: str) -> Iterator[Call]:
-    def refused(body: object, message: str) -> Call:
-        return Call("invalid", url, _as_bytes(body), refusal=Refusal(400, {5006: message}))
+def _invalid(url: str) -> Iterator[PlannedRequest]:
+    def refused(body: object, message: str) -> PlannedRequest:
+        return PlannedRequest("invalid", url, _as_bytes(body), refusal=Refusal(400, {5006: message}))
 
     yield refused({}, "required properties at '/' are 'text'")
     yield refused([], "required properties at '/' are 'text'")
@@ -136,7 +136,7 @@ def _invalid(url: str) -> Iterator[Call]:
     yield refused({"text": ["a", "b"]}, "Type mismatch of '/text', 'string' not in 'array','binary'")
     # The contract is not certain which of the two Cloudflare sends on this path.
     unknown = Refusal(400, {5007: "No such model", 7000: "No route for that URI"})
-    yield Call("invalid", f"{url}-unknown", _as_bytes({"text": "Good."}), refusal=unknown)
+    yield PlannedRequest("invalid", f"{url}-unknown", _as_bytes({"text": "Good."}), refusal=unknown)
 
 
 def _as_bytes(body: object) -> bytes:

@@ -18,7 +18,7 @@ import click
 if TYPE_CHECKING:
     from embedded.server import TritonServer
     from export.repository.inventory import Published
-    from loadtest.bench.run import Gateway, Plan, Stack
+    from loadtest.bench.run import MeasuredGateway, Plan, Stack
 
 TOKEN = "bench"  # noqa: S105 (opens a loopback server that lives as long as the bench)
 _READY_WITHIN_S = 60.0
@@ -49,7 +49,7 @@ def running_stack(
     try:
         with TritonServer(work / "models") as server, ExitStack() as programs:
 
-            def gateway(name: str, count: int, settings: Mapping[str, str] | None = None) -> Gateway:
+            def gateway(name: str, count: int, settings: Mapping[str, str] | None = None) -> MeasuredGateway:
                 log = work / f"{name}.log"
                 return programs.enter_context(_running_gateway(server, names, log, count, settings))
 
@@ -73,7 +73,7 @@ def _running_gateway(
     log: Path,
     workers: int = 1,
     settings: Mapping[str, str] | None = None,
-) -> Iterator[Gateway]:
+) -> Iterator[MeasuredGateway]:
     """``tritonflare gateway`` on a free loopback port, with its log in a file, as it runs for its users.
 
     Args:
@@ -84,7 +84,7 @@ def _running_gateway(
         settings: more of the gateway's environment.
     """
     from embedded.server import RESTRICTED_KEY
-    from loadtest.bench.run import Gateway
+    from loadtest.bench.run import MeasuredGateway
     from loadtest.client import Target
 
     command = [sys.executable, "-m", "tritonflare", "gateway", "--host", "127.0.0.1", "--port", "0"]
@@ -106,7 +106,7 @@ def _running_gateway(
                 Target(f"http://127.0.0.1:{port}", TOKEN, f"/client/v4/accounts/bench/ai/run/{name}")
                 for name in models
             )
-            yield Gateway(workers, process.pid, real, null)
+            yield MeasuredGateway(workers, process.pid, real, null)
         finally:
             process.send_signal(signal.SIGTERM)
             try:

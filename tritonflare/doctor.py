@@ -14,7 +14,7 @@ import click
 from tritonflare.paths import CHECKPOINT, HOME, REPOSITORY, runnable
 
 if TYPE_CHECKING:
-    from embedded.host import Finding
+    from embedded.host import HostFinding
     from gateway.settings import Settings
 
 _BUNDLED = "cf-huggingface-distilbert-sst-2-int8"
@@ -40,19 +40,19 @@ def doctor(repository: Path) -> None:
     sys.exit(0 if all(finding.ok for finding in results) else 1)
 
 
-def _models(repository: Path) -> Finding:
+def _models(repository: Path) -> HostFinding:
     """Check the repository; a missing export is no problem where `make serve` exports by itself."""
     from embedded.errors import EmbeddedError, NotExportedError
-    from embedded.host import Finding
+    from embedded.host import HostFinding
     from embedded.repository import check_repository
 
     name = "model repository"
     try:
-        return Finding(name, ", ".join(model.name for model in check_repository(repository)))
+        return HostFinding(name, ", ".join(model.name for model in check_repository(repository)))
     except (EmbeddedError, OSError) as error:
         if isinstance(error, NotExportedError) and _exported_by_make(repository):
-            return Finding(name, "nothing exported yet; `make serve` will export the bundled model")
-        return Finding(name, "not servable", str(error))
+            return HostFinding(name, "nothing exported yet; `make serve` will export the bundled model")
+        return HostFinding(name, "not servable", str(error))
 
 
 def _exported_by_make(repository: Path) -> bool:
@@ -61,25 +61,25 @@ def _exported_by_make(repository: Path) -> bool:
     return here and not any(repository.glob(f"{_BUNDLED}_encoder_*/[1-9]*/model.onnx"))
 
 
-def _port() -> Finding:
+def _port() -> HostFinding:
     """Check that the gateway's address is free, or that a tritonflare already serves there."""
-    from embedded.host import Finding
+    from embedded.host import HostFinding
     from gateway.main import bind_for
     from gateway.settings import ConfigurationError, load_settings
 
     try:
         settings = load_settings()
     except ConfigurationError as error:
-        return Finding("settings", "not valid", str(error))
+        return HostFinding("settings", "not valid", str(error))
     address = f"{settings.host}:{settings.port}"
     try:
         bind_for(settings).close()
     except ConfigurationError as error:
         in_use = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
         if in_use and _tritonflare_answers(settings):
-            return Finding("port", f"{address}, in use by a tritonflare")
-        return Finding("port", "not free" if in_use else "not valid", str(error))
-    return Finding("port", f"{address} is free")
+            return HostFinding("port", f"{address}, in use by a tritonflare")
+        return HostFinding("port", "not free" if in_use else "not valid", str(error))
+    return HostFinding("port", f"{address} is free")
 
 
 def _tritonflare_answers(settings: Settings) -> bool:

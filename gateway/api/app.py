@@ -157,11 +157,11 @@ def _server_timing(timing: Timing | None, seconds: float) -> bytes:
 
 
 _REFUSALS: dict[type[RequestError], Callable[[], TritonflareError]] = {
-    errors.MalformedRequest: MalformedRequest,
+    errors.InvalidRequest: MalformedRequest,
     errors.UnsupportedTransferCoding: UnknownTransferCoding,
     errors.RequestTimeout: DeadlineExceeded,
     errors.ServerBusy: Overloaded,
-    errors.ClientDisconnected: ClientDisconnected,
+    errors.PeerDisconnected: ClientDisconnected,
 }
 
 

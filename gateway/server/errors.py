@@ -1,11 +1,11 @@
 """Why the server refuses a request or ends it; the application turns these into responses.
 
 * RequestError
-    * MalformedRequest: the bytes are not HTTP/1.1, or are ambiguous
+    * InvalidRequest: the bytes are not HTTP/1.1, or are ambiguous
     * UnsupportedTransferCoding: the body is in a coding other than chunked
     * RequestTimeout: the request did not arrive in time
     * ServerBusy: no room for another connection, or for more of a request
-    * ClientDisconnected: the client closed the connection before the response
+    * PeerDisconnected: the client closed the connection before the response
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ class RequestError(Exception):
     """Base class."""
 
 
-class MalformedRequest(RequestError):
+class InvalidRequest(RequestError):
     """Bytes that are not HTTP/1.1, or a message that recipients could parse differently (RFC 9112)."""
 
 
@@ -31,5 +31,5 @@ class ServerBusy(RequestError):
     """No room for another connection, or for more bytes of a request."""
 
 
-class ClientDisconnected(RequestError):
+class PeerDisconnected(RequestError):
     """The client closed the connection before the response."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gateway.server.errors import MalformedRequest, UnsupportedTransferCoding
+from gateway.server.errors import InvalidRequest, UnsupportedTransferCoding
 from gateway.server.message import Header
 from gateway.server.wire import is_host
 
@@ -28,10 +28,10 @@ def check_version_and_host(version: str, hosts: Sequence[bytes]) -> None:
         hosts: the values of all Host headers.
 
     Raises:
-        MalformedRequest: the version is neither 1.0 nor 1.1, or Host is invalid, repeated or missing.
+        InvalidRequest: the version is neither 1.0 nor 1.1, or Host is invalid, repeated or missing.
     """
     if len(hosts) not in _HOST_COUNTS.get(version, ()) or not all(map(is_host, hosts)):
-        raise MalformedRequest
+        raise InvalidRequest
 
 
 def body_length(framing: Sequence[Header], version: str) -> int | None:
@@ -43,7 +43,7 @@ def body_length(framing: Sequence[Header], version: str) -> int | None:
         version: "1.1", for example.
 
     Raises:
-        MalformedRequest: two recipients could disagree about the length.
+        InvalidRequest: two recipients could disagree about the length.
         UnsupportedTransferCoding: the body is in a coding other than chunked (section 6.1).
     """
     length: int | None = None
@@ -56,7 +56,7 @@ def body_length(framing: Sequence[Header], version: str) -> int | None:
     if not encodings:
         return length or 0
     if length is not None or version == "1.0":
-        raise MalformedRequest
+        raise InvalidRequest
     _check_codings([coding.strip(b" \t") for coding in b",".join(encodings).lower().split(b",")])
     return None
 
@@ -64,7 +64,7 @@ def body_length(framing: Sequence[Header], version: str) -> int | None:
 def _check_codings(codings: list[bytes]) -> None:
     """Accept ``chunked`` alone; it has to be the last coding, and may be applied only once."""
     if b"" in codings or codings.count(b"chunked") != 1 or codings[-1] != b"chunked":
-        raise MalformedRequest
+        raise InvalidRequest
     if len(codings) > 1:
         raise UnsupportedTransferCoding
 
@@ -123,7 +123,7 @@ class ChunkOverhead:
         """Note that ``count`` bytes of the body have been parsed.
 
         Raises:
-            MalformedRequest: there were more than `MAX_HEAD_BYTES` of extensions or trailers.
+            InvalidRequest: there were more than `MAX_HEAD_BYTES` of extensions or trailers.
         """
         self.until_check -= count
         if self.until_check:
@@ -132,4 +132,4 @@ class ChunkOverhead:
         self._has_content = False
         self.until_check = _CHUNK_CHECK_BYTES
         if self._bytes > MAX_HEAD_BYTES:
-            raise MalformedRequest
+            raise InvalidRequest

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import parse_qsl
 
-from gateway.server.errors import ClientDisconnected, RequestError
+from gateway.server.errors import PeerDisconnected, RequestError
 
 Header = tuple[bytes, bytes]
 Address = tuple[str, int]
@@ -37,7 +37,7 @@ class RequestBody:
         """Wait until more has arrived.
 
         Raises:
-            RequestError: no more will arrive; ClientDisconnected where the client closed the connection.
+            RequestError: no more will arrive; PeerDisconnected where the client closed the connection.
         """
         if self._failure is None:
             if self.on_wait is not None:
@@ -150,7 +150,7 @@ class HttpRequest:
         """Note that the client has disconnected, and notify the application."""
         self.disconnected = True
         self.body.discard()
-        self.body.fail(ClientDisconnected)
+        self.body.fail(PeerDisconnected)
         if self._on_disconnect is not None:
             self._on_disconnect()
 

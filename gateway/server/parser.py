@@ -14,7 +14,7 @@ from enum import Enum, auto
 
 import httptools
 
-from gateway.server.errors import MalformedRequest, RequestError
+from gateway.server.errors import InvalidRequest, RequestError
 from gateway.server.framing import (
     EMPTY_LINE,
     FRAMING_HEADERS,
@@ -104,7 +104,7 @@ class RequestParser:
         """Parse ``data[at:]`` up to the end of one request; return the offset behind what was parsed.
 
         Raises:
-            MalformedRequest: the bytes are not HTTP/1.0 or 1.1, the head is too large, Host is missing,
+            InvalidRequest: the bytes are not HTTP/1.0 or 1.1, the head is too large, Host is missing,
                 invalid or repeated (section 3.2), or the framing is ambiguous (section 6.3).
             UnsupportedTransferCoding: the body is in a coding other than chunked (section 6.1).
         """
@@ -136,7 +136,7 @@ class RequestParser:
         end = self._empty_line.end(data, at)
         self.head_bytes += end - at
         if self.head_bytes > MAX_HEAD_BYTES:
-            raise MalformedRequest
+            raise InvalidRequest
         self._parse(data, at, end)
         if self._phase is _HEAD or self._phase is _CHUNKED_BODY:
             self._empty_line.advance(data, at, end)
@@ -147,7 +147,7 @@ class RequestParser:
         self._body_left -= end - at
         self._parse(data, at, end)
         if not self._body_left and self._phase is not _BETWEEN:
-            raise MalformedRequest  # llhttp counted otherwise
+            raise InvalidRequest  # llhttp counted otherwise
         return end
 
     def _feed_chunked_body(self, data: bytes, at: int) -> int:
@@ -212,7 +212,7 @@ class RequestParser:
         """Add a header; a trailer is dropped, since it could carry credentials (RFC 9110, section 6.5.1)."""
         if self._phase is _HEAD:
             if len(self._headers) == MAX_HEADER_LINES:
-                raise MalformedRequest
+                raise InvalidRequest
             self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
@@ -272,6 +272,6 @@ class RequestParser:
 
 
 def _refusal(error: httptools.HttpParserError) -> RequestError:
-    """Return what an ``on_`` method raised, which httptools chains to its own error, or MalformedRequest."""
+    """Return what an ``on_`` method raised, which httptools chains to its own error, or InvalidRequest."""
     raised = error.__context__
-    return type(raised)() if isinstance(raised, RequestError) else MalformedRequest()
+    return type(raised)() if isinstance(raised, RequestError) else InvalidRequest()

@@ -50,7 +50,7 @@ class Files:
 
 
 @dataclass(frozen=True)
-class Gateway:
+class MeasuredGateway:
     """A running gateway: its process, and where its two models answer."""
 
     workers: int
@@ -67,8 +67,8 @@ class Stack:
     triton_pid: int
     real: ModelFolders
     null: ModelFolders
-    gateways: Sequence[Gateway]
-    one_call_each: Gateway | None
+    gateways: Sequence[MeasuredGateway]
+    one_call_each: MeasuredGateway | None
     grouping: Grouping | None
 
     @property
@@ -147,7 +147,7 @@ def _served_ways(
         yield from sections.length_ways(setting, served[0].real, ExactTexts(files.tokenizer, setting.texts))
 
 
-def _served(gateway: Gateway, stack: Stack, counted: Statistics, lengths: Sequence[int]) -> Served:
+def _served(gateway: MeasuredGateway, stack: Stack, counted: Statistics, lengths: Sequence[int]) -> Served:
     whole = ProcessTree(stack.triton_pid)
     trees = {"gateway": ProcessTree(gateway.pid)}
     real = Meter(trees | {"triton": stack.triton_tree}, counted, stack.real, lengths, stack.grouping)

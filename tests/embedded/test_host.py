@@ -10,7 +10,7 @@ from embedded import host
 from embedded.errors import EmbeddedError
 
 
-def finding(name: str) -> host.Finding:
+def finding(name: str) -> host.HostFinding:
     return next(f for f in host.findings() if f.name == name)
 
 

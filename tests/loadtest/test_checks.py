@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from loadtest.checks import OK, WRONG, References, outcome_of
-from loadtest.traffic import Call, Refusal
+from loadtest.traffic import PlannedRequest, Refusal
 
 REFERENCES = References({"good": {"N": 0.25, "P": 0.75}, "bad": {"N": 0.9, "P": 0.1}}, 1e-4)
-SINGLE = Call("single", "", b"", ("good",))
-SEVERAL = Call("several", "", b"", ("good", "bad"))
-INVALID = Call("invalid", "", b"", refusal=Refusal(400, {5006: "required properties"}))
+SINGLE = PlannedRequest("single", "", b"", ("good",))
+SEVERAL = PlannedRequest("several", "", b"", ("good", "bad"))
+INVALID = PlannedRequest("invalid", "", b"", refusal=Refusal(400, {5006: "required properties"}))
 
 
 def _result(negative: float = 0.25, positive: float = 0.75) -> list[dict[str, Any]]:
@@ -32,7 +32,7 @@ def _error(code: int, message: str = "") -> dict[str, Any]:
     return {"errors": [{"message": message, "code": code}], "success": False, "result": {}, "messages": []}
 
 
-def _outcome(call: Call, answer: Any, status: int = 200) -> str:
+def _outcome(call: PlannedRequest, answer: Any, status: int = 200) -> str:
     return outcome_of(call, status, json.dumps(answer).encode(), REFERENCES)
 
 

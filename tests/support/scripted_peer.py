@@ -15,8 +15,8 @@ from gateway.server.connection.http_connection import HttpConnection
 from gateway.server.connection.timeouts import Timeouts
 from gateway.server.connection_limiter import ConnectionLimiter
 from gateway.server.errors import (
-    ClientDisconnected,
-    MalformedRequest,
+    InvalidRequest,
+    PeerDisconnected,
     RequestError,
     RequestTimeout,
     ServerBusy,
@@ -31,10 +31,10 @@ TIMEOUTS = Timeouts(KEEP_ALIVE_S, TRANSFER_S)
 _WRITE_HIGH_WATER, _WRITE_LOW_WATER = 64 * 1024, 16 * 1024
 
 _STATUS: dict[type[RequestError], int] = {
-    MalformedRequest: 400,
+    InvalidRequest: 400,
     RequestTimeout: 408,
     ServerBusy: 429,
-    ClientDisconnected: 499,
+    PeerDisconnected: 499,
     UnsupportedTransferCoding: 501,
 }
 

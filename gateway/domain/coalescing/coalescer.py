@@ -28,7 +28,7 @@ from weakref import WeakSet
 from gateway.domain.backend import Answer, Backend, RawScores, Timing
 from gateway.domain.catalogue import Model
 from gateway.domain.coalescing.grouping import length_class
-from gateway.domain.coalescing.queue import CoalescingLimits, ModelQueue, TextCall
+from gateway.domain.coalescing.queue import CoalescingLimits, InferenceCall, ModelQueue
 from gateway.domain.coalescing.texts import QueuedText
 from gateway.domain.errors import (
     AiError,
@@ -91,7 +91,7 @@ class Coalescer:
         """By ensemble and length class."""
         self._every_queue: WeakSet[ModelQueue] = WeakSet()
         """Also those of replaced models, as long as they have texts or calls."""
-        self._calls: dict[asyncio.Task[None], TextCall] = {}
+        self._calls: dict[asyncio.Task[None], InferenceCall] = {}
         self._closed = False
 
     async def classify(self, model: Model, texts: Sequence[bytes], deadline_s: float) -> list[Answer]:
@@ -207,7 +207,7 @@ class Coalescer:
             texts = queue.take(free, now)
             if not texts:
                 break
-            call = TextCall(texts, time.perf_counter())
+            call = InferenceCall(texts, time.perf_counter())
             self._observe(len(texts), call.sent - texts[0].entered)
             queue.slots.hold(call, now)
             task = loop.create_task(self._run(queue.model, texts, call.deadline, call.sent))
@@ -215,7 +215,7 @@ class Coalescer:
             # Not a finally inside: a task that is cancelled before its first step never gets there.
             task.add_done_callback(partial(self._done, queue, call))
 
-    def _done(self, queue: ModelQueue, call: TextCall, task: asyncio.Task[None]) -> None:
+    def _done(self, queue: ModelQueue, call: InferenceCall, task: asyncio.Task[None]) -> None:
         """Free the slot of a call that has ended; texts that it left without an answer get BackendFailed."""
         del self._calls[task]
         if not task.cancelled() and task.exception() is not None:

@@ -27,7 +27,7 @@ class CoalescingLimits:
     max_queue_s: float
 
 
-class TextCall(Call):
+class InferenceCall(Call):
     """Texts that were sent together."""
 
     __slots__ = ("sent", "texts")
@@ -71,7 +71,7 @@ class ModelQueue:
     ) -> None:
         self.model = model
         self.length = length
-        self.slots: CallSlots[TextCall] = CallSlots(max(1, limits.call_slots - length))
+        self.slots: CallSlots[InferenceCall] = CallSlots(max(1, limits.call_slots - length))
         self.waiting = WaitingTexts()
         self.gather_window = GatherWindow()
         self._limits = limits

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.server.errors import MalformedRequest, UnsupportedTransferCoding
+from gateway.server.errors import InvalidRequest, UnsupportedTransferCoding
 from gateway.server.framing import (
     EMPTY_LINE,
     MAX_HEAD_BYTES,
@@ -53,7 +53,7 @@ def test_the_length_of_a_body(headers: list[tuple[bytes, bytes]], length: int | 
     ],
 )
 def test_ambiguous_framing_is_refused(headers: list[tuple[bytes, bytes]], version: str) -> None:
-    with pytest.raises(MalformedRequest):
+    with pytest.raises(InvalidRequest):
         body_length(headers, version)
 
 
@@ -82,7 +82,7 @@ def test_valid_hosts(version: str, hosts: list[bytes]) -> None:
     ],
 )
 def test_invalid_versions_and_hosts(version: str, hosts: list[bytes]) -> None:
-    with pytest.raises(MalformedRequest):
+    with pytest.raises(InvalidRequest):
         check_version_and_host(version, hosts)
 
 
@@ -114,7 +114,7 @@ def overhead_until_refused(content_every: int) -> int:
         size += count
         try:
             overhead.parsed(count)
-        except MalformedRequest:
+        except InvalidRequest:
             return size
     return size
 
