@@ -39,6 +39,10 @@ class SharedMetrics:
         folder = Path(tempfile.gettempdir()) / f"{_PREFIX}{secrets.token_hex(8)}"
         return cls(folder, lock=_make_locked(folder))
 
+    def __reduce__(self) -> tuple[type[SharedMetrics], tuple[Path, Room]]:
+        """Travel to a worker without the lock: the number of a descriptor means another file there."""
+        return SharedMetrics, (self.folder, self.room)
+
     def keep_as(self, process: str) -> None:
         """Store the values of all metrics that this process declares from now on there.
 

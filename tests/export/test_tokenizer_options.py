@@ -220,11 +220,11 @@ def test_a_token_that_a_file_names_needs_a_row_in_the_model(tmp_path: Path) -> N
         ({"mask_token": {"content": "[MASK]"}}, "'mask_token' has to be a text or a token"),
         (
             {"mask_token": {"__type": "AddedToken", "contents": "x"}},
-            "'mask_token' holds something that is no",
+            "'mask_token' is not a valid token",
         ),
         ({"additional_special_tokens": [{"content": "x"}]}, "has to be a list of texts or tokens"),
         ({"added_tokens_decoder": None}, "'added_tokens_decoder' has to give a token for each id"),
-        ({"added_tokens_decoder": {"4": "x"}}, "'added_tokens_decoder' holds something that is no token"),
+        ({"added_tokens_decoder": {"4": "x"}}, "'added_tokens_decoder' is not a valid token"),
         ({"auto_map": {"AutoTokenizer": ["x.T", None]}}, "names code of its own for the tokenizer"),
         ({"fast_tokenizer_files": ["tokenizer.4.0.json"]}, "names another file than tokenizer.json"),
         ({"init_inputs": ["x"]}, "passes arguments by position"),

@@ -52,7 +52,7 @@ def test_wrk_is_read_from_our_own_line() -> None:
         (REFUSED, "1297 of 1297 answers were errors"),
         (HUNG_UP, "3 connections failed"),
         (SILENT, "no request was answered"),
-        ("Requests/sec: 12\n", "said nothing"),
+        ("Requests/sec: 12\n", "printed no result"),
     ],
 )
 def test_a_run_of_wrk_that_measured_nothing_is_an_error(output: str, message: str) -> None:

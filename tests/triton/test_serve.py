@@ -181,7 +181,7 @@ os.execv(sys.executable, [sys.executable, "-m", "tritonflare", "serve", "--port"
 
 def test_a_terminal_that_is_closed_stops_it_in_order(home: Path) -> None:
     terminal, inside = pty.openpty()
-    environment = {**os.environ, "GATEWAY_API_TOKENS": "*:x"}
+    environment = {**os.environ, "GATEWAY_API_TOKENS": "*:x", "TRITONFLARE_HOME": str(home)}
     with subprocess.Popen(
         [sys.executable, "-c", _OWN_TERMINAL],
         stdin=inside, stdout=inside, stderr=inside, cwd=home, env=environment, start_new_session=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import pickle
 import subprocess
 import sys
 import tempfile
@@ -174,3 +175,12 @@ def test_the_folder_of_a_killed_server_is_removed_by_the_next_and_that_of_a_livi
     first.remove()
     second.remove()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_lock_of_a_folder_does_not_travel_to_a_worker() -> None:
+    shared = SharedMetrics.somewhere()
+    try:
+        received = pickle.loads(pickle.dumps(shared))
+        assert (received.folder, received.lock) == (shared.folder, None)
+    finally:
+        shared.remove()
