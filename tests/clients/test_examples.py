@@ -119,7 +119,7 @@ def test_the_batch_gives_each_text_its_own_result_or_error(folder: Path, gateway
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_without_a_token_or_an_account_the_example_says_what_to_set(
+def test_without_a_token_or_an_account_the_example_names_the_variable(
     folder: Path, gateway: Program, name: str
 ) -> None:
     for token, account, variable in (("", ACCOUNT, "API_TOKEN"), (TOKEN, "", "ACCOUNT_ID")):

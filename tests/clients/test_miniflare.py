@@ -141,7 +141,7 @@ def test_the_example_runs_in_miniflare_as_it_stands(
     check_scores(json.loads(node(folder, "miniflare-token.mjs", worker, env=env)))
 
 
-def test_the_example_with_a_token_says_so_when_there_is_none(tmp_path: Path, gateway: Program) -> None:
+def test_the_example_with_a_token_reports_a_missing_one(tmp_path: Path, gateway: Program) -> None:
     folder = example(tmp_path)
     for token in ({}, {"TOKEN": ""}):
         env = environment(tmp_path, GATEWAY=gateway.url, **token)
@@ -153,7 +153,7 @@ def test_the_example_with_a_token_says_so_when_there_is_none(tmp_path: Path, gat
 
 
 @pytest.mark.parametrize("program", ["miniflare.mjs", "miniflare-token.mjs"])
-def test_the_example_says_when_no_gateway_is_there(tmp_path: Path, program: str) -> None:
+def test_the_example_reports_a_missing_gateway(tmp_path: Path, program: str) -> None:
     require_node()
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -95,7 +95,7 @@ def test_the_siblings_answer(tmp_path: Path, gateway: Program) -> None:
     assert of_user["status"] == "active"
 
 
-def test_a_token_that_nobody_issued_is_not_verified(tmp_path: Path, gateway: Program) -> None:
+def test_an_unknown_token_is_not_verified(tmp_path: Path, gateway: Program) -> None:
     (seen,) = sdk(tmp_path, gateway, ["user.tokens.verify"], apiToken="wrong")
     assert seen["error"]["kind"] == "AuthenticationError"
     assert [error["code"] for error in seen["error"]["errors"]] == [1000]
@@ -132,7 +132,7 @@ def test_a_busy_gateway_answers_the_second_attempt(
     assert len(seen["requests"]) == 2
 
 
-def test_a_used_up_rate_says_when_to_come_back(tmp_path: Path, spent_gateway: Program) -> None:
+def test_a_used_up_rate_sends_retry_after(tmp_path: Path, spent_gateway: Program) -> None:
     (seen,) = sdk(tmp_path, spent_gateway, RUN, maxRetries=0)
     headers = seen["error"]["headers"]
     assert 0 < int(headers["retry-after"]) <= 60

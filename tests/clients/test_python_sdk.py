@@ -130,7 +130,7 @@ def test_models_are_found_by_filters(gateway: Program, filters: dict[str, Any], 
     assert requests_seen(gateway) - before == found + 1
 
 
-def test_the_schema_says_what_the_model_takes(gateway: Program) -> None:
+def test_the_schema_describes_the_models_input(gateway: Program) -> None:
     with sdk(gateway) as client:
         schema: Any = client.ai.models.schema.get(account_id=ACCOUNT, model=MODEL)
     assert schema.input.to_dict()["required"] == ["text"]
@@ -193,7 +193,7 @@ def test_a_busy_gateway_answers_the_second_attempt(small_gateway: Program, real_
     assert len(seen.times) == 2
 
 
-def test_a_used_up_rate_says_when_to_come_back(spent_gateway: Program) -> None:
+def test_a_used_up_rate_sends_retry_after(spent_gateway: Program) -> None:
     with sdk(spent_gateway, max_retries=0) as client, pytest.raises(cloudflare.RateLimitError) as caught:
         client.ai.run(MODEL, account_id=ACCOUNT, text=TEXT)
     headers = caught.value.response.headers

@@ -262,7 +262,7 @@ async def test_other_refusals_have_the_same_form(
     check_error(await client.send("POST", path, body, AUTH | headers), *expected)
 
 
-async def test_a_busy_gateway_says_when_to_come_back(client: Client, triton: FakeTriton) -> None:
+async def test_a_busy_gateway_sends_retry_after(client: Client, triton: FakeTriton) -> None:
     await triton.disappear()
     answer = await client.send("POST", V3, GOOD, AUTH | SENT)
     check_error(answer, 503, 3050, "The model server is not available, please try again.")
@@ -362,7 +362,7 @@ async def test_binding_calls_are_counted_like_others(client: Client) -> None:
 
 
 @pytest.mark.parametrize("length", [b"\xb2", b"9" * 5000, b"9999999"])
-async def test_what_a_worker_says_of_its_own_framing_is_not_believed(client: Client, length: bytes) -> None:
+async def test_a_workers_own_framing_headers_is_not_believed(client: Client, length: bytes) -> None:
     sent = AUTH | wrapped("https://workers-binding.ai/run?version=3")
     head = "".join(f"{name}: {value}\r\n" for name, value in sent.items()).encode()
     body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(GOOD), GOOD)
@@ -380,7 +380,7 @@ async def test_what_a_worker_says_of_its_own_framing_is_not_believed(client: Cli
     assert answer.startswith(b"HTTP/1.1 200 "), answer
 
 
-async def test_over_the_rate_the_binding_hears_it_in_its_own_form(triton: FakeTriton) -> None:
+async def test_over_the_rate_the_binding_gets_its_own_form(triton: FakeTriton) -> None:
     settings = settings_for(triton, requests_per_minute=1, max_batch_texts=1)
     async with running_gateway(settings) as running:
         client = running.client

@@ -87,7 +87,7 @@ async def test_a_reload_empties_it(triton: FakeTriton) -> None:
         assert after.body != before.body
 
 
-async def test_an_error_is_not_kept_and_says_nothing_of_the_cache(triton: FakeTriton) -> None:
+async def test_an_error_is_not_kept_and_has_no_cache_header(triton: FakeTriton) -> None:
     async with running_gateway(settings_for(triton, cache_bytes=CACHE_BYTES)) as running:
         triton.infer_fault = fail(grpc.StatusCode.INTERNAL)
         failed = await running.client.run(PIZZA)

@@ -113,7 +113,7 @@ async def test_who_ended_his_side_and_still_waits_is_answered_when_it_takes_long
         assert await at_end(reader)
 
 
-async def test_a_caller_of_http_1_0_who_ended_his_side_gets_nothing_but_the_answer(
+async def test_a_client_of_http_1_0_that_half_closed_gets_nothing_but_the_answer(
     client: Client, triton: FakeTriton
 ) -> None:
     release = asyncio.Event()
@@ -127,7 +127,7 @@ async def test_a_caller_of_http_1_0_who_ended_his_side_gets_nothing_but_the_answ
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
-async def test_the_text_of_a_caller_who_has_gone_is_dropped_while_it_waits(
+async def test_the_text_of_a_disconnected_client_is_dropped_while_it_waits(
     triton: FakeTriton, how: str
 ) -> None:
     release = asyncio.Event()
@@ -179,7 +179,7 @@ def early(code: int, keep: bool, size: int) -> bytes:
 
 @pytest.mark.parametrize("keep", [True, False], ids=["keep-alive", "close"])
 @pytest.mark.parametrize("code", [401, 413])
-async def test_an_early_answer_reaches_a_sender_who_goes_on_sending(
+async def test_an_early_answer_reaches_a_client_that_keeps_sending(
     client: Client, code: int, keep: bool
 ) -> None:
     size = 4_000_000
@@ -213,7 +213,7 @@ async def test_who_never_stops_sending_behind_the_last_answer_is_cut_off(
         assert sent < 50_000_000  # what is on the way counts, too
 
 
-async def test_http_1_0_is_not_told_to_continue(client: Client) -> None:
+async def test_http_1_0_gets_no_100_continue(client: Client) -> None:
     sent = post(b"Expect: 100-continue\r\n")
     async with connected(client) as (reader, writer):
         writer.write(sent.replace(b"HTTP/1.1", b"HTTP/1.0")[: -len(BODY)])

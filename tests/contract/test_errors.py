@@ -67,7 +67,7 @@ NO_ROUTE = (
         "/livez/",
     ],
 )
-async def test_an_unknown_route_is_7000_whoever_asks(client: Client, path: str) -> None:
+async def test_an_unknown_route_is_7000_for_any_caller(client: Client, path: str) -> None:
     check_front(await client.send("POST", path, GOOD), 400, NO_ROUTE)
     check_front(await client.send("POST", path, GOOD, {}), 400, NO_ROUTE)
 

@@ -54,7 +54,7 @@ async def test_a_model_whose_process_is_gone_is_away_and_not_a_model_that_failed
     check_ai(await client.run(GOOD), 503, 3050, AWAY)
 
 
-async def test_retry_headers_say_when_a_retry_makes_sense(client: Client, triton: FakeTriton) -> None:
+async def test_retry_headers_tell_when_a_retry_makes_sense(client: Client, triton: FakeTriton) -> None:
     expected = {
         grpc.StatusCode.UNAVAILABLE: ("1", "1000", None),
         grpc.StatusCode.RESOURCE_EXHAUSTED: ("1", "500", None),
@@ -174,7 +174,7 @@ async def test_above_the_limit_requests_are_refused_at_once_and_served_again_lat
         assert (await client.run(GOOD)).status == 200
 
 
-async def test_a_caller_who_hangs_up_frees_the_place_and_lets_the_inference_go_on(
+async def test_a_client_that_disconnects_frees_the_place_and_lets_the_inference_go_on(
     client: Client, triton: FakeTriton
 ) -> None:
     release = asyncio.Event()
@@ -270,7 +270,7 @@ async def test_a_gateway_that_starts_before_triton_answers_503_and_then_serves()
         await triton.disappear()
 
 
-async def test_the_log_says_where_triton_is_missing_and_when_it_is_back(
+async def test_the_log_names_an_unreachable_triton_and_its_return(
     triton: FakeTriton, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "tritonflare.backend")

@@ -186,7 +186,7 @@ async def test_trailers_without_end_are_not_kept(port: int) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-async def test_it_is_answered_promptly_as_the_contract_says_and_harms_nobody(
+async def test_it_is_answered_promptly_as_the_contract_says_and_harms_no_other_request(
     port: int, case: Hostile
 ) -> None:
     """The answer comes within 100 ms, at the second try where the first took longer.

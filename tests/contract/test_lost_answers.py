@@ -12,7 +12,7 @@ async def readiness(client: Client) -> int:
     return (await client.get("/readyz")).status
 
 
-async def test_lost_answers_keep_nobody_waiting_after_their_deadline(triton: FakeTriton) -> None:
+async def test_lost_answers_block_no_text_after_their_deadline(triton: FakeTriton) -> None:
     async with running_gateway(settings_for(triton, request_timeout_s=0.5, call_slots=3)) as running:
         client = running.client
         triton.infer_fault = hold(asyncio.Event())

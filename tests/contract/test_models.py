@@ -169,7 +169,7 @@ async def test_each_needs_a_token_and_the_method_get(client: Client, path: str) 
 
 
 @pytest.mark.parametrize("path", GET_ROUTES)
-async def test_while_no_model_is_known_none_of_them_says_that_there_are_none(path: str) -> None:
+async def test_while_no_model_is_known_no_endpoint_claims_an_empty_list(path: str) -> None:
     fake = FakeTriton()
     await fake.appear()
     await fake.disappear()

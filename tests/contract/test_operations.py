@@ -220,7 +220,7 @@ async def test_what_outlives_the_drain_deadline_gets_an_envelope(triton: FakeTri
 
 
 @pytest.mark.parametrize("callers", [0, 1])
-async def test_a_stop_lets_triton_finish_what_callers_gave_up_and_says_nothing_of_it(
+async def test_a_stop_lets_triton_finish_abandoned_calls_and_logs_nothing(
     triton: FakeTriton, caplog: pytest.LogCaptureFixture, callers: int
 ) -> None:
     async with running_gateway(settings_for(triton)) as running:

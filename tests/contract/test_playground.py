@@ -148,7 +148,7 @@ def test_reduced_motion_stops_the_animation(visit: Visit) -> None:
     assert bar.evaluate("(node) => getComputedStyle(node).animationName") == "none"
 
 
-def test_errors_are_said_for_people_with_the_code_and_the_words_of_the_api_beside(visit: Visit) -> None:
+def test_errors_are_explained_beside_the_code_and_text_of_the_api(visit: Visit) -> None:
     alert = visit.page.get_by_role("alert")
     visit.classify()
     expect(alert).to_have_text("Enter an API token first.")

@@ -76,7 +76,7 @@ async def test_a_malformed_file_keeps_the_tokens_and_is_one_line_in_the_log(
         assert "plain" not in caplog.text
 
 
-async def test_when_the_last_token_is_revoked_nobody_gets_in(
+async def test_when_the_last_token_is_revoked_no_request_is_accepted(
     triton: FakeTriton, file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "tritonflare"):

@@ -112,9 +112,7 @@ async def test_a_chunked_body_in_gzip_works(client: Client) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["application/json", "identity", "", "utf-8", "gzip"])
-async def test_a_plain_body_is_plain_whatever_the_content_encoding_says(
-    client: Client, encoding: str
-) -> None:
+async def test_a_plain_body_is_plain_for_any_content_encoding(client: Client, encoding: str) -> None:
     assert (await client.send("POST", RUN, GOOD, _gzipped(client, encoding))).status == 200
 
 
@@ -200,7 +198,7 @@ async def test_every_text_of_a_batch_counts_and_a_refused_batch_costs_nothing(tr
 
 
 @pytest.mark.parametrize("already", [3, 4])
-async def test_a_refused_batch_that_waits_as_told_is_answered_at_once(
+async def test_a_refused_batch_that_waits_for_retry_after_is_answered_at_once(
     triton: FakeTriton, monkeypatch: pytest.MonkeyPatch, already: int
 ) -> None:
     clock = FrozenTime(1_000_000_000.0)

@@ -35,7 +35,7 @@ async def held(client: Client, triton: FakeTriton, *payloads: object) -> list[di
     return [milliseconds(answer) for answer in await asyncio.gather(*asked)]
 
 
-async def test_the_time_in_triton_and_the_wait_for_a_slot_are_told_apart(triton: FakeTriton) -> None:
+async def test_the_time_in_triton_and_the_wait_for_a_slot_are_separate(triton: FakeTriton) -> None:
     async with running_gateway(settings_for(triton, call_slots=1)) as running:
         first, second = await held(running.client, triton, {"text": "first"}, {"text": "second"})
     assert list(first) == ["queue", "triton", "total"]
@@ -46,7 +46,7 @@ async def test_the_time_in_triton_and_the_wait_for_a_slot_are_told_apart(triton:
         assert timing["total"] >= timing["queue"] + timing["triton"] - 0.2  # each is rounded
 
 
-async def test_a_batch_tells_the_longest_wait_and_the_longest_call(triton: FakeTriton) -> None:
+async def test_a_batch_reports_the_longest_wait_and_the_longest_call(triton: FakeTriton) -> None:
     # Too unlike in length to travel together: one waits while the other is in Triton.
     batch = {"requests": [{"text": "short"}, {"text": "long " * 300}]}
     async with running_gateway(settings_for(triton, call_slots=1)) as running:

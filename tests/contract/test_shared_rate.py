@@ -64,7 +64,7 @@ async def test_workers_count_one_rate(triton: FakeTriton, redis: Redis, tmp_path
         assert sorted(answer.status for answer in answers) == [200] * 5 + [429] * 15
 
 
-async def test_while_redis_is_away_each_gateway_counts_alone_and_nobody_waits(
+async def test_while_redis_is_away_each_gateway_counts_alone_without_delay(
     triton: FakeTriton, redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with two_gateways(triton, redis, 3) as gateways:
@@ -107,7 +107,7 @@ async def test_a_redis_that_hangs_delays_one_request_in_a_while_and_not_all(
         assert sum(taken > 0.2 for taken in times) <= 2
 
 
-async def test_a_refused_caller_who_waits_as_told_passes(redis: Redis) -> None:
+async def test_a_refused_client_that_waits_for_retry_after_passes(redis: Redis) -> None:
     store = RedisStore(redis.url, lambda: None)
     item = RateLimitItemPerSecond(3, 2)
     try:
@@ -131,7 +131,7 @@ async def test_a_store_whose_redis_was_never_there_counts_alone(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("url", ["http://host:1", "host:6379", "redis://:secret@host:port/0"])
-def test_an_address_that_is_none_is_said_without_its_password(url: str) -> None:
+def test_an_invalid_address_is_reported_without_its_password(url: str) -> None:
     with pytest.raises(ConfigurationError, match="GATEWAY_RATE_REDIS_URL is not of the form") as caught:
         RedisStore(url, lambda: None)
     assert "secret" not in str(caught.value)

@@ -60,7 +60,7 @@ async def test_a_head_that_comes_byte_by_byte_is_no_reason_to_refuse_others(trit
             assert (await running.client.run(GOOD)).status == 200
 
 
-async def test_when_all_connections_work_one_more_is_told_so(triton: FakeTriton) -> None:
+async def test_when_all_connections_are_busy_one_more_is_refused(triton: FakeTriton) -> None:
     release = asyncio.Event()
     async with running_gateway(settings_for(triton, max_connections=2)) as running:
         triton.infer_fault = hold(release)
@@ -141,7 +141,7 @@ async def test_of_too_many_slow_bodies_the_oldest_is_given_up_and_a_quick_one_is
             writer.close()
 
 
-async def test_a_caller_who_hangs_up_within_the_body_is_counted_as_499(client: Client) -> None:
+async def test_a_client_that_disconnects_within_the_body_is_counted_as_499(client: Client) -> None:
     _, writer = await half_sent(client)
     writer.close()
 

@@ -74,7 +74,7 @@ async def test_requests_over_tls_are_answered_on_one_connection(
             assert refused.status_code == 413
 
 
-async def test_the_address_that_is_said_is_https(
+async def test_the_printed_address_is_https(
     triton: FakeTriton, authority: trustme.CA, tmp_path: Path
 ) -> None:
     said: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -99,7 +99,7 @@ async def test_tls_1_2_and_1_3_are_spoken(
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-async def test_who_offers_only_other_protocols_gets_the_alert_and_who_offers_none_is_served(
+async def test_only_foreign_protocols_get_the_alert_and_none_is_served(
     triton: FakeTriton, authority: trustme.CA, tmp_path: Path, version: ssl.TLSVersion
 ) -> None:
     async with running_gateway(settings_for(triton, **write_pair(authority, tmp_path))) as running:
@@ -339,7 +339,7 @@ def test_files_that_make_no_tls_are_one_clear_sentence_each(authority: trustme.C
     assert check_certificate(_settings(**pair)) is not None
 
 
-async def test_what_is_wrong_with_the_certificate_is_said_at_start(
+async def test_what_is_wrong_with_the_certificate_is_reported_at_start(
     triton: FakeTriton, tmp_path: Path
 ) -> None:
     missing = tmp_path / "none"

@@ -132,7 +132,7 @@ async def test_texts_of_one_batch_are_one_parent_and_no_link(
     assert (call.attributes["tritonflare.texts"], call.links) == (2, frozenset())
 
 
-async def test_who_says_that_it_is_not_sampled_is_not_traced_and_triton_hears_of_no_trace(
+async def test_an_unsampled_request_is_not_traced_by_gateway_or_triton(
     triton: FakeTriton, collector: Collector
 ) -> None:
     """Triton would trace it: it does not look at the flags."""
@@ -219,7 +219,7 @@ def test_without_an_endpoint_nothing_of_opentelemetry_is_imported() -> None:
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
-def test_without_the_extra_the_gateway_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_the_gateway_names_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gateway.telemetry.tracing", None)
     settings = load_settings(api_tokens="*:token", otlp_endpoint="http://127.0.0.1:4318/v1/traces")
     with pytest.raises(ConfigurationError, match=r"pip install -e '\.\[otel\]'"):

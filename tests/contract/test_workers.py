@@ -120,7 +120,7 @@ async def test_a_signal_to_all_processes_drains_every_worker(triton: FakeTriton,
             assert "worker" not in running.log.read_text()
 
 
-async def test_a_second_signal_waits_for_nobody(triton: FakeTriton, tmp_path: Path) -> None:
+async def test_a_second_signal_does_not_wait(triton: FakeTriton, tmp_path: Path) -> None:
     async with supervised_gateway(triton, tmp_path, GATEWAY_SHUTDOWN_DELAY_S="60") as running:
         triton.infer_fault = hold(asyncio.Event())
         async with opened(running, 12) as streams:
@@ -172,7 +172,7 @@ async def test_a_killed_worker_is_replaced_while_the_others_serve(triton: FakeTr
         assert re.search(r"worker [01] ended \(signal 9\); restarting it in 0\.2 s", running.log.read_text())
 
 
-async def test_a_worker_that_was_stopped_is_replaced_and_nobody_waits_for_it_any_more(
+async def test_a_worker_that_was_stopped_is_replaced_and_blocks_no_request(
     triton: FakeTriton, tmp_path: Path
 ) -> None:
     async with supervised_gateway(triton, tmp_path, GATEWAY_WORKER_TIMEOUT_S="3") as running:
@@ -287,7 +287,7 @@ async def test_a_full_disk_for_temporary_files_ends_no_worker(
     assert [path.name for path in disk.iterdir()] == ["ballast"]
 
 
-async def test_ready_is_1_wherever_readyz_says_so_while_workers_start_and_are_replaced(
+async def test_ready_is_1_wherever_readyz_is_200_while_workers_start_and_are_replaced(
     triton: FakeTriton, tmp_path: Path
 ) -> None:
     async with supervised_gateway(triton, tmp_path) as running:

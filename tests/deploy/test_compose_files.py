@@ -78,7 +78,7 @@ def test_no_service_can_do_more_than_it_must(configuration: dict[str, Any]) -> N
         assert not service.get("privileged"), name
 
 
-def test_images_are_pinned_and_nobody_elses_of_our_name_is_pulled(configuration: dict[str, Any]) -> None:
+def test_images_are_pinned_and_no_foreign_one_of_our_name_is_pulled(configuration: dict[str, Any]) -> None:
     for name, service in services(configuration):
         tag = service["image"].rpartition(":")[2]
         assert re.fullmatch(r"v?\d+\.\d+\.\d+", tag), name

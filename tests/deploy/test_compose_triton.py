@@ -97,7 +97,7 @@ def test_the_health_check_ends_a_triton_whose_model_is_dead_or_stuck(
         assert json.loads(state.read_text())["failures"] == 0
 
 
-def test_the_health_check_fails_where_nobody_listens() -> None:
+def test_the_health_check_fails_without_a_listener() -> None:
     command = [sys.executable, str(ROOT / "docker/triton/health.py"), f"--url=http://127.0.0.1:{free_port()}"]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     assert found.returncode == 1

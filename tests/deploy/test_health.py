@@ -172,7 +172,7 @@ def test_a_model_is_asked_for_its_configuration_once_in_the_life_of_a_server(ser
     assert server.asked() == ["/v2/health/ready", "/v2/repository/index", "/v2/models/mood/infer"]
 
 
-def test_enough_failures_in_a_row_end_the_server_and_its_log_says_why(server: Server) -> None:
+def test_enough_failures_in_a_row_end_the_server_and_its_log_has_the_reason(server: Server) -> None:
     server.look()
     server.answers("500")
     for _ in range(2):
@@ -238,7 +238,7 @@ def test_nothing_is_ended_unless_asked_for_nor_where_nothing_can_be_remembered(s
     assert server.lives
 
 
-def test_where_nobody_listens_nobody_is_ended(server: Server) -> None:
+def test_without_a_listener_no_process_is_ended(server: Server) -> None:
     server.process.kill()
     server.process.wait()
     for _ in range(4):

@@ -60,7 +60,7 @@ def test_the_adapter_makes_every_metric_that_is_scaled_on(variant: str) -> None:
     assert asked["Resource"] <= {"cpu"}
 
 
-def test_the_adapter_makes_nothing_that_nobody_scales_on() -> None:
+def test_the_adapter_makes_no_metric_without_a_use() -> None:
     asked = {
         source["metric"]["name"]
         for variant in VARIANTS

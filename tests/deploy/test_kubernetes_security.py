@@ -54,7 +54,7 @@ def test_the_namespace_refuses_pods_that_want_more(variant: str) -> None:
 
 
 @every_variant
-def test_every_container_says_what_it_needs_and_where_it_ends(variant: str) -> None:
+def test_every_container_has_requests_and_limits(variant: str) -> None:
     for one in pods(render(variant)):
         for container in one.containers:
             assert {"cpu", "memory"} <= set(container["resources"]["requests"])
@@ -95,7 +95,7 @@ def test_shared_memory_is_memory(variant: str) -> None:
 
 
 @every_variant
-def test_pods_talk_to_whom_they_must_and_to_nobody_else(variant: str) -> None:
+def test_pods_reach_what_they_must_and_nothing_else(variant: str) -> None:
     manifests = render(variant)
     grpc = {"kserve": 9000}.get(variant, 8001)
     assert flows(manifests, "ingress") == {
@@ -111,7 +111,7 @@ def test_pods_talk_to_whom_they_must_and_to_nobody_else(variant: str) -> None:
 
 
 @every_variant
-def test_whatever_no_policy_allows_is_denied(variant: str) -> None:
+def test_what_no_policy_allows_is_denied(variant: str) -> None:
     default = named(render(variant), "NetworkPolicy", "default-deny")["spec"]
     assert default == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
 

@@ -146,7 +146,7 @@ def in_image(script: str) -> None:
 
 
 @every_variant
-def test_what_prometheus_is_told_to_scrape_is_a_port_with_metrics(variant: str) -> None:
+def test_what_prometheus_scrapes_is_a_port_with_metrics(variant: str) -> None:
     manifests = render(variant)
     templates = [deployment["spec"]["template"] for deployment in of_kind(manifests, "Deployment")]
     annotations = {

@@ -56,14 +56,14 @@ def test_prometheus_takes_every_query_of_the_dashboard(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: str(rule["alert"]))
-def test_an_alert_says_how_bad_it_is_what_it_means_and_what_to_do(rule: dict[str, dict[str, str]]) -> None:
+def test_an_alert_has_severity_meaning_and_remedy(rule: dict[str, dict[str, str]]) -> None:
     assert rule["labels"]["severity"] in {"page", "ticket", "info"}
     assert rule["annotations"].keys() == {"summary", "description"}
     assert re.search(r"\{\{ \$labels\.\w+ \}\}", rule["annotations"]["summary"])
     assert len(rule["annotations"]["description"]) > 80
 
 
-def test_the_dashboards_panels_are_told_apart_placed_and_asked_for() -> None:
+def test_the_dashboards_panels_are_distinct_placed_and_queried() -> None:
     document = dashboard()
     everything = document["panels"]
     ids = [panel["id"] for panel in everything]
@@ -100,7 +100,7 @@ def test_the_dashboards_variables_exist_and_all_of_them_are_used() -> None:
     assert used | {"datasource"} == set(variables)
 
 
-def test_grafana_is_told_of_the_data_source_and_of_the_dashboards_folder() -> None:
+def test_grafana_is_provisioned_with_the_data_source_and_of_the_dashboards_folder() -> None:
     provisioning = FOLDER / "grafana" / "provisioning"
     (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"]
     assert (source["type"], source["access"], source["isDefault"]) == ("prometheus", "proxy", True)
@@ -109,7 +109,7 @@ def test_grafana_is_told_of_the_data_source_and_of_the_dashboards_folder() -> No
     assert provider["options"]["path"].startswith("/")
 
 
-def test_a_query_about_what_nobody_exports_would_be_noticed() -> None:
+def test_a_query_about_a_metric_that_does_not_exist_would_be_noticed() -> None:
     known = {"tritonflare_ready": {"model"}}
     assert wrong_in("max by (instance) (tritonflare_ready)", known) == []
     assert wrong_in("tritonflare_raedy == 0", known) == ["tritonflare_raedy"]

@@ -22,7 +22,7 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path / "repository"
 
 
-def test_an_exported_repository_passes_and_tells_its_models(repository: Path) -> None:
+def test_an_exported_repository_passes_and_reports_its_models(repository: Path) -> None:
     (model,) = check_repository(repository)
     assert (model.ensemble, model.name) == ("local-mood", "@local/mood")
 

@@ -228,7 +228,7 @@ def header_alone(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("damage", [cut_short, noise, header_past_the_end, header_alone])
-def test_weights_that_cannot_be_read_are_said_to_be_damaged(folder: Path, damage: Any) -> None:
+def test_weights_that_cannot_be_read_are_reported_as_damaged(folder: Path, damage: Any) -> None:
     file = folder / WEIGHTS
     file.write_bytes(damage(file.read_bytes()))
     assert "damaged or cut short" in refusal(folder)

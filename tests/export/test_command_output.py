@@ -33,7 +33,7 @@ def places(tmp_path: Path, no_pictures: None) -> tuple[str | Path, ...]:
 @pytest.mark.parametrize(
     ("labels", "told"), [(("0", "2"), True), ((0, "label_1"), True), (("LABEL_0", "label_2"), False)]
 )
-def test_labels_given_as_numbers_are_said_to_follow_id2label(
+def test_labels_given_as_numbers_are_reported_to_follow_id2label(
     places: tuple[str | Path, ...], tmp_path: Path, labels: tuple[int | str, ...], told: bool
 ) -> None:
     file = tmp_path / "eval.jsonl"

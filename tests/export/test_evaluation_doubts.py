@@ -126,7 +126,7 @@ def test_several_labels_a_text_are_permuted_as_well() -> None:
     assert 'This would fit: "0": "b", "1": "a".' in order.remedy
 
 
-def test_data_of_one_label_prove_nothing_and_that_is_said() -> None:
+def test_data_of_one_label_prove_nothing_and_a_warning_appears() -> None:
     (doubt,) = found(rows([1] * 50, 2), rows([1] * 50, 2))
     assert doubt.check == "one label in the data"
     assert "Every one of the 50 texts is labelled 'POSITIVE'" in doubt.found

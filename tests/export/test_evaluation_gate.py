@@ -115,7 +115,7 @@ def test_an_artefact_that_answers_like_its_reference_passes(measure: Measure) ->
     assert found.agreement.same == TEXTS
 
 
-def test_a_tenth_of_other_labels_fails_accuracy_and_agreement_and_says_which_texts(measure: Measure) -> None:
+def test_a_tenth_of_other_labels_fails_accuracy_and_agreement_and_names_the_texts(measure: Measure) -> None:
     evaluation = measure(Stand(flip_every=10))
     assert failed(evaluation) == {("it", "accuracy drop"), ("it", "agreement")}
     flipped = evaluation.measurements["it"].flipped
@@ -244,7 +244,7 @@ def test_the_histogram_counts_every_text_once(measure: Measure, tmp_path: Path) 
         assert len(found["agreement"]["shift_histogram"]) == len(document["shift_histogram_edges"]) - 1
 
 
-def test_the_report_says_what_it_was_measured_on_and_names_no_path(measure: Measure, tmp_path: Path) -> None:
+def test_the_report_names_its_host_and_names_no_path(measure: Measure, tmp_path: Path) -> None:
     document, text, _ = write(measure(Stand(flip_every=10)), tmp_path)
     host = describe_host()
     assert document["host"]["cpu"] == host.cpu

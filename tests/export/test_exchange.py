@@ -58,7 +58,7 @@ def test_a_failure_half_way_leaves_the_repository_as_it_was(tmp_path: Path) -> N
     ("code", "reason"),
     [(errno.EINVAL, "file system cannot exchange two folders"), (errno.EACCES, "Permission denied")],
 )
-def test_a_refused_exchange_says_why_and_changes_nothing(
+def test_a_refused_exchange_gives_the_reason_and_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, reason: str
 ) -> None:
     def refuse(*_: object) -> int:
@@ -104,7 +104,7 @@ def test_an_export_waits_for_the_turn_of_another(tmp_path: Path) -> None:
     assert (repository / "one" / "config.pbtxt").read_text() == "1"
 
 
-def test_a_lock_that_nobody_waits_for_is_refused_at_once(tmp_path: Path) -> None:
+def test_a_lock_without_waiting_is_refused_at_once(tmp_path: Path) -> None:
     began = time.monotonic()
     folder = tmp_path / "folder"
     refused = pytest.raises(PublishError, match="another export is writing folder; wait")
@@ -135,7 +135,7 @@ def test_links_stay_links_wherever_they_lead_and_pipes_are_not_opened(tmp_path: 
     assert (repository / "pipe").is_fifo()
 
 
-def test_a_replaced_repository_is_not_said_to_be_unchanged(
+def test_a_replaced_repository_is_not_reported_as_unchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     repository = tmp_path / "repository"

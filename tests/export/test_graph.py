@@ -101,7 +101,7 @@ def test_the_plain_fp16_graph_normalises_in_fp32_and_never_leaves_fp16s_range(ch
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_a_row_of_nothing_but_padding_harms_nobody(
+def test_a_row_of_nothing_but_padding_harms_no_other_request(
     checkpoint: Checkpoint, tmp_path: Path, precision: str
 ) -> None:
     load(checkpoint, precision, tmp_path, "plain")

@@ -37,7 +37,7 @@ def repository(exported: Path, tmp_path: Path) -> Path:
     return shutil.copytree(exported, tmp_path / "repository", symlinks=True)
 
 
-def test_the_list_says_what_is_published(repository: Path) -> None:
+def test_the_list_shows_what_is_published(repository: Path) -> None:
     one, two = read_inventory(repository)
     assert (one.name, one.precision, one.target, one.version) == ("@x/mood", "int8", "cpu", 1)
     assert (two.name, two.precision, two.encoder) == ("@x/mood-fp32", "fp32", "x-mood-fp32_encoder_fp32")

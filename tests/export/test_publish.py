@@ -164,7 +164,7 @@ def test_a_replaced_model_takes_its_tokenizer_along_unless_another_uses_it(shop:
     assert shop.entries() == {new.ensemble, new.encoder, new.tokenizer}
 
 
-def test_a_tokenizer_stays_while_nobody_can_tell_who_uses_it(shop: Shop) -> None:
+def test_a_tokenizer_stays_while_its_users_are_unknown(shop: Shop) -> None:
     one = shop.publish()
     two = shop.publish(name="@x/two")
     config = shop.repository / two.ensemble / "config.pbtxt"
@@ -195,7 +195,7 @@ def foreign(shop: Shop, folder: str, config: str | None = None) -> None:
 
 @pytest.mark.parametrize("config", [None, "{", 'backend: "onnxruntime"', 'input { name: "input_ids" }'])
 @pytest.mark.parametrize("folder", ["cf-acme-mood", "cf-acme-mood_encoder_int8", "TOKENIZER"])
-def test_a_model_of_somebody_else_under_our_name_is_refused_and_kept(
+def test_a_foreign_model_under_our_name_is_refused_and_kept(
     shop: Shop, folder: str, config: str | None
 ) -> None:
     model = shop.publish()
@@ -273,7 +273,7 @@ def test_names_that_would_share_folders_are_refused_in_either_order(
         remove_model(shop.repository, first)
 
 
-def test_a_model_that_is_not_what_it_says_is_not_published(shop: Shop, tmp_path: Path) -> None:
+def test_a_model_that_is_not_what_it_claims_is_not_published(shop: Shop, tmp_path: Path) -> None:
     shop.publish()
     before = shop.files()
     (tmp_path / "other").write_text("other")

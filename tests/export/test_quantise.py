@@ -70,7 +70,7 @@ def multiply(scheme: Scheme, x: Logits, weight: Logits) -> Logits:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_every_scheme_stays_near_fp32_and_gives_a_text_one_score_whatever_its_neighbours(
+def test_every_scheme_stays_near_fp32_and_gives_a_text_one_score_with_any_neighbours(
     fp32: onnx.ModelProto, scheme: str
 ) -> None:
     model = build_int8(fp32, scheme, ROWS, saturates=False)

@@ -50,7 +50,7 @@ def test_limits_are_named_so_that_what_was_found_just_passes(plan: ExportPlan) -
 
 
 @pytest.mark.parametrize("check", ["finite", "neighbour flips", "p99 shift"])
-def test_a_limit_that_no_option_moves_is_not_said_to_be_moved(plan: ExportPlan, check: str) -> None:
+def test_a_limit_that_no_option_moves_is_not_reported_as_moved(plan: ExportPlan, check: str) -> None:
     found = options(plan, finding(check, 2), finding("agreement", 0.9))
     assert not any(option.startswith("--min-agreement") for option in found)
 

@@ -270,7 +270,7 @@ STEPS = ["read_source", "Artefact", "verify_fp32", "evaluate", "write_report", "
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("error", [RuntimeError("\x1b[96mno\x1b[0m memory.\nNext steps:"), IndexError()])
-def test_whatever_a_library_raises_is_one_sentence(
+def test_any_error_of_a_library_is_one_sentence(
     plan: ExportPlan, monkeypatch: pytest.MonkeyPatch, step: str, error: Exception
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -325,7 +325,7 @@ def test_no_command_on_a_repository_ends_in_a_traceback(
     assert len(result.output.splitlines()) == 1
 
 
-def test_what_was_published_says_who_takes_it_by_itself(plan: ExportPlan) -> None:
+def test_a_publication_names_the_servers_that_reload_it(plan: ExportPlan) -> None:
     found = ask(*places(plan), "--quick", "--precision", "fp32").output
     assert "a running server must be restarted" not in found
     assert "`tritonflare serve --watch` serves the change by itself" in found
@@ -333,7 +333,7 @@ def test_what_was_published_says_who_takes_it_by_itself(plan: ExportPlan) -> Non
     assert "WARNING" not in found
 
 
-def test_labels_in_another_order_are_published_with_a_warning_that_nobody_overlooks(
+def test_labels_in_another_order_are_published_with_a_warning_at_the_end(
     plan: ExportPlan, tmp_path: Path
 ) -> None:
     answers = run_export(dataclasses.replace(plan, precision="fp32", all_precisions=False)).evaluation
@@ -369,7 +369,7 @@ def constant(plan: ExportPlan) -> ExportPlan:
 ONE_ANSWER = "The model answers 'LABEL_1' to 263 of 263 texts (100.00 %): the exporter's own sentences"
 
 
-def test_a_model_that_always_says_the_same_is_told_without_labels(constant: ExportPlan) -> None:
+def test_a_constant_answer_is_reported_without_labels(constant: ExportPlan) -> None:
     result = ask(*places(constant), "--quick", "--precision", "fp32")
     assert result.exit_code == 0
     assert ONE_ANSWER in result.output
@@ -377,7 +377,7 @@ def test_a_model_that_always_says_the_same_is_told_without_labels(constant: Expo
 
 
 @pytest.mark.parametrize(("copies", "told"), [(1, True), (20, False)])
-def test_our_own_sentences_have_a_say_only_where_there_are_too_few_labels(
+def test_our_own_sentences_count_only_where_there_are_too_few_labels(
     constant: ExportPlan, tmp_path: Path, copies: int, told: bool
 ) -> None:
     file = tmp_path / "eval.csv"
@@ -387,7 +387,7 @@ def test_our_own_sentences_have_a_say_only_where_there_are_too_few_labels(
     assert any(ONE_ANSWER in each for each in found) == told
 
 
-def test_a_refusal_says_too_that_the_model_itself_is_wrong(constant: ExportPlan) -> None:
+def test_a_refusal_also_reports_that_the_model_itself_is_wrong(constant: ExportPlan) -> None:
     impossible = {**LENIENT, "fp32": dataclasses.replace(LENIENT["fp32"], neighbours=-1)}
     plan = dataclasses.replace(constant, precision="fp32", all_precisions=False, limits=impossible)
     with pytest.raises(VerificationError, match="WARNING: The model answers 'LABEL_1' to 263"):

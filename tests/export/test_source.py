@@ -168,7 +168,7 @@ def test_a_hub_id_is_downloaded_without_its_pickles_and_then_works_offline(hub: 
         (("acme/pickled",), "no safetensors weights"),
     ],
 )
-def test_what_the_hub_refuses_is_said_in_one_sentence(
+def test_what_the_hub_refuses_is_one_sentence(
     hub: Hub, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     write_checkpoint(tmp_path / "hub" / "acme" / "mood")

@@ -44,7 +44,7 @@ def test_the_banner_gives_the_version(banner: str, version: str) -> None:
 
 
 @pytest.mark.parametrize("banner", ["", "[TensorRT v8601]", "[TensorRT v08601]", "bash: trtexec: not found"])
-def test_a_banner_that_says_no_version_we_know_is_refused(banner: str) -> None:
+def test_a_banner_with_an_unknown_version_is_refused(banner: str) -> None:
     with pytest.raises(NoTensorRT):
         tensorrt_version(banner)
 

@@ -223,7 +223,7 @@ def test_what_was_published_since_is_left_alone(machine: Machine, made: Kits) ->
     assert made.plans() == []
 
 
-def test_an_encoder_of_somebody_else_is_never_replaced(machine: Machine, made: Kits) -> None:
+def test_a_foreign_encoder_is_never_replaced(machine: Machine, made: Kits) -> None:
     theirs = made.repository / INT8 / "config.pbtxt"
     theirs.parent.mkdir()
     theirs.write_text("mine\n")

@@ -338,7 +338,7 @@ def test_a_class_that_is_not_written_here_goes_through_transformers(
         tokenizer_file(folder, tmp_path / "work")
 
 
-def test_where_transformers_4_and_5_disagree_a_warning_says_so(
+def test_where_transformers_4_and_5_disagree_a_warning_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     exported(checkpoint(tmp_path / "m", {"tokenizer_config.json": {"do_lower_case": False}}), ["a"])

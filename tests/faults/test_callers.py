@@ -55,7 +55,7 @@ async def p99_s(target: Target, answers: dict[str, Scores]) -> float:
 
 
 @pytest.mark.parametrize(("kind", "count"), [(SLOW, 500), (GONE, 200), (IDLE, IDLE_CONNECTIONS)])
-def test_unwanted_callers_keep_nobody_from_being_served(
+def test_unwanted_callers_do_not_block_others(
     tmp_path: Path, real_triton: TritonServer, kind: str, count: int
 ) -> None:
     if kind == IDLE and resource.getrlimit(resource.RLIMIT_NOFILE)[1] < count + 500:

@@ -52,7 +52,7 @@ async def give_up_about_when_the_answer_comes(target: Target, hang_up: bool, see
     [(True, "10", {b"200", b"gone"}), (False, "0.03", {b"200", b"408"})],
     ids=["callers hang up", "deadlines are over"],
 )
-def test_triton_survives_whoever_gives_up_when_the_answer_comes(
+def test_triton_survives_clients_that_leave_as_the_answer_comes(
     hang_up: bool, timeout_s: str, expected: set[bytes]
 ) -> None:
     seen: Counter[bytes] = Counter()

@@ -88,7 +88,7 @@ def test_shares_are_taken_round_by_round_of_the_better_way_in_process() -> None:
     assert shares["groups of like length, all cores"] == 1.0
 
 
-def test_the_summary_says_what_serving_costs() -> None:
+def test_the_summary_shows_the_cost_of_serving() -> None:
     found = {what: value for what, value in _document()["summary"]}
     assert found["HTTP, 32 connections: share of the ceiling"] == pytest.approx(0.9)
     assert found["HTTP, 128 connections against 32: texts/s"] == pytest.approx(460 / 450)
@@ -153,7 +153,7 @@ def test_a_slower_machine_is_no_change_and_a_smaller_share_is() -> None:
     assert rows["Null model: the cost of serving alone: no gateway"][-1] == ""
 
 
-def test_a_comparison_says_what_was_measured_differently() -> None:
+def test_a_comparison_names_different_conditions() -> None:
     now = _document()
     now["settings"] = SETTINGS | {"load_generator": "our own asyncio client"}
     assert as_table(_document(), now).rows[-1] == [

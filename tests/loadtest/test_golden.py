@@ -53,7 +53,7 @@ def test_other_labels_do_not_agree() -> None:
         compare(read_golden(), {text: {"a": 0.2, "b": 0.3, "c": 0.5} for text in read_golden()})
 
 
-def test_a_file_that_holds_no_logits_is_said_in_words(tmp_path: Path) -> None:
+def test_a_file_that_holds_no_logits_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text('{"text": "x"}\n')
     with pytest.raises(NoReferenceError, match="holds no logits"):
         read_golden(tmp_path / "file")
@@ -95,7 +95,7 @@ def catalogue() -> Iterator[Catalogue]:
         ([("precision", "int8")], False),
     ],
 )
-def test_the_catalogue_tells_whether_the_model_is_the_bundled_one(
+def test_the_catalogue_shows_whether_the_model_is_the_bundled_one(
     catalogue: Catalogue, entries: list[tuple[str, str]], bundled: bool
 ) -> None:
     properties = [{"property_id": name, "value": value} for name, value in entries]

@@ -151,7 +151,7 @@ def test_a_load_does_not_count_refusals_as_answers(load: Load) -> None:
             load(server.target, TEXTS, 2, 0.2)
 
 
-def test_nobody_listening_is_a_load_error() -> None:
+def test_no_listener_is_a_load_error() -> None:
     with _serving() as server:
         target = server.target
     with pytest.raises(LoadError):

@@ -69,7 +69,7 @@ def test_a_good_run_on_the_real_server_writes_every_report(gateway: Program, tmp
     )
 
 
-def test_too_much_for_the_real_server_fails_and_says_why(gateway: Program, tmp_path: Path) -> None:
+def test_too_much_for_the_real_server_fails_with_the_reason(gateway: Program, tmp_path: Path) -> None:
     load_options = ("--load", "3", "--calibration", "2", "--calibration-users", "16", "--duration", "3")
     run = load(gateway.url, tmp_path, *load_options)
     assert run.status == 1, run.output
@@ -119,7 +119,7 @@ def test_a_stall_shows_in_everything_that_was_due_in_it(server: StandIn, tmp_pat
     assert 900 < run.summary["latency_ms"]["max"] < 1300
 
 
-def test_nobody_there_and_no_token_are_said_in_words(tmp_path: Path) -> None:
+def test_no_server_and_no_token_are_clear_errors(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         nobody = load(f"http://127.0.0.1:{taken.getsockname()[1]}", tmp_path)
@@ -140,13 +140,13 @@ def test_a_run_that_never_starts_leaves_no_report_of_the_run_before(tmp_path: Pa
 
 
 @pytest.mark.parametrize("host", ["http://[unix:/tmp/x]:8787", "http://127.0.0.1:99999", "http://"])
-def test_a_host_that_is_no_url_is_said_in_words(tmp_path: Path, host: str) -> None:
+def test_a_host_that_is_no_url_is_a_clear_error(tmp_path: Path, host: str) -> None:
     run = load(host, tmp_path)
     assert (run.status, "Traceback" in run.output) == (1, False), run.output
     assert f"No load: {host} is not a valid URL" in run.output
 
 
-def test_a_refused_token_is_said_in_words(gateway: Program, tmp_path: Path) -> None:
+def test_a_refused_token_is_a_clear_error(gateway: Program, tmp_path: Path) -> None:
     run = load(gateway.url, tmp_path, TOKEN="unknown-token")
     assert (run.status, "No load: asked alone, the server answered 401, 10000" in run.output) == (1, True)
 

@@ -71,7 +71,7 @@ def test_taking_in_pieces_loses_nothing() -> None:
     assert _summary(target)["requests"] == {"due": 200, "good": 200, "errors": 0}
 
 
-def test_a_good_run_passes_and_tells_its_figures() -> None:
+def test_a_good_run_passes_and_reports_its_figures() -> None:
     summary = _summary(_record())
     assert summary["complaints"] == []
     assert (summary["wanted_per_s"], summary["good_per_s"], summary["texts_per_s"]) == (20, 20, 20)
@@ -199,7 +199,7 @@ def test_pictures_are_drawn_of_any_run(tmp_path: Path) -> None:
         assert all(file.read_bytes().startswith(b"\x89PNG") for file in files)
 
 
-def test_the_report_in_words_says_the_verdict_first() -> None:
+def test_the_report_begins_with_the_verdict() -> None:
     assert as_markdown(_summary(_record())).startswith("# Load test\n\nPassed.\n\n| ")
     failed = as_markdown(_summary(_record(latency_s=2)))
     assert failed.startswith("# Load test\n\nFailed:\n- latency: p50 is")

@@ -69,7 +69,7 @@ def test_a_table_that_counts_from_the_padding_id_is_exported_up_to_its_last_row(
     np.testing.assert_allclose(mixed(artefact, rows), torch_logits(model, rows), atol=1e-4)
 
 
-def test_a_model_without_a_limit_gets_one_that_is_said(
+def test_a_model_without_a_limit_gets_one_that_is_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     save_model(UNLIMITED["xlnet"], tmp_path, 3)

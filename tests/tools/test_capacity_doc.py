@@ -65,7 +65,7 @@ def test_the_example_follows_the_formula() -> None:
     assert "2,000 × 0.15 ms / 0.6 = **1 for gateways**" in part
 
 
-def test_a_bench_without_a_section_says_which() -> None:
+def test_a_bench_without_a_section_names_it() -> None:
     document = bench()
     document["ways"] = [row for row in document["ways"] if row["section"] != "length"]
     with pytest.raises(ValueError, match="length"):

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
         (settings_doc.TABLE, settings_doc.markdown_table()),
     ],
 )
-def test_the_files_in_git_say_what_the_code_says(file: Path, wanted: str) -> None:
+def test_the_generated_files_in_git_are_current(file: Path, wanted: str) -> None:
     assert (ROOT / file).read_text(encoding="utf-8") == wanted, "run `make settings`"
 
 

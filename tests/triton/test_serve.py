@@ -90,7 +90,7 @@ def known_from_now_on_are_what_another_terminal_makes_and_revokes(home: Path, ur
     kept.write_text(before)
 
 
-def test_a_token_that_cannot_be_kept_is_said_to_be_good_for_this_run_only(
+def test_a_token_that_cannot_be_kept_is_reported_as_good_for_this_run_only(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(home)
@@ -216,7 +216,7 @@ def test_settings_about_another_triton_are_refused(home: Path, setting: str, val
     assert "secret" not in output
 
 
-def test_a_busy_port_is_said_before_triton_is_started(home: Path) -> None:
+def test_a_busy_port_is_reported_before_triton_is_started(home: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -255,7 +255,7 @@ def test_weights_that_are_not_the_published_ones_are_not_served(
     assert "Traceback" not in output
 
 
-def test_an_empty_repository_says_what_to_run(tmp_path: Path) -> None:
+def test_an_empty_repository_names_the_command_to_run(tmp_path: Path) -> None:
     status, output = finished("serve", "--port", "0", cwd=tmp_path)
     assert status == 2
     assert "tritonflare export`" in output
@@ -293,7 +293,7 @@ def test_doctor_does_not_promise_what_make_serve_would_not_export(clone: Path) -
     assert "has no tokenizer.json yet; run `" in output
 
 
-def test_doctor_says_what_to_remedy(tmp_path: Path) -> None:
+def test_doctor_names_the_remedy(tmp_path: Path) -> None:
     status, output = finished("doctor", cwd=tmp_path)
     assert status == 1
     assert "tritonflare export`" in output

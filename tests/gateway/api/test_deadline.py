@@ -27,7 +27,7 @@ async def test_a_block_that_ends_in_time_is_left_alone() -> None:
     await asyncio.sleep(0.05)
 
 
-async def test_a_caller_who_hangs_up_ends_the_block() -> None:
+async def test_a_client_that_disconnects_ends_the_block() -> None:
     request = HttpRequest("POST", "/")
 
     async def work() -> None:
@@ -52,7 +52,7 @@ async def test_a_cancellation_from_outside_stays_one() -> None:
         await task
 
 
-async def test_a_caller_who_hung_up_before_anybody_watched_ends_the_block_too() -> None:
+async def test_a_disconnect_before_the_watch_ends_the_block_too() -> None:
     request = HttpRequest("POST", "/")
     request.disconnect()
 

@@ -72,7 +72,7 @@ def test_decoding_happens_once_and_never_fails() -> None:
         assert asked.params["model"] == meant
 
 
-def test_a_known_path_with_another_method_says_which_are_allowed() -> None:
+def test_a_known_path_with_another_method_lists_those_allowed() -> None:
     asked = request("/live.z", "DELETE")
     with pytest.raises(MethodNotSupported, match=r"^DELETE not supported for requested URI\.$") as caught:
         ROUTER.match(asked)

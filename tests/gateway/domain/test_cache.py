@@ -247,7 +247,7 @@ async def test_texts_that_are_alike_and_in_flight_are_computed_once() -> None:
     assert Counter(looked_up) == {"miss": 2, "shared": 3, "hit": 1}
 
 
-async def test_when_the_first_goes_away_one_of_those_who_wait_takes_its_place() -> None:
+async def test_when_the_first_goes_away_a_waiting_request_takes_its_place() -> None:
     source = Source(gate=asyncio.Event())
     cache = cache_over(source)
     first, *others = await _started(*(ask(cache, b"a") for _ in range(4)))

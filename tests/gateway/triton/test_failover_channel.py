@@ -170,7 +170,7 @@ async def test_calls_take_turns_on_all_addresses(scheme: str) -> None:
         assert [server.calls - old for server, old in zip(servers, before, strict=True)] == [3, 3, 3]
 
 
-async def test_a_name_is_looked_up_and_one_that_does_not_exist_hinders_nobody() -> None:
+async def test_a_name_is_looked_up_and_one_that_does_not_exist_does_not_block_others() -> None:
     async with running() as (server,):
         async with opened(f"dns:///localhost:{server.port}") as channel:
             await ask(channel)
@@ -222,7 +222,7 @@ async def test_with_one_of_two_gone_one_retry_is_enough_and_its_return_shows_wit
         assert sum(outcomes.values()) - outcomes["ok"] <= 8
 
 
-async def test_while_nobody_is_there_calls_fail_at_once_and_are_served_within_a_second_after() -> None:
+async def test_without_a_server_calls_fail_at_once_and_are_served_within_a_second_after() -> None:
     async with running() as (server,), opened(server.address) as channel:
         loop = asyncio.get_running_loop()
         await ask(channel)
@@ -416,6 +416,6 @@ async def test_a_call_cancelled_while_it_waits_for_a_connection_leaves_nothing()
         assert await code_of(ask(channel, timeout_s=0.05)) is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-async def test_a_port_where_nobody_listens_is_unavailable_at_once() -> None:
+async def test_a_port_without_a_listener_is_unavailable_at_once() -> None:
     async with opened(f"127.0.0.1:{free_port()}") as channel:
         assert await asyncio.wait_for(code_of(ask(channel)), 2) is UNAVAILABLE

@@ -81,7 +81,7 @@ async def test_new_calls_go_to_the_new_server_and_those_under_way_end_at_the_old
     assert [server.is_open for server in stage.servers.values()] == [False, True]
 
 
-async def test_a_call_that_takes_too_long_holds_nobody_up() -> None:
+async def test_a_call_that_takes_too_long_does_not_block_others() -> None:
     stage = Stage()
     old = await stage.begin()
     stage.servers["1"].go_on.clear()

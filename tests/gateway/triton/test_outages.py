@@ -42,7 +42,7 @@ def stage(caplog: pytest.LogCaptureFixture) -> Stage:
     return Stage(caplog)
 
 
-def test_a_triton_that_stays_away_is_said_with_its_address_and_growing_pauses(stage: Stage) -> None:
+def test_a_triton_that_stays_away_is_logged_with_its_address_and_growing_pauses(stage: Stage) -> None:
     assert stage.fail_for(300) == [0, 1, 3, 7, 15, 31, 63, 123, 183, 243]
     assert set(stage.lines) == {
         "RepositoryIndex: UNAVAILABLE (cannot connect) from Triton at triton:8001;"
@@ -54,7 +54,7 @@ def test_failures_that_take_seconds_each_are_paced_too(stage: Stage) -> None:
     assert len(stage.fail_for(300, BUSY, pause_s=2.5)) <= 10
 
 
-def test_its_return_is_said_once(stage: Stage) -> None:
+def test_its_return_is_logged_once(stage: Stage) -> None:
     stage.outages.worked()
     assert stage.lines == []
     stage.fail_for(4.0)
@@ -64,7 +64,7 @@ def test_its_return_is_said_once(stage: Stage) -> None:
     assert len(stage.lines) == 4
 
 
-def test_the_next_time_it_is_said_at_once_again(stage: Stage) -> None:
+def test_the_next_outage_is_logged_at_once(stage: Stage) -> None:
     stage.fail_for(10)
     stage.outages.worked()
     stage.now += 60
@@ -85,7 +85,7 @@ def test_a_deadline_is_no_absence(stage: Stage) -> None:
     assert len(stage.lines) == 1
 
 
-def test_what_triton_got_wrong_is_always_said(stage: Stage) -> None:
+def test_what_triton_got_wrong_is_always_reported(stage: Stage) -> None:
     for _ in range(3):
         stage.outages.failed("ModelInfer", CallFailed(grpc.StatusCode.INTERNAL), logging.ERROR)
     assert len(stage.lines) == 3

@@ -30,7 +30,7 @@ def response(rows: list[tuple[tuple[float, ...], int]], order: tuple[str, str]) 
 
 
 @given(st.lists(ROW, min_size=1, max_size=8), st.booleans())
-def test_scores_come_back_row_by_row_in_whatever_order_the_outputs_are(
+def test_scores_come_back_row_by_row_in_any_order_of_the_outputs(
     rows: list[tuple[tuple[float, ...], int]], swapped: bool
 ) -> None:
     order = ("token_count", "logits") if swapped else ("logits", "token_count")
