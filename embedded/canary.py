@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from embedded.repository import ServedModel
+from embedded.repository import RepositoryModel
 
 TEXT = b"This is a canary."
 TIMEOUT_S = 2.0
@@ -49,7 +49,7 @@ class Canary:
         """Close the connection; what is under way is cancelled."""
         self._channel.close()
 
-    def answers(self, models: Iterable[ServedModel]) -> bool:
+    def answers(self, models: Iterable[RepositoryModel]) -> bool:
         """Whether the server is ready and every model has scored one text."""
         try:
             ready = self._stub.ServerReady(

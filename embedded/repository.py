@@ -17,7 +17,7 @@ _PIECE = 65536
 
 
 @dataclass(frozen=True)
-class ServedModel:
+class RepositoryModel:
     """An ensemble: Triton's name, the public name, and the models that it consists of."""
 
     ensemble: str
@@ -25,7 +25,7 @@ class ServedModel:
     steps: tuple[str, ...] = ()
 
 
-def check_repository(repository: Path) -> list[ServedModel]:
+def check_repository(repository: Path) -> list[RepositoryModel]:
     """Return the repository's models, after comparing weights and tokenizers with their published SHA-256.
 
     Triton 2.51's wheel has no checksum agent, so a damaged or half-copied file would be
@@ -46,7 +46,7 @@ def check_repository(repository: Path) -> list[ServedModel]:
     return models
 
 
-def _read(repository: Path) -> list[ServedModel]:
+def _read(repository: Path) -> list[RepositoryModel]:
     models = []
     for folder in sorted(repository.iterdir()):
         if not (folder / "config.pbtxt").is_file():
@@ -55,7 +55,9 @@ def _read(repository: Path) -> list[ServedModel]:
         if "tritonflare.name" in config.parameters:
             _check_files(repository, config)
             steps = tuple(step.model_name for step in config.ensemble_scheduling.step)
-            models.append(ServedModel(config.name, config.parameters["tritonflare.name"].string_value, steps))
+            models.append(
+                RepositoryModel(config.name, config.parameters["tritonflare.name"].string_value, steps)
+            )
     return models
 
 

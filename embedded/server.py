@@ -22,7 +22,7 @@ from embedded.canary import Canary
 from embedded.errors import EmbeddedError, EndedWhileStarting, GivenUp, PortInUse
 from embedded.leftovers import Claim
 from embedded.logs import LogRelay
-from embedded.repository import ServedModel, check_repository
+from embedded.repository import RepositoryModel, check_repository
 
 RESTRICTED_KEY = "tritonflare"
 # All protocols: the gateway is the only client, and it has the key.
@@ -64,7 +64,7 @@ class TritonServer:
         self.repository = repository.resolve()
         self.port = port
         self.secret = secret or secrets.token_urlsafe(32)
-        self.models: list[ServedModel] = []
+        self.models: list[RepositoryModel] = []
         self.tag = ""
         """After the start: prefix of the names of its shared memory and temporary files."""
         self._ready_timeout_s = ready_timeout_s

@@ -18,7 +18,7 @@ from types import TracebackType
 from embedded.canary import Canary
 from embedded.errors import EmbeddedError, EndedWhileStarting, GivenUp, PortInUse
 from embedded.processes import Processes
-from embedded.repository import ServedModel
+from embedded.repository import RepositoryModel
 from embedded.server import RESTRICTED_KEY, TritonServer
 from embedded.snapshot import Releases, Snapshot
 from embedded.watchdog import Fault, Watchdog
@@ -120,7 +120,7 @@ class TritonSupervisor:
         return self._now.server.address
 
     @property
-    def models(self) -> list[ServedModel]:
+    def models(self) -> list[RepositoryModel]:
         """The models that are served now."""
         return self._now.server.models
 

@@ -11,7 +11,7 @@ import grpc
 
 from embedded.canary import Canary, Statistics, read_statistics
 from embedded.processes import Processes
-from embedded.repository import ServedModel
+from embedded.repository import RepositoryModel
 
 Fault = Literal["ended", "stub", "failing", "wedged"]
 """Why a server is restarted: it ended, one of its stubs did, it answers with errors, or not at all."""
@@ -77,7 +77,7 @@ class Watchdog:
         models: the models that it serves.
     """
 
-    def __init__(self, canary: Canary, processes: Processes, models: list[ServedModel]) -> None:
+    def __init__(self, canary: Canary, processes: Processes, models: list[RepositoryModel]) -> None:
         self._canary = canary
         self._processes = processes
         self._models = models
@@ -128,7 +128,7 @@ class Watchdog:
         ]
         return next((found for found in faults if found is not None), None)
 
-    def _observe(self, model: ServedModel) -> Observation:
+    def _observe(self, model: RepositoryModel) -> Observation:
         """Observe a model, and probe it again if the last probe is over."""
         progressed = self._has_progressed(model)
         probe = self._pending_probes[model.ensemble]
@@ -142,7 +142,7 @@ class Watchdog:
         unreachable = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
         return Observation.SILENCE if code in unreachable else Observation.FAILURE
 
-    def _has_progressed(self, model: ServedModel) -> bool:
+    def _has_progressed(self, model: RepositoryModel) -> bool:
         """Whether any request was answered, or all steps have executed, since this was last true."""
         names = (model.ensemble, *model.steps)
         now = {name: self._statistics.get(name, (0, 0)) for name in names}
