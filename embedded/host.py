@@ -13,14 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from embedded import wheel
 from embedded.errors import EmbeddedError
 
 GLIBC = (2, 35)
 PYTHONS = ((3, 10), (3, 11), (3, 12))
-_INSTALL = (
-    "install the extra `embedded` (in a clone, `make serve` does it; "
-    "of a wheel, pip install 'FILE.whl[embedded]')"
-)
+
 
 
 @dataclass(frozen=True)
@@ -35,28 +33,6 @@ class HostFinding:
     def ok(self) -> bool:
         """Whether the check passed."""
         return not self.remedy
-
-
-def wheel_folder() -> Path:
-    """Return the ``tritonserver`` folder inside the installed wheel.
-
-    Raises:
-        EmbeddedError: the wheel is not installed.
-    """
-    # find_spec does not import pytriton, whose import pulls in zmq and much else.
-    spec = importlib.util.find_spec("pytriton")
-    if spec is None or spec.origin is None:
-        raise EmbeddedError(f"The nvidia-pytriton wheel is not installed; {_INSTALL}.")
-    return Path(spec.origin).parent / "tritonserver"
-
-
-def library_folders() -> list[Path]:
-    """Return the search path of the dynamic linker: the wheel's libraries and this Python's own."""
-    folders = [wheel_folder().parents[1] / "nvidia_pytriton.libs"]
-    own = sysconfig.get_config_var("LIBDIR")
-    if own:
-        folders.append(Path(own))
-    return folders
 
 
 def findings() -> list[HostFinding]:
@@ -98,12 +74,12 @@ def _python() -> HostFinding:
 def _wheel() -> HostFinding:
     try:
         version = importlib.metadata.version("nvidia-pytriton")
-        binary = wheel_folder() / "bin" / "tritonserver"
+        binary = wheel.folder() / "bin" / "tritonserver"
     except (importlib.metadata.PackageNotFoundError, EmbeddedError):
-        return HostFinding("nvidia-pytriton", "not installed", f"To install it, {_INSTALL}.")
+        return HostFinding("nvidia-pytriton", "not installed", f"To install it, {wheel.INSTALL}.")
     if not os.access(binary, os.X_OK):
         return HostFinding(
-            "nvidia-pytriton", f"{version} without a tritonserver", f"To repair it, {_INSTALL}."
+            "nvidia-pytriton", f"{version} without a tritonserver", f"To repair it, {wheel.INSTALL}."
         )
     return HostFinding("nvidia-pytriton", version)
 
@@ -112,7 +88,7 @@ def _numpy() -> HostFinding:
     try:
         version = importlib.metadata.version("numpy")
     except importlib.metadata.PackageNotFoundError:
-        return HostFinding("numpy", "not installed", f"To install it, {_INSTALL}.")
+        return HostFinding("numpy", "not installed", f"To install it, {wheel.INSTALL}.")
     good = int(version.split(".")[0]) < 2
     remedy = "Triton 2.51's python stubs garble strings under numpy 2; .venv/bin/pip install 'numpy<2'."
     return HostFinding("numpy", version, "" if good else remedy)
@@ -133,7 +109,7 @@ def _libpython() -> HostFinding:
 def _modules() -> HostFinding:
     missing = [name for name in ("onnxruntime", "tokenizers") if importlib.util.find_spec(name) is None]
     found = f"missing {', '.join(missing)}" if missing else "onnxruntime, tokenizers"
-    return HostFinding("model libraries", found, f"To install them, {_INSTALL}." if missing else "")
+    return HostFinding("model libraries", found, f"To install them, {wheel.INSTALL}." if missing else "")
 
 
 _CHECKS: tuple[Callable[[], HostFinding], ...] = (

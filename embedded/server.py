@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from embedded import host, leftovers
+from embedded import host, leftovers, wheel
 from embedded.canary import Canary
 from embedded.errors import EmbeddedError, EndedWhileStarting, GivenUp, PortInUse
 from embedded.leftovers import Claim
@@ -161,7 +161,7 @@ class TritonServer:
     def command(self, scratch: Path) -> list[str]:
         """Return the command line of tritonserver."""
         return [
-            str(host.wheel_folder() / "bin" / "tritonserver"),
+            str(wheel.folder() / "bin" / "tritonserver"),
             f"--model-repository={scratch / 'models'}",
             f"--backend-directory={scratch / 'backends'}",
             "--model-control-mode=none",
@@ -183,7 +183,7 @@ class TritonServer:
     def _spawn(self, scratch: Path) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *self.command(scratch)],
-            env=environment(),
+            env=wheel.environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -235,11 +235,10 @@ def trace_switches(otlp_endpoint: str | None) -> list[str]:
 
 
 def prepare_scratch(scratch: Path, repository: Path) -> None:
-    """Link the repository, and a python backend with the stub for this Python version.
+    """Link the repository and the python backend.
 
-    Triton expects the stub beside the backend's library, and the wheel keeps one stub for each
-    Python version elsewhere. It also starts the stub with an unquoted command line, so a space
-    in the repository's path would break it; the link's path has none.
+    Triton starts the stub with an unquoted command line, so a space in the repository's path would
+    break it; the link's path has none.
 
     Raises:
         EmbeddedError: the folder for temporary files has a path that Triton cannot quote.
@@ -248,29 +247,8 @@ def prepare_scratch(scratch: Path, repository: Path) -> None:
         raise EmbeddedError(
             "Triton cannot work in this TMPDIR; set it to a path of letters, digits, '-' and '_'."
         )
-    wheel = host.wheel_folder()
-    stub = wheel / "python_backend_stubs" / f"{sys.version_info.major}.{sys.version_info.minor}"
-    backend = scratch / "backends" / "python"
-    backend.mkdir(parents=True)
-    for source in (*(wheel / "backends" / "python").iterdir(), stub / "triton_python_backend_stub"):
-        if source.is_file():
-            (backend / source.name).symlink_to(source)
+    wheel.link_backends(scratch / "backends")
     (scratch / "models").symlink_to(repository)
-
-
-def environment() -> dict[str, str]:
-    """Return the environment of Triton and its stubs: the wheel's libraries, this interpreter's packages."""
-    site = host.wheel_folder().parents[1]
-    variables = {key: os.environ[key] for key in ("HOME", "LANG", "TMPDIR", "TZ") if key in os.environ}
-    return variables | {
-        "LD_LIBRARY_PATH": os.pathsep.join(map(str, host.library_folders())),
-        "PATH": os.pathsep.join([str(Path(sys.prefix) / "bin"), os.environ.get("PATH", os.defpath)]),
-        "PYTHONPATH": str(site),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        # ONNX Runtime has a thread pool of its own; a second one would compete with it for the cores.
-        "TOKENIZERS_PARALLELISM": "false",
-        "OMP_NUM_THREADS": "1",
-    }
 
 
 def _free_port() -> int:

@@ -18,8 +18,7 @@ import psutil
 import pytest
 from health import Unhealthy, check
 
-from embedded import host
-from embedded.server import environment
+from embedded import wheel
 from tests.support.deploy.compose import BASE, CPU, ROOT, SECRET, interpolated, raw, triton_command
 from tests.support.deploy.compose_triton import ServingImage, free_port
 from tests.support.servers import TOKEN, finished, listens, running, wait_until
@@ -43,9 +42,9 @@ def service(name: str, file: Path = BASE) -> dict[str, Any]:
 
 
 def test_triton_2_51_knows_every_flag() -> None:
-    program = host.wheel_folder() / "bin" / "tritonserver"
+    program = wheel.folder() / "bin" / "tritonserver"
     found = subprocess.run(
-        [program, "--help"], env=environment(), capture_output=True, text=True, check=False
+        [program, "--help"], env=wheel.environment(), capture_output=True, text=True, check=False
     )
     known = set(re.findall(r"--[a-z0-9-]+", found.stdout + found.stderr))
     assert {flag.partition("=")[0] for flag in triton_command()[1:]} <= known

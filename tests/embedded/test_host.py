@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from embedded import host
+from embedded import host, wheel
 from embedded.errors import EmbeddedError
 
 
@@ -57,7 +57,7 @@ def test_a_missing_libpython_names_the_package(monkeypatch: pytest.MonkeyPatch) 
 def test_a_missing_wheel_comes_with_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(EmbeddedError, match="make serve"):
-        host.wheel_folder()
+        wheel.folder()
     assert "make serve" in finding("nvidia-pytriton").remedy
 
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from embedded import host
-from embedded.server import environment, prepare_scratch
+from embedded import wheel
+from embedded.server import prepare_scratch
 from tests.support.bundled import bundled_repository
 from tests.support.deploy.compose import triton_command
 from tests.support.servers import wait_until
@@ -70,7 +70,7 @@ class ServingImage:
             f"{name}={here[name]}" if name in here else flag for name, flag in zip(names, flags, strict=True)
         ]
         return [
-            str(host.wheel_folder() / "bin" / program),
+            str(wheel.folder() / "bin" / program),
             *values,
             f"--backend-directory={self._scratch / 'backends'}",
             f"--backend-config=python,shm-region-prefix-name={self._scratch.name}",
@@ -83,7 +83,7 @@ class ServingImage:
         # Appended, like a pipe: the health check writes into it as well.
         with (self._scratch / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                self.command, env=environment(), stdout=log, stderr=log, start_new_session=True
+                self.command, env=wheel.environment(), stdout=log, stderr=log, start_new_session=True
             )
         if wait:
             assert wait_until(self.listens, READY_WITHIN_S), self.log()

@@ -1,0 +1,16 @@
+#!/opt/tritonflare/bin/python
+"""Run the wheel's tritonserver with the caller's options, as NVIDIA's image does by its own paths."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from embedded import wheel
+
+BACKENDS = "/opt/tritonflare/backends"
+"""Made when the image is built."""
+
+if __name__ == "__main__":
+    program = str(wheel.folder() / "bin" / "tritonserver")
+    os.execve(program, [program, f"--backend-directory={BACKENDS}", *sys.argv[1:]], wheel.environment())
