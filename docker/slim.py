@@ -58,7 +58,7 @@ def slim(site: Path, image: str) -> list[str]:
 
 
 def _remove_other_stubs(site: Path) -> None:
-    """Delete the stubs of Triton's python backend for other Pythons, and the libpython that one of them links."""
+    """Delete the stubs of the python backend for other Pythons, and the libpython that one of them links."""
     this = f"{sys.version_info.major}.{sys.version_info.minor}"
     for stub in (site / _WHEEL).glob("*"):
         if stub.name != this:

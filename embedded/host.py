@@ -20,7 +20,6 @@ GLIBC = (2, 35)
 PYTHONS = ((3, 10), (3, 11), (3, 12))
 
 
-
 @dataclass(frozen=True)
 class HostFinding:
     """The result of a check; ``remedy`` is empty if it passed."""

@@ -27,6 +27,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         folder = item.path.relative_to(TESTS).parts[0]
         item.add_marker(folder)
+        if folder == "containers":
+            # The first one builds the images.
+            item.add_marker(pytest.mark.timeout(900))
         if folder in ("clients", "deploy", "faults", "loadtest", "triton"):
             # The first one pays for exports and the start of the server.
             item.add_marker(pytest.mark.timeout(400))

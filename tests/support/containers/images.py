@@ -1,0 +1,51 @@
+"""Images: a stand-in for the Python base image, made from Debian's packages, and this project's own.
+
+Where a registry can be reached, ``PYTHON_IMAGE`` in the environment names the real base image instead.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+from tests.support.containers.engine import Engine
+from tests.support.programs import required
+
+PYTHON_STANDIN = "tritonflare-test/python:bookworm"
+_SUITE = "bookworm"
+_PACKAGES = "ca-certificates,python3,python3-venv,python3-pip,python-is-python3,libpython3.11,apt"
+# As the official image: no documentation, no bytecode, no setuptools. The size is about the same, too.
+_TRIM = """
+cd "$1" && rm -rf usr/share/doc usr/share/man usr/share/info usr/share/locale var/log/*
+rm -rf usr/lib/python3/dist-packages/setuptools* usr/lib/python3/dist-packages/pkg_resources
+rm -rf usr/lib/python3/dist-packages/wheel* usr/lib/python3/dist-packages/*distutils*
+find usr/lib -name __pycache__ -prune -exec rm -rf {} +
+"""
+_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+
+
+def python_image(engine: Engine) -> str:
+    """The base image to build on: that of ``PYTHON_IMAGE``, else a stand-in, which is made once an engine."""
+    if given := os.environ.get("PYTHON_IMAGE"):
+        return given
+    if not engine.has_image(PYTHON_STANDIN):
+        _import_standin(engine)
+    return PYTHON_STANDIN
+
+
+def _import_standin(engine: Engine) -> None:
+    program = required("mmdebstrap", "needs mmdebstrap; .ci/container-tools installs it")
+    bootstrap = [program, "--variant=essential", f"--include={_PACKAGES}", f"--customize-hook={_TRIM}"]
+    # Registries of packages may be behind a certificate of this host's own.
+    bootstrap += [f"--customize-hook=copy-in {_CERTIFICATES} /etc/ssl/certs", "--quiet", _SUITE, "-"]
+    importing = ["docker", "import", f"--change=ENV PIP_CERT={_CERTIFICATES}", "-", PYTHON_STANDIN]
+    with subprocess.Popen(bootstrap, stdout=subprocess.PIPE) as made:
+        subprocess.run(
+            importing,
+            stdin=made.stdout,
+            env={**os.environ, **engine.environment},
+            check=True,
+            capture_output=True,
+            timeout=300,
+        )
+    assert made.returncode == 0
