@@ -1,7 +1,7 @@
 """What the last export of a model published, and whether another export would publish the same.
 
-The record lies beside the model's artefacts and is written last. Whatever it does not prove, such
-as a file that cannot be read or a hub that does not answer, leads to an export.
+The record lies beside the model's artefacts and is written last. What cannot be compared, such as a
+file that cannot be read or a commit that the hub does not tell, leads to an export.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def write_record(
     """
     # The ensemble is read last: if it is this publication's, so was all that was read before.
     published = _published_files(repository, (model.tokenizer, model.encoder, model.ensemble))
-    if (repository / model.ensemble / CONFIG).read_text(encoding="utf-8") != ensemble_config:
+    if (repository / model.ensemble / CONFIG).read_bytes() != ensemble_config.encode():
         return
     record = ExportRecord(
         name=model.name,

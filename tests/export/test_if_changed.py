@@ -1,4 +1,4 @@
-"""An export that would repeat the last one is skipped, and any doubt about that leads to an export."""
+"""An export that would repeat the last one is skipped; what cannot be compared leads to an export."""
 
 from __future__ import annotations
 
