@@ -15,9 +15,6 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from plans.host import Host
-from plans.install import Repository
-from plans.kit import read_kit
 from tokenizers import Tokenizer
 
 from export import fingerprint, record, run
@@ -25,34 +22,15 @@ from export.errors import CheckpointError, VerificationError
 from export.evaluation.host import Processor
 from export.evaluation.settings import TimingSettings
 from export.plan import ExportPlan
-from export.record import RECORD, ExportNeeded, unchanged_export
+from export.record import RECORD, unchanged_export
 from export.repository.publish import publish_model, remove_model
 from export.run import run_export
 from tests.support.small_checkpoints import LENIENT, write_checkpoint
+from tests.support.unchanged import exported, plan_in, reason, replace
 from tritonflare import export as cli
 
 COMMIT, NEXT_COMMIT = "0" * 40, "1" * 40
-ENCODER, PLAN_ENCODER = "local-mood_encoder_int8", "local-mood_encoder_fp16_plan"
-
-
-def plan_in(folder: Path, target: str = "cpu") -> ExportPlan:
-    return ExportPlan(
-        folder / "mood",
-        folder / "models",
-        folder / "artefacts",
-        target=target,
-        limits=LENIENT,
-        timing=None,
-        all_precisions=False,
-    )
-
-
-def exported(folder: Path, target: str) -> Path:
-    write_checkpoint(folder / "mood", labels=3)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setitem(sys.modules, "export.evaluation.plots", None)
-        run_export(plan_in(folder, target))
-    return folder
+ENCODER = "local-mood_encoder_int8"
 
 
 @pytest.fixture(scope="module")
@@ -60,32 +38,11 @@ def on_cpu(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return exported(tmp_path_factory.mktemp("cpu"), "cpu")
 
 
-@pytest.fixture(scope="module")
-def for_tensorrt(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return exported(tmp_path_factory.mktemp("tensorrt"), "tensorrt")
-
-
 @pytest.fixture
 def plan(on_cpu: Path, tmp_path: Path, no_pictures: None) -> ExportPlan:
     """An export that was done, in a copy of its own."""
     shutil.copytree(on_cpu, tmp_path, dirs_exist_ok=True)
     return plan_in(tmp_path)
-
-
-@pytest.fixture
-def with_kit(for_tensorrt: Path, tmp_path: Path, no_pictures: None) -> ExportPlan:
-    shutil.copytree(for_tensorrt, tmp_path, dirs_exist_ok=True)
-    return plan_in(tmp_path, "tensorrt")
-
-
-def reason(plan: ExportPlan) -> str:
-    with pytest.raises(ExportNeeded) as needed:
-        unchanged_export(plan)
-    return str(needed.value)
-
-
-def files(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_the_same_export_is_unchanged_wherever_its_files_lie(plan: ExportPlan) -> None:
@@ -185,13 +142,6 @@ def test_another_version_of_a_package_is_exported_with(
 def test_another_kind_of_processor_is_exported_on(plan: ExportPlan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fingerprint, "describe_processor", lambda: Processor("Old Xeon", ("avx2",), False))
     assert reason(plan) == "changed since the last one: processor"
-
-
-def replace(file: Path) -> None:
-    """Other content of the same length; a hard link to the artefact is left alone."""
-    content = file.read_bytes()
-    file.unlink()
-    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
 
 
 @pytest.mark.parametrize("damage", [replace, Path.unlink])
@@ -306,55 +256,6 @@ def test_an_export_that_cannot_be_compared_is_done_and_leaves_no_record(
     new = dataclasses.replace(plan, artefacts=tmp_path / "new")
     assert run_export(new).model.version == 1
     assert not list(new.artefacts.rglob(RECORD))
-
-
-def install_plan(plan: ExportPlan, folder: Path) -> None:
-    """As docker/triton/build_plans.py does it on a GPU."""
-    (folder / "model.plan").write_bytes(b"plan")
-    kit = read_kit(plan.artefacts / "local-mood" / "tensorrt")
-    repository = Repository(plan.repository)
-    with repository.changing():
-        host = Host(folder / "trtexec", "11.2.1.2", "NVIDIA L4", "8.9")
-        repository.install(host, kit, kit.candidates[0], folder / "model.plan", "key")
-
-
-def test_an_installed_plan_is_no_damage_and_left_alone(with_kit: ExportPlan, tmp_path: Path) -> None:
-    assert unchanged_export(with_kit).version == 1
-    install_plan(with_kit, tmp_path)
-    before = files(with_kit.repository)
-    assert with_kit.repository / PLAN_ENCODER / "1" / "model.plan" in before
-    assert unchanged_export(with_kit).version == 1
-    assert files(with_kit.repository) == before
-    with Repository(with_kit.repository).changing():
-        Repository(with_kit.repository).fall_back("local-mood")
-    assert unchanged_export(with_kit).version == 1
-
-
-@pytest.mark.parametrize("damage", [replace, Path.unlink])
-@pytest.mark.parametrize(
-    "file",
-    [
-        f"models/{PLAN_ENCODER}/config.pbtxt",
-        f"models/{PLAN_ENCODER}/warmup/ones_16.bin",
-        "models/local-mood/config.pbtxt",
-        "models/local-mood_encoder_fp16/1/model.onnx",
-        "artefacts/local-mood/tensorrt/kit.json",
-        "artefacts/local-mood/tensorrt/fp16/model.onnx",
-        "artefacts/local-mood/tensorrt/samples.json",
-    ],
-)
-def test_damage_beside_an_installed_plan_is_exported_again(
-    with_kit: ExportPlan, tmp_path: Path, file: str, damage: Callable[[Path], None]
-) -> None:
-    install_plan(with_kit, tmp_path)
-    damage(tmp_path / file)
-    assert re.search("left it: (local-mood|tensorrt/)|is not published", reason(with_kit))
-
-
-def test_an_ensemble_whose_plan_has_gone_is_exported_again(with_kit: ExportPlan, tmp_path: Path) -> None:
-    install_plan(with_kit, tmp_path)
-    (with_kit.repository / PLAN_ENCODER / "1" / "model.plan").unlink()
-    assert "local-mood/config.pbtxt" in reason(with_kit)
 
 
 @pytest.fixture
