@@ -24,6 +24,7 @@ from gateway.domain.errors import (
     ClientDisconnected,
     DeadlineExceeded,
     MalformedRequest,
+    NoRoute,
     Overloaded,
     TritonflareError,
     UnknownError,
@@ -95,8 +96,10 @@ class App:
     async def _answer(self, request: RequestContext) -> Response:
         """Run the handler; the one place where an exception becomes an answer."""
         try:
-            unwrap_miniflare(request.http)
+            is_wrapped = unwrap_miniflare(request.http)
             route = self._router.match(request)
+            if is_wrapped and not route.api:
+                raise NoRoute  # or it would bypass a proxy that blocks /metrics
             if self._trace is not None and route.api:
                 request.on_response = self._trace(request.http, request.record)
             if route.api and not route.checks_token and not self._is_local_binding(route, request):
