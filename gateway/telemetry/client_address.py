@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from ipaddress import IPv6Address, ip_address
+from functools import lru_cache
+from ipaddress import ip_address
 
-from gateway.addresses import IPAddress, Network
+from gateway.addresses import Network
 from gateway.server.message import Address, HttpRequest
 
 _HEADER = b"x-forwarded-for"
-_PORT = re.compile(r":[0-9]{1,5}")
-_BRACKETED = re.compile(r"\[([^\[\]]*)\](?::[0-9]{1,5})?")
+_ENTRY = re.compile(r"\[([^\[\]:]*:[^\[\]]*)\](?::[0-9]{1,5})?|([^\[\]:]*):[0-9]{1,5}|([^\[\]]*)")
+"""``[2001:db8::1]``, with or without a port; ``192.0.2.1:443``; an address alone."""
+_KNOWN_ADDRESSES = 1024
+"""Addresses that are parsed once."""
 
 
 class ClientAddress:
@@ -28,10 +31,11 @@ class ClientAddress:
 
     def __init__(self, trusted: Sequence[Network] = ()) -> None:
         self._trusted = trusted
+        self._parsed = lru_cache(_KNOWN_ADDRESSES)(self._parse)
 
     def of_peer(self, peer: Address | None) -> str | None:
         """Return the address of the other end of a connection; None if it has none (a Unix socket)."""
-        return None if not peer else str(_address(peer[0]))
+        return self._parsed(peer[0])[0] if peer else None
 
     def of_request(self, request: HttpRequest) -> str | None:
         """Return the right-most address in X-Forwarded-For that is not a trusted proxy.
@@ -43,20 +47,29 @@ class ClientAddress:
         """
         if not request.client:
             return None
-        peer = found = _address(request.client[0])
-        if not self._trusts(peer):
-            return str(peer)
-        try:
-            for entry in _entries_from_the_right(request):
-                found = _entry_address(entry)
-                if not self._trusts(found):
-                    break
-        except ValueError:
-            return str(peer)
-        return str(found)
+        peer, is_trusted = self._parsed(request.client[0])
+        found = peer
+        if is_trusted:
+            try:
+                for entry in _entries_from_the_right(request):
+                    found, is_trusted = self._parsed(_without_port(entry))
+                    if not is_trusted:
+                        break
+            except ValueError:
+                return peer
+        return found
 
-    def _trusts(self, address: IPAddress) -> bool:
-        return any(address in network for network in self._trusted)
+    def _parse(self, text: str) -> tuple[str, bool]:
+        """Return an address in its normal form, and whether it is a trusted proxy.
+
+        An IPv6 zone is dropped. An IPv4 address that is mapped into IPv6 becomes IPv4.
+
+        Raises:
+            ValueError: it is no address.
+        """
+        address = ip_address(text.partition("%")[0])
+        address = getattr(address, "ipv4_mapped", None) or address
+        return str(address), any(address in network for network in self._trusted)
 
 
 def _entries_from_the_right(request: HttpRequest) -> Iterator[str]:
@@ -65,23 +78,13 @@ def _entries_from_the_right(request: HttpRequest) -> Iterator[str]:
         yield from reversed(value.split(","))
 
 
-def _entry_address(entry: str) -> IPAddress:
-    """Parse ``192.0.2.1``, ``192.0.2.1:443``, ``2001:db8::1``, ``[2001:db8::1]`` or ``[2001:db8::1]:443``.
+def _without_port(entry: str) -> str:
+    """Return the address in an entry, without brackets and port.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: the brackets or the port are malformed.
     """
-    entry = entry.strip()
-    if (bracketed := _BRACKETED.fullmatch(entry)) is not None:
-        return _address(str(IPv6Address(bracketed[1])))
-    if entry.count(":") == 1:
-        host, colon, port = entry.partition(":")
-        if _PORT.fullmatch(colon + port):
-            entry = host
-    return _address(entry)
-
-
-def _address(text: str) -> IPAddress:
-    """Parse an address; drop an IPv6 zone, and return IPv4 for an IPv4 address that is mapped into IPv6."""
-    address = ip_address(text.partition("%")[0])
-    return getattr(address, "ipv4_mapped", None) or address
+    match = _ENTRY.fullmatch(entry.strip())
+    if match is None:
+        raise ValueError("not an address with or without a port")
+    return match[1] or match[2] or match[3]

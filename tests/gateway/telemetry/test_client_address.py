@@ -72,3 +72,9 @@ def test_the_zone_of_a_link_local_peer_is_left_out() -> None:
 def test_a_peer_without_an_address_has_none(peer: Address | None) -> None:
     assert PROXIES.of_peer(peer) is None
     assert PROXIES.of_request(request_from(peer, "203.0.113.9")) is None
+
+
+@pytest.mark.timeout(5)
+@pytest.mark.parametrize("part", [" ", ":", "[", "1", "1:", "[:", "]", ","])
+def test_a_long_malformed_header_is_read_in_linear_time(part: str) -> None:
+    assert PROXIES.of_request(request_from(PROXY, part * 30_000 + "x[")) == "127.0.0.1"
