@@ -17,7 +17,7 @@ from tests.support.servers import listens, wait_until
 
 EXAMPLES = Path(__file__).parents[2] / "deploy" / "proxies"
 _NGINX_MAIN = """
-daemon off; master_process off; pid {folder}/pid; error_log {folder}/log;
+daemon off; master_process off; pid {folder}/pid; error_log {folder}/log warn;
 events {{ worker_connections 256; }}
 http {{
   access_log off;
