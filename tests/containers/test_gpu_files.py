@@ -25,17 +25,17 @@ def gpu_deployment(
     deployment: Deployment, engine: Engine, base_image: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Deployment]:
     """The files for a GPU, with the exporter's target for a CPU; the other deployment has built its base."""
-    deployment.compose("stop")
-    engine.docker("build", f"--tag={STANDIN}", "-", input=_DOCKERFILE)
     folder = tmp_path_factory.mktemp("gpu")
     found = new_deployment(engine, folder, f"tritonflare-test-gpu-{os.getpid()}", base_image, gpu=True)
     found.configure(TRITON_IMAGE=STANDIN, EXPORT_TARGET="cpu")
     try:
+        deployment.compose("stop")
+        engine.docker("build", f"--tag={STANDIN}", "-", input=_DOCKERFILE)
         print(f"first up: {found.up():.0f} s")
         yield found
     finally:
         found.compose("down", "--volumes", "--timeout=5")
-        deployment.compose("start")
+        deployment.up()
 
 
 def test_plans_are_left_out_and_a_text_is_answered(gpu_deployment: Deployment) -> None:
@@ -56,7 +56,13 @@ def test_an_engine_without_a_gpu_refuses_the_devices_in_words(
     if "nvidia" in gpu_deployment.engine.docker("info", "--format={{json .Runtimes}}"):
         pytest.skip("this engine has NVIDIA's runtime")
     with_devices = gpu_deployment.engine.run(
-        "compose", "--file=docker-compose.yml", "up", "--no-build", "plans", cwd=gpu_deployment.folder
+        "compose",
+        f"--project-name={gpu_deployment.name}",
+        "--file=docker-compose.yml",
+        "up",
+        "--no-build",
+        "plans",
+        cwd=gpu_deployment.folder,
     )
     assert with_devices.returncode != 0
     assert "could not select device driver" in with_devices.stderr

@@ -60,7 +60,9 @@ class Deployment:
         Raises:
             CommandFailed: with what it printed.
         """
-        return self.engine.docker("compose", *arguments, timeout=timeout, cwd=self.folder)
+        return self.engine.docker(
+            "compose", f"--project-name={self.name}", *arguments, timeout=timeout, cwd=self.folder
+        )
 
     def configure(self, **variables: str) -> None:
         """Append variables to ``.env``; later lines win."""
@@ -77,8 +79,7 @@ class Deployment:
         try:
             self.compose("up", "--detach", "--wait", *services)
         except CommandFailed as error:
-            logs = self.engine.run("compose", "logs", "--tail=40", cwd=self.folder).stdout
-            raise CommandFailed(f"{error}\n{logs}") from error
+            raise CommandFailed(f"{error}\n{self.compose('logs', '--tail=40')}") from error
         return time.monotonic() - began
 
     def containers(self, service: str) -> list[str]:
@@ -136,7 +137,6 @@ def new_deployment(
     first = _free_ports(2)
     deployment.configure(
         COMPOSE_FILE=files,
-        COMPOSE_PROJECT_NAME=name,
         IMAGE_PREFIX=IMAGE_PREFIX,
         PUBLISH=f"127.0.0.1:{first}-{first + 1}",
         PYTHON_IMAGE=python_image,
