@@ -58,6 +58,10 @@ def networks(text: str) -> list[Network]:
     """Split ``10.0.0.0/8, 192.0.2.1, 2001:db8::/32``; a single address is a network of one.
 
     Raises:
-        ValueError: a part is neither, or has bits set behind its prefix (``10.0.0.1/8``).
+        ValueError: a part is neither, has bits set behind its prefix (``10.0.0.1/8``), or maps IPv4 into
+            IPv6 (``::ffff:10.0.0.0/104``): addresses of clients are compared as IPv4.
     """
-    return [ip_network(part.strip()) for part in text.split(",")]
+    found = [ip_network(part.strip()) for part in text.split(",")]
+    if any(getattr(network.network_address, "ipv4_mapped", None) for network in found):
+        raise ValueError("write IPv4 networks as IPv4")
+    return found

@@ -54,3 +54,8 @@ def test_networks_are_addresses_and_prefixes() -> None:
 def test_other_networks_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         networks(text)
+
+
+def test_an_ipv4_network_that_is_mapped_into_ipv6_would_never_match_and_is_refused() -> None:
+    with pytest.raises(ValueError, match="write IPv4 networks as IPv4"):
+        networks("10.0.0.0/8,::ffff:10.0.0.0/104")
