@@ -68,22 +68,23 @@ def test_every_container_has_requests_and_limits(variant: str) -> None:
 def test_every_image_is_of_this_version(variant: str) -> None:
     own = version("tritonflare")
     images = {container["image"] for one in pods(render(variant)) for container in one.containers}
-    assert images == {
-        f"tritonflare-gateway:{own}",
-        f"tritonflare-checkpoint:{own}",
-        f"tritonflare-triton:{own}",
-    }
+    # NVIDIA's server is for GPUs; without one, that of the PyPI wheel does.
+    triton = "tritonflare-triton" if "gpu" in variant else "tritonflare"
+    assert images == {f"tritonflare-gateway:{own}", f"tritonflare-checkpoint:{own}", f"{triton}:{own}"}
 
 
 def test_the_checkpoint_image_is_made_of_the_exporter() -> None:
     text = (KUBERNETES / "checkpoint.Dockerfile").read_text()
-    assert re.findall("^FROM (.*)$", text, re.MULTILINE) == [f"tritonflare-export:{version('tritonflare')}"]
+    assert re.findall("^FROM (.*)$", text, re.MULTILINE) == ["${EXPORT_IMAGE}"]
+    default = f"tritonflare-export:{version('tritonflare')}"
+    assert re.findall("^ARG EXPORT_IMAGE=(.*)$", text, re.MULTILINE) == [default]
 
 
-@pytest.mark.parametrize("image", ["gateway", "export", "triton"])
+@pytest.mark.parametrize("image", ["gateway", "export", "triton", "cpu"])
 def test_images_are_called_as_their_dockerfiles_say(image: str) -> None:
     text = (ROOT / "docker" / image / "Dockerfile").read_text()
-    assert f"--tag tritonflare-{image}:{version('tritonflare')}" in text
+    name = {"cpu": "tritonflare"}.get(image, f"tritonflare-{image}")
+    assert f"--tag {name}:{version('tritonflare')}" in text
 
 
 @every_variant
