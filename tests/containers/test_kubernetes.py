@@ -297,7 +297,8 @@ def stop(cluster: Cluster, name: str) -> None:
     """As the kubelet does after preStop, which podman does not know; assert that it ends by itself."""
     grace_s = pod(cluster.manifests, name).spec["terminationGracePeriodSeconds"]
     began = time.monotonic()
-    cluster.podman.podman("pod", "stop", f"--time={grace_s}", f"{name}-pod-0", timeout=grace_s + 30)
+    # Not the pod: podman would take the network away before the container has ended.
+    cluster.podman.podman("stop", f"--time={grace_s}", container(name), timeout=grace_s + 30)
     took = time.monotonic() - began
     print(f"{name} stopped: {took:.1f} s")
     assert took < grace_s

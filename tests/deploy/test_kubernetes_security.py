@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.support.deploy.manifests import (
     KUBERNETES,
@@ -71,6 +72,16 @@ def test_every_image_is_of_this_version(variant: str) -> None:
     # NVIDIA's server is for GPUs; without one, that of the PyPI wheel does.
     triton = "tritonflare-triton" if "gpu" in variant else "tritonflare"
     assert images == {f"tritonflare-gateway:{own}", f"tritonflare-checkpoint:{own}", f"{triton}:{own}"}
+
+
+@every_variant
+def test_the_documented_command_puts_the_registry_before_every_image(variant: str) -> None:
+    page = (ROOT / "docs" / "kubernetes.md").read_text()
+    ((found, replacement),) = set(re.findall(r"\| sed 's\|([^|]+)\|([^|]+)\|'", page))
+    text = yaml.safe_dump_all(render(variant))
+    images = re.findall("image: (.*)", text.replace(found, replacement))
+    assert images
+    assert all(image.startswith("REGISTRY/tritonflare") for image in images)
 
 
 def test_the_checkpoint_image_is_made_of_the_exporter() -> None:
