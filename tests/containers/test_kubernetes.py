@@ -110,10 +110,15 @@ def podman(engine: Engine, base_image: str) -> Iterator[Podman]:
 
 
 @pytest.fixture(scope="module")
-def cluster(podman: Podman) -> Cluster:
-    """Both pods, when all readiness probes pass."""
+def secret(podman: Podman) -> None:
+    """The Secret that the documentation creates."""
     tokens = f"{ACCOUNT}:{hashlib.sha256(TOKEN.encode()).hexdigest()}\n"
     create_secret(podman, "tritonflare", {"tokens": tokens, "triton-key": KEY})
+
+
+@pytest.fixture(scope="module")
+def cluster(podman: Podman, secret: None) -> Cluster:
+    """Both pods, when all readiness probes pass."""
     # podman would put an emptyDir of memory on the disk; a volume that exists stays what it is.
     memory = ("--opt=type=tmpfs", "--opt=device=tmpfs", "--opt=o=uid=1000,gid=1000")
     podman.podman("volume", "create", *memory, "triton-shm")
@@ -154,7 +159,8 @@ def test_every_change_is_needed_and_every_kind_is_played_or_named() -> None:
         paths.update(differences(*specs))
     for pattern in CHANGES:
         assert any(re.fullmatch(pattern, path) for path in paths), pattern
-    assert {one["kind"] for one in manifests} == {*DROPPED, "ConfigMap", "Deployment"}
+    kinds = {one["kind"] for variant in VARIANTS for one in render(variant)}
+    assert kinds == {*DROPPED, "ConfigMap", "Deployment", "PersistentVolumeClaim"}
 
 
 def test_the_init_container_exports_and_ends(cluster: Cluster) -> None:
@@ -259,21 +265,23 @@ def test_triton_refuses_calls_without_the_key(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("variant", [variant for variant in VARIANTS if variant != "cpu"])
-def test_pods_of_other_variants_can_be_created(podman: Podman, cluster: Cluster, variant: str) -> None:
-    manifests = deepcopy(list(render(variant)))
-    for number, deployment in enumerate(of_kind(manifests, "Deployment")):
+def test_pods_of_other_variants_can_be_created(podman: Podman, secret: None, variant: str) -> None:
+    manifests = render(variant)
+    for deployment in of_kind(manifests, "Deployment"):
         name = deployment["metadata"]["name"]
-        played = playable(manifests, name, {**VARIABLES, "MODEL_RELEASE": "1"}, IMAGE_PREFIX)
-        renamed = f"other-{number}"
-        played[-1]["metadata"]["name"] = renamed
+        played = playable(manifests, name, VARIABLES, IMAGE_PREFIX)
+        played[-1]["metadata"]["name"] = f"other-{name}"
         for each in only_containers(played[-1]):
             # NVIDIA's image is not here.
             each["image"] = f"localhost/{IMAGE_PREFIX}tritonflare:{TAG}"
-        podman.play(played, alias="other", start=False)
-        created = podman.podman("ps", "--all", "--format={{.Names}}", f"--filter=pod={renamed}-pod-0").split()
-        podman.podman("pod", "rm", "--force", f"{renamed}-pod-0")
-        wanted = {f"{renamed}-pod-0-{one['name']}" for one in only_containers(played[-1])}
-        assert wanted <= set(created)
+        try:
+            claims = of_kind(manifests, "PersistentVolumeClaim")
+            podman.play([*claims, *played], alias="other", start=False)
+            created = podman.podman("ps", "--all", "--format={{.Names}}").split()
+        finally:
+            podman.run("pod", "rm", "--force", f"other-{name}-pod-0")
+            podman.run("volume", "rm", *(claim["metadata"]["name"] for claim in claims))
+        assert {f"other-{name}-pod-0-{one['name']}" for one in only_containers(played[-1])} <= set(created)
 
 
 def only_containers(deployment: Manifest) -> list[Any]:

@@ -26,6 +26,8 @@ CHANGES: Mapping[str, str] = {
 
 DROPPED: Mapping[str, str] = {
     "Namespace": "podman has none",
+    "Job": "podman 4.3 has none",
+    "InferenceService": "it is KServe's",
     "Service": "podman has none; the network's DNS gives the addresses of all pods under the alias of `play`",
     "HorizontalPodAutoscaler": "podman has no metrics",
     "PodDisruptionBudget": "podman has no nodes to drain",
