@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import subprocess
+from pathlib import Path
 
 from tests.support.containers.engine import Engine
 from tests.support.programs import required
+from tests.support.servers import ROOT
 
 PYTHON_STANDIN = "tritonflare-test/python:bookworm"
 _SUITE = "bookworm"
@@ -31,6 +33,21 @@ def python_image(engine: Engine) -> str:
     if not engine.has_image(PYTHON_STANDIN):
         _import_standin(engine)
     return PYTHON_STANDIN
+
+
+def build_image(engine: Engine, dockerfile: Path, tag: str, base: str, **arguments: str) -> str:
+    """Build an image of this checkout on ``base``, with build arguments; return its tag.
+
+    Raises:
+        CommandFailed: with the output of the build.
+    """
+    options = [f"--build-arg={name}={value}" for name, value in arguments.items()]
+    if base == PYTHON_STANDIN:
+        # Its certificates are this host's, and so is the way to the registries of packages.
+        options.append("--network=host")
+    options += [f"--build-arg=PYTHON_IMAGE={base}", f"--file={dockerfile}", f"--tag={tag}", "--quiet"]
+    engine.docker("build", *options, str(ROOT), timeout=600, env={"DOCKER_BUILDKIT": "1"})
+    return tag
 
 
 def _import_standin(engine: Engine) -> None:
