@@ -1,4 +1,4 @@
-"""Processes of a deployment of two gateways and two Tritons are killed under load, and the engine restarts them.
+"""Processes of two gateways and two Tritons are killed under load, and the engine restarts them.
 
 Callers send again what breaks, as the official SDKs do. No request may be lost, and no answer may be wrong.
 """
@@ -27,10 +27,11 @@ TEXTS = [
 ]
 RESTARTED_WITHIN_S = 60.0
 """Of a container; seconds where the machine is not shared."""
-_COUNT = """
+_COUNT = r"""
 import re, urllib.request
 text = urllib.request.urlopen("http://127.0.0.1:8002/metrics", timeout=5).read().decode()
-print(sum(map(int, re.findall(r'^nv_inference_request_success\\{model="cf-[^"]*int8",.*\\} (\\d+)$', text, re.M))))
+success = r'^nv_inference_request_success\{model="cf-[^"]*int8",.*\} (\d+)$'
+print(sum(map(int, re.findall(success, text, re.M))))
 """
 Table = list[tuple[str, int, int, int, float]]
 
@@ -100,7 +101,7 @@ def _answers(book: Book, gateway: int, after_s: float) -> float:
     )
 
 
-@pytest.mark.parametrize("process", ["init", "tritonserver"])
+@pytest.mark.parametrize("process", ["tritonserver", pytest.param("init", marks=pytest.mark.long)])
 async def test_a_killed_triton_loses_no_request_and_is_called_again(
     fleet: Deployment, table: Table, process: str
 ) -> None:

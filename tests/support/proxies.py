@@ -21,6 +21,7 @@ http {{
   upstream gateways {{ {servers} keepalive 32; }}
   server {{
     listen 127.0.0.1:{port};
+    {resend}
     location / {{ proxy_pass http://gateways; proxy_http_version 1.1; proxy_set_header Connection ""; }}
   }}
 }}
@@ -32,6 +33,7 @@ defaults
   timeout client 30s
   timeout server 30s
   option redispatch 1
+  {resend}
 frontend callers
   bind 127.0.0.1:{port}
   default_backend gateways
@@ -41,22 +43,39 @@ backend gateways
 """
 
 
+_RESEND = {
+    # A classification may be repeated, although it is a POST.
+    "nginx": "proxy_next_upstream error timeout http_503 non_idempotent;",
+    "haproxy": "retry-on conn-failure empty-response response-timeout 503",
+}
+
+
 @contextmanager
-def running_proxy(name: str, gateways: Sequence[int], folder: Path) -> Iterator[int]:
-    """Run ``nginx`` or ``haproxy`` before gateways at these ports; yields its own."""
+def running_proxy(name: str, gateways: Sequence[int], folder: Path, *, resend: bool = False) -> Iterator[int]:
+    """Run ``nginx`` or ``haproxy`` before gateways at these ports; yields its own.
+
+    Args:
+        name: of the program.
+        gateways: ports on loopback.
+        folder: for its files.
+        resend: send to the next gateway what one broke off or refused with 503, and never set one aside.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
     configuration = folder / f"{name}.conf"
     if name == "nginx":
         program = required("nginx", "needs nginx (apt-get install nginx-light)")
-        servers = " ".join(f"server 127.0.0.1:{gateway};" for gateway in gateways)
-        configuration.write_text(_NGINX.format(folder=folder, port=port, servers=servers))
+        set_aside = " max_fails=0" if resend else ""
+        servers = " ".join(f"server 127.0.0.1:{gateway}{set_aside};" for gateway in gateways)
+        values = {"folder": folder, "port": port, "servers": servers}
+        configuration.write_text(_NGINX.format(**values, resend=_RESEND[name] if resend else ""))
         command = [program, "-e", f"{folder}/log", "-c", str(configuration)]
     else:
         program = required("haproxy", "needs haproxy (apt-get install haproxy)")
         servers = "\n  ".join(f"server s{gateway} 127.0.0.1:{gateway}" for gateway in gateways)
-        configuration.write_text(_HAPROXY.format(port=port, servers=servers))
+        values = {"port": port, "servers": servers}
+        configuration.write_text(_HAPROXY.format(**values, resend=_RESEND[name] if resend else ""))
         command = [program, "-db", "-f", str(configuration)]
     with (folder / "output").open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)

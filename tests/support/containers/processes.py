@@ -1,7 +1,7 @@
 """The processes of a container as its host has them: a crash or the OOM killer ends them from there.
 
-``docker kill`` is no stand-in for a crash: for the restart policy it is a manual stop. Needs an engine on this
-host, and root.
+``docker kill`` is no stand-in for a crash: for the restart policy it is a manual stop. Needs an engine on
+this host, and root.
 """
 
 from __future__ import annotations
