@@ -32,7 +32,7 @@ async def loaded(target: Target, seconds: float, per_s: float, texts: list[str])
 
 def report(name: str, found: Usage, book: Book) -> None:
     print(
-        f"{name}: peak {found.peak_bytes / 2**20:.0f} MiB, anonymous now {found.anonymous_bytes / 2**20:.0f}, "
+        f"{name}: peak {found.peak_bytes / 2**20:.0f} MiB, now {found.anonymous_bytes / 2**20:.0f}, "
         f"throttled in {found.throttled} of {found.periods} periods for {found.throttled_s:.1f} s, "
         f"{dict(book.statuses())}"
     )
