@@ -90,9 +90,13 @@ async def test_one_container_keeps_to_a_gigabyte_and_to_its_cores(deployment: De
         mixed = await loaded(container.target(), SECONDS, PER_S, TEXTS)
         found = usage(main)
         report(f"{cpus} CPUs, {PER_S:.0f} mixed texts a second", found, mixed)
+        # More than the machine can do, so that every thread has work.
+        full = await loaded(container.target(), 1, 80, TEXTS[24:28])
+        report(f"{cpus} CPUs, 80 long texts a second", usage(main), full)
         assert busy_encoder_threads(engine, container.name) == min(cpus, cores)
         assert found.oom_kills == 0
         assert engine.inspect(container.name)["RestartCount"] == 0
     assert calm.throttled - start.throttled <= 0.25 * (calm.periods - start.periods)
     check_answers(light)
     check_answers(mixed)
+    assert full.wrong() == []
