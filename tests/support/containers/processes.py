@@ -23,7 +23,7 @@ def main_process(engine: Engine, container: str) -> psutil.Process:
 
 
 def find_process(engine: Engine, container: str, *words: str) -> psutil.Process:
-    """The process below process 1 whose command line has all words, and whose children's has not.
+    """The last of the processes below process 1 whose command lines have all words.
 
     Raises:
         LookupError: there is none.
