@@ -42,5 +42,6 @@ def deployment(
 def fleet(deployment: Deployment) -> Deployment:
     """The same with two gateways and two Tritons, all healthy."""
     deployment.configure(REPLICAS_GATEWAY="2", REPLICAS_TRITON="2")
-    deployment.up()
+    # Without building again, which takes seconds even if nothing has changed.
+    deployment.compose("up", "--detach", "--wait", "--no-build")
     return deployment

@@ -30,6 +30,7 @@ _NGINX = """
   upstream gateways {{ {servers} keepalive 32; }}
   server {{
     listen 127.0.0.1:{port};
+    {resend}
     location / {{ proxy_pass http://gateways; proxy_http_version 1.1; proxy_set_header Connection ""; }}
   }}
 """
@@ -40,6 +41,7 @@ defaults
   timeout client 30s
   timeout server 30s
   option redispatch 1
+  {resend}
 frontend callers
   bind 127.0.0.1:{port}
   default_backend gateways
@@ -49,18 +51,34 @@ backend gateways
 """
 
 
+_RESEND = {
+    # A classification may be repeated, although it is a POST.
+    "nginx": "proxy_next_upstream error timeout http_503 non_idempotent;",
+    "haproxy": "retry-on conn-failure empty-response response-timeout 503",
+}
+
+
 @contextmanager
-def running_proxy(name: str, gateways: Sequence[int], folder: Path) -> Iterator[int]:
-    """Run ``nginx`` or ``haproxy`` before gateways at these ports; yields its own."""
+def running_proxy(name: str, gateways: Sequence[int], folder: Path, *, resend: bool = False) -> Iterator[int]:
+    """Run ``nginx`` or ``haproxy`` before gateways at these ports; yields its own.
+
+    Args:
+        name: of the program.
+        gateways: ports on loopback.
+        folder: for its files.
+        resend: send to the next gateway what one broke off or refused with 503, and never set one aside.
+    """
     port = _free_port()
+    resending = _RESEND[name] if resend else ""
     if name == "nginx":
-        servers = " ".join(f"server 127.0.0.1:{gateway};" for gateway in gateways)
-        command = _nginx(_NGINX.format(port=port, servers=servers), folder)
+        set_aside = " max_fails=0" if resend else ""
+        servers = " ".join(f"server 127.0.0.1:{gateway}{set_aside};" for gateway in gateways)
+        command = _nginx(_NGINX.format(port=port, servers=servers, resend=resending), folder)
     else:
         program = required("haproxy", "needs haproxy (apt-get install haproxy)")
         servers = "\n  ".join(f"server s{gateway} 127.0.0.1:{gateway}" for gateway in gateways)
         configuration = folder / "haproxy.conf"
-        configuration.write_text(_HAPROXY.format(port=port, servers=servers))
+        configuration.write_text(_HAPROXY.format(port=port, servers=servers, resend=resending))
         command = [program, "-db", "-f", str(configuration)]
     with _running(command, port, folder):
         yield port
