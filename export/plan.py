@@ -8,12 +8,12 @@ from pathlib import Path
 
 from export.errors import ExportError
 from export.evaluation.gate import DEFAULT_LIMITS, GateLimits
-from export.evaluation.timing import TimingSettings
-from export.quantise.candidates import SCHEMES
+from export.evaluation.settings import TimingSettings
 from export.spec import TARGETS
 
 PRECISIONS = ("fp32", "fp16", "int8")
 DEFAULT_PRECISION = {"cpu": "int8", "onnxruntime": "fp16", "tensorrt": "fp16"}
+SCHEMES = ("token", "static-minmax", "static-percentile", "static-entropy", "static-smoothed", "blocks")
 AUTO = "auto"
 INT8_CHOICES = (*SCHEMES, AUTO)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from export.artefact import Artefact
 from export.build import INT8, Builder
-from export.checkpoint import sha256
+from export.checkpoint import resolve_source, sha256
 from export.errors import ExportError, first_line
 from export.evaluation.data import Examples
 from export.evaluation.doubts import FEWEST_TEXTS, Doubt, doubts
@@ -20,10 +20,13 @@ from export.evaluation.host import describe_host
 from export.evaluation.metrics import accuracy, agreement, answers
 from export.evaluation.report import write_report
 from export.evaluation.runner import onnx_candidate, run_grouped
-from export.evaluation.timing import TimingSettings
+from export.evaluation.settings import TimingSettings
 from export.files import only_writer, scratch_folder
+from export.fingerprint import Fingerprint, fingerprint, folder_digests, hub_digests, is_hub_id
 from export.plan import ExportPlan
+from export.record import write_record
 from export.remedies import OWN, ways_out
+from export.repository.configs import as_text, ensemble_config
 from export.repository.inventory import refuse_conflict
 from export.repository.publish import publish_model
 from export.samples import OWN_TEXTS, own_texts
@@ -94,7 +97,10 @@ def run_export(plan: ExportPlan, progress: Progress | None = None) -> ExportResu
 
 def _run(plan: ExportPlan, progress: Progress, work: Path) -> ExportResult:
     progress.step("reading the checkpoint")
-    source = read_source(plan, work)
+    checkpoint = resolve_source(str(plan.source), plan.revision)
+    # Before anything is read: what changes during the export differs from it at the next comparison.
+    made_from = _fingerprint(plan, checkpoint)
+    source = read_source(replace(plan, source=checkpoint), work)
     refuse_conflict(plan.repository, source.name)
     folder = plan.artefacts / ensemble_name(source.name)
     with only_writer(folder):
@@ -124,7 +130,31 @@ def _run(plan: ExportPlan, progress: Progress, work: Path) -> ExportResult:
         model = _served(plan, source, file)
         model = publish_model(plan.repository, model, file, source.checkpoint.tokenizer_file)
         kit = _write_kit(builder, model, plans) if plans else None
-    return ExportResult(model, chosen, evaluation, report, tuple(found), kit)
+        result = ExportResult(model, chosen, evaluation, report, tuple(found), kit)
+        if made_from is not None:
+            _record(plan, result, made_from)
+    return result
+
+
+def _fingerprint(plan: ExportPlan, checkpoint: Path) -> Fingerprint | None:
+    """What the export is made from; None if that cannot be compared, so that it is never skipped."""
+    try:
+        if is_hub_id(plan):
+            return fingerprint(plan, hub_digests(str(plan.source), checkpoint.name))
+        return fingerprint(plan, folder_digests(checkpoint))
+    except (OSError, ImportError) as error:
+        _log.info("this export leaves no record for --if-changed: %s", error)
+        return None
+
+
+def _record(plan: ExportPlan, result: ExportResult, made_from: Fingerprint) -> None:
+    """Write what --if-changed compares; the model is published already, so a failure is only logged."""
+    config = as_text(ensemble_config(result.model))
+    folder = result.report.parent
+    try:
+        write_record(folder, plan.repository, result.model, config, made_from, len(result.doubts), result.kit)
+    except OSError as error:
+        _log.warning("%s could not record its publication (%s).", result.model.name, error.strerror or error)
 
 
 def _assess(builder: Builder) -> tuple[Evaluation, str]:

@@ -8,18 +8,16 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from export.card import default_name, read_card
 from export.checkpoint import Checkpoint, load_checkpoint, resolve_source
-from export.checkpoint.files import read_object
 from export.checkpoint.tokenizer import load_tokenizer, token_rows
 from export.compatibility import WRITTEN
-from export.errors import CheckpointError, ExportError
+from export.errors import ExportError
 from export.evaluation.data import Examples, load_examples
 from export.plan import ExportPlan
 from export.route import ExportRoute, route_of
 from export.samples import default_examples, own_texts
 from export.spec import ensemble_name
-
-CARD = "tritonflare.json"
 
 
 @dataclass(frozen=True)
@@ -92,17 +90,10 @@ def _check_name(name: str) -> None:
 
 
 def _card(folder: Path, checkpoint: Checkpoint) -> dict[str, str]:
-    """Name, description and date from the folder's ``tritonflare.json``, with defaults for all."""
-    card = {
-        "name": f"@local/{checkpoint.name}",
+    """Name, description and date: those of the folder's card, with defaults for all."""
+    defaults = {
+        "name": default_name(checkpoint.name),
         "description": f"Text classifier with {len(checkpoint.labels)} labels",
         "created_at": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3],
     }
-    if not (folder / CARD).is_file():
-        return card
-    given = read_object(folder, CARD)
-    if not all(isinstance(given.get(key, ""), str) for key in card):
-        raise CheckpointError(
-            f"{checkpoint.name}/{CARD} must be an object with text values for {', '.join(card)}."
-        )
-    return card | {key: given[key] for key in card if key in given}
+    return defaults | read_card(folder)

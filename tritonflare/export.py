@@ -18,6 +18,7 @@ from tritonflare.progress import progress
 
 if TYPE_CHECKING:
     from export.evaluation.gate import GateLimits
+    from export.plan import ExportPlan
     from export.repository.inventory import Published
     from export.run import ExportResult
 
@@ -91,6 +92,12 @@ def _path(exists: bool = False) -> click.Path:
     "--quick", is_flag=True, help="Only the published precision, without timing; the gate is the same."
 )
 @click.option(
+    "--if-changed",
+    is_flag=True,
+    help="Do nothing, in about a second, if SOURCE, all options and this exporter are those of the last "
+    "publication, and its files are intact: for each start of a container.",
+)
+@click.option(
     "--repository", type=_path(), default=REPOSITORY, show_default=True, help="Model repository of Triton."
 )
 @click.option(
@@ -126,11 +133,12 @@ def export(
       tritonflare export ./mood --name @cf/acme/mood         your own
       tritonflare export org/name --eval reviews.csv         from the hub, judged on your texts
       tritonflare export ./mood --target tensorrt            for a GPU
+      tritonflare export ./mood --if-changed                 only if something changed since
       tritonflare export --list
 
-    Exit codes: 0 published, perhaps with a warning; 2 the checkpoint or the repository cannot be
-    used; 3 the gate or a comparison failed, or --verify found a difference. After 2 and 3 the
-    repository is unchanged.
+    Exit codes: 0 published, perhaps with a warning, or unchanged; 2 the checkpoint or the
+    repository cannot be used; 3 the gate or a comparison failed, or --verify found a difference.
+    After 2 and 3 the repository is as it was.
     """  # noqa: D301 (\b keeps click from joining the lines)
     from export.errors import ExportError
 
@@ -178,20 +186,25 @@ def _export_errors() -> Iterator[None]:
 def _export(
     repository: Path,
     quick: bool,
+    if_changed: bool,
     max_drop: float | None,
     min_agreement: float | None,
     max_neighbours: float | None,
     **options: Any,
 ) -> None:
-    from export.evaluation.timing import TimingSettings
+    from export.evaluation.settings import TimingSettings
     from export.plan import ExportPlan
-    from export.run import run_export
 
     limits = _limits(max_drop, min_agreement, max_neighbours)
     timing = None if quick else TimingSettings()
     plan = ExportPlan(
         repository=repository, limits=limits, timing=timing, all_precisions=not quick, **options
     )
+    if if_changed and _is_unchanged(plan):
+        return
+    # After the comparison, because it imports ONNX Runtime.
+    from export.run import run_export
+
     with progress("exporting") as steps:
         result = run_export(plan, steps)
     _show(result)
@@ -208,6 +221,22 @@ def _export(
             f"{result.kit}; until then Triton's ONNX Runtime backend serves."
         )
     _warn(result, repository)
+
+
+def _is_unchanged(plan: ExportPlan) -> bool:
+    """Print whether an export would repeat the last one, and if not, why."""
+    from export.record import ExportNeeded, unchanged_export
+
+    try:
+        record = unchanged_export(plan)
+    except ExportNeeded as needed:
+        click.echo(f"Exporting: {needed}.")
+        return False
+    line = f"unchanged: {record.name} version {record.version} is already published in {plan.repository}"
+    if record.warnings:
+        line += f", with {record.warnings} {'warning' if record.warnings == 1 else 'warnings'} in its report"
+    click.echo(f"{line}; export without --if-changed to do it again.")
+    return True
 
 
 def _limits(

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from export.errors import CheckpointError
 
+if TYPE_CHECKING:
+    from huggingface_hub import ModelInfo
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_COMMIT = re.compile("[0-9a-f]{40}")
 _ANSWER_WITHIN = 10.0  # seconds until the hub counts as unreachable
 _FILES = (
     "config.json",
@@ -56,6 +61,18 @@ def resolve_source(source: str, revision: str | None = None, *, offline: bool = 
     return _cached(source, revision) if offline else _downloaded(source, revision)
 
 
+def hub_commit(source: str, revision: str | None = None) -> str | None:
+    """The commit that an export of a hub id would download now; None if the hub cannot be reached.
+
+    Raises:
+        CheckpointError: as resolve_source.
+    """
+    if revision and _COMMIT.fullmatch(revision):
+        return revision
+    found = _model_on_the_hub(source, revision)
+    return found.sha if found else None
+
+
 def _cached(source: str, revision: str | None) -> Path:
     # Imported here: most exports read a folder and never need the hub's library.
     from huggingface_hub import snapshot_download  # noqa: PLC0415
@@ -76,10 +93,10 @@ def _downloaded(source: str, revision: str | None) -> Path:
     from huggingface_hub.utils.tqdm import disable_progress_bars  # noqa: PLC0415
 
     disable_progress_bars()
-    files = _files_on_the_hub(source, revision)
-    if files is None:
+    found = _model_on_the_hub(source, revision)
+    if found is None:
         return _cached(source, revision)
-    if not any(file.endswith(".safetensors") for file in files):
+    if not any(file.rfilename.endswith(".safetensors") for file in found.siblings or ()):
         raise CheckpointError(
             f"{source} has no safetensors weights on the hub, and pickled ones can run code when they are "
             "read; convert it where you trust it, with transformers' save_pretrained, and give that folder."
@@ -92,8 +109,8 @@ def _downloaded(source: str, revision: str | None) -> Path:
         ) from error
 
 
-def _files_on_the_hub(source: str, revision: str | None) -> list[str] | None:
-    """List the files of a model; None if the hub cannot be reached.
+def _model_on_the_hub(source: str, revision: str | None) -> ModelInfo | None:
+    """The model's commit and files; None if the hub cannot be reached.
 
     Raises:
         CheckpointError: the hub refuses, or does not have it.
@@ -102,7 +119,7 @@ def _files_on_the_hub(source: str, revision: str | None) -> list[str] | None:
 
     try:
         # The download itself has no timeout for a silent hub.
-        found = HfApi().model_info(source, revision=revision, timeout=_ANSWER_WITHIN)
+        return HfApi().model_info(source, revision=revision, timeout=_ANSWER_WITHIN)
     except errors.GatedRepoError as error:
         raise CheckpointError(
             f"{source} is gated; accept its terms on the hub and set HF_TOKEN to a token of that account."
@@ -123,4 +140,3 @@ def _files_on_the_hub(source: str, revision: str | None) -> list[str] | None:
         return None
     except Exception:  # no network, no name, no answer in time, offline by setting
         return None
-    return [file.rfilename for file in found.siblings or ()]

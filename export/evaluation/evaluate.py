@@ -25,7 +25,8 @@ from export.evaluation.metrics import (
     shifts,
 )
 from export.evaluation.runner import Candidate, run_grouped
-from export.evaluation.timing import Speed, TimingSettings, time_artefacts
+from export.evaluation.settings import TimingSettings
+from export.evaluation.timing import Speed, time_artefacts
 
 
 class Progress(Protocol):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from export.errors import VerificationError
-from export.evaluation.evaluate import Evaluation, Measurement
+
+if TYPE_CHECKING:  # the limits are part of a plan, which must load without ONNX Runtime
+    from export.evaluation.evaluate import Evaluation, Measurement
 
 SHOWN_FLIPS = 5
 SHOWN_CHARACTERS = 80

@@ -15,30 +15,13 @@ import numpy as np
 
 from export.evaluation.invariance import pick_evenly
 from export.evaluation.runner import Candidate, Rows, Runner, run_rows
+from export.evaluation.settings import TimingSettings
 from export.spec import MAX_BATCH_SIZE
 from export.triton_models.encoder import length_groups
 
 LENGTHS = (8, 16, 32, 64, 128, 256, 512)
 WARM_UP = 8
 FEWEST_TEXTS = 32  # of fewer, hardly two are of like length
-
-
-@dataclass(frozen=True)
-class TimingSettings:
-    """How long to measure.
-
-    seconds: what the slowest artefact may take to answer all texts once, one by one; it decides
-    how many texts are asked, the same for all. loads: how often each artefact is loaded.
-    """
-
-    rounds: int = 5
-    seconds: float = 0.5
-    loads: int = 3
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.rounds < 1 or self.loads < 1:
-            raise ValueError("rounds and loads must be at least 1")
 
 
 @dataclass(frozen=True)

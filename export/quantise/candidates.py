@@ -14,7 +14,6 @@ from export.quantise.schemes import FULL_RANGE, REDUCED_RANGE, Blocks, Static, T
 
 Rows = Sequence[Sequence[int]]
 GROUPS = 12  # a model is built and asked for each, which takes seconds
-SCHEMES = ("token", "static-minmax", "static-percentile", "static-entropy", "static-smoothed", "blocks")
 
 
 def build_int8(
@@ -24,7 +23,7 @@ def build_int8(
 
     Args:
         model: FP32, as `quantise` takes it.
-        scheme: one of `SCHEMES`.
+        scheme: one of `export.plan.SCHEMES`.
         rows: token ids of calibration texts; only the static schemes use them.
         saturates: whether this CPU's INT8 products saturate (no VNNI); the weights then use half
             their range. ``MatMulNBits`` never saturates.

@@ -13,7 +13,8 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from export.checkpoint import sha256
 from export.errors import ExportError
-from export.repository.write import ENCODER_SOURCES, MODEL_SOURCES, TOKENIZER_SOURCES, versions
+from export.repository.versions import versions
+from export.repository.write import ENCODER_SOURCES, MODEL_SOURCES, TOKENIZER_SOURCES
 from export.spec import PREFIX, ensemble_name
 
 CONFIG = "config.pbtxt"

@@ -19,7 +19,8 @@ from export.repository.inventory import (
     refuse_conflict,
 )
 from export.repository.owned import owned_folders, refuse_foreign, wrote_tokenizer
-from export.repository.write import keep_versions, versions, write_encoder, write_ensemble, write_tokenizer
+from export.repository.versions import keep_versions, versions
+from export.repository.write import write_encoder, write_ensemble, write_tokenizer
 from export.spec import PREFIX, TOKENIZER, ServedModel
 
 _TRIAL = ".trial"

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import struct
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +18,6 @@ MODEL_SOURCES = Path(__file__).parents[1] / "triton_models"
 TOKENIZER_SOURCES = {"model.py": "tokenizer.py", "long_texts.py": "long_texts.py"}
 ENCODER_SOURCES = {"model.py": "encoder.py"}
 """What is served under which name, and what it is a copy of."""
-_VERSION = re.compile("[1-9][0-9]*")
 _WARMUP_TEXT = "This pizza is great!"
 
 
@@ -75,19 +72,6 @@ def write_plan_configs(model: ServedModel, folder: Path) -> None:
     _write_config(folder / "encoder.config.pbtxt", encoder_config(model))
     _write_config(folder / "ensemble.config.pbtxt", ensemble_config(model))
     _write_warmup(folder, _warmup_rows(model))
-
-
-def versions(folder: Path) -> list[int]:
-    """The numbered versions in a model's folder, lowest first."""
-    if not folder.is_dir():
-        return []
-    return sorted(int(path.name) for path in folder.iterdir() if _VERSION.fullmatch(path.name))
-
-
-def keep_versions(folder: Path, kept: Iterable[int]) -> None:
-    """Remove the other versions from a model's folder."""
-    for version in set(versions(folder)) - set(kept):
-        shutil.rmtree(folder / str(version))
 
 
 def _version_folder(folder: Path, version: int) -> Path:

@@ -50,14 +50,20 @@ def length_groups(lengths: list[int]) -> list[list[int]]:
     return groups
 
 
-def cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """Cores that this process may use: a container's quota (cgroup v2), if it is less than there are."""
+def cores(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Cores that this process may use: its affinity, or its container's CPU quota if that is less.
+
+    A fraction of a core counts as a whole one. ``cgroups`` is where cgroup v2 or v1 is mounted.
+    """
     allowed = len(os.sched_getaffinity(0))
-    try:
-        limit, period = quota.read_text().split()
-        return max(1, min(allowed, -(-int(limit) // int(period))))
-    except (OSError, ValueError):  # no such file, or "max": no limit
-        return allowed
+    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        try:
+            limit, period = (int(word) for file in files for word in (cgroups / file).read_text().split())
+        except (OSError, ValueError):  # the other version of cgroups, or "max": no limit
+            continue
+        if limit > 0 and period > 0:  # v1 writes -1 for no limit
+            allowed = min(allowed, -(-limit // period))
+    return allowed
 
 
 class Call:

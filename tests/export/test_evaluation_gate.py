@@ -22,7 +22,7 @@ from export.evaluation.host import describe_host
 from export.evaluation.invariance import InvarianceSettings
 from export.evaluation.report import as_document, as_markdown, write_report
 from export.evaluation.runner import Candidate
-from export.evaluation.timing import TimingSettings
+from export.evaluation.settings import TimingSettings
 from tests.support.small_checkpoints import write_checkpoint
 
 SINGLE = "single_label_classification"

@@ -10,7 +10,8 @@ import pytest
 
 from export.evaluation import timing
 from export.evaluation.runner import Candidate
-from export.evaluation.timing import Speed, TimingSettings, mix_of, time_artefacts
+from export.evaluation.settings import TimingSettings
+from export.evaluation.timing import Speed, mix_of, time_artefacts
 
 ROWS = [[2] * length for length in (3, 5, 5, 9, 14, 30, 31, 60) * 10]
 

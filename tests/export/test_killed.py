@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -19,6 +19,7 @@ import pytest
 from export.errors import VerificationError
 from export.files import scratch_folder, write_atomically
 from export.plan import ExportPlan
+from export.record import ExportNeeded, unchanged_export
 from export.repository.inventory import Published, read_inventory, verify_repository
 from export.run import run_export
 from tests.support.small_checkpoints import LENIENT, write_checkpoint
@@ -88,7 +89,10 @@ class Home:
         assert process.returncode in (0, -signal.SIGKILL)
 
     def succeeds_and_tidies(self, turn: int) -> None:
-        """The next export works, and nothing hidden or temporary is left but the locks."""
+        """The next export works, and is skipped only if done; nothing temporary is left but the locks."""
+        with suppress(ExportNeeded):
+            unchanged_export(self.plan(turn))
+            assert self.published().weights_sha256 == self.weights[turn]
         run_export(self.plan(turn))
         assert verify_repository(self.repository) == []
         assert self.published().weights_sha256 == self.weights[turn]
@@ -180,7 +184,8 @@ def test_a_refused_export_leaves_whole_artefacts_and_the_repository_alone(
         run_export(home.plan(1))
     assert snapshot(home.repository) == before
     left = {path.name for path in home.artefacts.rglob("*") if path.suffix != ".png" and path.is_file()}
-    assert left == {"model.onnx", "report.json", "report.md", ".x-mood.lock", ".x-neighbour.lock"}
+    files = {"model.onnx", "report.json", "report.md", "published.json"}
+    assert left == files | {".x-mood.lock", ".x-neighbour.lock"}
 
 
 def test_a_file_that_cannot_be_written_to_its_end_does_not_replace_the_old_one(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from onnx import numpy_helper
 from export.checkpoint import load_checkpoint
 from export.graph.builder import GraphBuilder
 from export.graph.encoder import build_graph
+from export.plan import SCHEMES
 from export.quantise.calibrate import METHODS, activation_ranges, smooth
-from export.quantise.candidates import SCHEMES, build_int8, sensitivity
+from export.quantise.candidates import build_int8, sensitivity
 from export.quantise.rewrite import products, quantisable, quantise
 from export.quantise.schemes import FULL_RANGE, REDUCED_RANGE, Scheme, Tokenwise, quantise_columns
 from tests.support.small_checkpoints import write_checkpoint

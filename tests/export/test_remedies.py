@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from export.evaluation.gate import Finding
-from export.evaluation.timing import TimingSettings
+from export.evaluation.settings import TimingSettings
 from export.plan import ExportPlan
 from export.remedies import ways_out
 

@@ -15,9 +15,8 @@ from safetensors.numpy import load_file, save_file
 
 from export.checkpoint import load_checkpoint
 from export.errors import ExportError, VerificationError
-from export.evaluation.timing import TimingSettings
-from export.plan import INT8_CHOICES, PRECISIONS, ExportPlan
-from export.quantise.candidates import SCHEMES
+from export.evaluation.settings import TimingSettings
+from export.plan import INT8_CHOICES, PRECISIONS, SCHEMES, ExportPlan
 from export.repository.inventory import Published, read_inventory
 from export.run import run_export
 from export.source import read_source

@@ -97,11 +97,13 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
     running.thread.join()
 
 
-def resolve(tmp_path: Path, endpoint: str, *arguments: object) -> tuple[int, str, float]:
-    """Exit code, output and seconds of a resolve_source; the hub's library reads its settings at import."""
+def resolve(
+    tmp_path: Path, endpoint: str, *arguments: object, function: str = "resolve_source"
+) -> tuple[int, str, float]:
+    """Exit code, output and seconds of a function; the hub's library reads its settings at import."""
     code = (
-        "import sys\nfrom export.checkpoint import resolve_source\nfrom export.errors import ExportError\n"
-        f"try:\n    print(resolve_source(*{arguments!r}))\n"
+        "import sys\nfrom export.checkpoint import source\nfrom export.errors import ExportError\n"
+        f"try:\n    print(source.{function}(*{arguments!r}))\n"
         "except ExportError as error:\n    print(error)\n    sys.exit(error.exit_code)\n"
     )
     environment = {
@@ -178,6 +180,18 @@ def test_what_the_hub_refuses_is_one_sentence(
     assert status == 2
     assert message in output
     assert output.count("\n") == 0
+
+
+def test_the_commit_of_a_hub_id_is_known_without_a_download(hub: Hub, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "hub" / "acme" / "mood")
+    assert resolve(tmp_path, hub.address, "acme/mood", function="hub_commit")[1] == COMMIT
+    assert not [path for path in hub.requests if "/resolve/" in path]
+    assert not (tmp_path / "home" / "hub").exists()
+    assert resolve(tmp_path, hub.address, "acme/gated", function="hub_commit")[0] == 2
+    nowhere = "http://127.0.0.1:9"
+    assert resolve(tmp_path, nowhere, "acme/mood", function="hub_commit")[:2] == (0, "None")
+    # A whole commit says which files it means.
+    assert resolve(tmp_path, nowhere, "acme/mood", COMMIT, function="hub_commit")[1] == COMMIT
 
 
 @pytest.mark.parametrize("listening", [False, True])

@@ -300,20 +300,37 @@ def test_a_response_that_cannot_be_sent_costs_no_thread(folder: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("quota", "cores"),
+    ("quota", "period", "cores"),
     [
-        ("max 100000", 3),
-        ("200000 100000", 2),
-        ("150000 100000", 2),
-        ("50000 100000", 1),
-        ("900000 100000", 3),
+        ("max", "100000", 3),
+        ("-1", "100000", 3),
+        ("200000", "100000", 2),
+        ("150000", "100000", 2),
+        ("50000", "100000", 1),
+        ("1000", "100000", 1),
+        ("25000", "10000", 3),
+        ("900000", "100000", 3),
     ],
 )
+@pytest.mark.parametrize("version", [1, 2])
 def test_a_containers_quota_bounds_the_threads(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quota: str, cores: int
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: int, quota: str, period: str, cores: int
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2})
-    file = tmp_path / "cpu.max"
-    assert encoder_module.cores(file) == 3
-    file.write_text(quota)
-    assert encoder_module.cores(file) == cores
+    assert encoder_module.cores(tmp_path) == 3
+    if version == 2:
+        (tmp_path / "cpu.max").write_text(f"{quota} {period}\n")
+    else:
+        (tmp_path / "cpu").mkdir()
+        (tmp_path / "cpu/cpu.cfs_quota_us").write_text(f"{quota}\n")
+        (tmp_path / "cpu/cpu.cfs_period_us").write_text(f"{period}\n")
+    assert encoder_module.cores(tmp_path) == cores
+
+
+def test_a_quota_that_cannot_be_read_bounds_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2})
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu/cpu.cfs_quota_us").write_text("100000\n")
+    assert encoder_module.cores(tmp_path) == 3
+    (tmp_path / "cpu/cpu.cfs_period_us").write_text("0\n")
+    assert encoder_module.cores(tmp_path) == 3
