@@ -154,6 +154,34 @@ sbom: $(VENV)/.serve $(SUPPLY_VENV)/.supply ## list what is served in sbom.cdx.j
 audit: $(VENV)/.serve $(SUPPLY_VENV)/.supply ## look for known vulnerabilities in what is pinned (asks pypi.org)
 	$(BIN)/python -m tools.inventory audit $(SUPPLY_VENV)/bin
 
+# --- containers: docker compose with .env ---------------------------------------------------------
+
+# With an NVIDIA runtime the files for a GPU, else those for a CPU; docker/env.sh chooses by hand.
+.env:
+	gpu=$$(docker info --format '{{range $$name, $$runtime := .Runtimes}}{{$$name}} {{end}}' 2>/dev/null | grep -w nvidia || true)
+	if [ -n "$$gpu" ]; then sh docker/env.sh; else sh docker/env.sh --cpu; fi
+
+.PHONY: images
+images: .env ## build all container images
+	docker compose --profile '*' build
+
+.PHONY: up
+up: .env ## build, start and wait: Triton and the gateway as containers
+	docker compose up --detach --wait
+	echo "Ready: http://$$(docker compose port gateway 8787)/client/v4; the API token is LOADTEST_TOKEN in .env"
+
+.PHONY: down
+down: .env ## stop and remove the containers; models and reports stay in their volumes
+	docker compose --profile '*' down
+
+.PHONY: logs
+logs: .env ## follow what the containers log
+	docker compose logs --follow --tail 100
+
+.PHONY: containers
+containers: $(VENV)/.dev $(CLIENTS)/node_modules/.installed ## test images and deployments on a real engine: make containers ARGS="-m 'not long'"
+	$(BIN)/python -m pytest tests/containers $(ARGS)
+
 .PHONY: doctor
 doctor: $(VENV)/.serve ## say whether this machine can run the embedded Triton
 	$(BIN)/tritonflare doctor

@@ -28,7 +28,7 @@ def main() -> int:
         sys.stdout.write(f"no answer: {error}\n")
         return 1
     sys.stdout.write(f"{status}\n")
-    return 0 if status.startswith("HTTP/1.1 200 ") else 1
+    return 0 if status.split(" ")[1:2] == ["200"] else 1
 
 
 def _connected(port: int) -> socket.socket:

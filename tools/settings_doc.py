@@ -48,6 +48,18 @@ COMPOSE = {
     ),
     "EXPORT_TARGET": ("tensorrt", "tensorrt or onnxruntime; with docker-compose.cpu.yml always cpu."),
     "CHECKPOINTS": ("./checkpoints", "Folder with your checkpoints."),
+    "IMAGE_PREFIX": (
+        "",
+        "Put before the names of our images, such as registry.example/team/, to push and pull them.",
+    ),
+    "PYTHON_IMAGE": (
+        "",
+        "Base of our images, such as a mirror's or your own hardened Debian with Python 3.10 to 3.12.",
+    ),
+    "TRITON_IMAGE": (
+        "",
+        "NVIDIA's serving image, or your mirror of it; not used with docker-compose.cpu.yml.",
+    ),
     "HF_TOKEN": ("", "Token for the hub, if EXPORT_SOURCE is a private hub id."),
     "HF_ENDPOINT": ("", "Address of another hub."),
     "LOADTEST_HOST": ("http://gateway:8787", "Server that the profile loadtest tests (docs/loadtest.md)."),

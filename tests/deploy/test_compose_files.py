@@ -46,6 +46,10 @@ def problems(document: Any) -> list[str]:
     ]
 
 
+def _ours(service: dict[str, Any]) -> bool:
+    return str(service["image"]).startswith("tritonflare")
+
+
 def services(configuration: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     yield from configuration["services"].items()
 
@@ -85,7 +89,7 @@ def test_images_are_pinned_and_no_foreign_one_of_our_name_is_pulled(configuratio
         if "build" in service:
             assert service["pull_policy"] == "build", name
             assert (ROOT / service["build"]["dockerfile"]).is_file(), name
-        elif service["image"].startswith("tritonflare-"):
+        elif _ours(service):
             assert service["pull_policy"] == "never", name
 
 
@@ -96,7 +100,7 @@ def test_every_image_of_ours_is_built_by_one_service_that_starts_with_those_that
     builders = {service["image"]: name for name, service in services(configuration) if "build" in service}
     assert len(builders) == sum("build" in service for service in named.values())
     for name, service in services(configuration):
-        if service["image"].startswith("tritonflare-") and "build" not in service:
+        if _ours(service) and "build" not in service:
             # What depends on the builder cannot be started without it, so the image is there.
             assert builders[service["image"]] in service["depends_on"], name
 
@@ -182,16 +186,20 @@ class _Ready(BaseHTTPRequestHandler):
 def test_the_gateway_s_health_check_goes_past_the_proxies_of_its_container(
     configuration: dict[str, Any], status: int, healthy: bool
 ) -> None:
-    kind, python, *arguments = configuration["services"]["gateway"]["healthcheck"]["test"]
-    assert (kind, python) == ("CMD", "python")
+    check = configuration["services"]["gateway"]["healthcheck"]["test"]
+    assert check == ["CMD", "python", "-I", "-S", "/opt/tritonflare/ready.py"]
     handler = type("Handler", (_Ready,), {"status": status})
     with HTTPServer(("127.0.0.1", 0), handler) as server:
         server.timeout = 10  # for a check that asks somebody else
         thread = threading.Thread(target=server.handle_request)
         thread.start()
         done = subprocess.run(
-            [sys.executable, *(one.replace("8787", str(server.server_port)) for one in arguments)],
-            env={"http_proxy": "http://127.0.0.1:1", "HTTP_PROXY": "http://127.0.0.1:1"},
+            [sys.executable, "-I", "-S", ROOT / "docker/ready.py"],
+            env={
+                "http_proxy": "http://127.0.0.1:1",
+                "HTTP_PROXY": "http://127.0.0.1:1",
+                "GATEWAY_PORT": str(server.server_port),
+            },
             capture_output=True,
             check=False,
         )
@@ -243,16 +251,17 @@ def test_the_exporter_gets_the_folder_above_the_repository_and_triton_cannot_wri
     configuration: dict[str, Any],
 ) -> None:
     named = configuration["services"]
-    assert "models:/models" in named["export"]["volumes"]
+    (exported,) = (volume for volume in named["export"]["volumes"] if volume.endswith(":/models"))
     assert "--repository=/models/repository" in named["export"]["command"]
     assert "--model-repository=/models/repository" in named["triton"]["command"]
-    assert named["triton"]["volumes"] == ["models:/models:ro"]
+    assert named["triton"]["volumes"] == [f"{exported}:ro"]
 
 
 def test_every_variable_of_the_compose_files_is_in_the_example_and_the_other_way_round() -> None:
     text = BASE.read_text() + CPU.read_text()
     used = dict(re.findall(r"\$\{(\w+)(?::-([^}]*)|:\?[^}]*)?\}", text))
     passed = set(raw(BASE)["services"]["export"]["environment"])
+    passed |= set(raw(BASE)["services"]["plans"]["build"]["args"])
     assert set(used) | passed | {"COMPOSE_FILE"} == set(COMPOSE)
     assert {name: default for name, default in used.items() if default} == {
         name: COMPOSE[name][0] for name in used if COMPOSE[name][0]
