@@ -88,7 +88,7 @@ def server_of_the_host() -> Iterator[int]:
 
 
 def test_triton_reaches_neither_the_outside_nor_the_host(deployment: Deployment) -> None:
-    (gateway,), (triton,) = deployment.containers("gateway"), deployment.containers("triton")
+    gateway, triton = (deployment.containers(name)[0] for name in ("gateway", "triton"))
     with server_of_the_host() as port:
         bridges = [address(deployment, "gateway", name, "Gateway") for name in ("edge", "inference")]
         asked = ["127.0.0.1:8002", "198.51.100.1:443", *(f"{bridge}:{port}" for bridge in bridges)]
@@ -100,7 +100,7 @@ def test_triton_reaches_neither_the_outside_nor_the_host(deployment: Deployment)
 
 @pytest.mark.parametrize("service", ["triton", "gateway"])
 def test_processes_have_no_rights(deployment: Deployment, service: str) -> None:
-    (container,) = deployment.containers(service)
+    container = deployment.containers(service)[0]
     status = hardening.process_status(deployment.engine, container)
     assert status["Uid"].split() == status["Gid"].split() == ["1000"] * 4
     assert {int(status[name], 16) for name in ("CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb")} == {0}
@@ -110,13 +110,13 @@ def test_processes_have_no_rights(deployment: Deployment, service: str) -> None:
 
 def test_nothing_is_written_but_to_volumes_and_memory(deployment: Deployment) -> None:
     for service in SERVICES:
-        (container,) = deployment.containers(service)
+        container = deployment.containers(service)[0]
         assert hardening.written_files(deployment.engine, container) == [], service
         assert deployment.inspect(container)["HostConfig"]["ReadonlyRootfs"], service
 
 
 def test_triton_cannot_write_the_models(deployment: Deployment) -> None:
-    (container,) = deployment.containers("triton")
+    container = deployment.containers("triton")[0]
     refused = deployment.engine.run("exec", container, "touch", "/models/repository/new")
     assert "Read-only file system" in refused.stderr
 

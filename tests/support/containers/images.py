@@ -12,6 +12,18 @@ from tests.support.containers.engine import Engine
 from tests.support.programs import required
 
 PYTHON_STANDIN = "tritonflare-test/python:bookworm"
+PROMETHEUS = "prom/prometheus:v3.13.3"
+"""The name in docker-compose.yml."""
+_PROMETHEUS_STANDIN = """
+FROM {base}
+RUN apt-get update && apt-get install --yes --no-install-recommends prometheus busybox \\
+    && ln -s /usr/bin/prometheus /bin/busybox /usr/local/bin/ && ln -s /bin/busybox /usr/local/bin/wget \\
+    && install --directory --owner=65534 --group=65534 /prometheus
+USER 65534
+VOLUME /prometheus
+WORKDIR /prometheus
+ENTRYPOINT ["prometheus"]
+"""
 _SUITE = "bookworm"
 _PACKAGES = "ca-certificates,python3,python3-venv,python3-pip,python-is-python3,libpython3.11,apt"
 # As the official image: no documentation, no bytecode, no setuptools. The size is about the same, too.
@@ -31,6 +43,13 @@ def python_image(engine: Engine) -> str:
     if not engine.has_image(PYTHON_STANDIN):
         _import_standin(engine)
     return PYTHON_STANDIN
+
+
+def provide_prometheus(engine: Engine, python_image: str) -> None:
+    """Build Debian's Prometheus under the name of the image, where that one cannot be pulled."""
+    if python_image == PYTHON_STANDIN and not engine.has_image(PROMETHEUS):
+        dockerfile = _PROMETHEUS_STANDIN.format(base=python_image)
+        engine.docker("build", "--network=host", f"--tag={PROMETHEUS}", "-", input=dockerfile)
 
 
 def _import_standin(engine: Engine) -> None:
