@@ -6,7 +6,6 @@ import asyncio
 import json
 import time
 import urllib.request
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +30,7 @@ def classify(deployment: Deployment, model: str, text: str) -> list[dict[str, An
 
 
 def repository(deployment: Deployment) -> str:
-    """All files that Triton serves, with sizes, times and inodes."""
+    """All files that Triton serves, with sizes, times and inodes: a publication makes others."""
     command = ["find", "/models/repository", "-type", "f", "-printf", "%p %s %T@ %i\\n"]
     found = deployment.engine.docker("exec", deployment.containers("triton")[0], *command)
     return "\n".join(sorted(found.splitlines()))
@@ -64,7 +63,7 @@ def stop(deployment: Deployment, container: str) -> Stop:
 
 
 @pytest.fixture(scope="module")
-def restart(deployment: Deployment) -> Iterator[Restart]:
+def restart(deployment: Deployment) -> Restart:
     answers = [classify(deployment, MODEL, text) for text in TEXTS]
     files = repository(deployment)
     stops = {
@@ -72,7 +71,7 @@ def restart(deployment: Deployment) -> Iterator[Restart]:
     }
     deployment.compose("down")
     print(f"warm up: {deployment.up():.0f} s")
-    yield Restart(answers, files, stops)
+    return Restart(answers, files, stops)
 
 
 @pytest.mark.parametrize("service", ["gateway", "triton"])
@@ -98,7 +97,7 @@ def test_an_export_that_is_stopped_ends_at_once_and_leaves_the_repository(deploy
     name = deployment.compose(*arguments).split()[-1]
     try:
         # Past the imports.
-        wait_until(lambda: "writing fp32" in deployment.engine.run("logs", name).stderr, 60)
+        assert wait_until(lambda: "writing fp32" in deployment.engine.run("logs", name).stderr, 60)
         found = stop(deployment, name)
         # 143: it ended by SIGTERM.
         assert (found.status, found.seconds < 5) == (143, True)

@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.containers import hardening
 from tests.support.containers.deployment import Deployment
-from tests.support.containers.images import provide_prometheus
+from tests.support.containers.images import prometheus_image
 from tests.support.servers import wait_until
 
 # The speed of a shared machine is not what is tested.
@@ -53,18 +53,18 @@ def test_the_load_test_passes_and_leaves_its_report_in_the_volume(deployment: De
 def prometheus(deployment: Deployment, base_image: str) -> Iterator[str]:
     """The container, which looks every second and waits a second where the rules wait a minute."""
     began = time.monotonic()
-    provide_prometheus(deployment.engine, base_image)
     folder = deployment.folder / "docker/monitoring/prometheus"
     for name in ("prometheus.yml", "rules.yml"):
         text = (folder / name).read_text()
         (folder / name).write_text(re.sub(r"(interval|for): (15s|1m)\b", r"\1: 1s", text))
-    print(f"image of Prometheus: {time.monotonic() - began:.0f} s")
-    deployment.compose("--profile=monitoring", "up", "--detach", "--no-deps", "prometheus")
-    (name,) = deployment.containers("prometheus")
-    wait_until(lambda: deployment.health(name) == "healthy", 60)
-    print(f"Prometheus healthy: {time.monotonic() - began:.0f} s")
-    yield name
-    deployment.compose("--profile=monitoring", "rm", "--stop", "--force", "prometheus")
+    with prometheus_image(deployment.engine, base_image):
+        print(f"image of Prometheus: {time.monotonic() - began:.0f} s")
+        deployment.compose("--profile=monitoring", "up", "--detach", "--no-deps", "prometheus")
+        (name,) = deployment.containers("prometheus")
+        assert wait_until(lambda: deployment.health(name) == "healthy", 60)
+        print(f"Prometheus healthy: {time.monotonic() - began:.0f} s")
+        yield name
+        deployment.compose("--profile=monitoring", "rm", "--stop", "--force", "prometheus")
 
 
 def api(deployment: Deployment, prometheus: str, path: str) -> Any:
@@ -80,9 +80,11 @@ def test_prometheus_reads_all_gateways_and_tritons(deployment: Deployment, prome
         jobs = [target["labels"]["job"] for target in targets if target["health"] == "up"]
         return {job: jobs.count(job) for job in expected}
 
-    wait_until(lambda: up() == expected, 30)
+    assert wait_until(lambda: up() == expected, 30)
     rules = [rule for group in api(deployment, prometheus, "rules")["groups"] for rule in group["rules"]]
-    wait_until(lambda: bool(api(deployment, prometheus, "query?query=tritonflare_ready==1")["result"]), 30)
+    assert wait_until(
+        lambda: bool(api(deployment, prometheus, "query?query=tritonflare_ready==1")["result"]), 30
+    )
     assert {rule["type"] for rule in rules} == {"alerting", "recording"}
     assert [rule["name"] for rule in rules if rule["health"] == "err"] == []
 
@@ -104,9 +106,9 @@ def test_alerts_fire_while_triton_is_stopped(deployment: Deployment, prometheus:
     deployment.engine.docker("stop", *tritons)
     try:
         began = time.monotonic()
-        wait_until(lambda: firing() >= expected, 60)
+        assert wait_until(lambda: firing() >= expected, 60)
         print(f"alerts after {time.monotonic() - began:.0f} s")
     finally:
         deployment.engine.docker("start", *tritons)
-    wait_until(lambda: not firing() & expected, 120)
-    wait_until(lambda: {deployment.health(name) for name in tritons} == {"healthy"}, 60)
+    assert wait_until(lambda: not firing() & expected, 120)
+    assert wait_until(lambda: {deployment.health(name) for name in tritons} == {"healthy"}, 60)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tests.support.containers.engine import Engine
 from tests.support.programs import required
@@ -45,11 +47,21 @@ def python_image(engine: Engine) -> str:
     return PYTHON_STANDIN
 
 
-def provide_prometheus(engine: Engine, python_image: str) -> None:
-    """Build Debian's Prometheus under the name of the image, where that one cannot be pulled."""
-    if python_image == PYTHON_STANDIN and not engine.has_image(PROMETHEUS):
-        dockerfile = _PROMETHEUS_STANDIN.format(base=python_image)
-        engine.docker("build", "--network=host", f"--tag={PROMETHEUS}", "-", input=dockerfile)
+@contextmanager
+def prometheus_image(engine: Engine, python_image: str) -> Iterator[None]:
+    """Debian's Prometheus under the name of the real image until the end of the block.
+
+    Nothing is done where that image is there, or can be pulled.
+    """
+    if python_image != PYTHON_STANDIN or engine.has_image(PROMETHEUS):
+        yield
+        return
+    dockerfile = _PROMETHEUS_STANDIN.format(base=python_image)
+    engine.docker("build", "--network=host", f"--tag={PROMETHEUS}", "-", input=dockerfile)
+    try:
+        yield
+    finally:
+        engine.docker("rmi", PROMETHEUS)
 
 
 def _import_standin(engine: Engine) -> None:
