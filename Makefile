@@ -156,10 +156,10 @@ audit: $(VENV)/.serve $(SUPPLY_VENV)/.supply ## look for known vulnerabilities i
 
 # --- containers: docker compose with .env ---------------------------------------------------------
 
-# With an NVIDIA runtime the files for a GPU, else those for a CPU; docker/env.sh chooses by hand.
+# With NVIDIA's runtime the files for a GPU, else those for a CPU; docker/env.sh chooses by hand.
 .env:
-	gpu=$$(docker info --format '{{range $$name, $$runtime := .Runtimes}}{{$$name}} {{end}}' 2>/dev/null | grep -w nvidia || true)
-	if [ -n "$$gpu" ]; then sh docker/env.sh; else sh docker/env.sh --cpu; fi
+	runtimes=$$(docker info --format '{{range $$name, $$runtime := .Runtimes}}{{$$name}} {{end}}')
+	if grep -qw nvidia <<<"$$runtimes"; then sh docker/env.sh; else sh docker/env.sh --cpu; fi
 
 .PHONY: images
 images: .env ## build all container images
@@ -171,11 +171,11 @@ up: .env ## build, start and wait: Triton and the gateway as containers
 	echo "Ready: http://$$(docker compose port gateway 8787)/client/v4; the API token is LOADTEST_TOKEN in .env"
 
 .PHONY: down
-down: .env ## stop and remove the containers; models and reports stay in their volumes
+down: ## stop and remove the containers; models and reports stay in their volumes
 	docker compose --profile '*' down
 
 .PHONY: logs
-logs: .env ## follow what the containers log
+logs: ## follow what the containers log
 	docker compose logs --follow --tail 100
 
 .PHONY: containers

@@ -28,8 +28,8 @@ WIDE = "-wide"
 class Builder:
     """Makes the artefacts of one source; FP32 is written once and the INT8 ones are made from it.
 
-    files: artefact → ONNX file, in the order they were made. saturates: this CPU's INT8
-    products can overflow 16 bits, so the weights use half their range.
+    files: artefact → ONNX file, in the order they were made. saturates: INT8
+    products of the CPU that serves can overflow 16 bits, so the weights use half their range.
     """
 
     plan: ExportPlan

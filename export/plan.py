@@ -36,6 +36,7 @@ class ExportPlan:
         timing: how time is taken; None takes none.
         all_precisions: build and report FP32, FP16 and INT8, not only what is published.
         instances: copies of the encoder that run at once; None is the target's usual number.
+        portable: INT8 weights use half their range even if this CPU has VNNI, for CPUs without.
     """
 
     source: str | Path
@@ -51,6 +52,7 @@ class ExportPlan:
     timing: TimingSettings | None = field(default_factory=TimingSettings)
     all_precisions: bool = True
     instances: int | None = None
+    portable: bool = False
 
     def __post_init__(self) -> None:
         repository, artefacts = self.repository.resolve(), self.artefacts.resolve()

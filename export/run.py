@@ -104,7 +104,8 @@ def _run(plan: ExportPlan, progress: Progress, work: Path) -> ExportResult:
     refuse_conflict(plan.repository, source.name)
     folder = plan.artefacts / ensemble_name(source.name)
     with only_writer(folder):
-        builder = Builder(plan, source, folder, describe_host().vnni is False, progress)
+        saturates = plan.portable or describe_host().vnni is False
+        builder = Builder(plan, source, folder, saturates, progress)
         builder.write_all()
         progress.step("verifying fp32")
         artefact = Artefact(builder.files["fp32"], len(source.checkpoint.labels))

@@ -1,12 +1,14 @@
-"""Network addresses: gRPC targets as gRPC's own clients write them (grpc/doc/naming.md), loopback hosts."""
+"""Network addresses: gRPC targets as in gRPC's clients (grpc/doc/naming.md), loopback hosts, networks."""
 
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 Address = tuple[str, int]
 """Host, without brackets, and port."""
+IPAddress = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
 
 _SCHEME = re.compile(r"dns:(?://[^/]*/)?|ipv[46]:")
 _ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s/:@\[\],]+)):([0-9]{1,5})")
@@ -50,3 +52,16 @@ def is_loopback(host: str) -> bool:
         return ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
     except ValueError:
         return False
+
+
+def networks(text: str) -> list[Network]:
+    """Split ``10.0.0.0/8, 192.0.2.1, 2001:db8::/32``; a single address is a network of one.
+
+    Raises:
+        ValueError: a part is neither, has bits set behind its prefix (``10.0.0.1/8``), or maps IPv4 into
+            IPv6 (``::ffff:10.0.0.0/104``): addresses of clients are compared as IPv4.
+    """
+    found = [ip_network(part.strip()) for part in text.split(",")]
+    if any(getattr(network.network_address, "ipv4_mapped", None) for network in found):
+        raise ValueError("write IPv4 networks as IPv4")
+    return found

@@ -18,6 +18,7 @@ from gateway.access.credentials import ReloadableCredentials
 from gateway.access.rate_limit import RateLimit
 from gateway.access.rate_store import LimitsStore, RateStore, RedisStore
 from gateway.access.tokens import TokenTable
+from gateway.addresses import networks
 from gateway.api.app import App
 from gateway.api.binding.handlers import Binding
 from gateway.api.classify import ClassifyCall, RunLimits
@@ -41,6 +42,7 @@ from gateway.server.connection_limiter import ConnectionLimiter
 from gateway.settings import ConfigurationError, Settings
 from gateway.telemetry import gauges
 from gateway.telemetry.access_log import AccessLog
+from gateway.telemetry.client_address import ClientAddress
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.shared_metrics import SharedMetrics
 from gateway.triton.client import TritonClient, TritonOptions
@@ -164,6 +166,7 @@ def compose(
         metrics,
         access_log,
         binding_without_token=settings.binding_without_token,
+        client_address=_client_address(settings),
         trace=tracing.begin if tracing is not None else None,
     )
     _register_gauges(metrics, settings, inference, admission, limiter)
@@ -254,6 +257,12 @@ def _tracing(settings: Settings) -> Tracing | None:
             "GATEWAY_OTLP_ENDPOINT needs OpenTelemetry; install it: .venv/bin/pip install -e '.[otel]'"
         ) from error
     return Tracing(settings.otlp_endpoint, settings.trace_share)
+
+
+def _client_address(settings: Settings) -> ClientAddress | None:
+    if not settings.log_client_address:
+        return None
+    return ClientAddress(networks(settings.trusted_proxies) if settings.trusted_proxies else ())
 
 
 def _rate_store(settings: Settings, metrics: Metrics) -> RateStore:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from gateway.addresses import is_loopback, targets
+from gateway.addresses import is_loopback, networks, targets
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(gt=0)]
@@ -227,6 +227,15 @@ class Settings(BaseSettings):
         description="Share of successful requests that get a line in the access log; failed requests always "
         "do.",
     )
+    log_client_address: bool = Field(
+        False, description="Add the client's IP address to each line of the access log."
+    )
+    trusted_proxies: str | None = Field(
+        None,
+        description="Addresses and networks of proxies, with commas between (127.0.0.1,10.0.0.0/8). From "
+        "them, the client's address is the right-most one in X-Forwarded-For that is not one of them; "
+        "from others the header is ignored. Needs GATEWAY_LOG_CLIENT_ADDRESS.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Lowest level of log lines written to stderr."
     )
@@ -268,6 +277,15 @@ class Settings(BaseSettings):
             ) from exc
         return url
 
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_networks(cls, proxies: str | None) -> str | None:
+        try:
+            networks(proxies or "::")
+        except ValueError as exc:
+            raise ValueError("must be addresses and networks such as 10.0.0.0/8 with commas between") from exc
+        return proxies
+
     @model_validator(mode="after")
     def _check_sizes(self) -> Settings:
         if self.triton_max_message_bytes < self.max_body_bytes + MESSAGE_OVERHEAD_BYTES:
@@ -287,7 +305,7 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _check_rates(self) -> Settings:
+    def _check_dependent(self) -> Settings:
         if 0 < self.requests_per_minute < self.max_batch_texts:
             raise ValueError(
                 "requests_per_minute must not be below max_batch_texts, or a permitted batch would never pass"
@@ -299,6 +317,8 @@ class Settings(BaseSettings):
             )
         if self.rate_redis_url is not None and not self.requests_per_minute:
             raise ValueError("rate_redis_url does nothing without requests_per_minute: set both or none")
+        if self.trusted_proxies is not None and not self.log_client_address:
+            raise ValueError("trusted_proxies does nothing without log_client_address: set both or none")
         return self
 
     @model_validator(mode="after")

@@ -46,18 +46,19 @@ COMPOSE = {
         "",
         "Public name, such as @cf/acme/mood; the default is the name in the checkpoint's tritonflare.json.",
     ),
+    "EXPORT_REVISION": (
+        "",
+        "Branch, tag or commit of a hub id; with a full commit, an unchanged model starts without the hub.",
+    ),
     "EXPORT_TARGET": ("tensorrt", "tensorrt or onnxruntime; with docker-compose.cpu.yml always cpu."),
     "CHECKPOINTS": ("./checkpoints", "Folder with your checkpoints."),
-    "IMAGE_PREFIX": (
-        "",
-        "Put before the names of our images, such as registry.example/team/, to push and pull them.",
-    ),
+    "IMAGE_PREFIX": ("", "Put before the names of our images, such as registry.example/team/."),
     "PYTHON_IMAGE": (
-        "",
-        "Base of our images, such as a mirror's or your own hardened Debian with Python 3.10 to 3.12.",
+        "python:3.12.13-slim-bookworm",
+        "Base of our images, such as your mirror of it; with a GPU the same Python as in TRITON_IMAGE.",
     ),
     "TRITON_IMAGE": (
-        "",
+        "nvcr.io/nvidia/tritonserver:26.09-py3",
         "NVIDIA's serving image, or your mirror of it; not used with docker-compose.cpu.yml.",
     ),
     "HF_TOKEN": ("", "Token for the hub, if EXPORT_SOURCE is a private hub id."),

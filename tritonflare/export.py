@@ -51,7 +51,11 @@ def _path(exists: bool = False) -> click.Path:
     help="Public name, e.g. @cf/acme/mood [default: that of the checkpoint's tritonflare.json, else "
     "@local/ and the folder's name].",
 )
-@click.option("--revision", help="Branch, tag or commit of a hub id.")
+@click.option(
+    "--revision",
+    callback=lambda _context, _option, revision: revision or None,
+    help="Branch, tag or commit of a hub id.",
+)
 @click.option(
     "--target",
     type=click.Choice(TARGETS),
@@ -74,6 +78,11 @@ def _path(exists: bool = False) -> click.Path:
 )
 @click.option(
     "--instances", type=click.IntRange(1), help="Copies of the encoder [1 on a CPU, 2 for each GPU]."
+)
+@click.option(
+    "--portable",
+    is_flag=True,
+    help="INT8 weights use half their range, as on a CPU without VNNI: for a model that other CPUs serve.",
 )
 @click.option(
     "--eval",

@@ -24,6 +24,7 @@ from gateway.domain.errors import (
     ClientDisconnected,
     DeadlineExceeded,
     MalformedRequest,
+    NoRoute,
     Overloaded,
     TritonflareError,
     UnknownError,
@@ -32,8 +33,9 @@ from gateway.domain.errors import (
 )
 from gateway.server import errors
 from gateway.server.errors import RequestError
-from gateway.server.message import Header, HttpRequest, Response
+from gateway.server.message import Address, Header, HttpRequest, Response
 from gateway.telemetry.access_log import AccessLog
+from gateway.telemetry.client_address import ClientAddress
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.record import RequestRecord
 
@@ -51,6 +53,7 @@ class App:
         access_log: AccessLog,
         *,
         binding_without_token: bool = False,
+        client_address: ClientAddress | None = None,
         trace: Callable[[HttpRequest, RequestRecord], Callable[[], None] | None] | None = None,
     ) -> None:
         """Create the application.
@@ -61,6 +64,7 @@ class App:
             metrics: counts the requests to the API.
             access_log: gets a line about each.
             binding_without_token: see the setting of the same name.
+            client_address: finds the address of a request's client for the access log; None leaves it out.
             trace: opens a span for a request to the API once its route is known; see `Tracing.begin`.
         """
         self.routes = tuple(routes)
@@ -69,12 +73,15 @@ class App:
         self._binding_without_token = binding_without_token
         self._metrics = metrics
         self._access_log = access_log
+        self._client_address = client_address
         self._trace = trace
 
     async def __call__(self, request: HttpRequest) -> tuple[Response, list[Header]]:
         """Answer a request, log and count it; return the answer with its headers."""
         started = time.perf_counter()
         context = RequestContext(request, _new_ray_id())
+        if self._client_address is not None:
+            context.record.client = self._client_address.of_request(request)
         response = await self._answer(context)
         request.body.discard()
         record = context.record
@@ -85,9 +92,11 @@ class App:
             headers.append((b"server-timing", _server_timing(record.timing, record.seconds)))
         return response, headers
 
-    def refuse(self, error: RequestError) -> tuple[Response, list[Header]]:
+    def refuse(self, error: RequestError, peer: Address | None) -> tuple[Response, list[Header]]:
         """Render, log and count the refusal of what never became a request; return it with its headers."""
         request = RequestContext(HttpRequest("-", ""), _new_ray_id())
+        if self._client_address is not None:
+            request.record.client = self._client_address.of_peer(peer)
         response = _failure(_refusal(error), request)
         self._note(request, response)
         return response, _headers_of(request.record, response)
@@ -95,8 +104,10 @@ class App:
     async def _answer(self, request: RequestContext) -> Response:
         """Run the handler; the one place where an exception becomes an answer."""
         try:
-            unwrap_miniflare(request.http)
+            is_wrapped = unwrap_miniflare(request.http)
             route = self._router.match(request)
+            if is_wrapped and not route.api:
+                raise NoRoute  # or it would bypass a proxy that blocks /metrics
             if self._trace is not None and route.api:
                 request.on_response = self._trace(request.http, request.record)
             if route.api and not route.checks_token and not self._is_local_binding(route, request):

@@ -176,6 +176,6 @@ class RequestHandler(Protocol):
         """Return the response to a request, and all headers except those that concern the connection."""
         ...
 
-    def refuse(self, error: RequestError) -> tuple[Response, Sequence[Header]]:
-        """Return the response to input that is not a request."""
+    def refuse(self, error: RequestError, peer: Address | None) -> tuple[Response, Sequence[Header]]:
+        """Return the response to input of ``peer`` that is not a request."""
         ...

@@ -40,6 +40,7 @@ class _Line(msgspec.Struct, omit_defaults=True):
     queue_ms: float | None = None
     triton_ms: float | None = None
     trace_id: str | None = None
+    client: str | None = None
 
 
 _encode = msgspec.json.Encoder().encode
@@ -80,10 +81,11 @@ class AccessLog:
             self.flush()
 
     def _text(self, record: RequestRecord, level: str) -> str:
+        client = f" client={record.client}" if record.client is not None else ""
         return (
             f"{self._now()} {level} {_LOGGER}: {record.method} {record.route} status={record.status} "
             f"code={record.code} ms={1000 * record.seconds:.1f} ray={record.ray_id} "
-            f"id={record.ai_request_id or '-'}\n"
+            f"id={record.ai_request_id or '-'}{client}\n"
         )
 
     def _json(self, record: RequestRecord, level: str) -> str:
@@ -100,6 +102,7 @@ class AccessLog:
             record.model,
             record.ai_request_id,
             trace_id=record.trace_id,
+            client=record.client,
         )
         if record.timing is not None:
             line.queue_ms, line.triton_ms = map(_ms, record.timing)

@@ -9,7 +9,7 @@ from gateway.domain.backend import Timing
 
 @dataclass(slots=True)
 class RequestRecord:
-    """Filled in while the request is answered; holds nothing that a client can choose freely."""
+    """Filled in while the request is answered; holds no free text of a client."""
 
     method: str
     ray_id: str
@@ -23,6 +23,8 @@ class RequestRecord:
     """Where the time of its texts went; None if nothing was sent for it."""
     trace_id: str | None = None
     """Of a request that is traced."""
+    client: str | None = None
+    """IP address of the client; set only where the access log has it."""
     status: int = 0
     """Of the answer, as for ``code`` (0 for success) and ``seconds``."""
     code: int = 0

@@ -389,3 +389,9 @@ async def test_over_the_rate_the_binding_gets_its_own_form(triton: FakeTriton) -
         assert (refused.status, refused.json["internalCode"], refused.json["name"]) == (429, 3021, "AiError")
         models = {"X-Forwarded": "https://workers-binding.ai/ai-api/models/search"}
         assert (await client.send("GET", PROXY, None, AUTH | models)).status == 200
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/readyz", "/livez", "/openapi.json", "/"])
+async def test_a_wrapped_call_reaches_no_page_of_operators(client: Client, path: str) -> None:
+    answer = await client.send("GET", "/", None, AUTH | wrapped(f"https://workers-binding.ai{path}"))
+    assert (answer.status, answer.error["code"]) == (400, 7000)

@@ -12,7 +12,7 @@ from gateway.server.connection.timeouts import Timeouts
 from gateway.server.connection_limiter import ConnectionLimiter
 from gateway.server.errors import RequestError
 from gateway.server.listener import HttpServer
-from gateway.server.message import Header, HttpRequest, Response
+from gateway.server.message import Address, Header, HttpRequest, Response
 from tests.support.fake_triton import FakeTriton, hold
 from tests.support.harness import TOKEN, running_gateway, settings_for, until
 
@@ -87,7 +87,7 @@ class Echo:
     async def __call__(self, request: HttpRequest) -> tuple[Response, list[Header]]:
         return Response(200, b"ok"), [(b"content-length", b"2")]
 
-    def refuse(self, error: RequestError) -> tuple[Response, list[Header]]:
+    def refuse(self, error: RequestError, peer: Address | None) -> tuple[Response, list[Header]]:
         return Response(429, b"busy"), []
 
 

@@ -4,32 +4,50 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 from tests.support.fake_triton import SST2, FakeTriton
 from tests.support.harness import ACCOUNT, TOKEN, running_gateway, settings_for
-from tests.support.proxies import running_proxy
+from tests.support.proxies import running_example, running_proxy
 
 DRAINS = 4
 CALLERS = 30
 BODY = b'{"text": "a"}'
 REQUEST = (
-    f"POST /client/v4/accounts/{ACCOUNT}/ai/run/{SST2} HTTP/1.1\r\nHost: gateway\r\n"
+    f"POST /client/v4/accounts/{ACCOUNT}/ai/run/{SST2} HTTP/1.1\r\nHost: localhost\r\n"
     f"Authorization: Bearer {TOKEN}\r\nContent-Length: {len(BODY)}\r\n\r\n"
 ).encode() + BODY
 
 
-async def keep_asking(port: int, number: int, stop: asyncio.Event, seen: Counter[str]) -> None:
+@contextmanager
+def proxy_before(name: str, gateways: list[int], folder: Path) -> Iterator[tuple[int, ssl.SSLContext | None]]:
+    """Run a proxy; yields its port, and its TLS if it has any."""
+    kind, _, is_example = name.partition(" ")
+    if is_example:
+        with running_example(kind, gateways, folder) as found:
+            yield found
+    else:
+        with running_proxy(kind, gateways, folder) as port:
+            yield port, None
+
+
+async def keep_asking(
+    port: int, tls: ssl.SSLContext | None, number: int, stop: asyncio.Event, seen: Counter[str]
+) -> None:
     """Send POST requests, with short pauses, over a connection that is kept while the proxy keeps it."""
+    name = "localhost" if tls is not None else None
     pauses = random.Random(number)
     writer: asyncio.StreamWriter | None = None
     while not stop.is_set():
         if writer is None:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname=name)
         try:
             writer.write(REQUEST)
             head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)).lower()
@@ -49,8 +67,14 @@ async def keep_asking(port: int, number: int, stop: asyncio.Event, seen: Counter
         writer.close()
 
 
-@pytest.mark.parametrize("delay_s", [0, 0.3])
-@pytest.mark.parametrize("proxy", ["nginx", "haproxy"])
+@pytest.mark.parametrize(
+    ("proxy", "delay_s"),
+    [
+        *product(("nginx", "haproxy", "nginx example"), (0, 0.3)),
+        # Caddy repeats no POST, so it has to notice first, by a health check each second.
+        ("caddy example", 2),
+    ],
+)
 async def test_no_caller_behind_a_proxy_gets_an_error(
     triton: FakeTriton, tmp_path: Path, proxy: str, delay_s: float
 ) -> None:
@@ -60,10 +84,10 @@ async def test_no_caller_behind_a_proxy_gets_an_error(
         folder = tmp_path / str(number)
         folder.mkdir()
         async with running_gateway(settings) as leaving, running_gateway(settings) as staying:
-            with running_proxy(proxy, [leaving.client.port, staying.client.port], folder) as port:
+            with proxy_before(proxy, [leaving.client.port, staying.client.port], folder) as (port, tls):
                 stop = asyncio.Event()
                 callers = [
-                    asyncio.create_task(keep_asking(port, number * CALLERS + caller, stop, seen))
+                    asyncio.create_task(keep_asking(port, tls, number * CALLERS + caller, stop, seen))
                     for caller in range(CALLERS)
                 ]
                 await asyncio.sleep(0.3)

@@ -263,7 +263,6 @@ def test_every_variable_of_the_compose_files_is_in_the_example_and_the_other_way
     text = BASE.read_text() + CPU.read_text()
     used = dict(re.findall(r"\$\{(\w+)(?::-([^}]*)|:\?[^}]*)?\}", text))
     passed = set(raw(BASE)["services"]["export"]["environment"])
-    passed |= set(raw(BASE)["services"]["plans"]["build"]["args"])
     assert set(used) | passed | {"COMPOSE_FILE"} == set(COMPOSE)
     assert {name: default for name, default in used.items() if default} == {
         name: COMPOSE[name][0] for name in used if COMPOSE[name][0]

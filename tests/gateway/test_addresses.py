@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.addresses import Address, authority, targets
+from gateway.addresses import Address, authority, networks, targets
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,21 @@ def test_what_is_no_target_is_refused(url: str) -> None:
 def test_an_ipv6_address_stands_in_brackets_again() -> None:
     assert authority(("::1", 8001)) == "[::1]:8001"
     assert authority(("triton", 8001)) == "triton:8001"
+
+
+def test_networks_are_addresses_and_prefixes() -> None:
+    found = networks("127.0.0.1, 10.0.0.0/8,2001:db8::/32")
+    assert [str(network) for network in found] == ["127.0.0.1/32", "10.0.0.0/8", "2001:db8::/32"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "10.0.0.1/8", "10.0.0.0/33", "proxy.example", "127.0.0.1,", "*", "10.0.0.1:80"]
+)
+def test_other_networks_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        networks(text)
+
+
+def test_an_ipv4_network_that_is_mapped_into_ipv6_would_never_match_and_is_refused() -> None:
+    with pytest.raises(ValueError, match="write IPv4 networks as IPv4"):
+        networks("10.0.0.0/8,::ffff:10.0.0.0/104")

@@ -63,6 +63,11 @@ def test_secrets_show_up_neither_in_repr_nor_in_errors(monkeypatch: pytest.Monke
             {"requests_per_minute": 2000, "workers": 2},
             "requests_per_minute needs workers to be 1 or rate_redis_url",
         ),
+        ({"trusted_proxies": "10.0.0.0/8"}, "trusted_proxies does nothing without log_client_address"),
+        (
+            {"trusted_proxies": "10.0.0.1/8", "log_client_address": True},
+            "GATEWAY_TRUSTED_PROXIES: must be addresses and networks such as 10.0.0.0/8",
+        ),
         ({"rate_redis_url": "redis://127.0.0.1"}, "rate_redis_url does nothing without requests_per_minute"),
         ({"tls_key": "key.pem"}, "tls_certificate and tls_key belong together"),
         ({"workers": 0}, "GATEWAY_WORKERS: Input should be greater than 0"),

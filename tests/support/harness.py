@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -62,11 +63,20 @@ class Client:
 
     port: int
     headers: dict[str, str] = field(default_factory=lambda: {"Authorization": f"Bearer {TOKEN}"})
+    tls: ssl.SSLContext | None = None
+    source: str = "127.0.0.1"
+    """Address to connect from."""
 
     async def open(
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1",
+            self.port,
+            ssl=self.tls,
+            server_hostname="localhost" if self.tls is not None else None,
+            local_addr=(self.source, 0),
+        )
         sent = {"Host": "gateway", "Connection": "close"} | (self.headers if headers is None else headers)
         if body is not None and "Transfer-Encoding" not in sent:
             sent.setdefault("Content-Length", str(len(body)))

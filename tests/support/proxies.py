@@ -1,29 +1,37 @@
-"""nginx and HAProxy as people configure them, in front of gateways."""
+"""nginx, HAProxy and Caddy as people configure them, in front of gateways."""
 
 from __future__ import annotations
 
+import os
 import socket
+import ssl
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+import trustme
 
 from tests.support.programs import required
 from tests.support.servers import listens, wait_until
 
-_NGINX = """
-daemon off; master_process off; pid {folder}/pid; error_log {folder}/log;
+EXAMPLES = Path(__file__).parents[2] / "deploy" / "proxies"
+_NGINX_MAIN = """
+daemon off; master_process off; pid {folder}/pid; error_log {folder}/log warn;
 events {{ worker_connections 256; }}
 http {{
   access_log off;
-  client_body_temp_path {folder}; proxy_temp_path {folder};
+  client_body_temp_path {folder}/bodies; proxy_temp_path {folder}/answers;
   fastcgi_temp_path {folder}; uwsgi_temp_path {folder}; scgi_temp_path {folder};
+  {servers}
+}}
+"""
+_NGINX = """
   upstream gateways {{ {servers} keepalive 32; }}
   server {{
     listen 127.0.0.1:{port};
     location / {{ proxy_pass http://gateways; proxy_http_version 1.1; proxy_set_header Connection ""; }}
   }}
-}}
 """
 _HAPROXY = """
 defaults
@@ -44,26 +52,100 @@ backend gateways
 @contextmanager
 def running_proxy(name: str, gateways: Sequence[int], folder: Path) -> Iterator[int]:
     """Run ``nginx`` or ``haproxy`` before gateways at these ports; yields its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    configuration = folder / f"{name}.conf"
+    port = _free_port()
     if name == "nginx":
-        program = required("nginx", "needs nginx (apt-get install nginx-light)")
         servers = " ".join(f"server 127.0.0.1:{gateway};" for gateway in gateways)
-        configuration.write_text(_NGINX.format(folder=folder, port=port, servers=servers))
-        command = [program, "-e", f"{folder}/log", "-c", str(configuration)]
+        command = _nginx(_NGINX.format(port=port, servers=servers), folder)
     else:
         program = required("haproxy", "needs haproxy (apt-get install haproxy)")
         servers = "\n  ".join(f"server s{gateway} 127.0.0.1:{gateway}" for gateway in gateways)
+        configuration = folder / "haproxy.conf"
         configuration.write_text(_HAPROXY.format(port=port, servers=servers))
         command = [program, "-db", "-f", str(configuration)]
+    with _running(command, port, folder):
+        yield port
+
+
+@contextmanager
+def running_example(name: str, gateways: Sequence[int], folder: Path) -> Iterator[tuple[int, ssl.SSLContext]]:
+    """Run the example of ``nginx`` or ``caddy`` before gateways at these ports.
+
+    Only addresses, the host name (``localhost``) and the paths of the certificate are replaced.
+
+    Yields:
+        Its port, and what a client needs to trust its certificate.
+    """
+    port = _free_port()
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost")
+    chain, key = folder / "chain.pem", folder / "key.pem"
+    chain.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+    key.write_bytes(issued.private_key_pem.bytes())
+    replaced = {
+        "/etc/ssl/tritonflare/fullchain.pem": str(chain),
+        "/etc/ssl/tritonflare/privkey.pem": str(key),
+    }
+    addresses = [f"127.0.0.1:{gateway}" for gateway in gateways]
+    if name == "nginx":
+        replaced |= {
+            "server 127.0.0.1:8787;": " ".join(f"server {address};" for address in addresses),
+            "listen 443": f"listen 127.0.0.1:{port}",
+            "listen [::]:443": f"listen unix:{folder}/https",
+            "server_name ai.example.com": "server_name localhost",
+        }
+        command = _nginx(_replaced(EXAMPLES / "nginx.conf", replaced), folder)
+    else:
+        program = required("caddy", "needs caddy (apt-get install caddy)")
+        replaced |= {
+            "reverse_proxy 127.0.0.1:8787": f"reverse_proxy {' '.join(addresses)}",
+            "https://ai.example.com:443": f"https://localhost:{port}",
+            "admin 127.0.0.1:2019": f"admin 127.0.0.1:{_free_port()}",
+        }
+        configuration = folder / "Caddyfile"
+        configuration.write_text(_replaced(EXAMPLES / "Caddyfile", replaced))
+        command = [program, "run", "--adapter", "caddyfile", "--config", str(configuration)]
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    with _running(command, port, folder):
+        yield port, context
+
+
+def _replaced(file: Path, replaced: Mapping[str, str]) -> str:
+    text = file.read_text(encoding="utf-8")
+    for old, new in replaced.items():
+        assert text.count(old) == 1, f"{old} stands {text.count(old)} times in {file}"
+        text = text.replace(old, new)
+    return text
+
+
+def _nginx(servers: str, folder: Path) -> list[str]:
+    program = required("nginx", "needs nginx (apt-get install nginx-light)")
+    configuration = folder / "nginx.conf"
+    configuration.write_text(_NGINX_MAIN.format(folder=folder, servers=servers))
+    return [program, "-e", f"{folder}/log", "-c", str(configuration)]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def _running(command: Sequence[str], port: int, folder: Path) -> Iterator[None]:
+    # Caddy saves its state there.
+    environment = os.environ | {
+        "HOME": str(folder),
+        "XDG_DATA_HOME": str(folder),
+        "XDG_CONFIG_HOME": str(folder),
+    }
     with (folder / "output").open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
     try:
         assert wait_until(lambda: process.poll() is not None or listens(port), 20)
         assert process.poll() is None, (folder / "output").read_text()
-        yield port
+        yield
     finally:
         process.terminate()
         process.wait(10)

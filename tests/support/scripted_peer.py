@@ -22,7 +22,7 @@ from gateway.server.errors import (
     ServerBusy,
     UnsupportedTransferCoding,
 )
-from gateway.server.message import Header, HttpRequest, RequestHandler, Response
+from gateway.server.message import Address, Header, HttpRequest, RequestHandler, Response
 from tests.support.virtual_time import settle
 
 KEEP_ALIVE_S, TRANSFER_S = 75.0, 10.0
@@ -237,7 +237,7 @@ class Recorder:
         self.seen.append((*asked, bytes(request.body.data)))
         return Response(200, b"%d" % len(request.body.data)), []
 
-    def refuse(self, error: RequestError) -> tuple[Response, Sequence[Header]]:
+    def refuse(self, error: RequestError, peer: Address | None) -> tuple[Response, Sequence[Header]]:
         return Response(_STATUS[type(error)], type(error).__name__.encode()), []
 
 

@@ -88,6 +88,7 @@ ON_THE_PATH = {
     "printf",
     "python3",
     "sh",
+    "sudo",
 }
 """Commands of a machine that can follow the documents, shell keywords included."""
 INSTALLED = {"tritonflare", "python", "pip", "locust"}

@@ -15,21 +15,24 @@ _PREFIX = b"mf-header-"
 _FRAMING = {b"connection", b"content-length", b"expect", b"host", b"transfer-encoding"}
 
 
-def unwrap_miniflare(request: HttpRequest) -> None:
+def unwrap_miniflare(request: HttpRequest) -> bool:
     """Turn a call to ``/`` with ``MF-URL`` into the call that the Worker made; leave others alone.
 
     The headers behind ``MF-Header-`` are added and replace nothing: the connection's own headers (Host,
     Origin, Authorization) stay visible to the checks. The route is matched afterwards, so that each route
     keeps its own demand for a token.
 
+    Returns:
+        Whether it was such a call.
+
     Raises:
         NoRoute: the URL is none of the AI binding's.
     """
     if request.raw_path != "/":
-        return
+        return False
     urls = request.headers(b"mf-url")
     if not urls:
-        return
+        return False
     try:
         url = urlsplit(urls[0])
         host = url.hostname
@@ -43,3 +46,4 @@ def unwrap_miniflare(request: HttpRequest) -> None:
         if name.startswith(_PREFIX) and name[len(_PREFIX) :] not in _FRAMING
     ]
     request.retarget(url.path, url.query, inner)
+    return True

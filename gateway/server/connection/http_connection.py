@@ -281,7 +281,8 @@ class HttpConnection(asyncio.Protocol):
                 self._resume_reading()
 
     def _write_refusal(self, error: RequestError) -> None:
-        response, headers = self._app.refuse(error)
+        peer = self._transport.get_extra_info("peername")
+        response, headers = self._app.refuse(error, peer)
         self._transport.write(rendered(response, headers, close=True, with_body=True))
 
     def _close(self) -> None:

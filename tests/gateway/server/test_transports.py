@@ -15,7 +15,7 @@ from gateway.server.connection.http_connection import HttpConnection
 from gateway.server.connection.timeouts import Timeouts
 from gateway.server.connection_limiter import ConnectionLimiter
 from gateway.server.errors import RequestError
-from gateway.server.message import Header, HttpRequest, Response
+from gateway.server.message import Address, Header, HttpRequest, Response
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
 LARGE = 400_000
@@ -30,7 +30,7 @@ class Fixed:
     async def __call__(self, request: HttpRequest) -> tuple[Response, Sequence[Header]]:
         return Response(200, self._body), []
 
-    def refuse(self, error: RequestError) -> tuple[Response, Sequence[Header]]:
+    def refuse(self, error: RequestError, peer: Address | None) -> tuple[Response, Sequence[Header]]:
         return Response(400, b"{}"), []
 
 

@@ -21,7 +21,12 @@ MODEL = "@cf/huggingface/distilbert-sst-2-int8"
 ACCOUNT = "0123456789abcdef0123456789abcdef"
 IMAGE_PREFIX = os.environ.get("IMAGE_PREFIX", "tritonflare-test/")
 """So that images of a developer's own stay what they are."""
-_BUILT = ("export", "triton", "gateway", "loadtest")
+_BUILT = ("export", "plans", "gateway", "loadtest")
+_NO_DEVICES = """\
+services:
+  plans: {deploy: !reset null}
+  triton: {deploy: {resources: !reset null}}
+"""
 PATH = f"/client/v4/accounts/{ACCOUNT}/ai/run/{MODEL}"
 
 
@@ -55,7 +60,9 @@ class Deployment:
         Raises:
             CommandFailed: with what it printed.
         """
-        return self.engine.docker("compose", *arguments, timeout=timeout, cwd=self.folder)
+        return self.engine.docker(
+            "compose", f"--project-name={self.name}", *arguments, timeout=timeout, cwd=self.folder
+        )
 
     def configure(self, **variables: str) -> None:
         """Append variables to ``.env``; later lines win."""
@@ -72,8 +79,7 @@ class Deployment:
         try:
             self.compose("up", "--detach", "--wait", *services)
         except CommandFailed as error:
-            logs = self.engine.run("compose", "logs", "--tail=40", cwd=self.folder).stdout
-            raise CommandFailed(f"{error}\n{logs}") from error
+            raise CommandFailed(f"{error}\n{self.compose('logs', '--tail=40')}") from error
         return time.monotonic() - began
 
     def containers(self, service: str) -> list[str]:
@@ -98,24 +104,31 @@ class Deployment:
         return [Target(self.gateway_url(number + 1), self.token, PATH) for number in range(count)]
 
 
-def new_deployment(engine: Engine, folder: Path, name: str, python_image: str) -> Deployment:
-    """Prepare the CPU files in ``folder``, for two gateways at most, without starting anything.
+def new_deployment(
+    engine: Engine, folder: Path, name: str, python_image: str, *, gpu: bool = False
+) -> Deployment:
+    """Prepare the files in ``folder``, for two gateways at most, without starting anything.
 
     Args:
         engine: where it will run.
         folder: an empty folder for the copy.
         name: of the compose project; unique on this engine.
         python_image: the base of all images.
+        gpu: prepare the files for a GPU, which lack nothing but the devices; those are for a CPU otherwise.
     """
     copy_checkout(folder)
-    written = subprocess.run(
-        ["sh", "docker/env.sh", "--cpu"], cwd=folder, capture_output=True, text=True, check=False
-    )
+    script = ["sh", "docker/env.sh"] + ([] if gpu else ["--cpu"])
+    written = subprocess.run(script, cwd=folder, capture_output=True, text=True, check=False)
     assert written.returncode == 0, written.stderr
     found = re.search(r"^LOADTEST_TOKEN=(\w+)$", (folder / ".env").read_text(), re.MULTILINE)
     assert found
     deployment = Deployment(engine, folder, name, found[1])
-    files = "docker-compose.yml:docker-compose.cpu.yml"
+    files = "docker-compose.yml"
+    if gpu:
+        (folder / "no-devices.yml").write_text(_NO_DEVICES, encoding="utf-8")
+        files += ":no-devices.yml"
+    else:
+        files += ":docker-compose.cpu.yml"
     if python_image == PYTHON_STANDIN:
         # Its certificates are this host's, and so is the way to the registries of packages.
         services = "".join(f"  {service}: {{build: {{network: host}}}}\n" for service in _BUILT)
@@ -124,7 +137,6 @@ def new_deployment(engine: Engine, folder: Path, name: str, python_image: str) -
     first = _free_ports(2)
     deployment.configure(
         COMPOSE_FILE=files,
-        COMPOSE_PROJECT_NAME=name,
         IMAGE_PREFIX=IMAGE_PREFIX,
         PUBLISH=f"127.0.0.1:{first}-{first + 1}",
         PYTHON_IMAGE=python_image,

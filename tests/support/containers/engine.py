@@ -18,6 +18,16 @@ import pytest
 from tests.support.programs import required
 from tests.support.servers import wait_until
 
+_DEPLOYMENT = (
+    "COMPOSE_",
+    "EXPORT_",
+    "GATEWAY_",
+    "LOADTEST_",
+    "REPLICAS_",
+    "TRITON_",
+    "IMAGE_PREFIX",
+    "PUBLISH",
+)
 _HINT = "needs a container engine; .ci/container-tools installs one"
 
 
@@ -34,12 +44,17 @@ class Engine:
 
     environment: Mapping[str, str] = field(default_factory=dict)
 
+    def _variables(self) -> dict[str, str]:
+        # Variables of a developer's own deployment would win over those of a test's .env.
+        own = {name: text for name, text in os.environ.items() if not name.startswith(_DEPLOYMENT)}
+        # Another builder than the engine's own does not see local base images.
+        return {**own, "BUILDX_BUILDER": "default", **self.environment}
+
     def run(self, *arguments: str, timeout: float = 300, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run ``docker ARGUMENTS``; output and errors are captured, the status is the caller's to check."""
-        variables = {**os.environ, **self.environment, **options.pop("env", {})}
         return subprocess.run(
             ["docker", *arguments],
-            env=variables,
+            env={**self._variables(), **options.pop("env", {})},
             capture_output=True,
             text=True,
             timeout=timeout,
@@ -111,7 +126,7 @@ def available_engine() -> Iterator[Engine]:
         with _private_engine(program, folder) as engine:
             yield engine
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder)
 
 
 @contextmanager
@@ -124,8 +139,20 @@ def _private_engine(program: str, folder: Path) -> Iterator[Engine]:
     engine = Engine({"DOCKER_HOST": socket})
     try:
         wait_until(lambda: process.poll() is not None or engine.run("info").returncode == 0, 60)
-        assert process.poll() is None, log.read_text()[-4000:]
+        assert engine.run("info").returncode == 0, log.read_text()[-4000:]
         yield engine
     finally:
         process.terminate()
-        process.wait(60)
+        try:
+            process.wait(60)
+        finally:
+            process.kill()
+            process.wait()
+            _unmount_below(folder)
+
+
+def _unmount_below(folder: Path) -> None:
+    """Unmount what the engine leaves mounted at its end, such as its network namespace; the deepest first."""
+    mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for mount in sorted((mount for mount in mounts if mount.startswith(f"{folder}/")), reverse=True):
+        subprocess.run(["umount", mount], check=True, capture_output=True, timeout=30)

@@ -69,14 +69,17 @@ def _import_standin(engine: Engine) -> None:
     bootstrap = [program, "--variant=essential", f"--include={_PACKAGES}", f"--customize-hook={_TRIM}"]
     # Registries of packages may be behind a certificate of this host's own.
     bootstrap += [f"--customize-hook=copy-in {_CERTIFICATES} /etc/ssl/certs", "--quiet", _SUITE, "-"]
-    importing = ["docker", "import", f"--change=ENV PIP_CERT={_CERTIFICATES}", "-", PYTHON_STANDIN]
+    importing = ["docker", "import", f"--change=ENV PIP_CERT={_CERTIFICATES}", "-"]
     with subprocess.Popen(bootstrap, stdout=subprocess.PIPE) as made:
-        subprocess.run(
+        imported = subprocess.run(
             importing,
             stdin=made.stdout,
             env={**os.environ, **engine.environment},
             check=True,
             capture_output=True,
+            text=True,
             timeout=300,
         )
     assert made.returncode == 0
+    # Named last: half of a system would be taken for the whole from then on.
+    engine.docker("tag", imported.stdout.strip(), PYTHON_STANDIN)
