@@ -167,6 +167,7 @@ images: .env ## build all container images
 
 .PHONY: up
 up: .env ## build, start and wait: Triton and the gateway as containers
+	sh docker/check.sh
 	docker compose up --detach --wait
 	echo "Ready: http://$$(docker compose port gateway 8787)/client/v4; the API token is LOADTEST_TOKEN in .env"
 
