@@ -17,7 +17,7 @@ def ask(address):
     try:
         with socket.create_connection((host, int(port)), 2) as connection:
             connection.sendall(b"GET /metrics HTTP/1.1\\r\\nHost: test\\r\\n\\r\\n")
-            return connection.recv(12).decode("latin-1")
+            return connection.recv(4096)[:12].decode("latin-1")
     except OSError:
         return ""
 with concurrent.futures.ThreadPoolExecutor(16) as pool:
@@ -64,8 +64,10 @@ def users(engine: Engine, container: str) -> set[str]:
 def written_files(engine: Engine, container: str) -> list[str]:
     """What `docker diff` lists: paths outside of tmpfs and volumes, without the engine's own mount points."""
     mounts = {mount["Destination"] for mount in engine.inspect(container)["Mounts"]}
+    mounts |= {"/sbin/docker-init", "/usr/sbin/docker-init"}
+    made = mounts | {str(parent) for mount in mounts for parent in Path(mount).parents}
     lines = engine.docker("diff", container).splitlines()
-    return [line for line in lines if line.partition(" ")[2] not in mounts]
+    return [line for line in lines if line.partition(" ")[2] not in made]
 
 
 def texts_in_images(engine: Engine, images: list[str], texts: set[str]) -> set[str]:
