@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.support.deploy.manifests import (
     KUBERNETES,
@@ -68,22 +69,33 @@ def test_every_container_has_requests_and_limits(variant: str) -> None:
 def test_every_image_is_of_this_version(variant: str) -> None:
     own = version("tritonflare")
     images = {container["image"] for one in pods(render(variant)) for container in one.containers}
-    assert images == {
-        f"tritonflare-gateway:{own}",
-        f"tritonflare-checkpoint:{own}",
-        f"tritonflare-triton:{own}",
-    }
+    # NVIDIA's server is for GPUs; without one, that of the PyPI wheel does.
+    triton = "tritonflare-triton" if "gpu" in variant else "tritonflare"
+    assert images == {f"tritonflare-gateway:{own}", f"tritonflare-checkpoint:{own}", f"{triton}:{own}"}
+
+
+@every_variant
+def test_the_documented_command_puts_the_registry_before_every_image(variant: str) -> None:
+    page = (ROOT / "docs" / "kubernetes.md").read_text()
+    ((found, replacement),) = set(re.findall(r"\| sed 's\|([^|]+)\|([^|]+)\|'", page))
+    text = yaml.safe_dump_all(render(variant))
+    images = re.findall("image: (.*)", text.replace(found, replacement))
+    assert images
+    assert all(image.startswith("REGISTRY/tritonflare") for image in images)
 
 
 def test_the_checkpoint_image_is_made_of_the_exporter() -> None:
     text = (KUBERNETES / "checkpoint.Dockerfile").read_text()
-    assert re.findall("^FROM (.*)$", text, re.MULTILINE) == [f"tritonflare-export:{version('tritonflare')}"]
+    assert re.findall("^FROM (.*)$", text, re.MULTILINE) == ["${EXPORT_IMAGE}"]
+    default = f"tritonflare-export:{version('tritonflare')}"
+    assert re.findall("^ARG EXPORT_IMAGE=(.*)$", text, re.MULTILINE) == [default]
 
 
-@pytest.mark.parametrize("image", ["gateway", "export", "triton"])
+@pytest.mark.parametrize("image", ["gateway", "export", "triton", "cpu"])
 def test_images_are_called_as_their_dockerfiles_say(image: str) -> None:
     text = (ROOT / "docker" / image / "Dockerfile").read_text()
-    assert f"--tag tritonflare-{image}:{version('tritonflare')}" in text
+    name = {"cpu": "tritonflare"}.get(image, f"tritonflare-{image}")
+    assert f"--tag {name}:{version('tritonflare')}" in text
 
 
 @every_variant

@@ -1,7 +1,7 @@
 """The real tritonserver with the command line of the Deployment, and a gateway with its key.
 
-The wheel's Triton is of October 2024, the image's two years younger: what is shown here are the options and
-the wiring, not the image.
+It is the server of the overlay `cpu`. That of the GPU overlays is two years younger: for those, what is
+shown here are the options and the wiring.
 """
 
 from __future__ import annotations

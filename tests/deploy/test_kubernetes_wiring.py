@@ -132,17 +132,17 @@ def test_triton_lives_while_it_classifies(variant: str) -> None:
         assert not any(argument.startswith("--end-after") for argument in arguments)
         assert Path(option(arguments, "--state")).parent == Path("/tmp")
         assert {"name": "tmp", "mountPath": "/tmp"} in triton["volumeMounts"]
-        in_image(script)
+        in_image(script, "triton" if "gpu" in variant else "cpu")
     # A pod that does not classify is not kept for the whole of preStop.
     assert triton["livenessProbe"]["terminationGracePeriodSeconds"] < 30
 
 
-def in_image(script: str) -> None:
-    """Triton's image has the files of docker/triton in /opt/tritonflare."""
+def in_image(script: str, image: str) -> None:
+    """Both images with a Triton have files of docker/triton in /opt/tritonflare."""
     folder, _, name = script.rpartition("/")
     assert folder == "/opt/tritonflare"
     assert (ROOT / "docker" / "triton" / name).is_file()
-    assert f"docker/triton/{name}" in (ROOT / "docker" / "triton" / "Dockerfile").read_text()
+    assert f"docker/triton/{name}" in (ROOT / "docker" / image / "Dockerfile").read_text()
 
 
 @every_variant
@@ -343,7 +343,7 @@ def test_a_plan_is_built_after_the_export_and_where_triton_runs() -> None:
     options = build_plans._options(arguments)
     assert str(options.repository) == option(triton.main["args"], "--model-repository")
     assert str(options.kits) == option(export_["command"], "--artefacts")
-    in_image(script)
+    in_image(script, "triton")
 
 
 @every_variant

@@ -28,6 +28,8 @@ _DEPLOYMENT = (
     "IMAGE_PREFIX",
     "PUBLISH",
 )
+BUILDKIT = {"DOCKER_BUILDKIT": "1"}
+"""The environment of builds; Docker 20.10 would use its older builder."""
 _HINT = "needs a container engine; .ci/container-tools installs one"
 
 
@@ -83,7 +85,7 @@ class Engine:
         Raises:
             CommandFailed: the command failed.
         """
-        variables = {**os.environ, **self.environment}
+        variables = {**os.environ, **self.environment, **BUILDKIT}
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         with subprocess.Popen(["docker", *arguments], env=variables, **pipes) as process:
             assert process.stdin

@@ -9,9 +9,11 @@ import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from tests.support.containers.engine import Engine
+from tests.support.containers.engine import BUILDKIT, Engine
 from tests.support.programs import required
+from tests.support.servers import ROOT
 
 PYTHON_STANDIN = "tritonflare-test/python:bookworm"
 PROMETHEUS = "prom/prometheus:v3.13.3"
@@ -57,11 +59,26 @@ def prometheus_image(engine: Engine, python_image: str) -> Iterator[None]:
         yield
         return
     dockerfile = _PROMETHEUS_STANDIN.format(base=python_image)
-    engine.docker("build", "--network=host", f"--tag={PROMETHEUS}", "-", input=dockerfile)
+    engine.docker("build", "--network=host", f"--tag={PROMETHEUS}", "-", input=dockerfile, env=BUILDKIT)
     try:
         yield
     finally:
         engine.docker("rmi", PROMETHEUS)
+
+
+def build_image(engine: Engine, dockerfile: Path, tag: str, base: str, **arguments: str) -> str:
+    """Build an image of this checkout on ``base``, with build arguments; return its tag.
+
+    Raises:
+        CommandFailed: with the output of the build.
+    """
+    options = [f"--build-arg={name}={value}" for name, value in arguments.items()]
+    if base == PYTHON_STANDIN:
+        # Its certificates are this host's, and so is the way to the registries of packages.
+        options.append("--network=host")
+    options += [f"--build-arg=PYTHON_IMAGE={base}", f"--file={dockerfile}", f"--tag={tag}", "--quiet"]
+    engine.docker("build", *options, str(ROOT), timeout=600, env=BUILDKIT)
+    return tag
 
 
 def _import_standin(engine: Engine) -> None:
