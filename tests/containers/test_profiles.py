@@ -30,7 +30,8 @@ def test_the_load_test_passes_and_leaves_its_report_in_the_volume(deployment: De
     (deployment.folder / "limits.yml").write_text(LIMITS, encoding="utf-8")
     files = re.findall(r"^COMPOSE_FILE=(.*)$", (deployment.folder / ".env").read_text(), re.MULTILINE)[-1]
     variables = {"LOADTEST_DURATION": "4s", "LOADTEST_LOAD": "0.2", "COMPOSE_FILE": f"{files}:limits.yml"}
-    up = ["compose", "--profile=loadtest", "up", "--exit-code-from=loadtest", "loadtest", "loadtest-worker"]
+    up = ["compose", f"--project-name={deployment.name}", "--profile=loadtest", "up"]
+    up += ["--exit-code-from=loadtest", "loadtest", "loadtest-worker"]
     began = time.monotonic()
     done = deployment.engine.run(*up, env=variables, cwd=deployment.folder, timeout=600)
     print(f"load test: {time.monotonic() - began:.0f} s")
