@@ -158,6 +158,7 @@ audit: $(VENV)/.serve $(SUPPLY_VENV)/.supply ## look for known vulnerabilities i
 
 # With NVIDIA's runtime the files for a GPU, else those for a CPU; docker/env.sh chooses by hand.
 .env:
+	sh docker/check.sh
 	runtimes=$$(docker info --format '{{range $$name, $$runtime := .Runtimes}}{{$$name}} {{end}}')
 	if grep -qw nvidia <<<"$$runtimes"; then sh docker/env.sh; else sh docker/env.sh --cpu; fi
 
@@ -167,6 +168,7 @@ images: .env ## build all container images
 
 .PHONY: up
 up: .env ## build, start and wait: Triton and the gateway as containers
+	sh docker/check.sh
 	docker compose up --detach --wait
 	echo "Ready: http://$$(docker compose port gateway 8787)/client/v4; the API token is LOADTEST_TOKEN in .env"
 

@@ -13,6 +13,7 @@ if [ -e .env ]; then
 	echo ".env is there already; remove it for new secrets" >&2
 	exit 1
 fi
+sh "$(dirname "$0")/check.sh"
 random() { od -An -v -tx1 -N24 /dev/urandom | tr -d ' \n'; }
 token=$(random)
 umask 077

@@ -68,6 +68,13 @@ def _begin(environment: Any, **_: Any) -> None:
         run.begin(getattr(runner, "worker_index", 0))
 
 
+@events.test_stopping.add_listener
+def _ignore_late_signals(environment: Any, **_: Any) -> None:
+    """What ends now has run to its end: Compose sends the master a SIGTERM as soon as a worker has ended."""
+    if isinstance(environment.runner, MasterRunner):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 @events.quitting.add_listener
 def _judge(environment: Any, **_: Any) -> None:
     """The exit code is ours alone: errors that the thresholds allow are none."""

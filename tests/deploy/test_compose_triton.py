@@ -136,15 +136,16 @@ def test_the_gateway_of_the_compose_file_serves_before_this_triton(triton: Servi
     values = interpolated(list(settings.values()), {"TRITON_SECRET": SECRET})
     with running(*described["command"], **dict(zip(settings, values, strict=True))) as gateway:
         program, *arguments = described["healthcheck"]["test"][1:]
-        port = gateway.url.rpartition(":")[2]
-        probe = [sys.executable, *(argument.replace("8787", port) for argument in arguments)]
+        *options, script = arguments
+        probe = [sys.executable, *options, str(ROOT / "docker" / Path(script).name)]
+        port = {"GATEWAY_PORT": gateway.url.rpartition(":")[2]}
         assert program == "python"
-        assert subprocess.run(probe, check=False).returncode == 0
+        assert subprocess.run(probe, env=port, check=False).returncode == 0
         url = f"{gateway.url}/client/v4/accounts/me/ai/run/{MODEL}"
         request = urllib.request.Request(url, b'{"text":"good"}', {"Authorization": f"Bearer {TOKEN}"})
         with urllib.request.urlopen(request, timeout=10) as answer:
             assert answer.status == 200
-    failed = subprocess.run(probe, capture_output=True, check=False)
+    failed = subprocess.run(probe, env=port, capture_output=True, check=False)
     assert failed.returncode == 1
 
 

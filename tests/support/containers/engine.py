@@ -28,6 +28,8 @@ _DEPLOYMENT = (
     "IMAGE_PREFIX",
     "PUBLISH",
 )
+BUILDKIT = {"DOCKER_BUILDKIT": "1"}
+"""The environment of builds; Docker 20.10 would use its older builder."""
 _HINT = "needs a container engine; .ci/container-tools installs one"
 
 
@@ -72,6 +74,28 @@ class Engine:
         if done.returncode:
             raise CommandFailed(f"docker {' '.join(arguments)}:\n{done.stdout[-4000:]}{done.stderr[-8000:]}")
         return done.stdout.strip()
+
+    def output(self, *arguments: str, stdin: bytes = b"") -> Iterator[bytes]:
+        """Run ``docker ARGUMENTS`` and yield what it prints, in pieces of 1 MiB.
+
+        Args:
+            arguments: of docker.
+            stdin: at most 64 KiB.
+
+        Raises:
+            CommandFailed: the command failed.
+        """
+        variables = {**os.environ, **self.environment, **BUILDKIT}
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        with subprocess.Popen(["docker", *arguments], env=variables, **pipes) as process:
+            assert process.stdin
+            assert process.stdout
+            process.stdin.write(stdin)
+            process.stdin.close()
+            while piece := process.stdout.read(1 << 20):
+                yield piece
+        if process.returncode:
+            raise CommandFailed(f"docker {' '.join(arguments)}")
 
     def inspect(self, name: str) -> dict[str, Any]:
         """What the engine knows of a container, image, network or volume."""

@@ -7,13 +7,27 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.containers.engine import Engine
+from tests.support.containers.engine import BUILDKIT, Engine
 from tests.support.programs import required
 from tests.support.servers import ROOT
 
 PYTHON_STANDIN = "tritonflare-test/python:bookworm"
+PROMETHEUS = "prom/prometheus:v3.13.3"
+"""The name in docker-compose.yml."""
+_PROMETHEUS_STANDIN = """
+FROM {base}
+RUN apt-get update && apt-get install --yes --no-install-recommends prometheus busybox \\
+    && ln -s /usr/bin/prometheus /bin/busybox /usr/local/bin/ && ln -s /bin/busybox /usr/local/bin/wget \\
+    && install --directory --owner=65534 --group=65534 /prometheus
+USER 65534
+VOLUME /prometheus
+WORKDIR /prometheus
+ENTRYPOINT ["prometheus"]
+"""
 _SUITE = "bookworm"
 _PACKAGES = "ca-certificates,python3,python3-venv,python3-pip,python-is-python3,libpython3.11,apt"
 # As the official image: no documentation, no bytecode, no setuptools. The size is about the same, too.
@@ -35,6 +49,23 @@ def python_image(engine: Engine) -> str:
     return PYTHON_STANDIN
 
 
+@contextmanager
+def prometheus_image(engine: Engine, python_image: str) -> Iterator[None]:
+    """Debian's Prometheus under the name of the real image until the end of the block.
+
+    Nothing is done where that image is there, or can be pulled.
+    """
+    if python_image != PYTHON_STANDIN or engine.has_image(PROMETHEUS):
+        yield
+        return
+    dockerfile = _PROMETHEUS_STANDIN.format(base=python_image)
+    engine.docker("build", "--network=host", f"--tag={PROMETHEUS}", "-", input=dockerfile, env=BUILDKIT)
+    try:
+        yield
+    finally:
+        engine.docker("rmi", PROMETHEUS)
+
+
 def build_image(engine: Engine, dockerfile: Path, tag: str, base: str, **arguments: str) -> str:
     """Build an image of this checkout on ``base``, with build arguments; return its tag.
 
@@ -46,7 +77,7 @@ def build_image(engine: Engine, dockerfile: Path, tag: str, base: str, **argumen
         # Its certificates are this host's, and so is the way to the registries of packages.
         options.append("--network=host")
     options += [f"--build-arg=PYTHON_IMAGE={base}", f"--file={dockerfile}", f"--tag={tag}", "--quiet"]
-    engine.docker("build", *options, str(ROOT), timeout=600, env={"DOCKER_BUILDKIT": "1"})
+    engine.docker("build", *options, str(ROOT), timeout=600, env=BUILDKIT)
     return tag
 
 
