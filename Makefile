@@ -5,6 +5,9 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
+# ONNX Runtime sends events and an identifier of the machine to its maker unless it is told not to.
+export ORT_DISABLE_TELEMETRY := 1
+
 PYTHON ?= python3
 VENV := .venv
 TORCH_VENV := .venv-torch

@@ -67,4 +67,6 @@ def environment() -> dict[str, str]:
         # ONNX Runtime has a thread pool of its own; a second one would compete with it for the cores.
         "TOKENIZERS_PARALLELISM": "false",
         "OMP_NUM_THREADS": "1",
+        # ONNX Runtime sends events and an identifier of the machine to its maker unless it is told not to.
+        "ORT_DISABLE_TELEMETRY": "1",
     }

@@ -17,6 +17,8 @@ from tests.support.bundled import bundled_repository
 from tests.support.servers import assert_nothing_left
 
 TESTS = Path(__file__).parent
+# Nothing has imported ONNX Runtime yet, which would send events to its maker.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 # Shared machines stall for longer than Hypothesis allows a single example.
 settings.register_profile("shared", deadline=None)

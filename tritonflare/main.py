@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.metadata import version
 
@@ -29,6 +30,8 @@ for command in (serve.serve, gateway.gateway, export.export, token.token, bench.
 
 def main() -> None:
     """Run the command line; a configuration error is printed without a traceback, with exit code 2."""
+    # Read when ONNX Runtime is imported; it would send events and an identifier of this machine to its maker.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     from gateway.settings import ConfigurationError
 
     try:

@@ -17,6 +17,10 @@ from threading import Lock, Thread
 from typing import Any
 
 import numpy as np
+
+# Read at its import; otherwise it sends events and an identifier of the machine to its maker.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 import onnxruntime as ort
 
 GROUP_TEXTS = 16
