@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from export import run
+from export.evaluation.host import describe_host
 from export.plan import ExportPlan
 from export.quantise.schemes import FULL_RANGE, REDUCED_RANGE
 from export.run import run_export
@@ -21,8 +21,8 @@ from tests.support.small_checkpoints import LENIENT, write_checkpoint
 def test_weights_use_half_their_range_on_a_cpu_with_vnni_if_others_will_serve_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_pictures: None, portable: bool, peak: int
 ) -> None:
-    here = run.describe_host()
-    monkeypatch.setattr(run, "describe_host", lambda: dataclasses.replace(here, vnni=True))
+    here = describe_host()
+    monkeypatch.setattr("export.run.describe_host", lambda: dataclasses.replace(here, vnni=True))
     plan = ExportPlan(
         write_checkpoint(tmp_path / "mood", labels=3),
         tmp_path / "models",
