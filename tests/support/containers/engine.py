@@ -150,11 +150,12 @@ def _private_engine(program: str, folder: Path) -> Iterator[Engine]:
         finally:
             process.kill()
             process.wait()
-            _unmount_below(folder)
+            unmount_below(folder)
 
 
-def _unmount_below(folder: Path) -> None:
-    """Unmount what the engine leaves mounted at its end, such as its network namespace; the deepest first."""
+def unmount_below(folder: Path) -> None:
+    """Unmount what an engine leaves mounted at its end, such as its network namespace; the deepest first."""
     mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
     for mount in sorted((mount for mount in mounts if mount.startswith(f"{folder}/")), reverse=True):
-        subprocess.run(["umount", mount], check=True, capture_output=True, timeout=30)
+        # Lazily: what still uses it must not keep the folder from being removed.
+        subprocess.run(["umount", "--lazy", mount], check=True, capture_output=True, timeout=30)

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.containers.engine import CommandFailed, Engine
+from tests.support.containers.engine import CommandFailed, Engine, unmount_below
 from tests.support.programs import required
 
 _HINT = "needs podman; .ci/container-tools installs it"
@@ -156,12 +156,5 @@ def private_podman() -> Iterator[Podman]:
     finally:
         podman.run("pod", "rm", "--all", "--force", "--time=0")
         podman.run("network", "rm", "--force", _NETWORK)
-        _unmount_below(folder)
+        unmount_below(folder)
         shutil.rmtree(folder)
-
-
-def _unmount_below(folder: Path) -> None:
-    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines()]
-    for mount in reversed([one for one in mounts if Path(one).is_relative_to(folder)]):
-        with suppress(subprocess.CalledProcessError):
-            subprocess.run(["umount", mount], check=True, capture_output=True)
