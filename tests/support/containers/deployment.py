@@ -118,7 +118,8 @@ def new_deployment(
     """
     copy_checkout(folder)
     script = ["sh", "docker/env.sh"] + ([] if gpu else ["--cpu"])
-    written = subprocess.run(script, cwd=folder, capture_output=True, text=True, check=False)
+    variables = {**os.environ, **engine.environment}
+    written = subprocess.run(script, cwd=folder, env=variables, capture_output=True, text=True, check=False)
     assert written.returncode == 0, written.stderr
     found = re.search(r"^LOADTEST_TOKEN=(\w+)$", (folder / ".env").read_text(), re.MULTILINE)
     assert found
