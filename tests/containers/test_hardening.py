@@ -7,10 +7,10 @@ import json
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 
+import grpc
 import pytest
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from tests.support.containers import hardening
 from tests.support.containers.deployment import IMAGE_PREFIX, Deployment
@@ -22,9 +22,9 @@ TRITON_PORTS = (8000, 8001, 8002)
 SERVICES = ("export", "plans", "triton", "gateway")
 
 
-def address(deployment: Deployment, service: str, network: str, key: str = "IPAddress") -> str:
+def address(deployment: Deployment, service: str, network: str) -> str:
     networks = deployment.inspect(deployment.containers(service)[0])["NetworkSettings"]["Networks"]
-    return str(networks[f"{deployment.name}_{network}"][key])
+    return str(networks[f"{deployment.name}_{network}"]["IPAddress"])
 
 
 def variables(deployment: Deployment) -> dict[str, str]:
@@ -55,49 +55,29 @@ def test_nothing_on_the_edge_network_reaches_triton(deployment: Deployment, base
     assert reaches_triton(hardening.answers_in(deployment.engine, container, *asked)) == ["gateway:8787"]
 
 
-def test_the_host_does_not_reach_triton(deployment: Deployment) -> None:
+def test_triton_is_not_published_and_refuses_whoever_has_no_secret(deployment: Deployment) -> None:
     triton = deployment.inspect(deployment.containers("triton")[0])
     assert triton["NetworkSettings"]["Ports"] == {}
-    published = deployment.gateway_url().removeprefix("http://")
-    found = hardening.answers_here(published, *triton_addresses(deployment))
-    assert reaches_triton(found) == [published]
+    # The host reaches every bridge.
+    http, rpc, metrics = triton_addresses(deployment)
+    assert reaches_triton(hardening.answers_here(http, rpc, metrics)) == [rpc, metrics]
+    with grpc.insecure_channel(rpc) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        for call, request in (
+            (stub.ServerLive, service_pb2.ServerLiveRequest()),
+            (stub.ModelInfer, service_pb2.ModelInferRequest(model_name="any")),
+            (stub.RepositoryIndex, service_pb2.RepositoryIndexRequest()),
+        ):
+            with pytest.raises(grpc.RpcError, match="restricted"):
+                call(request, timeout=10)
 
 
-class OneAnswer(BaseHTTPRequestHandler):
-    """A server of the host's that answers everything with 200."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("content-length", "0")
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Log nothing."""
-
-
-@contextmanager
-def server_of_the_host() -> Iterator[int]:
-    with ThreadingHTTPServer(("0.0.0.0", 0), OneAnswer) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield server.server_port
-        finally:
-            server.shutdown()
-
-
-def test_triton_reaches_neither_the_outside_nor_the_host(deployment: Deployment) -> None:
-    gateway, triton = (deployment.containers(name)[0] for name in ("gateway", "triton"))
-    with server_of_the_host() as port:
-        bridges = [address(deployment, "gateway", name, "Gateway") for name in ("edge", "inference")]
-        host = [f"{bridge}:{port}" for bridge in bridges]
-        by_gateway = hardening.answers_in(deployment.engine, ["exec", gateway], *host)
-        # An address for documentation: its packets leave the network of a container that has a way out.
-        asked = ["127.0.0.1:8002", "198.51.100.1:443", *host]
-        by_triton = hardening.answers_in(deployment.engine, ["exec", triton], *asked)
-    assert by_gateway[f"{bridges[0]}:{port}"] == HTTP_OK
-    assert [name for name, answer in by_triton.items() if answer] == ["127.0.0.1:8002"]
+def test_triton_reaches_nothing_outside(deployment: Deployment) -> None:
+    triton = deployment.containers("triton")[0]
+    # An address for documentation: its packets would leave the network of a container that has a way out.
+    asked = ["127.0.0.1:8002", "198.51.100.1:443"]
+    answers = hardening.answers_in(deployment.engine, ["exec", triton], *asked)
+    assert [name for name, answer in answers.items() if answer] == ["127.0.0.1:8002"]
 
 
 @pytest.mark.parametrize("service", ["triton", "gateway"])
