@@ -31,12 +31,15 @@ ENTRYPOINT ["prometheus"]
 _SUITE = "bookworm"
 _PACKAGES = "ca-certificates,python3,python3-venv,python3-pip,python-is-python3,libpython3.11,apt"
 # As the official image: no documentation, no bytecode, no setuptools. The size is about the same, too.
-_TRIM = """
-cd "$1" && rm -rf usr/share/doc usr/share/man usr/share/info usr/share/locale var/log/*
-rm -rf usr/lib/python3/dist-packages/setuptools* usr/lib/python3/dist-packages/pkg_resources
-rm -rf usr/lib/python3/dist-packages/wheel* usr/lib/python3/dist-packages/*distutils*
-find usr/lib -name __pycache__ -prune -exec rm -rf {} +
-"""
+_TRIM = " && ".join(
+    (
+        'cd "$1"',
+        "rm -rf usr/share/doc usr/share/man usr/share/info usr/share/locale var/log/*",
+        "rm -rf usr/lib/python3/dist-packages/setuptools* usr/lib/python3/dist-packages/pkg_resources",
+        "rm -rf usr/lib/python3/dist-packages/wheel* usr/lib/python3/dist-packages/*distutils*",
+        "find usr/lib -name __pycache__ -prune -exec rm -rf {} +",
+    )
+)
 _CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 
 
