@@ -132,6 +132,7 @@ def with_all_secrets(deployment: Deployment) -> Iterator[None]:
         env.write_text(before)
 
 
+@pytest.mark.long
 def test_each_container_gets_its_own_secrets_alone(deployment: Deployment) -> None:
     secrets = {
         "API token": deployment.token,

@@ -106,6 +106,7 @@ def test_an_export_that_is_stopped_ends_at_once_and_leaves_the_repository(deploy
         deployment.engine.docker("rm", "--force", name)
 
 
+@pytest.mark.long
 def test_a_new_model_is_served_after_a_restart_of_one_triton_after_the_other(
     fleet: Deployment,
 ) -> None:

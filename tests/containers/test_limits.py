@@ -76,7 +76,8 @@ async def test_a_gigabyte_is_enough_for_triton_and_for_the_gateway(deployment: D
     check_answers(book)
 
 
-@pytest.mark.parametrize("cpus", [1, pytest.param(2, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("cpus", [1, 2])
 async def test_one_container_keeps_to_a_gigabyte_and_to_its_cores(deployment: Deployment, cpus: int) -> None:
     cores = len(psutil.Process().cpu_affinity() or ())
     engine = deployment.engine
