@@ -11,10 +11,10 @@ import pytest
 from onnx import numpy_helper
 
 from export.evaluation.host import describe_host
-from export.plan import ExportPlan
 from export.quantise.schemes import FULL_RANGE, REDUCED_RANGE
 from export.run import run_export
-from tests.support.small_checkpoints import LENIENT, write_checkpoint
+from tests.support.small_checkpoints import write_checkpoint
+from tests.support.unchanged import plan_in
 
 
 @pytest.mark.parametrize(("portable", "peak"), [(False, FULL_RANGE), (True, REDUCED_RANGE)])
@@ -23,15 +23,8 @@ def test_weights_use_half_their_range_on_a_cpu_with_vnni_if_others_will_serve_th
 ) -> None:
     here = describe_host()
     monkeypatch.setattr("export.run.describe_host", lambda: dataclasses.replace(here, vnni=True))
-    plan = ExportPlan(
-        write_checkpoint(tmp_path / "mood", labels=3),
-        tmp_path / "models",
-        tmp_path / "artefacts",
-        limits=LENIENT,
-        timing=None,
-        all_precisions=False,
-        portable=portable,
-    )
+    write_checkpoint(tmp_path / "mood", labels=3)
+    plan = dataclasses.replace(plan_in(tmp_path), portable=portable)
     run_export(plan)
     (file,) = tmp_path.glob("models/*_encoder_int8/1/model.onnx")
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(file).graph.initializer}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import ssl
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import trustme
 
+from tests.support.deploy.compose_triton import free_port
 from tests.support.programs import required
 from tests.support.servers import listens, wait_until
 
@@ -68,7 +68,7 @@ def running_proxy(name: str, gateways: Sequence[int], folder: Path, *, resend: b
         folder: for its files.
         resend: send to the next gateway what one broke off or refused with 503, and never set one aside.
     """
-    port = _free_port()
+    port = free_port()
     resending = _RESEND[name] if resend else ""
     if name == "nginx":
         set_aside = " max_fails=0" if resend else ""
@@ -93,7 +93,7 @@ def running_example(name: str, gateways: Sequence[int], folder: Path) -> Iterato
     Yields:
         Its port, and what a client needs to trust its certificate.
     """
-    port = _free_port()
+    port = free_port()
     authority = trustme.CA()
     issued = authority.issue_cert("localhost")
     chain, key = folder / "chain.pem", folder / "key.pem"
@@ -117,7 +117,7 @@ def running_example(name: str, gateways: Sequence[int], folder: Path) -> Iterato
         replaced |= {
             "reverse_proxy 127.0.0.1:8787": f"reverse_proxy {' '.join(addresses)}",
             "https://ai.example.com:443": f"https://localhost:{port}",
-            "admin 127.0.0.1:2019": f"admin 127.0.0.1:{_free_port()}",
+            "admin 127.0.0.1:2019": f"admin 127.0.0.1:{free_port()}",
         }
         configuration = folder / "Caddyfile"
         configuration.write_text(_replaced(EXAMPLES / "Caddyfile", replaced))
@@ -141,13 +141,6 @@ def _nginx(servers: str, folder: Path) -> list[str]:
     configuration = folder / "nginx.conf"
     configuration.write_text(_NGINX_MAIN.format(folder=folder, servers=servers))
     return [program, "-e", f"{folder}/log", "-c", str(configuration)]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager
