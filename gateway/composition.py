@@ -21,7 +21,7 @@ from gateway.access.tokens import TokenTable
 from gateway.addresses import networks
 from gateway.api.app import App
 from gateway.api.binding.handlers import Binding
-from gateway.api.classify import ClassifyCall, RunLimits
+from gateway.api.classify import ClassifyBody
 from gateway.api.models import ModelQueries
 from gateway.api.operations import Operations
 from gateway.api.request_body import BodyReader
@@ -36,6 +36,8 @@ from gateway.domain.coalescing.queue import CoalescingLimits
 from gateway.domain.health import ModelHealth
 from gateway.domain.monitor import Monitor, MonitorTimes
 from gateway.domain.service import Classifier
+from gateway.pipeline.classify import ClassifyCall, RequestLimits
+from gateway.pipeline.observer import RequestObserver
 from gateway.processes.open_files import OpenFiles, room_for_connections
 from gateway.processes.tasks import running_beside
 from gateway.server.connection_limiter import ConnectionLimiter
@@ -163,11 +165,9 @@ def compose(
     app = App(
         _routes(settings, inference, admission, rate, metrics, VerifyToken(credentials.tokens)),
         credentials.tokens,
-        metrics,
-        access_log,
+        RequestObserver(metrics, access_log, tracing.begin if tracing is not None else None),
         binding_without_token=settings.binding_without_token,
         client_address=_client_address(settings),
-        trace=tracing.begin if tracing is not None else None,
     )
     _register_gauges(metrics, settings, inference, admission, limiter)
     return Gateway(
@@ -280,16 +280,16 @@ def _routes(
     verify: VerifyToken,
 ) -> tuple[Route, ...]:
     bodies = BodyReader(admission, settings.max_body_bytes, settings.max_requests_in_flight)
-    limits = RunLimits(settings.request_timeout_s, settings.result_shape, settings.max_batch_texts)
-    classify = ClassifyCall(
-        inference.catalogue, inference.classifier, bodies, admission, rate, metrics, limits
+    limits = RequestLimits(settings.request_timeout_s, settings.max_batch_texts)
+    classify = ClassifyBody(
+        ClassifyCall(inference.classifier, admission, rate, metrics, limits), inference.catalogue, bodies
     )
     queries = ModelQueries(inference.catalogue)
     binding = Binding(classify, queries.search)
     return (
         # First: ai/run/{model} would take the proxy's path for a model.
         *binding.routes(API_PREFIX),
-        *run_routes(RunModel(classify)),
+        *run_routes(RunModel(classify, settings.result_shape)),
         *query_routes(queries, verify),
         *operations_routes(Operations(inference.monitor, metrics)),
         *page_routes(settings.playground),

@@ -1,14 +1,26 @@
-"""Authentication of the v4 API: bearer tokens, and the legacy pair of headers."""
+"""Authentication: bearer tokens, and the v4 API's legacy pair of headers."""
 
 from __future__ import annotations
 
 from gateway.access.tokens import TokenAccess, TokenTable, is_token68
 from gateway.domain.errors import ForeignAccount, MalformedCredentials, MissingCredentials, UnknownToken
-from gateway.server.message import HttpRequest
+from gateway.headers import HeaderSource
+
+_ACCOUNT_HEADER = b"cf-account-id"
 
 
-def authenticate(request: HttpRequest, account: str | None, tokens: TokenTable) -> None:
-    """Check that the request's token is valid for ``account``, or, without one, that it is known.
+def authenticate(request: HeaderSource, account: str | None, tokens: TokenTable) -> str:
+    """Check the request's token.
+
+    Args:
+        request: its headers.
+        account: the account in the path. None where the protocol has no place for it: then the header
+            ``cf-account-id`` may name one.
+        tokens: the valid ones.
+
+    Returns:
+        The account whose rate the request counts against: the named one, else the only account of the
+        token. Empty if neither exists.
 
     Raises:
         MissingCredentials: no Authorization header, and not both X-Auth-Email and X-Auth-Key.
@@ -17,16 +29,20 @@ def authenticate(request: HttpRequest, account: str | None, tokens: TokenTable) 
         UnknownToken: the token is not in the table, or has expired.
         ForeignAccount: the token belongs to another account.
     """
-    match tokens.check(token_of(request), account):
+    token = token_of(request)
+    if account is None:
+        named = request.headers(_ACCOUNT_HEADER)
+        account = named[0] if named else None
+    match tokens.check(token, account):
         case TokenAccess.UNKNOWN_TOKEN:
             raise UnknownToken
         case TokenAccess.OTHER_ACCOUNT:
             raise ForeignAccount
         case TokenAccess.GRANTED:
-            return
+            return tokens.only_account(token) if account is None else account
 
 
-def token_of(request: HttpRequest) -> str:
+def token_of(request: HeaderSource) -> str:
     """Return the token that the request carries.
 
     Raises:

@@ -124,6 +124,12 @@ class TokenTable:
             return TokenAccess.GRANTED
         return TokenAccess.OTHER_ACCOUNT
 
+    def only_account(self, token: str) -> str:
+        """Return the account of a token that is valid for one alone; else ``""``."""
+        entry = self._entries.get(hash_token(token))
+        until = {} if entry is None else self._unexpired(entry[1])
+        return next(iter(until)) if len(until) == 1 else ""
+
     def expires(self, token: str, account: str | None) -> float:
         """Return when ``token`` expires for ``account``, or for all of its accounts; inf for never.
 

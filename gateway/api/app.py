@@ -12,7 +12,6 @@ from uuid import uuid4
 from gateway.access.authentication import authenticate
 from gateway.access.tokens import TokenTable
 from gateway.api import envelope
-from gateway.api.binding import rendering
 from gateway.api.binding.local_development import is_local_binding
 from gateway.api.binding.miniflare import unwrap_miniflare
 from gateway.api.context import RequestContext
@@ -31,12 +30,11 @@ from gateway.domain.errors import (
     UnknownTransferCoding,
     without_frames,
 )
+from gateway.pipeline.observer import RequestObserver
 from gateway.server import errors
 from gateway.server.errors import RequestError
 from gateway.server.message import Address, Header, HttpRequest, Response
-from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.client_address import ClientAddress
-from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.record import RequestRecord
 
 _log = logging.getLogger("tritonflare.http")
@@ -49,37 +47,31 @@ class App:
         self,
         routes: Sequence[Route],
         tokens: TokenTable,
-        metrics: Metrics,
-        access_log: AccessLog,
+        observer: RequestObserver,
         *,
         binding_without_token: bool = False,
         client_address: ClientAddress | None = None,
-        trace: Callable[[HttpRequest, RequestRecord], Callable[[], None] | None] | None = None,
     ) -> None:
         """Create the application.
 
         Args:
             routes: in the order in which they are tried.
             tokens: the accounts' tokens.
-            metrics: counts the requests to the API.
-            access_log: gets a line about each.
+            observer: counts, traces and logs each request.
             binding_without_token: see the setting of the same name.
             client_address: finds the address of a request's client for the access log; None leaves it out.
-            trace: opens a span for a request to the API once its route is known; see `Tracing.begin`.
         """
         self.routes = tuple(routes)
         self._router = Router(routes)
         self._tokens = tokens
         self._binding_without_token = binding_without_token
-        self._metrics = metrics
-        self._access_log = access_log
+        self._observer = observer
         self._client_address = client_address
-        self._trace = trace
 
     async def __call__(self, request: HttpRequest) -> tuple[Response, list[Header]]:
         """Answer a request, log and count it; return the answer with its headers."""
         started = time.perf_counter()
-        context = RequestContext(request, _new_ray_id())
+        context = RequestContext(request, _new_ray_id(), envelope.failure)
         if self._client_address is not None:
             context.record.client = self._client_address.of_request(request)
         response = await self._answer(context)
@@ -94,7 +86,7 @@ class App:
 
     def refuse(self, error: RequestError, peer: Address | None) -> tuple[Response, list[Header]]:
         """Render, log and count the refusal of what never became a request; return it with its headers."""
-        request = RequestContext(HttpRequest("-", ""), _new_ray_id())
+        request = RequestContext(HttpRequest("-", ""), _new_ray_id(), envelope.failure)
         if self._client_address is not None:
             request.record.client = self._client_address.of_peer(peer)
         response = _failure(_refusal(error), request)
@@ -108,10 +100,10 @@ class App:
             route = self._router.match(request)
             if is_wrapped and not route.api:
                 raise NoRoute  # or it would bypass a proxy that blocks /metrics
-            if self._trace is not None and route.api:
-                request.on_response = self._trace(request.http, request.record)
+            if route.api:
+                self._observer.begin(request.http, request.record)
             if route.api and not route.checks_token and not self._is_local_binding(route, request):
-                authenticate(request.http, request.params.get("account_id"), self._tokens)
+                request.account = authenticate(request.http, request.params.get("account_id"), self._tokens)
             return await route.handler(request)
         except TritonflareError as exc:
             return _failure(without_frames(exc), request)
@@ -135,11 +127,7 @@ class App:
         """Give metrics, traces and the access log what they have to know of an answer."""
         record = request.record
         record.status, record.code = response.status, response.code
-        if request.api:
-            self._metrics.request_done(record.model, record.code, record.status, record.seconds)
-        if request.on_response is not None:
-            request.on_response()
-        self._access_log.add(record, api=request.api)
+        self._observer.end(record, api=request.api)
 
 
 def _new_ray_id() -> str:
@@ -185,5 +173,4 @@ def _failure(error: TritonflareError, request: RequestContext) -> Response:
     record = request.record
     if isinstance(error, AiError) and record.ai_request_id is None:
         record.ai_request_id = str(uuid4())  # it was refused before it had one; log and answer share it
-    render = rendering.failure if request.binding_form else envelope.failure
-    return render(error, record.ai_request_id)
+    return request.render_failure(error, record.ai_request_id)

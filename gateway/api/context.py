@@ -1,26 +1,36 @@
-"""One request to the API, and what its handling has found out so far."""
+"""One HTTP request to the API, and what its handling has found out so far."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from gateway.server.message import HttpRequest
+from gateway.domain.errors import TritonflareError
+from gateway.pipeline.caller import Caller
+from gateway.server.message import HttpRequest, Response
 from gateway.telemetry.record import RequestRecord
+
+RenderFailure = Callable[[TritonflareError, str | None], Response]
+"""Renders an error, and the AI request id if there is one."""
 
 
 class RequestContext:
     """A request on its way through routing, authentication and its handler."""
 
-    __slots__ = ("api", "binding_form", "http", "on_response", "params", "record")
+    __slots__ = ("account", "api", "http", "params", "record", "render_failure")
 
-    def __init__(self, http: HttpRequest, ray_id: str) -> None:
+    def __init__(self, http: HttpRequest, ray_id: str, render_failure: RenderFailure) -> None:
         self.http = http
         self.record = RequestRecord(http.method, ray_id)
         self.api = True
         """Part of the API, as opposed to the operators' endpoints."""
-        self.binding_form = False
-        """Errors are rendered as a Workers binding reads them."""
+        self.render_failure = render_failure
+        """Renders its errors in the form of its route."""
+        self.account = ""
+        """The account whose rate it counts against; see `authenticate`."""
         self.params: dict[str, str] = {}
         """The parameters of the route's template."""
-        self.on_response: Callable[[], None] | None = None
-        """Ends the span of a request that is traced."""
+
+    @property
+    def caller(self) -> Caller:
+        """The request as the pipeline sees it."""
+        return Caller(self.account, self.record, self.http)

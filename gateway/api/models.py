@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from gateway.api import envelope
-from gateway.api.classify import find_model
+from gateway.api.classify import label_with_model
 from gateway.api.context import RequestContext
 from gateway.domain import search
 from gateway.domain.catalogue import Catalogue, Model
@@ -52,7 +52,7 @@ class ModelQueries:
         name = request.http.query("model")
         if not name:
             raise BadInput("Error: query parameter 'model' is required")
-        find_model(self._catalogue, request, name)
+        label_with_model(request.record, self._catalogue, name)
         return envelope.success(search.SCHEMAS)
 
     async def tasks(self, request: RequestContext) -> Response:

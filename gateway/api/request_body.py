@@ -5,8 +5,8 @@ from __future__ import annotations
 import zlib
 
 from gateway.access.admission import Admission
-from gateway.api.deadline import RequestDeadline
 from gateway.domain.errors import BodyTooLarge, MalformedBody
+from gateway.pipeline.deadline import RequestDeadline
 from gateway.server.message import HttpRequest
 
 _GZIP = 16 + zlib.MAX_WBITS

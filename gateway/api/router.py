@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
-from gateway.api.context import RequestContext
+from gateway.api.context import RenderFailure, RequestContext
 from gateway.domain.errors import MethodNotSupported, NoRoute
 from gateway.server.message import Response
 
@@ -36,6 +36,8 @@ class Route:
     """The handler checks the token itself."""
     tokenless: bool = False
     """A binding's route: with ``binding_without_token``, local development needs no token for it."""
+    render_failure: RenderFailure | None = None
+    """Renders the errors of this route; None for the v4 envelope."""
     label: str = field(init=False)
     """The template as logs show it."""
 
@@ -76,6 +78,8 @@ class Router:
             self._known[path] = known
         route, params = known
         request.record.route, request.api = route.label, route.api
+        if route.render_failure is not None:
+            request.render_failure = route.render_failure
         if request.http.method not in route.methods:
             raise MethodNotSupported(request.http.method, route.methods)
         request.params = dict(params)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import uuid4
 
 from gateway.api import envelope
-from gateway.api.classify import ClassifyCall, ReadCall
+from gateway.api.classify import ClassifyBody
 from gateway.api.context import RequestContext
 from gateway.domain.catalogue import Model
 from gateway.domain.validate import (
@@ -14,17 +14,20 @@ from gateway.domain.validate import (
     TextCall,
     asks_for_batch,
     call_of,
+    parse_json,
     read_call,
     result_shape,
 )
+from gateway.pipeline.classify import ReadMessage
 from gateway.server.message import Response
 
 
 class RunModel:
     """Handlers that classify the text or texts of one request."""
 
-    def __init__(self, classify: ClassifyCall) -> None:
+    def __init__(self, classify: ClassifyBody, default_shape: ResultShape) -> None:
         self._classify = classify
+        self._default_shape = default_shape
 
     async def __call__(self, context: RequestContext) -> Response:
         """Answer a request whose path names the model.
@@ -34,7 +37,8 @@ class RunModel:
         context.record.ai_request_id = str(uuid4())
         model = self._classify.find_model(context, context.params["model"])
 
-        def read(payload: object) -> tuple[Model, TextCall | BatchCall]:
+        def read(body: bytes) -> tuple[Model, TextCall | BatchCall]:
+            payload = parse_json(body)
             return model, self._read(context, payload, queued=asks_for_batch(payload))
 
         return await self._answer(context, read)
@@ -43,8 +47,8 @@ class RunModel:
         """Answer a request whose body names the model: ``{"model":…,"input":…,"options":…}``."""
         context.record.ai_request_id = str(uuid4())
 
-        def read(payload: object) -> tuple[Model, TextCall | BatchCall]:
-            name, given, queued = call_of(payload)
+        def read(body: bytes) -> tuple[Model, TextCall | BatchCall]:
+            name, given, queued = call_of(parse_json(body))
             return self._classify.find_model(context, name), self._read(context, given, queued=queued)
 
         return await self._answer(context, read)
@@ -54,7 +58,7 @@ class RunModel:
         queued = queued or context.http.query("queueRequest") == "true"
         return read_call(payload, self._classify.limits.max_batch_texts, queued=queued)
 
-    async def _answer(self, context: RequestContext, read: ReadCall) -> Response:
+    async def _answer(self, context: RequestContext, read: ReadMessage[bytes]) -> Response:
         outcome = await self._classify(context, read)
         ai_request_id = context.record.ai_request_id or ""
         if isinstance(outcome, list):
@@ -62,4 +66,4 @@ class RunModel:
         return envelope.classification(outcome, self._shape(context), ai_request_id)
 
     def _shape(self, context: RequestContext) -> ResultShape:
-        return result_shape(context.http.query("result_shape"), self._classify.limits.result_shape)
+        return result_shape(context.http.query("result_shape"), self._default_shape)

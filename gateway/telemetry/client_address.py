@@ -13,7 +13,8 @@ from functools import lru_cache
 from ipaddress import ip_address
 
 from gateway.addresses import Network
-from gateway.server.message import Address, HttpRequest
+from gateway.headers import HeaderSource
+from gateway.server.message import Address
 
 _HEADER = b"x-forwarded-for"
 _ENTRY = re.compile(r"\[([^\[\]:]*:[^\[\]]*)\](?::[0-9]{1,5})?|([^\[\]:]*):[0-9]{1,5}|([^\[\]]*)")
@@ -37,7 +38,7 @@ class ClientAddress:
         """Return the address of the other end of a connection; None if it has none (a Unix socket)."""
         return self._parsed(peer[0])[0] if peer else None
 
-    def of_request(self, request: HttpRequest) -> str | None:
+    def of_request(self, request: HeaderSource) -> str | None:
         """Return the right-most address in X-Forwarded-For that is not a trusted proxy.
 
         Returns:
@@ -72,7 +73,7 @@ class ClientAddress:
         return str(address), any(address in network for network in self._trusted)
 
 
-def _entries_from_the_right(request: HttpRequest) -> Iterator[str]:
+def _entries_from_the_right(request: HeaderSource) -> Iterator[str]:
     """Return the entries of all headers X-Forwarded-For, which are one list (RFC 9110, section 5.3)."""
     for value in reversed(request.headers(_HEADER)):
         yield from reversed(value.split(","))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.domain.backend import Timing
@@ -29,3 +30,5 @@ class RequestRecord:
     """Of the answer, as for ``code`` (0 for success) and ``seconds``."""
     code: int = 0
     seconds: float = 0.0
+    end_span: Callable[[], None] | None = None
+    """Ends the span of a request that is traced."""

@@ -24,7 +24,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from gateway.domain.catalogue import Model
 from gateway.domain.errors import AiError
-from gateway.server.message import HttpRequest
+from gateway.headers import HeaderSource
 from gateway.telemetry.record import RequestRecord
 
 _EXPORT_TIMEOUT_S = 5
@@ -52,7 +52,7 @@ class Tracing:
         self._tracer = self._provider.get_tracer("tritonflare")
         self._propagator = TraceContextTextMapPropagator()
 
-    def begin(self, request: HttpRequest, record: RequestRecord) -> Callable[[], None] | None:
+    def begin(self, request: HeaderSource, record: RequestRecord) -> Callable[[], None] | None:
         """Open the span of a request, for the task that runs this.
 
         Returns:
@@ -132,7 +132,7 @@ class Tracing:
         return span
 
 
-def _header(request: HttpRequest, name: str) -> list[str]:
+def _header(request: HeaderSource, name: str) -> list[str]:
     return request.headers(name.encode())
 
 

@@ -18,13 +18,13 @@ from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 from gateway.api.binding import rendering, tensors
-from gateway.api.classify import ClassifyCall
+from gateway.api.classify import ClassifyBody
 from gateway.api.context import RequestContext
 from gateway.api.router import Handler, Route
 from gateway.domain.catalogue import Model
 from gateway.domain.errors import BadInput, MalformedBody, NoRoute
 from gateway.domain.service import Classification
-from gateway.domain.validate import BatchCall, TextCall, asks_for_batch, read_call, read_text
+from gateway.domain.validate import BatchCall, TextCall, asks_for_batch, parse_json, read_call, read_text
 from gateway.server.message import Response
 
 RUN_PATHS = ("/run", "/ai-gateway/run")
@@ -37,7 +37,7 @@ _Version = Literal["tensor", "2", "3"]
 class Binding:
     """Handlers of the binding's routes."""
 
-    def __init__(self, classify: ClassifyCall, search_models: Handler) -> None:
+    def __init__(self, classify: ClassifyBody, search_models: Handler) -> None:
         self._classify = classify
         self._search_models = search_models
 
@@ -56,7 +56,7 @@ class Binding:
             AiError: rendered in the binding's form. A GET is what ``websocket: true`` among the options
                 makes of a run, and gets BadInput.
         """
-        request.binding_form = True
+        request.render_failure = rendering.failure
         ai_request_id = request.record.ai_request_id = _ai_request_id(request)
         if request.http.method == "GET":
             raise BadInput("Error: option 'websocket' is not supported by this server")
@@ -64,8 +64,9 @@ class Binding:
         model = self._model(request)
         debug = False
 
-        def read(payload: object) -> tuple[Model, TextCall | BatchCall]:
+        def read(body: bytes) -> tuple[Model, TextCall | BatchCall]:
             nonlocal debug
+            payload = parse_json(body)
             debug = _wants_debug(payload)
             inputs = _inputs(payload, version)
             if version != "3":

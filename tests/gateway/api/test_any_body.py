@@ -15,7 +15,7 @@ from gateway.access.admission import Admission
 from gateway.access.rate_limit import RateLimit
 from gateway.access.tokens import load_tokens
 from gateway.api.app import App
-from gateway.api.classify import ClassifyCall, RunLimits
+from gateway.api.classify import ClassifyBody
 from gateway.api.request_body import BodyReader
 from gateway.api.router import Route
 from gateway.api.run import RunModel
@@ -24,6 +24,8 @@ from gateway.domain.catalogue import Catalogue, Ensemble, Model
 from gateway.domain.coalescing.coalescer import Coalescer
 from gateway.domain.coalescing.queue import CoalescingLimits
 from gateway.domain.service import Classifier
+from gateway.pipeline.classify import ClassifyCall, RequestLimits
+from gateway.pipeline.observer import RequestObserver
 from gateway.server.message import Header, HttpRequest, Response
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.metrics import Metrics
@@ -63,13 +65,14 @@ def _app() -> tuple[App, Admission]:
     metrics = Metrics()
     classifier = Classifier(Coalescer(Constant(), CoalescingLimits(2, 8, 4.0, 30.0)))
     rate = RateLimit(0, tuple)
-    bodies, limits = BodyReader(admission, 1 << 20, 10), RunLimits(60, "array", 3)
-    run = RunModel(ClassifyCall(catalogue, classifier, bodies, admission, rate, metrics, limits))
+    classify = ClassifyCall(classifier, admission, rate, metrics, RequestLimits(60, 3))
+    run = RunModel(ClassifyBody(classify, catalogue, BodyReader(admission, 1 << 20, 10)), "array")
     routes = [
         Route(("POST",), "/{account_id}/run/{model:path}", run),
         Route(("POST",), "/{account_id}/run", run.by_body),
     ]
-    return App(routes, load_tokens("*:token", None), metrics, AccessLog("error", 1)), admission
+    observer = RequestObserver(metrics, AccessLog("error", 1))
+    return App(routes, load_tokens("*:token", None), observer), admission
 
 
 APP, ADMISSION = _app()

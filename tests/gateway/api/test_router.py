@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.access.authentication import authenticate
 from gateway.access.tokens import TokenAccess, load_tokens
+from gateway.api import envelope
 from gateway.api.binding.local_development import is_local_binding
 from gateway.api.context import RequestContext
 from gateway.api.router import Route, Router
@@ -35,7 +36,7 @@ ROUTER = Router([RUN, LIVE])
 
 def request(path: str, method: str = "POST", query: str = "", **headers: str) -> RequestContext:
     raw = [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in headers.items()]
-    return RequestContext(HttpRequest(method, path, query, raw), "ray")
+    return RequestContext(HttpRequest(method, path, query, raw), "ray", envelope.failure)
 
 
 # A lone surrogate has no percent-encoding.

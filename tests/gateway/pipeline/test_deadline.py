@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from gateway.api.deadline import RequestDeadline
 from gateway.domain.errors import ClientDisconnected, DeadlineExceeded
+from gateway.pipeline.deadline import RequestDeadline
 from gateway.server.message import HttpRequest
 
 

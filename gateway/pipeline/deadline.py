@@ -47,10 +47,11 @@ class RequestDeadline:
         """Seconds left."""
         return self._ends - time.monotonic()
 
-    def watch_for_disconnect(self, connection: DisconnectSource) -> None:
-        """From now on, end the block when the client disconnects; reading the body notices by itself."""
+    def watch_for_disconnect(self, connection: DisconnectSource | None) -> None:
+        """From now on, end the block when the client disconnects; receiving the request notices by itself."""
         self._connection = connection
-        connection.on_disconnect(self._disconnected)
+        if connection is not None:
+            connection.on_disconnect(self._disconnected)
 
     def _disconnected(self) -> None:
         self._end(ClientDisconnected)
