@@ -26,8 +26,9 @@ from gateway.processes.worker_pool import WorkerPool
 from gateway.server.bind import base_url, bind, closing_all
 from gateway.server.connection.timeouts import Timeouts
 from gateway.server.listener import HttpServer
-from gateway.settings import ConfigurationError, Settings, unknown_variables
+from gateway.settings import ConfigurationError, Settings
 from gateway.telemetry.logs import configure_logging
+from gateway.unknown_variables import unknown_variables
 
 _log = logging.getLogger("tritonflare.gateway")
 

@@ -5,8 +5,6 @@ The environment variable is the field's name in upper case behind ``GATEWAY_``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -40,6 +38,18 @@ class Settings(BaseSettings):
         "127.0.0.1", min_length=1, description="Name or IP address to listen on; Unix sockets are not served."
     )
     port: int = Field(8787, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
+    grpc_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="TCP port for gRPC clients of the Open Inference Protocol (docs/clients.md); 0 takes a "
+        "free one. Unset: no gRPC.",
+    )
+    grpc_max_streams: int = Field(
+        1024,
+        gt=0,
+        description="gRPC calls and streams open at once in each worker; one more gets RESOURCE_EXHAUSTED.",
+    )
     workers: int = Field(
         1,
         gt=0,
@@ -370,26 +380,12 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(**overrides)
     except ValidationError as exc:
         lines = (
-            f"{_variable(error['loc'])}: {error['msg'].removeprefix('Value error, ')}"
+            f"{variable(error['loc'])}: {error['msg'].removeprefix('Value error, ')}"
             for error in exc.errors(include_input=False, include_url=False, include_context=False)
         )
         raise ConfigurationError("; ".join(lines)) from None
 
 
-def unknown_variables(names: Iterable[str]) -> list[str]:
-    """Describe each of the environment variables ``names`` that looks like a setting and is none.
-
-    They are no reason not to start: for a Service called gateway, Kubernetes itself sets a few.
-    """
-    known = [_variable((field,)) for field in Settings.model_fields]
-    unknown = sorted({name.upper() for name in names if name.upper().startswith("GATEWAY_")} - {*known})
-    return [_with_hint(name, get_close_matches(name, known, n=1, cutoff=0.85)) for name in unknown]
-
-
-def _with_hint(name: str, close: list[str]) -> str:
-    return f"{name} (did you mean {close[0]}?)" if close else name
-
-
-def _variable(place: tuple[int | str, ...]) -> str:
+def variable(place: tuple[int | str, ...]) -> str:
     """Name the environment variable that an error is about."""
     return f"GATEWAY_{place[0]}".upper() if place else "settings"

@@ -119,6 +119,8 @@ class Catalogue:
 
     def __init__(self) -> None:
         self._models: dict[str, Model] = {}
+        self._aliases: dict[str, Model] = {}
+        """By names that are not public ones; see `find_by_any_name`."""
         self._listeners: list[Callable[[Iterable[Model]], None]] = []
         self._logged: frozenset[str] = frozenset()
         """Warnings of the last refresh."""
@@ -150,6 +152,18 @@ class Catalogue:
             raise BackendUnavailable
         raise NoSuchModel(name)
 
+    def find_by_any_name(self, name: str) -> Model:
+        """Return the model whose public name, ensemble, or public name with ``--`` for ``/`` is ``name``.
+
+        A public name counts before the other two.
+
+        Raises:
+            NoSuchModel: other models are served, this one is not.
+            BackendUnavailable: no model at all is known, so whether this one exists is unknown.
+        """
+        alias = None if name in self._models else self._aliases.get(name)
+        return self.find(name) if alias is None else alias
+
     def replace(self, ensembles: Iterable[Ensemble]) -> None:
         """Replace the models by those that Triton reports; malformed entries are logged once and left out.
 
@@ -162,6 +176,8 @@ class Catalogue:
         if models.keys() != self._models.keys():
             _log.info("serving %s", ", ".join(models) or "no model")
         self._models, self._logged = models, frozenset(warnings)
+        self._aliases = {model.name.replace("/", "--"): model for model in models.values()}
+        self._aliases |= {model.ensemble: model for model in models.values()}
         for listener in self._listeners:
             listener(models.values())
 

@@ -5,7 +5,7 @@
         * NoRoute, MethodNotSupported, MalformedRequest, UnknownTransferCoding, MissingCredentials,
           MalformedCredentials, UnknownToken, InvalidToken, ForeignAccount, UnknownError
     * AiError: refused or failed inside the AI service
-        * BadInput, NoSuchModel, MalformedBody, BodyTooLarge
+        * BadInput, NoSuchModel, NoSuchVersion, MalformedBody, BodyTooLarge
         * DeadlineExceeded, Overloaded, RateLimited, BackendFailed
         * BackendUnavailable
             * ModelUnavailable
@@ -175,6 +175,16 @@ class NoSuchModel(AiError):
 
     def __init__(self, model: str) -> None:
         super().__init__(f"No such model {model[:_SHOWN_MODEL_CHARS]} or task")
+
+
+class NoSuchVersion(AiError):
+    """The model is served, in another version."""
+
+    status, code = 400, 5007
+
+    def __init__(self, model: str, asked: str, served: str) -> None:
+        shown = _SHOWN_MODEL_CHARS
+        super().__init__(f"No version {asked[:shown]} of model {model[:shown]}; version {served} is served")
 
 
 class MalformedBody(AiError):

@@ -28,6 +28,10 @@ class Classification:
     """Tokens the model read, after truncation."""
     truncated: bool
     """Whether the text had more tokens than the model reads."""
+    logits: tuple[float, ...] = ()
+    """The model's output, in the order of the labels."""
+    token_count: int = 0
+    """Tokens of the text before truncation; see `RawScores`."""
     cached: bool | None = None
     """Whether the answer is from the cache; None without a cache."""
     timing: Timing | None = field(default=None, compare=False)
@@ -85,6 +89,8 @@ def _read(raw: RawScores, model: Model) -> Classification:
         scores=scores,
         tokens=min(raw.token_count, model.max_tokens),
         truncated=raw.token_count > model.max_tokens,
+        logits=raw.logits,
+        token_count=raw.token_count,
         cached=raw.cached,
         timing=raw.timing,
     )

@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from gateway.settings import ConfigurationError, Settings, load_settings, unknown_variables
+from gateway.settings import ConfigurationError, Settings, load_settings
+from gateway.unknown_variables import unknown_variables
 
 
 @pytest.fixture(autouse=True)

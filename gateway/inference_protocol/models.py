@@ -1,0 +1,99 @@
+"""What the protocol tells about the server and its models; all of it from the catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version as package_version
+
+import msgspec
+
+from gateway.domain.catalogue import Catalogue, Model
+from gateway.domain.errors import NoSuchModel, NoSuchVersion
+from gateway.inference_protocol.inputs import TEXT
+from gateway.telemetry.record import RequestRecord
+
+SERVER_NAME = "tritonflare"
+PLATFORM = "tritonflare"
+SERVER_VERSION = package_version("tritonflare")
+EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration")
+
+
+@dataclass(frozen=True, slots=True)
+class TensorDescription:
+    """Name, datatype and shape of an input or output; -1 is the number of texts."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDescription:
+    """What a client has to know in order to call a model."""
+
+    name: str
+    """As the client named it."""
+    version: str
+    inputs: Sequence[TensorDescription]
+    outputs: Sequence[TensorDescription]
+    max_batch_size: int
+    """Most texts in one request."""
+    parameters: dict[str, str]
+    """The public name, task, labels in order (a JSON array), problem type and limit of tokens."""
+
+
+class ModelDirectory:
+    """Finds and describes models."""
+
+    def __init__(self, catalogue: Catalogue, max_batch_texts: int) -> None:
+        self._catalogue = catalogue
+        self._max_batch_texts = max_batch_texts
+
+    def find(self, name: str, version: str, record: RequestRecord) -> Model:
+        """Find a model by any of its names, and label the request with it for the metrics.
+
+        Raises:
+            NoSuchModel: no model of this name is ready; the label is then bounded.
+            NoSuchVersion: another version of it is served.
+        """
+        try:
+            model = self._catalogue.find_by_any_name(name)
+        except NoSuchModel:
+            record.model = "unknown"
+            raise
+        record.model = model.name
+        if version and version != self.version(model):
+            raise NoSuchVersion(name, version, self.version(model))
+        return model
+
+    def version(self, model: Model) -> str:
+        """Return the version of a model as the protocol names it."""
+        return model.version or "1"
+
+    def list_models(self) -> Sequence[Model]:
+        """Return the models that are served."""
+        return tuple(self._catalogue)
+
+    def describe(self, name: str, model: Model) -> ModelDescription:
+        """Describe a model to a client that calls it ``name``."""
+        labels = len(model.labels)
+        return ModelDescription(
+            name=name,
+            version=self.version(model),
+            inputs=(TensorDescription(TEXT, "BYTES", (-1, 1)),),
+            outputs=(
+                TensorDescription("logits", "FP32", (-1, labels)),
+                TensorDescription("probabilities", "FP32", (-1, labels)),
+                TensorDescription("label", "BYTES", (-1, 1)),
+                TensorDescription("token_count", "INT32", (-1, 1)),
+            ),
+            max_batch_size=self._max_batch_texts,
+            parameters={
+                "name": model.name,
+                "task": model.task,
+                "labels": msgspec.json.encode(model.labels).decode(),
+                "problem_type": model.problem_type.value,
+                "max_tokens": str(model.max_tokens),
+            },
+        )
