@@ -36,12 +36,17 @@ from gateway.domain.coalescing.queue import CoalescingLimits
 from gateway.domain.health import ModelHealth
 from gateway.domain.monitor import Monitor, MonitorTimes
 from gateway.domain.service import Classifier
+from gateway.inference_protocol.grpc.front import Front, FrontLimits
+from gateway.inference_protocol.grpc.server import GrpcLimits, GrpcServer
+from gateway.inference_protocol.grpc.servicer import InferenceServicer
+from gateway.inference_protocol.infer import ModelInfer
+from gateway.inference_protocol.models import ModelDirectory
 from gateway.pipeline.classify import ClassifyCall, RequestLimits
 from gateway.pipeline.observer import RequestObserver
-from gateway.processes.open_files import OpenFiles, room_for_connections
+from gateway.processes.open_files import OpenFiles, room_beside, room_for_connections
 from gateway.processes.tasks import running_beside
 from gateway.server.connection_limiter import ConnectionLimiter
-from gateway.settings import ConfigurationError, Settings
+from gateway.settings import MESSAGE_OVERHEAD_BYTES, ConfigurationError, Settings
 from gateway.telemetry import gauges
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.client_address import ClientAddress
@@ -99,6 +104,8 @@ class Gateway:
     rate: RateLimit
     access_log: AccessLog
     tracing: Tracing | None
+    grpc: GrpcServer | None
+    """The gRPC front; None without a port for it."""
 
     @property
     def certificate(self) -> Certificate | None:
@@ -159,13 +166,18 @@ def compose(
     rate_store = _rate_store(settings, metrics)
     rate = RateLimit(settings.requests_per_minute, lambda: credentials.tokens.accounts, rate_store)
     limiter = ConnectionLimiter(
-        room_for_connections(settings.max_connections), metrics.limiter_events(), settings.max_buffered_bytes
+        room_for_connections(settings.max_connections, _grpc_connections(settings)),
+        metrics.limiter_events(),
+        settings.max_buffered_bytes,
     )
     access_log = AccessLog(settings.log_level, settings.access_log_share, settings.log_format)
+    observer = RequestObserver(metrics, access_log, tracing.begin if tracing is not None else None)
+    limits = RequestLimits(settings.request_timeout_s, settings.max_batch_texts)
+    classify = ClassifyCall(inference.classifier, admission, rate, metrics, limits)
     app = App(
-        _routes(settings, inference, admission, rate, metrics, VerifyToken(credentials.tokens)),
+        _routes(settings, inference, admission, classify, metrics, VerifyToken(credentials.tokens)),
         credentials.tokens,
-        RequestObserver(metrics, access_log, tracing.begin if tracing is not None else None),
+        observer,
         binding_without_token=settings.binding_without_token,
         client_address=_client_address(settings),
     )
@@ -181,6 +193,7 @@ def compose(
         rate=rate,
         access_log=access_log,
         tracing=tracing,
+        grpc=_grpc(settings, inference, admission, classify, observer, metrics, credentials),
     )
 
 
@@ -275,15 +288,12 @@ def _routes(
     settings: Settings,
     inference: Inference,
     admission: Admission,
-    rate: RateLimit,
+    classify_call: ClassifyCall,
     metrics: Metrics,
     verify: VerifyToken,
 ) -> tuple[Route, ...]:
     bodies = BodyReader(admission, settings.max_body_bytes, settings.max_requests_in_flight)
-    limits = RequestLimits(settings.request_timeout_s, settings.max_batch_texts)
-    classify = ClassifyBody(
-        ClassifyCall(inference.classifier, admission, rate, metrics, limits), inference.catalogue, bodies
-    )
+    classify = ClassifyBody(classify_call, inference.catalogue, bodies)
     queries = ModelQueries(inference.catalogue)
     binding = Binding(classify, queries.search)
     return (
@@ -294,6 +304,51 @@ def _routes(
         *operations_routes(Operations(inference.monitor, metrics)),
         *page_routes(settings.playground),
     )
+
+
+def _grpc(
+    settings: Settings,
+    inference: Inference,
+    admission: Admission,
+    classify: ClassifyCall,
+    observer: RequestObserver,
+    metrics: Metrics,
+    credentials: ReloadableCredentials,
+) -> GrpcServer | None:
+    if settings.grpc_port is None:
+        return None
+    models = ModelDirectory(inference.catalogue, inference.health, settings.max_batch_texts)
+    limits = GrpcLimits(
+        max_message_bytes=settings.max_body_bytes + MESSAGE_OVERHEAD_BYTES,
+        max_streams=settings.grpc_max_streams,
+        max_connections=_grpc_connections(settings),
+        transfer_timeout_s=settings.transfer_timeout_s,
+        keep_alive_timeout_s=settings.keep_alive_timeout_s,
+    )
+    front = Front(
+        credentials.tokens,
+        admission,
+        observer,
+        metrics.grpc_requests(),
+        _client_address(settings),
+        FrontLimits(limits.max_message_bytes, limits.max_streams, limits.transfer_timeout_s),
+    )
+
+    def is_ready() -> bool:
+        return inference.monitor.why_not_ready() is None
+
+    certificate = credentials.certificate
+    return GrpcServer(
+        InferenceServicer(ModelInfer(classify, models), models, is_ready),
+        front,
+        is_ready,
+        limits,
+        None if certificate is None else lambda: certificate.pem,
+    )
+
+
+def _grpc_connections(settings: Settings) -> int:
+    return 0 if settings.grpc_port is None else room_beside(settings.grpc_max_streams)
 
 
 def _register_gauges(

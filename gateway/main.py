@@ -15,6 +15,7 @@ import uvloop
 
 from gateway.access.credentials import ReloadableCredentials
 from gateway.access.tokens import TokenTable
+from gateway.addresses import authority
 from gateway.api.routes import API_PREFIX
 from gateway.composition import Gateway, compose
 from gateway.processes.messages import Ready, Refused
@@ -60,10 +61,28 @@ def run(settings: Settings) -> None:
     uvloop.run(serve(settings, on_started=lambda url: _log.info("serving on %s%s", url, API_PREFIX)))
 
 
+def reserve_grpc_port(settings: Settings) -> socket.socket | None:
+    """Reserve the gRPC port for all processes of this gateway; None without gRPC.
+
+    Raises:
+        ConfigurationError: the address does not exist or is in use.
+    """
+    if settings.grpc_port is None:
+        return None
+    try:
+        return bind(settings.host, settings.grpc_port, shared=True)
+    except OSError as exc:
+        raise ConfigurationError(
+            f"Cannot listen on {settings.host} port {settings.grpc_port}: {exc.strerror}. "
+            "Set GATEWAY_GRPC_PORT to a port that is free."
+        ) from exc
+
+
 async def serve(
     settings: Settings,
     *,
     sockets: Sequence[socket.socket] | None = None,
+    grpc_socket: socket.socket | None = None,
     on_started: Callable[[str], None] | None = None,
     stop: asyncio.Event | None = None,
     triton_events: TritonEventRelay | None = None,
@@ -75,6 +94,7 @@ async def serve(
         settings: the settings.
         sockets: sockets to listen on instead of ``settings.host`` and ``settings.port``; closed at the
             end. With several workers it is one, of `bind_for`.
+        grpc_socket: of `reserve_grpc_port`, called earlier; closed at the end.
         on_started: called once with the address (``http://127.0.0.1:8787``, the real port) when the
             gateway listens and is ready for the first time.
         stop: set it to shut down gracefully, as SIGTERM and SIGINT do in any case. Cancelling this
@@ -92,14 +112,19 @@ async def serve(
     if unknown:
         _log.warning("unknown environment variables: %s", ", ".join(unknown))
     listening = list(sockets) if sockets is not None else [bind_for(settings)]
+    reserved = grpc_socket if grpc_socket is not None else _reserve_or_close(settings, listening)
+    if reserved is not None:
+        settings = settings.model_copy(update={"grpc_port": reserved.getsockname()[1]})
     stopping = stop if stop is not None else asyncio.Event()
     at_once = asyncio.Event()
 
     def started() -> None:
         if on_started is not None:
             on_started(base_url(listening[0], "http" if credentials.certificate is None else "https"))
+        if reserved is not None:
+            _log.info("serving gRPC on %s", grpc_address(settings))
 
-    with closing_all(listening), signals_set(stopping, at_once):
+    with closing_all([*listening, *filter(None, [reserved])]), signals_set(stopping, at_once):
         if settings.workers > 1:
             pool = WorkerPool(
                 settings, _work, listening[0], stopping, at_once, triton_events, credentials.tokens
@@ -111,6 +136,23 @@ async def serve(
             if triton_events is not None:
                 triton_events.connect(gateway)
             await _serve_here(settings, gateway, listening, started, stopping, at_once)
+
+
+def _reserve_or_close(settings: Settings, listening: Sequence[socket.socket]) -> socket.socket | None:
+    try:
+        return reserve_grpc_port(settings)
+    except ConfigurationError:
+        for sock in listening:
+            sock.close()
+        raise
+
+
+def grpc_address(settings: Settings) -> str:
+    """Return ``address:port`` of the gRPC port."""
+    found = socket.getaddrinfo(
+        settings.host, settings.grpc_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    return authority(found[0][4][:2])
 
 
 async def _serve_here(
@@ -138,6 +180,8 @@ async def _serve_here(
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(gateway.monitor.wait_until_ready(), wait_s)
         await server.start(listening)
+        if gateway.grpc is not None:
+            await gateway.grpc.start(grpc_address(settings))
         gateway.metrics.mark_listening()
         announcing = asyncio.create_task(_announce(gateway, on_started))
         try:
@@ -146,11 +190,18 @@ async def _serve_here(
             # Readiness turns off, balancers get time to notice, then the port closes and requests drain.
             gateway.monitor.start_draining()
             server.start_draining()
+            if gateway.grpc is not None:
+                gateway.grpc.start_draining()
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(at_once.wait(), settings.shutdown_delay_s)
-            await server.stop(settings.drain_timeout_s, at_once, idle_s=settings.drain_keep_alive_s)
+            await asyncio.gather(
+                server.stop(settings.drain_timeout_s, at_once, idle_s=settings.drain_keep_alive_s),
+                *([] if gateway.grpc is None else [gateway.grpc.stop(settings.drain_timeout_s, at_once)]),
+            )
         except asyncio.CancelledError:
             await server.stop(0, at_once)
+            if gateway.grpc is not None:
+                await gateway.grpc.stop(0, at_once)
             raise
         finally:
             announcing.cancel()

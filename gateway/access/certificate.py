@@ -18,6 +18,8 @@ class Certificate:
 
     def __init__(self, chain: Path, key: Path) -> None:
         self._chain, self._key = chain, key
+        self.pem = (b"", b"")
+        """The private key and the chain that are in use, in PEM."""
         self.context = self._read()
         """To listen with; each handshake uses the pair that is current at that time."""
         self._in_use = self.context
@@ -48,11 +50,8 @@ class Certificate:
     def _read(self) -> ssl.SSLContext:
         context = _context()
         files = f"GATEWAY_TLS_CERTIFICATE {self._chain} and GATEWAY_TLS_KEY {self._key}"
-        for name, file in (("GATEWAY_TLS_CERTIFICATE", self._chain), ("GATEWAY_TLS_KEY", self._key)):
-            try:
-                file.open("rb").close()
-            except OSError as exc:
-                raise ConfigurationError(f"{name} {file} cannot be read: {exc.strerror}.") from exc
+        chain = _read_file("GATEWAY_TLS_CERTIFICATE", self._chain)
+        key = _read_file("GATEWAY_TLS_KEY", self._key)
         try:
             context.load_cert_chain(self._chain, self._key, password=_no_password)
         except ssl.SSLError as exc:
@@ -60,7 +59,15 @@ class Certificate:
             raise ConfigurationError(f"{files} cannot be used: {reason}.") from exc
         except OSError as exc:
             raise ConfigurationError(f"{files} cannot be read: {exc.strerror}.") from exc
+        self.pem = (key, chain)
         return context
+
+
+def _read_file(name: str, file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as exc:
+        raise ConfigurationError(f"{name} {file} cannot be read: {exc.strerror}.") from exc
 
 
 def _context() -> ssl.SSLContext:

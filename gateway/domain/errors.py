@@ -3,7 +3,9 @@
 * TritonflareError
     * FrontError: refused before the AI service (route, method, authentication)
         * NoRoute, MethodNotSupported, MalformedRequest, UnknownTransferCoding, MissingCredentials,
-          MalformedCredentials, UnknownToken, InvalidToken, ForeignAccount, UnknownError
+          MalformedCredentials, UnknownToken, InvalidToken, ForeignAccount, MethodNotImplemented,
+          NoSuchService,
+          UnknownError
     * AiError: refused or failed inside the AI service
         * BadInput, NoSuchModel, NoSuchVersion, MalformedBody, BodyTooLarge
         * DeadlineExceeded, Overloaded, RateLimited, BackendFailed
@@ -143,6 +145,24 @@ class ForeignAccount(FrontError):
 
     def __init__(self) -> None:
         super().__init__("Authentication error")
+
+
+class MethodNotImplemented(FrontError):
+    """A method of a protocol that this server leaves out."""
+
+    status, code = 501, 7001
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence)
+
+
+class NoSuchService(FrontError):
+    """A service whose health is asked for does not exist."""
+
+    status, code = 404, 7000
+
+    def __init__(self, service: str) -> None:
+        super().__init__(f"There is no service {service[:_SHOWN_MODEL_CHARS]}")
 
 
 class UnknownError(FrontError):

@@ -10,6 +10,7 @@ import msgspec
 
 from gateway.domain.catalogue import Catalogue, Model
 from gateway.domain.errors import NoSuchModel, NoSuchVersion
+from gateway.domain.health import ModelHealth
 from gateway.inference_protocol.inputs import TEXT
 from gateway.telemetry.record import RequestRecord
 
@@ -46,8 +47,9 @@ class ModelDescription:
 class ModelDirectory:
     """Finds and describes models."""
 
-    def __init__(self, catalogue: Catalogue, max_batch_texts: int) -> None:
+    def __init__(self, catalogue: Catalogue, health: ModelHealth, max_batch_texts: int) -> None:
         self._catalogue = catalogue
+        self._health = health
         self._max_batch_texts = max_batch_texts
 
     def find(self, name: str, version: str, record: RequestRecord) -> Model:
@@ -70,6 +72,10 @@ class ModelDirectory:
     def version(self, model: Model) -> str:
         """Return the version of a model as the protocol names it."""
         return model.version or "1"
+
+    def is_ready(self, model: Model) -> bool:
+        """Tell whether a model answers; see `ModelHealth`."""
+        return self._health.is_healthy(model)
 
     def list_models(self) -> Sequence[Model]:
         """Return the models that are served."""

@@ -36,25 +36,33 @@ class OpenFiles:
         return self._share
 
 
-def room_for_connections(wanted: int) -> int:
+def room_beside(wanted: int) -> int:
+    """Return how many connections of another server have room beside those of HTTP, at most ``wanted``."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if hard == resource.RLIM_INFINITY else max(1, min(wanted, (hard - RESERVED) // 4))
+
+
+def room_for_connections(wanted: int, beside: int = 0) -> int:
     """Return the largest number of connections, and raise the soft limit of open files for them.
 
     Args:
         wanted: the setting; 0 for as many as the limit allows, up to MOST_CONNECTIONS.
+        beside: connections of another server.
 
     Raises:
         ConfigurationError: the hard limit does not allow as many as are wanted.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    room = (2**31 if hard == resource.RLIM_INFINITY else hard) - RESERVED
+    reserved = RESERVED + beside
+    room = (2**31 if hard == resource.RLIM_INFINITY else hard) - reserved
     connections = wanted or max(1, min(room, MOST_CONNECTIONS))
     if connections > room and wanted:
         raise ConfigurationError(
-            f"GATEWAY_MAX_CONNECTIONS is {wanted}, but this process may open {hard} files, and {RESERVED} of "
+            f"GATEWAY_MAX_CONNECTIONS is {wanted}, but this process may open {hard} files, and {reserved} of "
             "them are reserved: lower it, or raise the limit (ulimit -n, LimitNOFILE=)."
         )
-    if soft != resource.RLIM_INFINITY and soft < connections + RESERVED:
+    if soft != resource.RLIM_INFINITY and soft < connections + reserved:
         # Without permission to raise it, the system's limit is reached before this bound.
         with suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (min(connections + RESERVED, hard), hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(connections + reserved, hard), hard))
     return connections

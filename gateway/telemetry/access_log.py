@@ -41,6 +41,7 @@ class _Line(msgspec.Struct, omit_defaults=True):
     triton_ms: float | None = None
     trace_id: str | None = None
     client: str | None = None
+    grpc_status: str | None = None
 
 
 _encode = msgspec.json.Encoder().encode
@@ -82,10 +83,11 @@ class AccessLog:
 
     def _text(self, record: RequestRecord, level: str) -> str:
         client = f" client={record.client}" if record.client is not None else ""
+        grpc = f" grpc={record.grpc_status}" if record.grpc_status is not None else ""
         return (
             f"{self._now()} {level} {_LOGGER}: {record.method} {record.route} status={record.status} "
             f"code={record.code} ms={1000 * record.seconds:.1f} ray={record.ray_id} "
-            f"id={record.ai_request_id or '-'}{client}\n"
+            f"id={record.ai_request_id or '-'}{client}{grpc}\n"
         )
 
     def _json(self, record: RequestRecord, level: str) -> str:
@@ -103,6 +105,7 @@ class AccessLog:
             record.ai_request_id,
             trace_id=record.trace_id,
             client=record.client,
+            grpc_status=record.grpc_status,
         )
         if record.timing is not None:
             line.queue_ms, line.triton_ms = map(_ms, record.timing)

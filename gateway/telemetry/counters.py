@@ -136,3 +136,14 @@ def rate_store_failures(registry: CollectorRegistry) -> Callable[[], None]:
         "Failed calls to Redis for the rate of requests; for a second after each, this process counts alone.",
         registry=registry,
     ).inc
+
+
+def grpc_requests(registry: CollectorRegistry) -> Callable[[str, str], None]:
+    """Declare the number of gRPC requests; the returned function counts one by method and status."""
+    requests = Counter(
+        "tritonflare_grpc_requests",
+        "Requests over gRPC, by method and status; each message of a stream is one.",
+        ("method", "status"),
+        registry=registry,
+    )
+    return lambda method, status: requests.labels(method, status).inc()

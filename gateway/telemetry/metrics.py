@@ -15,6 +15,7 @@ from gateway.telemetry.counters import (
     CallCounters,
     RequestCounters,
     TextCounters,
+    grpc_requests,
     limiter_events,
     rate_store_failures,
 )
@@ -72,6 +73,10 @@ class Metrics:
     def limiter_events(self) -> LimiterEvents:
         """Add the counters of connections that the limiter closes or refuses."""
         return limiter_events(self._registry)
+
+    def grpc_requests(self) -> Callable[[str, str], None]:
+        """Add the number of gRPC requests; the returned function counts one by method and status."""
+        return grpc_requests(self._registry)
 
     def rate_store_failures(self) -> Callable[[], None]:
         """Add the number of failed calls to the store of rates; the returned function counts one."""

@@ -30,5 +30,7 @@ class RequestRecord:
     """Of the answer, as for ``code`` (0 for success) and ``seconds``."""
     code: int = 0
     seconds: float = 0.0
+    grpc_status: str | None = None
+    """Name of the status that a gRPC call ended with; None for HTTP."""
     end_span: Callable[[], None] | None = None
     """Ends the span of a request that is traced."""

@@ -65,11 +65,7 @@ class Tracing:
             f"{record.method} {record.route}",
             self._propagator.extract(carrier, context.Context()),
             SpanKind.SERVER,
-            {
-                "http.request.method": record.method,
-                "http.route": record.route,
-                "tritonflare.ray": record.ray_id,
-            },
+            {**_attributes(record), "tritonflare.ray": record.ray_id},
         )
         # Even one that is not recorded: the task may have begun with another request's.
         context.attach(trace.set_span_in_context(span, context.Context()))
@@ -136,8 +132,19 @@ def _header(request: HeaderSource, name: str) -> list[str]:
     return request.headers(name.encode())
 
 
+def _attributes(record: RequestRecord) -> dict[str, str]:
+    """Name the method (OpenTelemetry's semantic conventions for RPC and HTTP spans)."""
+    if record.method == "gRPC":
+        service, _, method = record.route.strip("/").partition("/")
+        return {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
+    return {"http.request.method": record.method, "http.route": record.route}
+
+
 def _end(span: Span, record: RequestRecord) -> None:
-    span.set_attribute("http.response.status_code", record.status)
+    if record.grpc_status is None:
+        span.set_attribute("http.response.status_code", record.status)
+    else:
+        span.set_attribute("rpc.grpc.status", record.grpc_status)
     span.set_attribute("tritonflare.code", record.code)
     span.set_attribute("tritonflare.model", record.model)
     if record.ai_request_id is not None:

@@ -1,0 +1,281 @@
+"""The front: authentication, admission, errors, metrics, log and traces of every call.
+
+The server asks the front for the handler of each call before it reads a message: what is refused here is
+never read. Unary methods are served as streams of one message, because such a handler reads the message
+itself, with a time limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import grpc
+
+from gateway.access.admission import Admission
+from gateway.access.authentication import authenticate
+from gateway.access.tokens import TokenTable
+from gateway.decompression import Coding, decompress
+from gateway.domain.errors import (
+    BackendUnavailable,
+    ClientDisconnected,
+    MalformedBody,
+    Overloaded,
+    TritonflareError,
+    UnknownError,
+    without_frames,
+)
+from gateway.inference_protocol.grpc.call import Call
+from gateway.inference_protocol.grpc.protobuf import Message, parsed, stream_failure
+from gateway.inference_protocol.grpc.statuses import code_of, status_of
+from gateway.inference_protocol.grpc.stream import answer_stream
+from gateway.pipeline.deadline import RequestDeadline
+from gateway.pipeline.observer import RequestObserver
+from gateway.telemetry.client_address import ClientAddress
+
+_log = logging.getLogger("tritonflare.grpc")
+
+_INFERENCE = "inference.GRPCInferenceService"
+_TOKENLESS_METHODS = frozenset({f"/{_INFERENCE}/ServerLive", f"/{_INFERENCE}/ServerReady"})
+_ADMITTED = frozenset({f"/{_INFERENCE}/ModelInfer", f"/{_INFERENCE}/ModelStreamInfer"})
+_TOKENLESS_SHARE = 8
+"""Calls without a token, such as watchers of health, may be one of so many streams."""
+_CODINGS = {b"\x1f\x8b": Coding.GZIP, b"\x78": Coding.DEFLATE}
+"""By the first bytes, none of which can begin a message of these services."""
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Handler = grpc.RpcMethodHandler[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class FrontLimits:
+    """Bounds of a call; see the settings of the same names."""
+
+    max_message_bytes: int
+    """After decompression."""
+    max_streams: int
+    transfer_timeout_s: float
+
+
+class Front(grpc.GenericRpcHandler):
+    """Finds the handler of a call, like a server to which services are added.
+
+    Args:
+        tokens: the accounts' tokens.
+        admission: refuses inference early when there is no place.
+        observer: counts, traces and logs each request.
+        count: counts a request by method and status.
+        client_address: finds the address of a call's client for the access log; None leaves it out.
+        limits: see `FrontLimits`.
+    """
+
+    def __init__(
+        self,
+        tokens: TokenTable,
+        admission: Admission,
+        observer: RequestObserver,
+        count: Callable[[str, str], None],
+        client_address: ClientAddress | None,
+        limits: FrontLimits,
+    ) -> None:
+        self._tokens = tokens
+        self._admission = admission
+        self._observer = observer
+        self._count = count
+        self._client_address = client_address
+        self._limits = limits
+        self._handlers: dict[str, Handler] = {}
+        self._tokenless = 0
+        self.draining = asyncio.Event()
+        """Ends idle streams once set."""
+        self.calls = 0
+        """Calls with a token that are under way, streams included."""
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
+        """Add the methods of a service; generated code calls this."""
+        self._handlers |= {f"/{service}/{method}": handler for method, handler in handlers.items()}
+
+    def add_generic_rpc_handlers(self, handlers: object) -> None:
+        """Do nothing: generated code registers the same methods in two ways."""
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
+        """Return the handler of a call; for one that is refused, a handler that does not read its message."""
+        route = handler_call_details.method
+        handler = self._handlers.get(route)
+        if handler is None:
+            return None
+        call = Call(route, handler_call_details.invocation_metadata)
+        call.tokenless = route in _TOKENLESS_METHODS or not route.startswith(f"/{_INFERENCE}/")
+        try:
+            self._admit(call)
+        except TritonflareError as exc:
+            return self._refusal(call, without_frames(exc))
+        return self._wrap(call, handler)
+
+    def _admit(self, call: Call) -> None:
+        if not call.tokenless:
+            call.account = authenticate(call, None, self._tokens)
+        elif self._tokenless * _TOKENLESS_SHARE >= self._limits.max_streams:
+            raise Overloaded
+        if call.record.route in _ADMITTED:
+            self._admission.check()
+
+    def _wrap(self, call: Call, handler: Handler) -> Handler:
+        if not call.record.route.startswith(f"/{_INFERENCE}/"):
+            return self._of_other_service(call, handler)
+        if handler.request_streaming:
+            return self._stream(call, handler)
+        return self._unary(call, handler)
+
+    def _refusal(self, call: Call, error: TritonflareError) -> Handler:
+        async def refuse(_: object, context: Context) -> None:
+            self._attach(call, context)
+            self._end(call, error)
+            await _abort(context, error, call)
+
+        return grpc.stream_stream_rpc_method_handler(refuse)
+
+    def _unary(self, call: Call, handler: Handler) -> Handler:
+        async def answer(_: object, context: Context) -> Message:
+            self._attach(call, context)
+
+            async def behave() -> Message:
+                raw = await self._receive(context)
+                return await handler.unary_unary(parsed(handler.request_deserializer, raw), call)
+
+            outcome = await self._run(call, behave)
+            if isinstance(outcome, TritonflareError):
+                await _abort(context, outcome, call)
+            context.set_trailing_metadata(call.identity())
+            return outcome
+
+        return grpc.stream_unary_rpc_method_handler(answer, None, handler.response_serializer)
+
+    def _stream(self, opened: Call, handler: Handler) -> Handler:
+        async def stream(_: object, context: Context) -> None:
+            self._attach(opened, context)
+
+            async def answer(raw: bytes) -> Message:
+                return await self._answer_on_stream(opened.following(context.time_remaining()), handler, raw)
+
+            if not await answer_stream(context.read, answer, context.write, self.draining):
+                await _abort(context, BackendUnavailable(), opened)
+
+        return grpc.stream_stream_rpc_method_handler(stream, None, handler.response_serializer)
+
+    async def _answer_on_stream(self, call: Call, handler: Any, raw: bytes) -> Message:
+        """Return the response to one message of a stream; an error is a response, too."""
+        request: Message | None = None
+
+        async def behave() -> Message:
+            nonlocal request
+            call.account = authenticate(call, None, self._tokens)  # the token may have been revoked since
+            request = parsed(handler.request_deserializer, self._plain(raw))
+            return await handler.stream_stream(request, call)
+
+        outcome = await self._run(call, behave)
+        return stream_failure(request, outcome) if isinstance(outcome, TritonflareError) else outcome
+
+    def _of_other_service(self, call: Call, handler: Handler) -> Handler:
+        """Bound the calls of health and reflection, which are neither counted nor logged."""
+        if handler.request_streaming:
+
+            async def stream(requests: object, context: Context) -> AsyncIterator[Message]:
+                self._attach(call, context)
+                async for response in handler.stream_stream(requests, context):
+                    yield response
+
+            return grpc.stream_stream_rpc_method_handler(
+                stream, handler.request_deserializer, handler.response_serializer
+            )
+
+        async def answer(_: object, context: Context) -> None:
+            self._attach(call, context)
+            try:
+                request = parsed(handler.request_deserializer, await self._receive(context))
+                async for response in handler.unary_stream(request, context):
+                    await context.write(response)
+            except TritonflareError as exc:
+                await _abort(context, without_frames(exc), call)
+
+        return grpc.stream_stream_rpc_method_handler(answer, None, handler.response_serializer)
+
+    async def _receive(self, context: Context) -> bytes:
+        """Return the message of a unary call.
+
+        Raises:
+            DeadlineExceeded: it did not arrive in time.
+            MalformedBody: there is none, or it is compressed and damaged.
+            BodyTooLarge: it is too large after decompression.
+        """
+        with RequestDeadline(self._limits.transfer_timeout_s):
+            raw = await context.read()
+        if not isinstance(raw, bytes):
+            raise MalformedBody("the call has no message")
+        return self._plain(raw)
+
+    async def _run(self, call: Call, behave: Callable[[], Awaitable[Message]]) -> Message | TritonflareError:
+        """Answer one request; the one place where an exception becomes an error of the tree."""
+        error: TritonflareError | None = None
+        response: Message = None
+        try:
+            if not call.tokenless:
+                self._observer.begin(call, call.record)
+            response = await behave()
+        except TritonflareError as exc:
+            error = without_frames(exc)
+        except asyncio.CancelledError:
+            self._end(call, ClientDisconnected())
+            raise
+        except Exception as exc:
+            # A defect of ours must not reach the caller as a traceback.
+            ray = call.record.ray_id
+            _log.exception("request %s failed", ray, extra={"ray": ray})
+            without_frames(exc)
+            error = UnknownError()
+        self._end(call, error)
+        return response if error is None else error
+
+    def _plain(self, raw: bytes) -> bytes:
+        coding = next((coding for start, coding in _CODINGS.items() if raw.startswith(start)), None)
+        return raw if coding is None else decompress(raw, coding, self._limits.max_message_bytes)
+
+    def _attach(self, call: Call, context: Context) -> None:
+        call.attach(context)
+        if self._client_address is not None:
+            call.record.client = self._client_address.of_request(call)
+        if call.tokenless:
+            self._tokenless += 1
+        else:
+            self.calls += 1
+        context.add_done_callback(partial(self._forget, call.tokenless))
+
+    def _forget(self, tokenless: bool, _: object) -> None:
+        if tokenless:
+            self._tokenless -= 1
+        else:
+            self.calls -= 1
+
+    def _end(self, call: Call, error: TritonflareError | None) -> None:
+        """Give metrics, traces and the access log what they have to know of an answer."""
+        record = call.record
+        record.seconds = time.perf_counter() - call.started
+        record.status, record.code = (200, 0) if error is None else (error.status, error.code)
+        record.grpc_status = (grpc.StatusCode.OK if error is None else code_of(error)).name
+        self._count(record.route.rpartition("/")[2], record.grpc_status)
+        self._observer.end(record, api=not call.tokenless)
+
+
+async def _abort(context: Context, error: TritonflareError, call: Call) -> None:
+    """End a call with an error.
+
+    Raises:
+        grpc.aio.AbortError: always.
+    """
+    status = status_of(error)
+    await context.abort(status.code, status.message, (*status.trailing_metadata, *call.identity()))

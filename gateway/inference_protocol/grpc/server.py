@@ -1,0 +1,134 @@
+"""The gRPC server: listens with gRPC's own HTTP/2, and drains."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+from tritonclient.grpc import service_pb2_grpc
+
+from gateway.inference_protocol.grpc.front import Front
+from gateway.inference_protocol.grpc.health import HealthServicer
+from gateway.inference_protocol.grpc.servicer import InferenceServicer
+
+SERVICES = ("inference.GRPCInferenceService", "grpc.health.v1.Health", reflection.SERVICE_NAME)
+_DRAIN_POLL_S = 0.01
+_PING_INTERVAL_S = 10
+"""A client that sends pings more often is disconnected (gRFC A8)."""
+_KEEPALIVE_S = 30
+"""A connection without traffic is pinged this often, to find clients that have vanished."""
+
+ReadCertificate = Callable[[], tuple[bytes, bytes]]
+"""Returns the private key and the certificate chain in PEM, as they are now."""
+
+
+@dataclass(frozen=True, slots=True)
+class GrpcLimits:
+    """Bounds of connections; see the settings of the same names."""
+
+    max_message_bytes: int
+    max_streams: int
+    max_connections: int
+    transfer_timeout_s: float
+    keep_alive_timeout_s: float
+
+
+class GrpcServer:
+    """Serves the inference service, health and server reflection.
+
+    Args:
+        servicer: the methods of the inference service.
+        front: what every call passes through.
+        is_ready: whether requests would be served now.
+        limits: see `GrpcLimits`.
+        certificate: for TLS; None for plain text.
+    """
+
+    def __init__(
+        self,
+        servicer: InferenceServicer,
+        front: Front,
+        is_ready: Callable[[], bool],
+        limits: GrpcLimits,
+        certificate: ReadCertificate | None = None,
+    ) -> None:
+        self._front = front
+        self._limits = limits
+        self._certificate = certificate
+        self._server: grpc.aio.Server | None = None
+        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, front)
+        health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(frozenset(SERVICES), is_ready), front)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+            reflection.aio.ReflectionServicer(SERVICES), front
+        )
+
+    async def start(self, address: str) -> None:
+        """Listen on ``host:port``, a port that is reserved for this gateway; its processes may share it.
+
+        Raises:
+            RuntimeError: the port cannot be bound.
+        """
+        self._server = grpc.aio.server(
+            options=_options(self._limits), maximum_concurrent_rpcs=self._limits.max_streams
+        )
+        self._server.add_generic_rpc_handlers((self._front,))
+        if self._certificate is None:
+            self._server.add_insecure_port(address)
+        else:
+            self._server.add_secure_port(address, _credentials(self._certificate))
+        await self._server.start()
+
+    def start_draining(self) -> None:
+        """Continue to accept calls, but end streams that wait for a request."""
+        self._front.draining.set()
+
+    async def stop(self, drain_s: float, at_once: asyncio.Event) -> None:
+        """Stop accepting, answer the calls under way for up to ``drain_s``, then cancel the rest.
+
+        Args:
+            drain_s: seconds.
+            at_once: set it to end the drain early.
+        """
+        if self._server is None:
+            return
+        self.start_draining()
+        # Clients get GOAWAY: they send their next calls elsewhere.
+        stopping = asyncio.ensure_future(self._server.stop(drain_s))
+        ends = asyncio.get_running_loop().time() + drain_s
+        while self._front.calls and not at_once.is_set() and asyncio.get_running_loop().time() < ends:
+            await asyncio.sleep(_DRAIN_POLL_S)
+        # What remains are watchers of health and clients of reflection, or calls that took too long.
+        await self._server.stop(None)
+        await stopping
+
+
+def _options(limits: GrpcLimits) -> list[tuple[str, int]]:
+    """Return gRPC's channel arguments."""
+    return [
+        # The port is reserved by a socket of ours, so no other program can share it.
+        ("grpc.so_reuseport", 1),
+        ("grpc.max_receive_message_length", limits.max_message_bytes),
+        ("grpc.max_concurrent_streams", limits.max_streams),
+        ("grpc.max_allowed_incoming_connections", limits.max_connections),
+        # gRPC would decompress without a bound.
+        ("grpc.per_message_decompression", 0),
+        ("grpc.server_handshake_timeout_ms", int(1000 * limits.transfer_timeout_s)),
+        ("grpc.max_connection_idle_ms", int(1000 * limits.keep_alive_timeout_s)),
+        ("grpc.keepalive_time_ms", 1000 * _KEEPALIVE_S),
+        ("grpc.keepalive_timeout_ms", int(1000 * limits.transfer_timeout_s)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000 * _PING_INTERVAL_S),
+    ]
+
+
+def _credentials(read: ReadCertificate) -> grpc.ServerCredentials:
+    """Return credentials that follow the certificate when its files change."""
+
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        return grpc.ssl_server_certificate_configuration([read()])
+
+    return grpc.dynamic_ssl_server_credentials(configuration(), configuration)

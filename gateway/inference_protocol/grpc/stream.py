@@ -1,0 +1,67 @@
+"""ModelStreamInfer: one response for each request of a stream, in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+MOST_PIPELINED = 16
+"""Requests of one stream that are answered at the same time; further ones wait in the connection."""
+
+Read = Callable[[], Awaitable[object]]
+"""Returns the next message; anything but bytes is the end of the stream."""
+
+
+async def answer_stream(
+    read: Read,
+    answer: Callable[[bytes], Awaitable[object]],
+    write: Callable[[object], Awaitable[None]],
+    draining: asyncio.Event,
+) -> bool:
+    """Answer the messages of a stream until the client ends it, or the server drains.
+
+    Args:
+        read: reads the next message.
+        answer: makes the response of a message; never raises.
+        write: sends a response; returns when the client has room for it.
+        draining: no message is read once it is set.
+
+    Returns:
+        Whether the client ended the stream.
+    """
+    answers: asyncio.Queue[asyncio.Task[object] | None] = asyncio.Queue(MOST_PIPELINED)
+    under_way: set[asyncio.Task[object]] = set()
+
+    async def accept() -> bool:
+        try:
+            while isinstance(message := await _unless_draining(read, draining), bytes):
+                task = asyncio.ensure_future(answer(message))
+                under_way.add(task)
+                task.add_done_callback(under_way.discard)
+                await answers.put(task)
+            return not draining.is_set()
+        finally:
+            await answers.put(None)
+
+    accepting = asyncio.create_task(accept())
+    try:
+        while (task := await answers.get()) is not None:
+            await write(await task)
+        return await accepting
+    finally:
+        accepting.cancel()
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(accepting, *under_way, return_exceptions=True)
+
+
+async def _unless_draining(read: Read, draining: asyncio.Event) -> object:
+    """Return the next message; None once the server drains."""
+    reading = asyncio.ensure_future(read())
+    waiting = asyncio.ensure_future(draining.wait())
+    try:
+        await asyncio.wait((reading, waiting), return_when=asyncio.FIRST_COMPLETED)
+        return reading.result() if reading.done() else None
+    finally:
+        reading.cancel()
+        waiting.cancel()
