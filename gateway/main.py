@@ -15,16 +15,16 @@ import uvloop
 
 from gateway.access.credentials import ReloadableCredentials
 from gateway.access.tokens import TokenTable
-from gateway.addresses import authority
 from gateway.api.routes import API_PREFIX
 from gateway.composition import Gateway, compose
+from gateway.ports import Ports, grpc_address
 from gateway.processes.messages import Ready, Refused
 from gateway.processes.signals import signals_set
 from gateway.processes.tasks import running_beside
 from gateway.processes.triton_events import TritonEventRelay
 from gateway.processes.worker_control import WorkerSpec, report, worker_control
 from gateway.processes.worker_pool import WorkerPool
-from gateway.server.bind import base_url, bind, closing_all
+from gateway.server.bind import base_url, closing_all
 from gateway.server.connection.timeouts import Timeouts
 from gateway.server.listener import HttpServer
 from gateway.settings import ConfigurationError, Settings
@@ -34,21 +34,6 @@ from gateway.unknown_variables import unknown_variables
 _log = logging.getLogger("tritonflare.gateway")
 
 _REPLACEMENT_WAITS_S = 5.0
-
-
-def bind_for(settings: Settings) -> socket.socket:
-    """Bind the address of the settings; with several workers the port is reserved for all of them.
-
-    Raises:
-        ConfigurationError: the address does not exist or is in use.
-    """
-    try:
-        return bind(settings.host, settings.port, shared=settings.workers > 1)
-    except OSError as exc:
-        raise ConfigurationError(
-            f"Cannot listen on {settings.host} port {settings.port}: {exc.strerror}. "
-            "Set GATEWAY_HOST and GATEWAY_PORT to an address that is free."
-        ) from exc
 
 
 def run(settings: Settings) -> None:
@@ -61,28 +46,10 @@ def run(settings: Settings) -> None:
     uvloop.run(serve(settings, on_started=lambda url: _log.info("serving on %s%s", url, API_PREFIX)))
 
 
-def reserve_grpc_port(settings: Settings) -> socket.socket | None:
-    """Reserve the gRPC port for all processes of this gateway; None without gRPC.
-
-    Raises:
-        ConfigurationError: the address does not exist or is in use.
-    """
-    if settings.grpc_port is None:
-        return None
-    try:
-        return bind(settings.host, settings.grpc_port, shared=True)
-    except OSError as exc:
-        raise ConfigurationError(
-            f"Cannot listen on {settings.host} port {settings.grpc_port}: {exc.strerror}. "
-            "Set GATEWAY_GRPC_PORT to a port that is free."
-        ) from exc
-
-
 async def serve(
     settings: Settings,
     *,
-    sockets: Sequence[socket.socket] | None = None,
-    grpc_socket: socket.socket | None = None,
+    ports: Ports | None = None,
     on_started: Callable[[str], None] | None = None,
     stop: asyncio.Event | None = None,
     triton_events: TritonEventRelay | None = None,
@@ -92,9 +59,7 @@ async def serve(
 
     Args:
         settings: the settings.
-        sockets: sockets to listen on instead of ``settings.host`` and ``settings.port``; closed at the
-            end. With several workers it is one, of `bind_for`.
-        grpc_socket: of `reserve_grpc_port`, called earlier; closed at the end.
+        ports: bound earlier; closed at the end.
         on_started: called once with the address (``http://127.0.0.1:8787``, the real port) when the
             gateway listens and is ready for the first time.
         stop: set it to shut down gracefully, as SIGTERM and SIGINT do in any case. Cancelling this
@@ -111,23 +76,21 @@ async def serve(
     unknown = unknown_variables(os.environ)
     if unknown:
         _log.warning("unknown environment variables: %s", ", ".join(unknown))
-    listening = list(sockets) if sockets is not None else [bind_for(settings)]
-    reserved = grpc_socket if grpc_socket is not None else _reserve_or_close(settings, listening)
-    if reserved is not None:
-        settings = settings.model_copy(update={"grpc_port": reserved.getsockname()[1]})
+    listening = ports if ports is not None else Ports.bind(settings)
+    settings = listening.known_to(settings)
     stopping = stop if stop is not None else asyncio.Event()
     at_once = asyncio.Event()
 
     def started() -> None:
         if on_started is not None:
-            on_started(base_url(listening[0], "http" if credentials.certificate is None else "https"))
-        if reserved is not None:
+            on_started(base_url(listening.http, "http" if credentials.certificate is None else "https"))
+        if settings.grpc_port is not None:
             _log.info("serving gRPC on %s", grpc_address(settings))
 
-    with closing_all([*listening, *filter(None, [reserved])]), signals_set(stopping, at_once):
+    with listening, signals_set(stopping, at_once):
         if settings.workers > 1:
             pool = WorkerPool(
-                settings, _work, listening[0], stopping, at_once, triton_events, credentials.tokens
+                settings, _work, listening.http, stopping, at_once, triton_events, credentials.tokens
             )
             async with running_beside(credentials.tasks()):
                 await pool.run(started)
@@ -135,24 +98,7 @@ async def serve(
             gateway = compose(settings, known=tokens)
             if triton_events is not None:
                 triton_events.connect(gateway)
-            await _serve_here(settings, gateway, listening, started, stopping, at_once)
-
-
-def _reserve_or_close(settings: Settings, listening: Sequence[socket.socket]) -> socket.socket | None:
-    try:
-        return reserve_grpc_port(settings)
-    except ConfigurationError:
-        for sock in listening:
-            sock.close()
-        raise
-
-
-def grpc_address(settings: Settings) -> str:
-    """Return ``address:port`` of the gRPC port."""
-    found = socket.getaddrinfo(
-        settings.host, settings.grpc_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
-    return authority(found[0][4][:2])
+            await _serve_here(settings, gateway, [listening.http], started, stopping, at_once)
 
 
 async def _serve_here(

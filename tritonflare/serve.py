@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +22,7 @@ from tritonflare.token import store_token
 
 if TYPE_CHECKING:
     from embedded.supervisor import TritonSupervisor
+    from gateway.ports import Ports
     from gateway.settings import Settings
 
 _log = logging.getLogger("tritonflare.serve")
@@ -34,6 +34,11 @@ _ACCOUNT = "0123456789abcdef0123456789abcdef"
 @click.command()
 @click.option("--host", help="Address to listen on [GATEWAY_HOST, default 127.0.0.1].")
 @click.option("--port", type=int, help="Port to listen on [GATEWAY_PORT, default 8787].")
+@click.option(
+    "--grpc-port",
+    type=int,
+    help="Port for gRPC clients; 0 takes a free one [GATEWAY_GRPC_PORT, default: none].",
+)
 @click.option(
     "--repository",
     type=click.Path(path_type=Path),
@@ -49,6 +54,7 @@ _ACCOUNT = "0123456789abcdef0123456789abcdef"
 def serve(
     host: str | None,
     port: int | None,
+    grpc_port: int | None,
     repository: Path,
     triton_port: int,
     watch: bool,
@@ -65,18 +71,18 @@ def serve(
     from embedded.errors import EmbeddedError
     from embedded.supervisor import TritonSupervisor
     from gateway.access.credentials import check_tokens
-    from gateway.main import bind_for
+    from gateway.ports import Ports
     from gateway.settings import load_settings
     from gateway.telemetry.logs import configure_logging
 
-    settings = load_settings(**given(host=host, port=port, workers=workers))
+    settings = load_settings(**given(host=host, port=port, grpc_port=grpc_port, workers=workers))
     _require_own_triton(settings)
     configure_logging(settings.log_level, settings.log_format)
     token, settings = _with_token(settings)
     # Tokens and port first: their errors are reported before Triton takes seconds to load.
     if token is None:
         check_tokens(settings)
-    listening = bind_for(settings)
+    ports = Ports.bind(settings)
     try:
         with _interruptible():
             _log.info("starting Triton")
@@ -84,14 +90,14 @@ def serve(
                 repository, triton_port, watch=watch, otlp_endpoint=settings.otlp_endpoint
             ) as supervisor:
                 try:
-                    failed = uvloop.run(_serve(settings, supervisor, listening, token))
+                    failed = uvloop.run(_serve(settings, supervisor, ports, token))
                 finally:
                     _ignore_signals()  # the loop has restored them, and Triton still has to be stopped
     except EmbeddedError as error:
         click.echo(f"tritonflare: {runnable(str(error))}", err=True)
         sys.exit(2)
     finally:
-        listening.close()
+        ports.close()
     _log.info("stopped")
     if failed:
         click.echo("tritonflare: the supervisor of Triton has failed; see the log above.", err=True)
@@ -150,14 +156,13 @@ def _ignore_signals() -> None:
         signal.signal(number, lambda _number, _frame: None)
 
 
-async def _serve(
-    settings: Settings, supervisor: TritonSupervisor, listening: socket.socket, token: str | None
-) -> bool:
+async def _serve(settings: Settings, supervisor: TritonSupervisor, ports: Ports, token: str | None) -> bool:
     """Run the gateway until a signal arrives; return whether the supervisor has failed."""
     from embedded.server import RESTRICTED_KEY
     from embedded.supervisor import SupervisorEvents
     from gateway.access.tokens import load_tokens
     from gateway.main import serve as serve_gateway
+    from gateway.ports import grpc_address
     from gateway.processes.triton_events import TritonEventRelay
 
     loop = asyncio.get_running_loop()
@@ -168,8 +173,9 @@ async def _serve(
         stop.set()
 
     def started(url: str) -> None:
+        grpc = None if settings.grpc_port is None else grpc_address(ports.known_to(settings))
         token_help = _existing_token_help(settings) if token is None else _store(token)
-        click.echo(_greeting(url, _example_model(supervisor), token_help))
+        click.echo(_greeting(url, grpc, _example_model(supervisor), token_help))
 
     def in_loop(call: Callable[..., object], *values: object) -> None:
         with suppress(RuntimeError):  # the loop has ended, and the gateway with it
@@ -200,7 +206,7 @@ async def _serve(
     loop.add_signal_handler(signal.SIGHUP, on_hangup)
     await serve_gateway(
         private,
-        sockets=[listening],
+        ports=ports,
         on_started=started,
         stop=stop,
         triton_events=relay,
@@ -254,10 +260,11 @@ def _new_token_help(options: str = "") -> str:
     )
 
 
-def _greeting(url: str, model: str, token_help: str) -> str:
+def _greeting(url: str, grpc: str | None, model: str, token_help: str) -> str:
     """Return the address and a first command to paste; ``token_help`` explains where the token comes from."""
+    grpc_line = "" if grpc is None else f"\ngRPC:  {grpc} (docs/clients.md)"
     return f"""
-Ready: {url}/client/v4
+Ready: {url}/client/v4{grpc_line}
 
 {token_help}
 

@@ -16,6 +16,7 @@ import pytest
 
 from gateway.access.tokens import TokenTable
 from gateway.main import serve
+from gateway.ports import Ports
 from gateway.settings import Settings
 from gateway.telemetry.access_log import FLUSH_S
 from tests.support.fake_triton import SST2, FakeTriton
@@ -145,6 +146,7 @@ class Running:
     client: Client
     stop: asyncio.Event
     task: asyncio.Task[None]
+    grpc_port: int = 0
 
 
 @asynccontextmanager
@@ -152,15 +154,12 @@ async def running_gateway(
     settings: Settings, *, wait_ready: bool = True, tokens: TokenTable | None = None
 ) -> AsyncIterator[Running]:
     """Serve in this event loop; shut down gracefully and wait for it at the end."""
-    import socket
-
-    sock = socket.socket()
-    sock.bind(("127.0.0.1", 0))
-    port: int = sock.getsockname()[1]
+    ports = Ports.bind(settings)
+    port: int = ports.http.getsockname()[1]
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     stop = asyncio.Event()
     task = asyncio.create_task(
-        serve(settings, sockets=[sock], on_started=ready.set_result, stop=stop, tokens=tokens), name="gateway"
+        serve(settings, ports=ports, on_started=ready.set_result, stop=stop, tokens=tokens), name="gateway"
     )
     try:
         if wait_ready:
@@ -171,7 +170,7 @@ async def running_gateway(
                 raise AssertionError("the gateway ended or never became ready")
         else:
             await until(lambda: listens(port))
-        yield Running(Client(port), stop, task)
+        yield Running(Client(port), stop, task, ports.grpc.getsockname()[1] if ports.grpc else 0)
     finally:
         stop.set()
         await asyncio.wait_for(task, 20)

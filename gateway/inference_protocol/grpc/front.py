@@ -12,7 +12,6 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import grpc
@@ -49,7 +48,8 @@ _CODINGS = {b"\x1f\x8b": Coding.GZIP, b"\x78": Coding.DEFLATE}
 """By the first bytes, none of which can begin a message of these services."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Handler = grpc.RpcMethodHandler[Any, Any]
+Handler = Any
+"""A ``grpc.RpcMethodHandler``; its types know synchronous servers only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,11 +194,13 @@ class Front(grpc.GenericRpcHandler):
                 stream, handler.request_deserializer, handler.response_serializer
             )
 
+        behave = handler.unary_unary or handler.unary_stream
+
         async def answer(_: object, context: Context) -> None:
             self._attach(call, context)
             try:
                 request = parsed(handler.request_deserializer, await self._receive(context))
-                async for response in handler.unary_stream(request, context):
+                async for response in behave(request, context):
                     await context.write(response)
             except TritonflareError as exc:
                 await _abort(context, without_frames(exc), call)
@@ -253,13 +255,15 @@ class Front(grpc.GenericRpcHandler):
             self._tokenless += 1
         else:
             self.calls += 1
-        context.add_done_callback(partial(self._forget, call.tokenless))
+        # The stubs give the callback a type that no function has.
+        forget: Any = self._forget_tokenless if call.tokenless else self._forget
+        context.add_done_callback(forget)
 
-    def _forget(self, tokenless: bool, _: object) -> None:
-        if tokenless:
-            self._tokenless -= 1
-        else:
-            self.calls -= 1
+    def _forget(self, _: object) -> None:
+        self.calls -= 1
+
+    def _forget_tokenless(self, _: object) -> None:
+        self._tokenless -= 1
 
     def _end(self, call: Call, error: TritonflareError | None) -> None:
         """Give metrics, traces and the access log what they have to know of an answer."""

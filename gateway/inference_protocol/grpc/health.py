@@ -20,7 +20,7 @@ _Status = health_pb2.HealthCheckResponse.ServingStatus
 
 
 class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
-    """Reports whether requests would be served.
+    """Reports whether requests would be served; `Front` calls both methods as generators.
 
     Args:
         services: names that are known; the empty one is the server.

@@ -1,0 +1,73 @@
+"""The ports of a gateway, bound before anything else starts, so that a wrong address is reported first."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+
+from gateway.addresses import authority
+from gateway.server.bind import bind
+from gateway.settings import ConfigurationError, Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The bound sockets; a context manager that closes them."""
+
+    http: socket.socket
+    """Listens for one worker; with several workers it reserves the port for all of them."""
+    grpc: socket.socket | None = None
+    """Reserves the port; gRPC listens with sockets of its own."""
+
+    @classmethod
+    def bind(cls, settings: Settings) -> Ports:
+        """Bind the ports of the settings.
+
+        Raises:
+            ConfigurationError: the address does not exist or is in use.
+        """
+        http = _bind(settings, settings.port, "GATEWAY_HOST and GATEWAY_PORT", shared=settings.workers > 1)
+        if settings.grpc_port is None:
+            return cls(http)
+        try:
+            return cls(http, _bind(settings, settings.grpc_port, "GATEWAY_GRPC_PORT", shared=True))
+        except ConfigurationError:
+            http.close()
+            raise
+
+    def known_to(self, settings: Settings) -> Settings:
+        """Return the settings with the number of the gRPC port, which may have been chosen here."""
+        if self.grpc is None:
+            return settings
+        return settings.model_copy(update={"grpc_port": self.grpc.getsockname()[1]})
+
+    def close(self) -> None:
+        """Close the sockets."""
+        self.http.close()
+        if self.grpc is not None:
+            self.grpc.close()
+
+    def __enter__(self) -> Ports:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _bind(settings: Settings, port: int, variables: str, *, shared: bool) -> socket.socket:
+    try:
+        return bind(settings.host, port, shared=shared)
+    except OSError as exc:
+        raise ConfigurationError(
+            f"Cannot listen on {settings.host} port {port}: {exc.strerror}. "
+            f"Set {variables} to an address that is free."
+        ) from exc
+
+
+def grpc_address(settings: Settings) -> str:
+    """Return ``address:port`` of the gRPC port."""
+    found = socket.getaddrinfo(
+        settings.host, settings.grpc_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    host, port = found[0][4][:2]
+    return authority((str(host), int(port)))
