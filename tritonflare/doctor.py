@@ -64,7 +64,7 @@ def _exported_by_make(repository: Path) -> bool:
 def _port() -> HostFinding:
     """Check that the gateway's address is free, or that a tritonflare already serves there."""
     from embedded.host import HostFinding
-    from gateway.main import bind_for
+    from gateway.ports import Ports
     from gateway.settings import ConfigurationError, load_settings
 
     try:
@@ -73,7 +73,7 @@ def _port() -> HostFinding:
         return HostFinding("settings", "not valid", str(error))
     address = f"{settings.host}:{settings.port}"
     try:
-        bind_for(settings).close()
+        Ports.bind(settings).close()
     except ConfigurationError as error:
         in_use = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
         if in_use and _tritonflare_answers(settings):

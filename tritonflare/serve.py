@@ -16,7 +16,7 @@ import click
 import uvloop
 from pydantic import SecretStr
 
-from tritonflare.gateway import given, workers_option
+from tritonflare.gateway import given, grpc_port_option, workers_option
 from tritonflare.paths import REPOSITORY, TOKENS, runnable
 from tritonflare.token import store_token
 
@@ -34,11 +34,7 @@ _ACCOUNT = "0123456789abcdef0123456789abcdef"
 @click.command()
 @click.option("--host", help="Address to listen on [GATEWAY_HOST, default 127.0.0.1].")
 @click.option("--port", type=int, help="Port to listen on [GATEWAY_PORT, default 8787].")
-@click.option(
-    "--grpc-port",
-    type=int,
-    help="Port for gRPC clients; 0 takes a free one [GATEWAY_GRPC_PORT, default: none].",
-)
+@grpc_port_option
 @click.option(
     "--repository",
     type=click.Path(path_type=Path),
