@@ -18,6 +18,7 @@ import trustme
 from gateway.access.certificate import Certificate
 from gateway.access.credentials import check_certificate
 from gateway.main import serve
+from gateway.ports import Ports
 from gateway.settings import ConfigurationError, Settings
 from tests.contract.test_protocol import post
 from tests.support.fake_triton import FakeTriton, hold
@@ -345,4 +346,4 @@ async def test_what_is_wrong_with_the_certificate_is_reported_at_start(
     missing = tmp_path / "none"
     settings = settings_for(triton, tls_certificate=missing, tls_key=missing)
     with socket.socket() as sock, pytest.raises(ConfigurationError, match="GATEWAY_TLS_CERTIFICATE"):
-        await serve(settings, sockets=[sock], stop=asyncio.Event())
+        await serve(settings, ports=Ports(sock), stop=asyncio.Event())
