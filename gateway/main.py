@@ -136,8 +136,6 @@ async def _serve_here(
             # Readiness turns off, balancers get time to notice, then the port closes and requests drain.
             gateway.monitor.start_draining()
             server.start_draining()
-            if gateway.grpc is not None:
-                gateway.grpc.start_draining()
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(at_once.wait(), settings.shutdown_delay_s)
             await asyncio.gather(

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +47,10 @@ _TOKENLESS_SHARE = 8
 """Calls without a token, such as watchers of health, may be one of so many streams."""
 _CODINGS = {b"\x1f\x8b": Coding.GZIP, b"\x78": Coding.DEFLATE}
 """By the first bytes, none of which can begin a message of these services."""
+
+_QUIET_S = 0.01
+"""Time without a new call after which none is on its way from gRPC's threads."""
+_LONGEST_HOLD_S = 0.1
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Handler = Any
@@ -91,6 +96,9 @@ class Front(grpc.GenericRpcHandler):
         self._limits = limits
         self._handlers: dict[str, Handler] = {}
         self._tokenless = 0
+        self._arrived_at = 0.0
+        self._may_respond = asyncio.Event()
+        self._may_respond.set()
         self.draining = asyncio.Event()
         """Ends idle streams once set."""
         self.calls = 0
@@ -105,6 +113,7 @@ class Front(grpc.GenericRpcHandler):
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
         """Return the handler of a call; for one that is refused, a handler that does not read its message."""
+        self._arrived_at = time.monotonic()
         route = handler_call_details.method
         handler = self._handlers.get(route)
         if handler is None:
@@ -116,6 +125,21 @@ class Front(grpc.GenericRpcHandler):
         except TritonflareError as exc:
             return self._refusal(call, without_frames(exc))
         return self._wrap(call, handler)
+
+    @asynccontextmanager
+    async def responses_held(self) -> AsyncIterator[None]:
+        """Hold back responses until the end of the block, which begins when calls have stopped arriving.
+
+        Clients that wait for an answer before they call again send nothing meanwhile.
+        """
+        self._may_respond.clear()
+        try:
+            longest = time.monotonic() + _LONGEST_HOLD_S
+            while time.monotonic() < min(longest, self._arrived_at + _QUIET_S):
+                await asyncio.sleep(_QUIET_S / 4)
+            yield
+        finally:
+            self._may_respond.set()
 
     def _admit(self, call: Call) -> None:
         if not call.tokenless:
@@ -149,6 +173,8 @@ class Front(grpc.GenericRpcHandler):
                 return await handler.unary_unary(parsed(handler.request_deserializer, raw), call)
 
             outcome = await self._run(call, behave)
+            if not self._may_respond.is_set():
+                await self._may_respond.wait()
             if isinstance(outcome, TritonflareError):
                 await _abort(context, outcome, call)
             context.set_trailing_metadata(call.identity())

@@ -17,6 +17,8 @@ from gateway.inference_protocol.grpc.servicer import InferenceServicer
 
 SERVICES = ("inference.GRPCInferenceService", "grpc.health.v1.Health", reflection.SERVICE_NAME)
 _DRAIN_POLL_S = 0.01
+_GOAWAY_S = 0.01
+"""Time for GOAWAY to be sent."""
 _PING_INTERVAL_S = 10
 """A client that sends pings more often is disconnected (gRFC A8)."""
 _KEEPALIVE_S = 30
@@ -82,10 +84,6 @@ class GrpcServer:
             self._server.add_secure_port(address, _credentials(self._certificate))
         await self._server.start()
 
-    def start_draining(self) -> None:
-        """Continue to accept calls, but end streams that wait for a request."""
-        self._front.draining.set()
-
     async def stop(self, drain_s: float, at_once: asyncio.Event) -> None:
         """Stop accepting, answer the calls under way for up to ``drain_s``, then cancel the rest.
 
@@ -95,9 +93,12 @@ class GrpcServer:
         """
         if self._server is None:
             return
-        self.start_draining()
-        # Clients get GOAWAY: they send their next calls elsewhere.
-        stopping = asyncio.ensure_future(self._server.stop(drain_s))
+        self._front.draining.set()
+        # gRPC sends GOAWAY and cancels the calls that no handler has yet. So there should be none at that
+        # moment, and no client should get a response before GOAWAY, or it would send its next call here.
+        async with self._front.responses_held():
+            stopping = asyncio.ensure_future(self._server.stop(drain_s))
+            await asyncio.sleep(_GOAWAY_S)
         ends = asyncio.get_running_loop().time() + drain_s
         while self._front.calls and not at_once.is_set() and asyncio.get_running_loop().time() < ends:
             await asyncio.sleep(_DRAIN_POLL_S)
