@@ -1,0 +1,35 @@
+"""gRPC clients that give up must end at the gateway: a cancellation that reached Triton 2.51 would kill it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from tests.faults.conftest import serving
+from tests.faults.giving_up_over_grpc import give_up
+from tests.support.bundled import bundled_repository
+
+pytestmark = pytest.mark.needs_triton
+
+SECONDS = 6.0
+STOPS_WITHIN_S = 8.0
+"""Triton's own limit for calls that do not end is 10 s."""
+
+
+def test_triton_survives_grpc_clients_that_give_up_as_the_answer_comes() -> None:
+    with serving(bundled_repository(), "--grpc-port", "0", GATEWAY_MAX_QUEUE_S="0.5") as served:
+        triton = served.triton()
+        seen, _ = asyncio.run(give_up(served, SECONDS))
+        assert served.triton() == triton, dict(seen)
+        assert served.restarts() == {}
+        began = time.monotonic()
+        served.program.stop()
+        took_s = time.monotonic() - began
+    # All of them happened, so that the moment was met.
+    assert {"OK", "CANCELLED", "DEADLINE_EXCEEDED"} <= seen.keys(), dict(seen)
+    assert seen.keys() <= {"OK", "CANCELLED", "DEADLINE_EXCEEDED", "in time", "RESOURCE_EXHAUSTED"}, dict(
+        seen
+    )
+    assert took_s < STOPS_WITHIN_S
