@@ -26,6 +26,7 @@ from tests.support.servers import TOKEN
 CALLERS = 4
 _SAMPLES = 10
 """Measurements of memory over the whole time."""
+_GAUGES = ("tritonflare_requests_in_flight", "tritonflare_calls", "tritonflare_queued_texts")
 _METADATA = (("authorization", f"Bearer {TOKEN}"),)
 _GRPC = re.compile(r"^gRPC: +(\S+)", re.MULTILINE)
 
@@ -96,12 +97,9 @@ async def give_up(served: Served, seconds: float) -> tuple[Counter[str], list[di
 
 
 def _memory(served: Served) -> dict[str, float]:
-    children = {child.pid: child for child in served.program.children()}
-    gateway = served.program.process.pid
-    return {
-        "gateway": round(psutil.Process(gateway).memory_info().rss / 2**20, 1),
-        "triton": round(sum(child.memory_info().rss for child in children.values()) / 2**20, 1),
-    }
+    triton = sum(child.memory_info().rss for child in served.program.children())
+    gateway = psutil.Process(served.program.process.pid).memory_info().rss
+    return {"gateway": round(gateway / 2**20, 1), "triton": round(triton / 2**20, 1)}
 
 
 def main() -> None:
@@ -113,9 +111,7 @@ def main() -> None:
         gauges = {
             line.split()[0]: float(line.split()[1])
             for line in served.get("/metrics").text.splitlines()
-            if line.startswith(
-                ("tritonflare_in_flight", "tritonflare_requests_in_flight", "tritonflare_calls")
-            )
+            if line.startswith(_GAUGES)
         }
         report = {
             "statuses": dict(seen),

@@ -1,4 +1,4 @@
-"""gRPC clients that give up must end at the gateway: a cancellation that reached Triton 2.51 would kill it."""
+"""gRPC clients that give up: a cancellation that reached Triton 2.51 would kill it."""
 
 from __future__ import annotations
 
@@ -28,8 +28,6 @@ def test_triton_survives_grpc_clients_that_give_up_as_the_answer_comes() -> None
         served.program.stop()
         took_s = time.monotonic() - began
     # All of them happened, so that the moment was met.
-    assert {"OK", "CANCELLED", "DEADLINE_EXCEEDED"} <= seen.keys(), dict(seen)
-    assert seen.keys() <= {"OK", "CANCELLED", "DEADLINE_EXCEEDED", "in time", "RESOURCE_EXHAUSTED"}, dict(
-        seen
-    )
+    expected = {"OK", "CANCELLED", "DEADLINE_EXCEEDED"}
+    assert expected <= seen.keys() <= expected | {"in time", "RESOURCE_EXHAUSTED"}, dict(seen)
     assert took_s < STOPS_WITHIN_S
