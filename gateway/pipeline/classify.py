@@ -58,7 +58,7 @@ class ClassifyCall:
         caller: Caller,
         receive: Receive[_Message],
         read: ReadMessage[_Message],
-        timeout_s: float | None = None,
+        patience_s: float | None = None,
     ) -> Outcome:
         """Answer a request: receive → admission → read → rate → validate → infer.
 
@@ -68,13 +68,12 @@ class ClassifyCall:
             caller: whose request it is.
             receive: awaits the message.
             read: finds out what it asks for.
-            timeout_s: the client's own deadline, if that is nearer than that of the settings.
+            patience_s: how long the client waits, if it has a deadline of its own.
 
         Raises:
             TritonflareError: the request is refused, or nothing of it was answered.
         """
-        limit_s = self.limits.request_timeout_s
-        with RequestDeadline(limit_s if timeout_s is None else min(timeout_s, limit_s)) as deadline:
+        with RequestDeadline(self.limits.request_timeout_s, patience_s) as deadline:
             message = await receive(deadline)
             with self._admission:
                 model, call = read(message)

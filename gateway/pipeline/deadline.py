@@ -25,18 +25,25 @@ class RequestDeadline:
 
     It cancels the current task and turns that cancellation into DeadlineExceeded or ClientDisconnected.
     One timer covers the body, the queue and the inference, without a task of its own for each step.
+
+    Args:
+        timeout_s: the time limit.
+        patience_s: how long the client itself waits, if that is shorter. It ends the block earlier and leaves
+            `remaining_s` as it is: what has been sent to Triton holds its slot for as long as any other call,
+            or clients with short deadlines would have more slots than others.
     """
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float, patience_s: float | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self._timeout_s = timeout_s
+        self._patience_s = timeout_s if patience_s is None else min(patience_s, timeout_s)
         self._reason: type[DeadlineExceeded | ClientDisconnected] | None = None
         self._connection: DisconnectSource | None = None
 
     def __enter__(self) -> RequestDeadline:
         self._task = asyncio.current_task()
         self._ends = time.monotonic() + self._timeout_s
-        self._timer = self._loop.call_later(self._timeout_s, self.expire)
+        self._timer = self._loop.call_later(self._patience_s, self.expire)
         return self
 
     def expire(self) -> None:
@@ -44,7 +51,7 @@ class RequestDeadline:
         self._end(DeadlineExceeded)
 
     def remaining_s(self) -> float:
-        """Seconds left."""
+        """Seconds left of the time limit."""
         return self._ends - time.monotonic()
 
     def watch_for_disconnect(self, connection: DisconnectSource | None) -> None:

@@ -42,8 +42,8 @@ class Call:
         self.tokenless = False
         """Of a method for operators, which needs no token."""
         self.client: Address | None = None
-        self.timeout_s: float | None = None
-        """The client's own deadline, in seconds from the start of the call."""
+        self.patience_s: float | None = None
+        """How long the client waits from the start of the call; None without a deadline of its own."""
         self.account = ""
         """The account whose rate it counts against; see `authenticate`."""
         self.record = RequestRecord(METHOD, f"{secrets.token_hex(8)}-TFL", route=route)
@@ -56,18 +56,18 @@ class Call:
     def attach(self, context: ServerContext) -> None:
         """Read the client's address and deadline."""
         self.client = _address(context.peer())
-        self.timeout_s = context.time_remaining()
+        self.patience_s = context.time_remaining()
 
     @property
     def caller(self) -> Caller:
         """The call as the pipeline sees it; a client that cancels it ends its task."""
         return Caller(self.account, self.record)
 
-    def following(self, timeout_s: float | None) -> Call:
+    def following(self, patience_s: float | None) -> Call:
         """Return a call for the next request on the same stream."""
         call = Call(self.record.route, self._metadata)
         call.client, call.record.client = self.client, self.record.client
-        call.timeout_s = timeout_s
+        call.patience_s = patience_s
         return call
 
     def identity(self) -> tuple[tuple[str, str], ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -78,6 +79,7 @@ class GrpcServer:
             options=_options(self._limits), maximum_concurrent_rpcs=self._limits.max_streams
         )
         self._server.add_generic_rpc_handlers((self._front,))
+        logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_closed_call)
         if self._certificate is None:
             self._server.add_insecure_port(address)
         else:
@@ -105,6 +107,11 @@ class GrpcServer:
         # What remains are watchers of health and clients of reflection, or calls that took too long.
         await self._server.stop(None)
         await stopping
+
+
+def _is_no_closed_call(record: logging.LogRecord) -> bool:
+    """Filter out the error that grpc.aio logs when a client closes a call just before its response."""
+    return not str(record.msg).startswith("ExecuteBatchError raised")
 
 
 def _options(limits: GrpcLimits) -> list[tuple[str, int]]:

@@ -85,7 +85,7 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
         async def receive(deadline: RequestDeadline) -> Message:
             return request
 
-        response = await self._infer(call.caller, receive, protobuf.infer_request, call.timeout_s)
+        response = await self._infer(call.caller, receive, protobuf.infer_request, call.patience_s)
         return protobuf.infer_response(response)
 
     async def ModelStreamInfer(self, request: Message, call: Call) -> Message:
