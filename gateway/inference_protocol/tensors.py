@@ -83,6 +83,6 @@ def bytes_elements(name: str, raw: bytes) -> list[bytes]:
 
 def _cut_off(name: str, place: int) -> BadInput:
     return BadInput(
-        f"the raw contents of input '{name}' end inside element {place}; each element is its length in 4 "
-        "bytes, little-endian, and as many bytes"
+        f"the raw contents of input '{name[:100]}' end inside element {place}; each element is its length in "
+        "4 bytes, little-endian, and as many bytes"
     )
