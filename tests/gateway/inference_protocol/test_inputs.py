@@ -1,0 +1,107 @@
+"""The input TEXT."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.domain.errors import BadInput
+from gateway.domain.validate import BatchCall, TextCall
+from gateway.inference_protocol.inputs import read_texts
+from gateway.inference_protocol.tensors import InputTensor
+
+MAX_TEXTS = 4
+
+
+def read(
+    *elements: object, shape: tuple[int, ...] | None = None, name: str = "TEXT", datatype: str = "BYTES"
+) -> list[object]:
+    """Return the texts of a request with one input."""
+    given_shape = (len(elements), 1) if shape is None else shape
+    call = read_texts([InputTensor(name, datatype, given_shape, elements)], MAX_TEXTS)
+    if isinstance(call, TextCall):
+        return [call.text]
+    assert isinstance(call, BatchCall)
+    assert [item.reference for item in call.items] == [None] * len(call.items)
+    return [item.text for item in call.items]
+
+
+@given(
+    st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1, max_size=MAX_TEXTS)
+)
+def test_texts_are_the_same_as_bytes_and_as_strings_and_in_both_shapes(texts: list[str]) -> None:
+    for elements in (texts, [text.encode() for text in texts]):
+        for shape in ((len(texts),), (len(texts), 1)):
+            assert read(*elements, shape=shape) == texts
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(), (1, 1, 1), (1, 2), (2, 0), (0,), (0, 1), (-1,), (-1, 1), (1,) * 1000, (2**62, 2**62), (1, -1)],
+    ids=str,
+)
+def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(BadInput, match=r"input 'TEXT' must have the shape \[n\] or \[n, 1\]") as caught:
+        read("a", shape=shape)
+    assert len(caught.value.message) < 300
+
+
+def test_more_texts_than_a_request_may_have_are_refused_by_the_shape_alone() -> None:
+    with pytest.raises(BadInput, match="has 5 texts; a request may have 4"):
+        read("a", shape=(5, 1))
+    with pytest.raises(BadInput, match=f"has {2**63 - 1} texts"):
+        read("a", shape=(2**63 - 1,))
+
+
+@pytest.mark.parametrize("elements", [(), ("a",), ("a", "b", "c")])
+def test_the_number_of_elements_must_be_that_of_the_shape(elements: tuple[str, ...]) -> None:
+    with pytest.raises(BadInput, match=rf"has {len(elements)} elements, but its shape \[2, 1\] needs 2"):
+        read(*elements, shape=(2, 1))
+
+
+@pytest.mark.parametrize(
+    ("element", "problem"),
+    [
+        ("", "is empty"),
+        (b"", "is empty"),
+        (b"\xff", "is not valid UTF-8"),
+        (b"\xed\xa0\x80", "is not valid UTF-8"),
+        (1, "is not a string"),
+        (1.5, "is not a string"),
+        (True, "is not a string"),
+        (None, "is not a string"),
+        ({}, "is not a string"),
+        (["a"], "is not a string"),
+    ],
+)
+def test_an_element_that_is_no_text_is_named_by_its_place(element: object, problem: str) -> None:
+    with pytest.raises(BadInput, match=f"element 1 of input 'TEXT' {problem}"):
+        read("a", element)
+
+
+def test_a_datatype_other_than_bytes_is_refused() -> None:
+    with pytest.raises(BadInput, match="must have the datatype BYTES, not 'FP32'"):
+        read("a", datatype="FP32")
+
+
+@pytest.mark.parametrize("names", [[], ["text"], ["TEXT", "TEXT"], ["TEXT", "MASK"], ["x" * 10_000] * 1000])
+def test_exactly_the_input_text_is_needed(names: list[str]) -> None:
+    with pytest.raises(BadInput, match="the only input must be 'TEXT', but the request has") as caught:
+        read_texts([InputTensor(name, "BYTES", (1,), ["a"]) for name in names], MAX_TEXTS)
+    assert len(caught.value.message) < 700
+
+
+@given(
+    st.lists(
+        st.binary(max_size=5) | st.text(st.characters(), max_size=5) | st.integers() | st.none(), max_size=6
+    ),
+    st.lists(st.integers(-2, 6), max_size=3).map(tuple),
+)
+def test_any_input_is_read_or_refused_in_a_known_way(elements: list[object], shape: tuple[int, ...]) -> None:
+    with suppress(BadInput):
+        texts = read(*elements, shape=shape)
+        assert len(texts) == shape[0] <= MAX_TEXTS
+        assert all(isinstance(text, str) and text for text in texts)
