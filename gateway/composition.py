@@ -39,6 +39,7 @@ from gateway.domain.service import Classifier
 from gateway.inference_protocol.grpc.front import Front, FrontLimits
 from gateway.inference_protocol.grpc.server import GrpcLimits, GrpcServer
 from gateway.inference_protocol.grpc.servicer import InferenceServicer
+from gateway.inference_protocol.http.routes import protocol_routes
 from gateway.inference_protocol.infer import ModelInfer
 from gateway.inference_protocol.models import ModelDirectory
 from gateway.pipeline.classify import ClassifyCall, RequestLimits
@@ -295,12 +296,14 @@ def _routes(
     bodies = BodyReader(admission, settings.max_body_bytes, settings.max_requests_in_flight)
     classify = ClassifyBody(classify_call, inference.catalogue, bodies)
     queries = ModelQueries(inference.catalogue)
+    models = ModelDirectory(inference.catalogue, inference.health, settings.max_batch_texts)
     binding = Binding(classify, queries.search)
     return (
         # First: ai/run/{model} would take the proxy's path for a model.
         *binding.routes(API_PREFIX),
         *run_routes(RunModel(classify, settings.result_shape)),
         *query_routes(queries, verify),
+        *protocol_routes(models, inference.monitor, classify_call, bodies),
         *operations_routes(Operations(inference.monitor, metrics)),
         *page_routes(settings.playground),
     )

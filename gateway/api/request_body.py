@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import zlib
-
 from gateway.access.admission import Admission
-from gateway.domain.errors import BodyTooLarge, MalformedBody
+from gateway.decompression import Coding, decompress
+from gateway.domain.errors import BodyTooLarge
 from gateway.pipeline.deadline import RequestDeadline
 from gateway.server.message import HttpRequest
-
-_GZIP = 16 + zlib.MAX_WBITS
-"""The gzip format alone, with zlib's largest window."""
 
 
 class BodyReader:
@@ -27,8 +23,13 @@ class BodyReader:
         self._limit = limit
         self._arriving: dict[RequestDeadline, None] = {}
 
-    async def read(self, request: HttpRequest, deadline: RequestDeadline) -> bytes:
+    async def read(self, request: HttpRequest, deadline: RequestDeadline, *, deflate: bool = False) -> bytes:
         """Read the whole body, unless there is no place in flight for what it asks.
+
+        Args:
+            request: with the body.
+            deadline: of the request.
+            deflate: decompress bodies in deflate, too.
 
         Raises:
             Overloaded: there is none; the body is not read.
@@ -37,24 +38,24 @@ class BodyReader:
         """
         self._admission.check()
         if request.body.complete:
-            return _whole_body(request, self._limit_bytes)
+            return _whole_body(request, self._limit_bytes, deflate=deflate)
         if len(self._arriving) >= self._limit:
             oldest = next(iter(self._arriving))
             del self._arriving[oldest]
             oldest.expire()
         self._arriving[deadline] = None
         try:
-            return await read_body(request, self._limit_bytes)
+            return await read_body(request, self._limit_bytes, deflate=deflate)
         finally:
             self._arriving.pop(deadline, None)
 
 
-async def read_body(request: HttpRequest, limit_bytes: int) -> bytes:
-    """Read the whole body; one in gzip is decompressed.
+async def read_body(request: HttpRequest, limit_bytes: int, *, deflate: bool = False) -> bytes:
+    """Read the whole body; one in gzip is decompressed, and with ``deflate`` one in that.
 
     Raises:
         BodyTooLarge: announced, real or decompressed size above ``limit_bytes``.
-        MalformedBody: the body begins as gzip and is not.
+        MalformedBody: the body begins as gzip (or deflate) and is not.
         ClientDisconnected: the caller left before the end.
     """
     if not request.body.complete:
@@ -63,14 +64,18 @@ async def read_body(request: HttpRequest, limit_bytes: int) -> bytes:
             raise BodyTooLarge(limit_bytes)
     while len(request.body.data) <= limit_bytes and not request.body.complete:
         await request.body.more()
-    return _whole_body(request, limit_bytes)
+    return _whole_body(request, limit_bytes, deflate=deflate)
 
 
-def _whole_body(request: HttpRequest, limit_bytes: int) -> bytes:
+def _whole_body(request: HttpRequest, limit_bytes: int, *, deflate: bool) -> bytes:
     if len(request.body.data) > limit_bytes:
         raise BodyTooLarge(limit_bytes)
     body = bytes(request.body.data)
-    return gunzip(body, limit_bytes) if is_gzip(body) else body
+    if is_gzip(body):
+        return gunzip(body, limit_bytes)
+    if deflate and is_zlib(body) and "deflate" in map(str.lower, request.headers(b"content-encoding")):
+        return decompress(body, Coding.DEFLATE, limit_bytes)
+    return body
 
 
 def _exceeds(length: str, limit_bytes: int) -> bool:
@@ -88,21 +93,14 @@ def is_gzip(body: bytes) -> bool:
     return body.startswith(b"\x1f\x8b")
 
 
-def gunzip(body: bytes, limit_bytes: int) -> bytes:
-    """Decompress one gzip member, never into more than ``limit_bytes`` + 1 bytes of memory.
+def is_zlib(body: bytes) -> bool:
+    """Tell whether a body begins as the zlib format does (RFC 1950, section 2.2); no JSON object can.
 
-    Raises:
-        BodyTooLarge: the content is longer than ``limit_bytes``.
-        MalformedBody: not gzip, cut off, damaged, or followed by something else. A second member counts
-            as that: a megabyte of tiny members would take minutes.
+    Two bytes say less than those of gzip do, so ``content-encoding`` has to announce it as well.
     """
-    decompressor = zlib.decompressobj(_GZIP)
-    try:
-        content = decompressor.decompress(body, limit_bytes + 1)
-    except zlib.error:
-        raise MalformedBody("the body is not valid gzip") from None
-    if len(content) > limit_bytes:
-        raise BodyTooLarge(limit_bytes)
-    if not decompressor.eof or decompressor.unused_data:
-        raise MalformedBody("the body is not valid gzip")
-    return content
+    return len(body) > 1 and body[0] & 0x8F == 0x08 and int.from_bytes(body[:2], "big") % 31 == 0
+
+
+def gunzip(body: bytes, limit_bytes: int) -> bytes:
+    """Decompress one gzip member; see `decompress`."""
+    return decompress(body, Coding.GZIP, limit_bytes)
