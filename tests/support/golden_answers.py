@@ -34,6 +34,7 @@ _DOCUMENTED = (
 CACHED = {"cache_bytes": 1_000_000}
 LENGTH = ((re.compile(r"(?m)^(content-length): \d+$"), r"\1: <length>"),)
 """How much gzip saves depends on its version."""
+VERSION = ((re.compile(r'(?<="version":")[^"]+'), "<version>"),)
 RETRY = ((re.compile(r"(?m)^(retry-after(?:-ms)?): \d+$"), r"\1: <time>"),)
 
 _ONE_AT_A_TIME = {"max_requests_in_flight": 1, "max_batch_texts": 1}
@@ -227,6 +228,42 @@ def _successes() -> list[Case]:
     ]
 
 
+def _inference_protocol() -> list[Case]:
+    model = f"/v2/models/{SST2}"
+    given = b'{"name":"TEXT","shape":[1,1],"datatype":"BYTES","data":["This pizza is great!"]}'
+    text = b'{"id":"7","inputs":[' + given + b"]"
+    classes = b',"outputs":[{"name":"probabilities","parameters":{"classification":2}}]}'
+    wrong = b'{"inputs":[{"name":"TEXT","shape":[1],"datatype":"BYTES","data":[1]}]}'
+    return [
+        Case("v2", None, "/v2", "GET", named=VERSION + LENGTH),
+        Case("v2-live", None, "/v2/health/live", "GET", headers={}),
+        Case("v2-ready", None, "/v2/health/ready", "GET", headers={}),
+        Case("v2-model", None, model, "GET"),
+        Case("v2-model-ready", None, f"{model}/ready", "GET", headers={}),
+        Case("v2-model-config", None, f"{model}/versions/1/config", "GET"),
+        Case("v2-index", b"", "/v2/repository/index"),
+        Case("v2-infer", text + b"}", f"{model}/infer"),
+        Case("v2-infer-classes", text + classes, "/v2/models/sst2/versions/1/infer"),
+        Case("v2-400", wrong, f"{model}/infer"),
+        Case("v2-401", text + b"}", f"{model}/infer", headers={}),
+        Case("v2-403", None, "/v2", "GET", headers=AUTHORIZED | {"cf-account-id": "another"}),
+        Case("v2-404-model", text + b"}", "/v2/models/no-such/infer"),
+        Case("v2-404-version", text + b"}", f"{model}/versions/2/infer"),
+        Case("v2-404-path", None, "/v2/nowhere", "GET"),
+        Case(
+            "v2-429",
+            text + b"}",
+            f"{model}/infer",
+            settings=_ONE_A_MINUTE,
+            before=(text + b"}",),
+            named=RETRY,
+        ),
+        Case("v2-500", text + b"}", f"{model}/infer", prepare=_fail(grpc.StatusCode.INTERNAL)),
+        Case("v2-404-operation", None, f"{model}/stats", "GET"),
+        Case("v2-503", text + b"}", f"{model}/infer", prepare=_fail(grpc.StatusCode.UNAVAILABLE)),
+    ]
+
+
 def _binding() -> list[Case]:
     native = AUTHORIZED | {"cf-consn-model-id": SST2}
     third = native | {"cf-consn-sdk-version": "2.0.0"}
@@ -292,6 +329,6 @@ def _ended_by_the_gateway() -> list[Case]:
     ]
 
 
-DESCRIBED = [*_successes(), *_bad_input(), *_refusals()]
-"""The REST API, which openapi.json describes."""
+DESCRIBED = [*_successes(), *_bad_input(), *_refusals(), *_inference_protocol()]
+"""The REST API and ``/v2``, which openapi.json describes."""
 CASES = [*DESCRIBED, *_binding(), *_ended_by_the_gateway()]
