@@ -11,11 +11,17 @@ from types import FrameType
 import pytest
 
 from gateway.domain.service import Classifier
-from tests.support.failing import FAILURES, FORMS, failing
+from tests.support.failing import AUTH, FAILURES, FORMS, Form, failing
 from tests.support.fake_triton import FakeTriton
 from tests.support.harness import away_from_the_end_of_a_minute, running_gateway, settings_for
+from tests.support.inference_protocol import MODEL, request
 
 TEXT = "word " * 20_000
+INFER = {
+    "one text": Form(f"{MODEL}/infer", AUTH, lambda text: request(text)),
+    "two texts": Form(f"{MODEL}/infer", AUTH, lambda text: request(text, "short")),
+}
+"""The forms of the Open Inference Protocol."""
 
 
 @contextmanager
@@ -71,6 +77,45 @@ async def test_no_failure_leaves_a_cycle_that_holds_a_text_or_a_frame(name: str,
                 await asyncio.sleep(0.02)
             assert not frames_of(garbage), "\n".join(frames_of(garbage))
             assert texts_in(garbage) == []
+
+
+@pytest.mark.parametrize("name", [name for name in FAILURES if name != "400, no text"])
+async def test_no_failure_of_an_inference_leaves_a_cycle(name: str, triton: FakeTriton) -> None:
+    failure = FAILURES[name]
+    if "rate" in name:
+        await away_from_the_end_of_a_minute()
+    async with (
+        running_gateway(settings_for(triton, **failure.settings)) as running,
+        failing(failure, running.client, triton),
+    ):
+        for form in INFER.values():
+            with without_collector() as garbage:
+                for _ in range(2):
+                    assert await failure.send(running.client, form, TEXT) == failure.status
+                await asyncio.sleep(0.02)
+            assert not frames_of(garbage), "\n".join(frames_of(garbage))
+            assert texts_in(garbage) == []
+
+
+async def test_refused_inferences_leave_no_cycle(triton: FakeTriton) -> None:
+    wrong = [
+        request(TEXT, 7),
+        request([[TEXT]]),
+        request(TEXT, id=7),
+        request(TEXT, outputs=[{"name": TEXT}]),
+        {"inputs": [{"name": "TEXT", "shape": [2], "datatype": "BYTES", "data": [TEXT]}]},
+    ]
+    async with running_gateway(settings_for(triton)) as running:
+        with without_collector() as garbage:
+            for body in wrong:
+                answer = await running.client.run(body, path=f"{MODEL}/infer")
+                assert answer.status == 400
+                answer = await running.client.run(request(TEXT), path=f"/v2/models/{TEXT[:4]}/infer")
+                assert answer.status == 404
+            del answer
+            await asyncio.sleep(0.02)
+        assert not frames_of(garbage), "\n".join(frames_of(garbage))
+        assert texts_in(garbage) == []
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 1_000_000], ids=["coalesced", "cached"])
