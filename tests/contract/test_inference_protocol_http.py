@@ -49,7 +49,7 @@ async def test_a_model_answers_to_each_of_its_names(client: Client, name: str) -
             assert outputs(answer)["label"] == ["POSITIVE"]
             assert (await client.get(versioned)).json["name"] == name
             assert (await client.get(f"{versioned}/config")).json["name"] == name
-            ready = await client.send("GET", f"{versioned}/ready", headers={})
+            ready = await client.get(f"{versioned}/ready")
             assert (ready.status, ready.json) == (200, {"name": name, "ready": True})
 
 
@@ -193,7 +193,7 @@ async def test_the_index_lists_public_names_and_states(client: Client, triton: F
 
     await until(unavailable)
     assert (await client.send("POST", "/v2/repository/index", b'{"ready":true}')).json == []
-    answer = await client.send("GET", f"{MODEL}/ready", headers={})
+    answer = await client.get(f"{MODEL}/ready")
     assert (answer.status, answer.json) == (503, {"name": SST2, "ready": False})
 
 

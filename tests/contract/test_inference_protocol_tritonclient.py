@@ -37,8 +37,8 @@ def texts(*given: str, binary: bool = True, shape: tuple[int, ...] | None = None
 def test_models_are_described(client: InferenceServerClient, name: str, version: str) -> None:
     assert client.is_server_live()
     assert client.is_server_ready()
-    assert client.is_model_ready(name, version)
-    assert not client.is_model_ready(name, "2")
+    assert client.is_model_ready(name, version, headers=HEADERS)
+    assert not client.is_model_ready(name, "2", headers=HEADERS)
     metadata = client.get_model_metadata(name, version, headers=HEADERS)
     config = client.get_model_config(name, version, headers=HEADERS)
     assert (metadata["name"], config["name"], config["max_batch_size"]) == (name, name, 100)
@@ -46,7 +46,7 @@ def test_models_are_described(client: InferenceServerClient, name: str, version:
         tensor["name"] for tensor in metadata["outputs"]
     ]
     (entry,) = client.get_model_repository_index(headers=HEADERS)
-    assert client.is_model_ready(entry["name"], entry["version"])
+    assert client.is_model_ready(entry["name"], entry["version"], headers=HEADERS)
     assert client.get_server_metadata(headers=HEADERS)["name"] == "tritonflare"
 
 
@@ -123,11 +123,11 @@ def test_concurrent_requests_are_answered(client: InferenceServerClient) -> None
             "403",
             "Authentication error",
         ),
-        (lambda client: client.get_inference_statistics(headers=HEADERS), "404", "statistics"),
-        (lambda client: client.load_model(NAMES[0], headers=HEADERS), "404", "Loading"),
+        (lambda client: client.get_inference_statistics(headers=HEADERS), "404", "Statistics"),
+        (lambda client: client.load_model(NAMES[0], headers=HEADERS), "404", "loaded"),
         (lambda client: client.get_system_shared_memory_status(headers=HEADERS), "404", "Shared memory"),
-        (lambda client: client.get_trace_settings(headers=HEADERS), "404", "trace"),
-        (lambda client: client.get_log_settings(headers=HEADERS), "404", "logging"),
+        (lambda client: client.get_trace_settings(headers=HEADERS), "404", "Traces"),
+        (lambda client: client.get_log_settings(headers=HEADERS), "404", "logs"),
     ],
 )
 def test_errors_arrive_with_status_and_message(

@@ -239,7 +239,7 @@ def _inference_protocol() -> list[Case]:
         Case("v2-live", None, "/v2/health/live", "GET", headers={}),
         Case("v2-ready", None, "/v2/health/ready", "GET", headers={}),
         Case("v2-model", None, model, "GET"),
-        Case("v2-model-ready", None, f"{model}/ready", "GET", headers={}),
+        Case("v2-model-ready", None, f"{model}/ready", "GET"),
         Case("v2-model-config", None, f"{model}/versions/1/config", "GET"),
         Case("v2-index", b"", "/v2/repository/index"),
         Case("v2-infer", text + b"}", f"{model}/infer"),

@@ -20,6 +20,7 @@ from gateway.domain.errors import (
     NoSuchVersion,
     Overloaded,
 )
+from gateway.domain.health import ModelHealth
 from gateway.domain.service import Classifier
 from gateway.inference_protocol.infer import ModelInfer
 from gateway.inference_protocol.messages import InferRequest, InferResponse
@@ -63,7 +64,7 @@ class Setup:
         classify = ClassifyCall(
             Classifier(self.source), self.admission, RateLimit(0, tuple), Metrics(), RequestLimits(60, 3)
         )
-        self.infer = ModelInfer(classify, ModelDirectory(catalogue, 3))
+        self.infer = ModelInfer(classify, ModelDirectory(catalogue, ModelHealth(1), 3))
         self.record = RequestRecord("POST", "ray")
 
     async def __call__(
@@ -72,7 +73,7 @@ class Setup:
         model: str = NAME,
         version: str = "",
         outputs: Sequence[RequestedOutput] = (),
-        timeout_s: float | None = None,
+        patience_s: float | None = None,
     ) -> InferResponse:
         tensor = InputTensor("TEXT", "BYTES", (len(texts),), texts)
         request = InferRequest(model, version, "7", [tensor], outputs)
@@ -81,7 +82,7 @@ class Setup:
             return request
 
         try:
-            return await self.infer(Caller("a", self.record), receive, lambda message: message, timeout_s)
+            return await self.infer(Caller("a", self.record), receive, lambda message: message, patience_s)
         finally:
             assert self.admission.in_flight == 0
 
@@ -123,15 +124,14 @@ async def test_each_text_takes_a_place() -> None:
         await Setup(places=2)("a", "b", "c")
 
 
-async def test_the_nearer_deadline_counts() -> None:
+async def test_what_is_sent_to_triton_has_the_deadline_of_the_settings() -> None:
     setup = Setup()
-    await setup("a", timeout_s=5)
-    await setup("a", timeout_s=500)
-    assert 4 < setup.source.deadlines[0] <= 5
-    assert 59 < setup.source.deadlines[1] <= 60
+    await setup("a", patience_s=5)
+    await setup("a", patience_s=500)
+    assert all(59 < deadline <= 60 for deadline in setup.source.deadlines)
 
 
-async def test_a_deadline_that_has_passed_is_exceeded() -> None:
+async def test_a_client_without_patience_gets_no_answer() -> None:
     setup = Setup()
     with pytest.raises(DeadlineExceeded):
-        await setup("a", "b", timeout_s=0)
+        await setup("a", "b", patience_s=0)

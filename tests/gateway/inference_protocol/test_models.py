@@ -6,6 +6,7 @@ import pytest
 
 from gateway.domain.catalogue import Catalogue, Ensemble
 from gateway.domain.errors import BackendUnavailable, NoSuchModel, NoSuchVersion
+from gateway.domain.health import ModelHealth
 from gateway.inference_protocol.models import ModelDirectory
 from gateway.telemetry.record import RequestRecord
 from tests.gateway.domain.test_catalogue import GOOD
@@ -17,7 +18,7 @@ NAMES = [NAME, NAME.replace("/", "--"), "cf-ensemble"]
 def directory(**parameters: str) -> ModelDirectory:
     catalogue = Catalogue()
     catalogue.replace([Ensemble("cf-ensemble", GOOD | parameters, max_batch_size=8)])
-    return ModelDirectory(catalogue, 100)
+    return ModelDirectory(catalogue, ModelHealth(1), 100)
 
 
 def record() -> RequestRecord:
@@ -41,7 +42,7 @@ def test_other_names_are_unknown_and_the_label_of_their_requests_is_bounded(name
 
 def test_without_any_model_it_is_the_backend_that_is_unavailable() -> None:
     with pytest.raises(BackendUnavailable):
-        ModelDirectory(Catalogue(), 100).find(NAME, "", record())
+        ModelDirectory(Catalogue(), ModelHealth(1), 100).find(NAME, "", record())
 
 
 def test_only_the_version_that_is_served_is_found() -> None:
@@ -72,3 +73,13 @@ def test_a_description_has_the_name_that_the_client_used_and_all_it_has_to_know(
     ]
     assert described.parameters["labels"] == '["NEGATIVE","POSITIVE"]'
     assert described.parameters["name"] == NAME
+
+
+def test_a_model_is_ready_once_it_has_answered() -> None:
+    catalogue, health = Catalogue(), ModelHealth(1)
+    catalogue.replace([Ensemble("cf-ensemble", GOOD, max_batch_size=8)])
+    models = ModelDirectory(catalogue, health, 100)
+    (model,) = models.list_models()
+    assert not models.is_ready(model)
+    health.answered(model)
+    assert models.is_ready(model)

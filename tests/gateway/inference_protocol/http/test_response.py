@@ -94,7 +94,7 @@ def test_the_response_is_compressed_where_the_client_asks(
         (errors.NoRoute(), 404),
         (errors.NoSuchModel("m"), 404),
         (errors.NoSuchVersion("m", "2", "1"), 404),
-        (errors.NoRoute("It is not supported"), 404),
+        (errors.MethodNotImplemented("Not here."), 404),
         (errors.MethodNotSupported("POST", ("GET", "HEAD")), 405),
         (errors.BadInput("x"), 400),
         (errors.MalformedBody("x"), 400),
