@@ -107,10 +107,25 @@ def test_the_asynchronous_client(inference_target: Target, http_scores: Scores) 
     check_each(found["stream"], http_scores)
 
 
-def test_a_stream_goes_on_after_an_error(inference_target: Target, http_scores: Scores) -> None:
-    found = results_of("triton_grpc_stream", inference_target)
-    check_each(found["scores"], http_scores)
-    before, error, after = found["error in between"]
+@pytest.fixture(scope="module")
+def streamed(inference_target: Target) -> dict[str, Any]:
+    return results_of("triton_grpc_stream", inference_target)
+
+
+def test_each_text_of_a_stream_has_the_scores_of_the_http_api(
+    streamed: dict[str, Any], http_scores: Scores
+) -> None:
+    check_each(streamed["scores"], http_scores)
+
+
+def test_the_only_response_to_a_request_is_marked_as_final(
+    streamed: dict[str, Any], http_scores: Scores
+) -> None:
+    check_each(streamed["until final"], http_scores[:1])
+
+
+def test_a_stream_goes_on_after_an_error(streamed: dict[str, Any]) -> None:
+    before, error, after = streamed["error in between"]
     assert before == after == MODEL
     assert "no-such-model" in error
 

@@ -42,5 +42,25 @@ def error_in_between(target: Target) -> Any:
     return outcomes
 
 
+def until_final(target: Target) -> Any:
+    """Read as for a model with several responses: until one is marked as the last."""
+    answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
+    found = []
+    with triton.InferenceServerClient(target.grpc) as client:
+        client.start_stream(lambda result, error: answers.put((result, error)), headers=target.headers)
+        client.async_stream_infer(
+            target.model, [text_input(target.texts[:1])], enable_empty_final_response=True
+        )
+        final = False
+        while not final:
+            result, error = answers.get(timeout=10)
+            if error is not None:
+                raise error
+            found.append(decoded(result))
+            final = result.get_response().parameters["triton_final_response"].bool_param
+        client.stop_stream()
+    return found
+
+
 if __name__ == "__main__":
-    run({"scores": scores, "error in between": error_in_between})
+    run({"scores": scores, "error in between": error_in_between, "until final": until_final})
