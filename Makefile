@@ -12,6 +12,7 @@ PYTHON ?= python3
 VENV := .venv
 TORCH_VENV := .venv-torch
 LOAD_VENV := .venv-loadtest
+CLIENTS_VENV := .venv-clients
 SUPPLY_VENV := .venv-supply
 BIN := $(VENV)/bin
 CHECKPOINT := checkpoints/minilm-sst2
@@ -56,6 +57,16 @@ $(LOAD_VENV)/.loadtest: requirements/loadtest.txt
 	$(LOAD_VENV)/bin/python $(PIP) --require-hashes -r requirements/loadtest.txt
 	touch $@
 
+# An environment of its own: kserve pins packages that the tests want newer. perf_analyzer comes in the wheel of an
+# older tritonclient, of which nothing is imported.
+$(CLIENTS_VENV)/.clients: requirements/clients.txt requirements/perf-analyzer.txt
+	$(call new_venv,$(CLIENTS_VENV))
+	echo "installing clients of the Open Inference Protocol into $(CLIENTS_VENV)"
+	$(CLIENTS_VENV)/bin/python $(PIP) --require-hashes -r requirements/clients.txt
+	$(CLIENTS_VENV)/bin/python $(PIP) --require-hashes --no-deps --upgrade --target $(CLIENTS_VENV)/perf-analyzer \
+		-r requirements/perf-analyzer.txt
+	touch $@
+
 # An environment of its own: nothing of it is served.
 $(SUPPLY_VENV)/.supply: requirements/supply.txt
 	$(call new_venv,$(SUPPLY_VENV))
@@ -97,12 +108,12 @@ export: $(VENV)/.serve ## export the bundled checkpoint into model_repository/
 	$(BIN)/tritonflare export --verbose
 
 .PHONY: test
-test: $(VENV)/.dev $(CLIENTS)/node_modules/.installed ## run all tests, the end-to-end ones on the real tritonserver
+test: $(VENV)/.dev $(CLIENTS)/node_modules/.installed $(CLIENTS_VENV)/.clients ## run all tests, the end-to-end ones on the real tritonserver
 	echo "all tests take about 14 minutes on two cores; ARGS=\"-m 'not needs_triton'\" leaves the real tritonserver out"
 	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 .PHONY: clients
-clients: $(VENV)/.dev $(CLIENTS)/node_modules/.installed ## run the real clients, SDKs and Workers, before the real Triton
+clients: $(VENV)/.dev $(CLIENTS)/node_modules/.installed $(CLIENTS_VENV)/.clients ## run the real clients before the real Triton: SDKs, Workers, tritonclient, kserve
 	$(BIN)/python -m pytest tests/clients $(ARGS)
 
 .PHONY: check
@@ -227,11 +238,13 @@ lock: ## resolve requirements/*.txt anew (needs uv)
 	uv pip $(filter-out pyproject.toml,$(LOCK)) --generate-hashes --group triton -o requirements/triton.txt
 	uv pip $(LOCK) --generate-hashes --extra embedded --extra export --extra dev -c requirements/serve.txt -o requirements/dev.txt
 	uv pip $(LOCK) --generate-hashes --extra loadtest -o requirements/loadtest.txt
+	uv pip $(LOCK) --generate-hashes --extra clients -o requirements/clients.txt
+	uv pip $(filter-out pyproject.toml,$(LOCK)) --generate-hashes --no-deps --group perf-analyzer -o requirements/perf-analyzer.txt
 	uv pip $(LOCK) --generate-hashes --extra supply -o requirements/supply.txt
 	uv pip $(LOCK) --extra torch --extra export --extra dev -c requirements/serve.txt -o requirements/torch.txt
 
 .PHONY: clean
 clean: ## remove environments and caches; published models and tokens stay
-	rm -rf $(VENV) $(TORCH_VENV) $(LOAD_VENV) $(SUPPLY_VENV) sbom.cdx.json $(CLIENTS)/node_modules .cache/artefacts .cache/tests *.egg-info
+	rm -rf $(VENV) $(TORCH_VENV) $(LOAD_VENV) $(CLIENTS_VENV) $(SUPPLY_VENV) sbom.cdx.json $(CLIENTS)/node_modules .cache/artefacts .cache/tests *.egg-info
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -7,15 +7,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
+import trustme
 
 from embedded.server import RESTRICTED_KEY, TritonServer
 from tests.support.clients.checks import MODEL, TEXT
+from tests.support.clients.inference_clients import (
+    Target,
+    grpc_address,
+    require_clients,
+    scores_of_the_http_api,
+)
 from tests.support.clients.node import require_node
 from tests.support.clients.refusing_gateways import gateway_without_triton, occupied
 from tests.support.servers import ACCOUNT, TOKEN, Program, running
+
+TEXTS = (
+    TEXT,
+    "The waiter was rude, and “awful” 🍕.",
+    "a",
+    "Neither here nor there. " * 10,
+    "So good. " * 400,  # more tokens than the model takes
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -103,3 +119,53 @@ def spent_gateway(rated_gateway: Program) -> Program:
 def orphaned_gateway() -> Iterator[Program]:
     with gateway_without_triton() as program:
         yield program
+
+
+@pytest.fixture(scope="session")
+def inference_gateway(real_triton: TritonServer) -> Iterator[Program]:
+    """A gateway that speaks gRPC too, and refuses none of several clients that send many texts at once."""
+    require_clients()
+    settings = _settings(real_triton) | {
+        "GATEWAY_GRPC_PORT": "0",
+        "GATEWAY_MAX_REQUESTS_IN_FLIGHT": "2000",
+        "GATEWAY_MAX_QUEUE_S": "30",
+        "GATEWAY_REQUEST_TIMEOUT_S": "60",
+    }
+    with running("gateway", "--port", "0", "--triton-url", real_triton.address, **settings) as program:
+        yield program
+
+
+@pytest.fixture(scope="session")
+def inference_target(inference_gateway: Program) -> Target:
+    return Target(grpc_address(inference_gateway), inference_gateway.url.removeprefix("http://"), TEXTS)
+
+
+@pytest.fixture(scope="session")
+def http_scores(inference_gateway: Program) -> list[list[float]]:
+    """What the Workers AI API answers for TEXTS, one at a time and alone, in FP32."""
+    return scores_of_the_http_api(inference_gateway.url, TEXTS)
+
+
+@pytest.fixture(scope="session")
+def secure_target(real_triton: TritonServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    """A gateway that speaks TLS on both ports."""
+    require_clients()
+    folder = tmp_path_factory.mktemp("certificates")
+    settings = _settings(real_triton) | {"GATEWAY_GRPC_PORT": "0"} | _certificate(folder)
+    with running("gateway", "--port", "0", "--triton-url", real_triton.address, **settings) as program:
+        authority = str(folder / "authority.pem")
+        grpc = grpc_address(program).replace("127.0.0.1", "localhost")
+        yield Target(grpc, program.url.removeprefix("https://"), TEXTS, authority=authority)
+
+
+def _certificate(folder: Path) -> dict[str, str]:
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost", "127.0.0.1")
+    authority.cert_pem.write_to_path(folder / "authority.pem")
+    for blob in issued.cert_chain_pems:
+        blob.write_to_path(folder / "chain.pem", append=True)
+    issued.private_key_pem.write_to_path(folder / "key.pem")
+    return {
+        "GATEWAY_TLS_CERTIFICATE": str(folder / "chain.pem"),
+        "GATEWAY_TLS_KEY": str(folder / "key.pem"),
+    }

@@ -9,11 +9,13 @@ import shutil
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.support.clients.checks import MODEL, TEXT, check_scores
+from tests.support.clients.inference_clients import PYTHON, Target, require_clients, results_of
 from tests.support.clients.node import JS, environment, require_node
 from tests.support.servers import ACCOUNT, TOKEN, Program
 
@@ -23,7 +25,13 @@ WITHOUT_NODE = True
 EXAMPLES = Path(__file__).parents[2] / "examples"
 README = EXAMPLES.parent / "README.md"
 COMMANDS = {".sh": "sh", ".py": sys.executable, ".mjs": "node"}
-SAMPLES = sorted(path.name for path in EXAMPLES.iterdir() if path.suffix in COMMANDS)
+INFERENCE_PROTOCOL = ["grpc_aio.py", "grpc_client.py", "http_v2.py"]
+"""These take TOKEN and an address; the others take the variables of Cloudflare's tools."""
+SAMPLES = sorted(
+    path.name
+    for path in EXAMPLES.iterdir()
+    if path.suffix in COMMANDS and path.name not in INFERENCE_PROTOCOL
+)
 CLASSIFIERS = [name for name in SAMPLES if name not in ("batch.py", "curl.sh")]
 
 
@@ -142,6 +150,78 @@ def test_without_a_server_the_example_names_the_address_and_how_to_start_one(fol
     )
 
 
+def run_inference(
+    folder: Path, name: str, *texts: str, grpc: str, http: str, token: str = TOKEN
+) -> subprocess.CompletedProcess[str]:
+    """Run one example of the Open Inference Protocol to its end, in the environment of those clients."""
+    require_clients()
+    return subprocess.run(
+        [str(PYTHON), name, *texts],
+        cwd=folder,
+        env=environment(folder, GRPC_ADDRESS=grpc, HTTP_URL=http, TOKEN=token),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("name", INFERENCE_PROTOCOL)
+def test_the_inference_protocol_s_examples_print_a_score_for_each_text(
+    folder: Path, inference_target: Target, http_scores: list[list[float]], name: str
+) -> None:
+    server = {"grpc": inference_target.grpc, "http": f"http://{inference_target.http}"}
+    texts = inference_target.texts
+    done = run_inference(folder, name, *texts, **server)
+    assert (done.returncode, done.stderr) == (0, "")
+    expected = [f"{row[1]:.4f}  {text}" for row, text in zip(http_scores, texts, strict=True)]
+    assert done.stdout.splitlines() == expected
+    assert run_inference(folder, name, **server).stdout.splitlines() == expected[:1]
+
+
+@pytest.mark.parametrize(
+    ("name", "refusal", "bad_text"),
+    [
+        ("grpc_aio.py", "StatusCode.UNAUTHENTICATED: ", "StatusCode.INVALID_ARGUMENT: "),
+        ("grpc_client.py", "StatusCode.UNAUTHENTICATED: ", "StatusCode.INVALID_ARGUMENT: "),
+        ("http_v2.py", "401: ", "400: "),
+    ],
+)
+def test_the_inference_protocol_s_examples_show_errors(
+    folder: Path, inference_target: Target, name: str, refusal: str, bad_text: str
+) -> None:
+    server = {"grpc": inference_target.grpc, "http": f"http://{inference_target.http}"}
+    for done, start in (
+        (run_inference(folder, name, token="wrong", **server), refusal),
+        (run_inference(folder, name, "", **server), bad_text),
+        (run_inference(folder, name, token="", **server), "Set TOKEN: see README.md"),
+    ):
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(start)
+        assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", INFERENCE_PROTOCOL)
+def test_without_a_server_the_inference_protocol_s_examples_name_the_address(folder: Path, name: str) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # and does not listen
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        done = run_inference(folder, name, grpc=address, http=f"http://{address}")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert address in done.stderr
+    assert "`make serve` starts one" in done.stderr
+
+
+def test_the_request_for_grpcurl_in_the_examples_readme_is_answered(inference_target: Target) -> None:
+    readme = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    (request,) = re.findall(r"^grpcurl [^']*'(\{.*\})'", readme, re.M)
+    (answer,) = results_of("reflection", replace(inference_target, texts=[request]), "requests")["requests"]
+    assert answer["modelName"] == MODEL
+    assert [output["name"] for output in answer["outputs"]] == ["label"]
+    assert answer["rawOutputContents"] == ["CAAAAFBPU0lUSVZF"]
+    assert "`CAAAAFBPU0lUSVZF`" in readme
+
+
 @pytest.mark.parametrize(("language", "name"), [("python", "readme.py"), ("js", "readme.mjs")])
 def test_the_sdk_s_snippet_in_the_readme_runs_as_it_stands(
     folder: Path, gateway: Program, language: str, name: str
@@ -156,5 +236,6 @@ def test_the_sdk_s_snippet_in_the_readme_runs_as_it_stands(
 
 def test_no_example_is_left_out() -> None:
     files = {path.name for path in EXAMPLES.iterdir() if path.is_file()}
-    assert {*CLASSIFIERS, "batch.py", "curl.sh", "README.md"} == files
-    assert all(MODEL in (EXAMPLES / name).read_text(encoding="utf-8") for name in SAMPLES)
+    assert {*CLASSIFIERS, *INFERENCE_PROTOCOL, "batch.py", "curl.sh", "README.md"} == files
+    names = [*SAMPLES, *INFERENCE_PROTOCOL]
+    assert all(MODEL in (EXAMPLES / name).read_text(encoding="utf-8") for name in names)

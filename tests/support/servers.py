@@ -22,7 +22,7 @@ ACCOUNT = "0123456789abcdef0123456789abcdef"
 READY_WITHIN_S = 90
 ROOT = Path(__file__).parents[2]
 TOKEN = "test-token-0123456789abcdef"
-_READY = re.compile(r"(?:Ready: |serving on )(http://\S+)/client/v4")
+_READY = re.compile(r"(?:Ready: |serving on )(https?://\S+)/client/v4")
 
 
 @dataclass
@@ -62,7 +62,7 @@ def assert_nothing_left(
     for folder in ("/dev/shm", tempfile.gettempdir()):
         assert not list(Path(folder).glob(f"{tag or f'tritonflare_{pid}_'}*"))
     if url:
-        host, port = url.removeprefix("http://").split(":")
+        host, port = url.partition("://")[2].split(":")
         with socket.socket() as probe:
             assert probe.connect_ex((host, int(port))) != 0, f"{url} still listens"
 

@@ -81,6 +81,7 @@ ON_THE_PATH = {
     "export",
     "for",
     "git",
+    "grpcurl",
     "kubectl",
     "make",
     "npm",

@@ -139,7 +139,9 @@ def repository_index(models: Iterable[tuple[str, str]]) -> Message:
 
 
 def stream_response(response: Message) -> Message:
-    """Make a ModelStreamInferResponse."""
+    """Make a ModelStreamInferResponse, which is the only one to its request."""
+    # As Triton marks it: clients written for models with several responses read until they find this.
+    response.parameters["triton_final_response"].bool_param = True
     return service_pb2.ModelStreamInferResponse(infer_response=response)
 
 
