@@ -18,6 +18,7 @@ import click
 if TYPE_CHECKING:
     from embedded.server import TritonServer
     from export.repository.inventory import Published
+    from loadtest.bench.grpc_client import GrpcTarget
     from loadtest.bench.run import MeasuredGateway, Plan, Stack
 
 TOKEN = "bench"  # noqa: S105 (opens a loopback server that lives as long as the bench)
@@ -25,6 +26,14 @@ _READY_WITHIN_S = 60.0
 _STOPS_WITHIN_S = 30.0
 _ONE_CALL_A_TEXT = {"GATEWAY_MAX_CALL_TEXTS": "1", "GATEWAY_CALL_SLOTS": "512"}
 """No coalescing: as many calls at once as texts."""
+_BOTH_PROTOCOLS = {
+    "GATEWAY_GRPC_PORT": "0",
+    "GATEWAY_MAX_QUEUE_S": "60",
+    "GATEWAY_MAX_REQUESTS_IN_FLIGHT": "16384",
+    "GATEWAY_REQUEST_TIMEOUT_S": "120",
+}
+"""128 calls of 32 texts are more than the defaults allow, and a refusal is no answer to measure."""
+_SERVING_GRPC = re.compile(r"serving gRPC on 127\.0\.0\.1:(\d+)")
 _SERVING = re.compile(r"serving on http://127\.0\.0\.1:(\d+)/")
 
 
@@ -36,7 +45,7 @@ def running_stack(
     from embedded.errors import EmbeddedError
     from embedded.server import RESTRICTED_KEY, TritonServer
     from export.triton_models.encoder import length_groups
-    from loadtest.bench.grpc_client import Triton
+    from loadtest.bench.grpc_client import GrpcTarget
     from loadtest.bench.null_repository import NULL_NAME, ModelFolders, copy_with_null
     from loadtest.bench.run import Stack
 
@@ -54,12 +63,17 @@ def running_stack(
                 return programs.enter_context(_running_gateway(server, names, log, count, settings))
 
             yield Stack(
-                triton=Triton(server.address, ((f"triton-grpc-protocol-{RESTRICTED_KEY}", server.secret),)),
+                triton=GrpcTarget(
+                    server.address, ((f"triton-grpc-protocol-{RESTRICTED_KEY}", server.secret),)
+                ),
                 triton_pid=server.pid,
                 real=real,
                 null=null,
                 gateways=[gateway(f"gateway_{count}", count) for count in workers],
                 one_call_each=gateway("single", 1, _ONE_CALL_A_TEXT) if "null" in plan.sections else None,
+                both_protocols=(
+                    gateway("protocols", 1, _BOTH_PROTOCOLS) if "protocols" in plan.sections else None
+                ),
                 grouping=length_groups,
             )
     except EmbeddedError as error:
@@ -106,13 +120,23 @@ def _running_gateway(
                 Target(f"http://127.0.0.1:{port}", TOKEN, f"/client/v4/accounts/bench/ai/run/{name}")
                 for name in models
             )
-            yield MeasuredGateway(workers, process.pid, real, null)
+            yield MeasuredGateway(workers, process.pid, real, null, _grpc_target(log))
         finally:
             process.send_signal(signal.SIGTERM)
             try:
                 process.wait(_STOPS_WITHIN_S)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+def _grpc_target(log: Path) -> GrpcTarget | None:
+    """The gateway's port for gRPC, if its log names one."""
+    from loadtest.bench.grpc_client import GrpcTarget
+
+    found = _SERVING_GRPC.search(log.read_text(encoding="utf-8", errors="replace"))
+    if found is None:
+        return None
+    return GrpcTarget(f"127.0.0.1:{found[1]}", (("authorization", f"Bearer {TOKEN}"),))
 
 
 def numbers_set() -> dict[str, str]:
