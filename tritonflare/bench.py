@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _MODEL = "@cf/huggingface/distilbert-sst-2-int8"
 # Spelt out here, because `tritonflare --help` must not wait for ONNX Runtime; a test holds them together.
 SECTIONS = ("ceiling", "grpc", "http", "protocols", "null", "precision", "length")
-_QUICK_SECTIONS = tuple(name for name in SECTIONS if name != "protocols")
+QUICK_SECTIONS = tuple(name for name in SECTIONS if name != "protocols")
 _SOAK_CONNECTIONS = 32
 _QUICK = {"rounds": 2, "seconds": 1.0}
 
@@ -151,7 +151,7 @@ def bench(
     from loadtest.client import LoadError
 
     preset = _QUICK if quick else {"rounds": 5, "seconds": 3.0}
-    chosen = sections or (_QUICK_SECTIONS if quick else SECTIONS)
+    chosen = sections or (QUICK_SECTIONS if quick else SECTIONS)
     plan = Plan(
         chosen if soak is None else ("http",),
         int(rounds or preset["rounds"]),

@@ -110,17 +110,21 @@ def _running_gateway(
         "GATEWAY_API_TOKENS": f"bench:{TOKEN}",
         "GATEWAY_TRITON_METADATA_KEY": f"{RESTRICTED_KEY}={triton.secret}",
     }
+    # Several gateways cannot share one port, so only those that ask for gRPC have it.
+    environment.pop("GATEWAY_GRPC_PORT", None)
+    environment |= settings or {}
     with (
         log.open("wb") as out,
-        subprocess.Popen(command, env=environment | dict(settings or {}), stdout=out, stderr=out) as process,
+        subprocess.Popen(command, env=environment, stdout=out, stderr=out) as process,
     ):
         try:
-            port = _wait_for_port(process, log)
+            port = _wait_for_port(process, log, _SERVING)
+            grpc = _wait_for_port(process, log, _SERVING_GRPC) if "GATEWAY_GRPC_PORT" in environment else None
             real, null = (
                 Target(f"http://127.0.0.1:{port}", TOKEN, f"/client/v4/accounts/bench/ai/run/{name}")
                 for name in models
             )
-            yield MeasuredGateway(workers, process.pid, real, null, _grpc_target(log))
+            yield MeasuredGateway(workers, process.pid, real, null, _grpc_target(grpc))
         finally:
             process.send_signal(signal.SIGTERM)
             try:
@@ -129,14 +133,12 @@ def _running_gateway(
                 process.kill()
 
 
-def _grpc_target(log: Path) -> GrpcTarget | None:
-    """The gateway's port for gRPC, if its log names one."""
+def _grpc_target(port: int | None) -> GrpcTarget | None:
     from loadtest.bench.grpc_client import GrpcTarget
 
-    found = _SERVING_GRPC.search(log.read_text(encoding="utf-8", errors="replace"))
-    if found is None:
+    if port is None:
         return None
-    return GrpcTarget(f"127.0.0.1:{found[1]}", (("authorization", f"Bearer {TOKEN}"),))
+    return GrpcTarget(f"127.0.0.1:{port}", (("authorization", f"Bearer {TOKEN}"),))
 
 
 def numbers_set() -> dict[str, str]:
@@ -147,15 +149,17 @@ def numbers_set() -> dict[str, str]:
     return {
         name: os.environ[name]
         for name, kind in variables.items()
-        if kind in (bool, int, float) and name != "GATEWAY_PORT" and name in os.environ
+        if kind in (bool, int, float)
+        and name not in ("GATEWAY_PORT", "GATEWAY_GRPC_PORT")
+        and name in os.environ
     }
 
 
-def _wait_for_port(process: subprocess.Popen[bytes], log: Path) -> int:
-    """The port, once both models can be asked."""
+def _wait_for_port(process: subprocess.Popen[bytes], log: Path, line: re.Pattern[str]) -> int:
+    """The port in a line of the log, once both models can be asked."""
     end = time.monotonic() + _READY_WITHIN_S
     while process.poll() is None and time.monotonic() < end:
-        if found := _SERVING.search(log.read_text(encoding="utf-8", errors="replace")):
+        if found := line.search(log.read_text(encoding="utf-8", errors="replace")):
             return int(found[1])
         time.sleep(0.05)
     words = log.read_text(encoding="utf-8", errors="replace")[-500:]

@@ -97,6 +97,8 @@ def about(document: Mapping[str, Any]) -> list[str]:
             "CPU: seconds per 1,000 texts, user and system, children included. Batches: mean texts, as "
             "Triton counts them. Padding efficiency: real tokens as a share of computed ones."
         )
+    if any(row["section"] == protocols.SECTION for row in document["ways"]):
+        lines.append(f"{TITLES[protocols.SECTION]}: the load generator is our own asyncio clients.")
     return lines + [f"Left out: {sentence}" for sentence in document["left_out"]]
 
 

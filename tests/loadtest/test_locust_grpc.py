@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -13,11 +14,13 @@ from typing import Any
 
 import pytest
 
+from tests.support.bundled import bundled_repository
 from tests.support.inference_stand_in import GrpcStandIn, grpc_stand_in
 from tests.support.locust_run import TOKEN, Finished, load, require_locust, start_locust
-from tests.support.servers import wait_until
+from tests.support.servers import Program, running, wait_until
 
 TEXTS = 32
+_SERVING = re.compile(r"serving gRPC on (\S+)")
 QUICK = ("--texts", str(TEXTS), "--rate", "50", "--arrivals", "even")
 # One that works for nobody: what is sent to this machine must not go there.
 PROXIES = dict.fromkeys(("http_proxy", "HTTP_PROXY", "ALL_PROXY", "grpc_proxy"), "http://127.0.0.1:1")
@@ -38,6 +41,58 @@ def server() -> Iterator[GrpcStandIn]:
 def _load(server: GrpcStandIn, folder: Path, *options: str, **environment: str) -> Finished:
     over_grpc = ("--protocol", "grpc", "--grpc-host", server.address)
     return load(NOBODY, folder, *over_grpc, *options, timeout=60, **environment)
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[Program]:
+    settings = {
+        "GATEWAY_API_TOKENS": f"*:{TOKEN}",
+        "GATEWAY_GRPC_PORT": "0",
+        "GATEWAY_MAX_REQUESTS_IN_FLIGHT": "32",
+        "GATEWAY_MAX_BATCH_TEXTS": "32",
+    }
+    with running("serve", "--port", "0", "--repository", str(bundled_repository()), **settings) as program:
+        assert wait_until(lambda: bool(_SERVING.search(program.output)), 10), program.output
+        yield program
+
+
+def _load_gateway(gateway: Program, folder: Path, *options: str, **environment: str) -> Finished:
+    found = _SERVING.search(gateway.output)
+    assert found is not None
+    over_grpc = ("--protocol", "grpc", "--grpc-host", found[1])
+    return load(gateway.url, folder, *over_grpc, *options, timeout=60, **environment)
+
+
+def test_a_good_run_on_the_real_gateway_answers_every_kind(gateway: Program, tmp_path: Path) -> None:
+    run = _load_gateway(gateway, tmp_path, "--rate", "40", "--duration", "4s", "--traffic", "mixed")
+    assert run.status == 0, run.output
+    summary = run.summary
+    assert "labels as FP32 PyTorch" in summary["references"]
+    assert summary["requests"]["due"] == summary["requests"]["good"] > 100
+    assert {"single", "several", "invalid"} <= set(summary["kinds"])
+
+
+def test_the_gateway_answers_over_grpc_as_over_http(gateway: Program, tmp_path: Path) -> None:
+    quick = ("--texts", "32", "--rate", "40", "--duration", "2")
+    assert load(gateway.url, tmp_path, *quick).status == 0
+    # Asked one at a time, both are the same computation.
+    alone = (*quick, "--loop", "closed", "--users", "1", "--tolerance", "1e-12")
+    run = _load_gateway(gateway, tmp_path, *alone, "--reference", str(tmp_path / "references.json"))
+    assert run.status == 0, run.output
+
+
+def test_too_much_for_the_real_gateway_fails_with_the_status(gateway: Program, tmp_path: Path) -> None:
+    load_options = ("--load", "3", "--calibration", "2", "--calibration-users", "16", "--duration", "3")
+    run = _load_gateway(gateway, tmp_path, *load_options)
+    assert run.status == 1, run.output
+    assert re.search(r"failed: errors: \d+\.\d+% of \d+ requests, .* × RESOURCE_EXHAUSTED", run.output)
+    assert set(run.summary["errors"]) == {"RESOURCE_EXHAUSTED"}
+
+
+def test_a_refused_token_is_a_clear_error(gateway: Program, tmp_path: Path) -> None:
+    run = _load_gateway(gateway, tmp_path, TOKEN="unknown-token")
+    assert (run.status, "Traceback" in run.output) == (1, False), run.output
+    assert "No load: asked for its labels, the server answered UNAUTHENTICATED" in run.output
 
 
 def test_every_call_carries_token_account_and_texts(server: GrpcStandIn, tmp_path: Path) -> None:
