@@ -149,7 +149,8 @@ class GrpcProtocol:
                     answer = connections.send(body, self._metadata, self._options.timeout)
                     (found[text],) = self._read(answer, 1)
                 except grpc.RpcError as exc:
-                    raise _no_reference("asked alone", self.description, exc) from exc
+                    address, _ = address_of(self._options.grpc_host, self._host)
+                    raise _no_reference("asked alone", address, exc) from exc
                 except (ValueError, DecodeError) as exc:
                     raise NoReferenceError(
                         "asked alone, the server answered what is no text classification"

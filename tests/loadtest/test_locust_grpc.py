@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
+import trustme
 
 from tests.support.bundled import bundled_repository
 from tests.support.inference_stand_in import GrpcStandIn, grpc_stand_in
@@ -115,6 +117,30 @@ def test_variables_choose_the_protocol_as_well(server: GrpcStandIn, tmp_path: Pa
     run = load(NOBODY, tmp_path, *QUICK, "--duration", "1", timeout=60, **variables)
     assert run.status == 0, run.output
     assert server.answers == TEXTS + 50
+
+
+def test_tls_verifies_the_certificate(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    pair = authority.issue_cert("127.0.0.1")
+    roots = tmp_path / "roots.pem"
+    roots.write_bytes(authority.cert_pem.bytes())
+    chain = b"".join(part.bytes() for part in pair.cert_chain_pems)
+    credentials = grpc.ssl_server_credentials([(pair.private_key_pem.bytes(), chain)])
+    with grpc_stand_in(credentials) as server:
+        options = (
+            "--protocol",
+            "grpc",
+            "--grpc-host",
+            f"https://{server.address}",
+            *QUICK,
+            "--duration",
+            "1",
+        )
+        trusting = {"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(roots)}
+        run = load(NOBODY, tmp_path, *options, timeout=60, **trusting)
+        assert run.status == 0, run.output
+        run = load(NOBODY, tmp_path, *options)
+        assert (run.status, f"No load: no answer from {server.address}" in run.output) == (1, True)
 
 
 def test_an_answer_that_moves_under_load_is_found(server: GrpcStandIn, tmp_path: Path) -> None:

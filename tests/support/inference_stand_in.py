@@ -83,8 +83,8 @@ def _answer(request: Any, negative: float) -> Any:
 
 
 @contextmanager
-def grpc_stand_in() -> Iterator[GrpcStandIn]:
-    """The stand-in on a free loopback port, in a thread of its own."""
+def grpc_stand_in(credentials: grpc.ServerCredentials | None = None) -> Iterator[GrpcStandIn]:
+    """The stand-in on a free loopback port, in a thread of its own; with TLS if there are ``credentials``."""
     servicer = GrpcStandIn()
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="gRPC stand-in")
@@ -93,7 +93,10 @@ def grpc_stand_in() -> Iterator[GrpcStandIn]:
     async def begin() -> grpc.aio.Server:
         server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
-        servicer.port = server.add_insecure_port("127.0.0.1:0")
+        if credentials is None:
+            servicer.port = server.add_insecure_port("127.0.0.1:0")
+        else:
+            servicer.port = server.add_secure_port("127.0.0.1:0", credentials)
         await server.start()
         return server
 
