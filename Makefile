@@ -134,10 +134,12 @@ bench: $(MODEL) ## measure the model in-process, through Triton and through the 
 
 # What was not given keeps its default; TOKEN, ACCOUNT and MODEL travel in the environment.
 OUTPUT ?= .cache/loadtest
-LOAD_OPTIONS = $(foreach name,TRAFFIC LOOP SHAPE RATE LOAD DURATION USERS REFERENCE,$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) $($(name))))
+LOAD_OPTIONS = $(foreach name,PROTOCOL GRPC_HOST TRAFFIC LOOP SHAPE RATE LOAD DURATION USERS REFERENCE,$(if $($(name)),--$(shell echo $(name) | tr A-Z_ a-z-) $($(name))))
 # The server that `make serve` starts with the same variables.
 SERVED_HOST = $(or $(filter-out 0.0.0.0 ::,$(GATEWAY_HOST)),127.0.0.1)
-SERVED_URL = http$(if $(GATEWAY_TLS_CERTIFICATE),s)://$(if $(findstring :,$(SERVED_HOST)),[$(SERVED_HOST)],$(SERVED_HOST)):$(or $(GATEWAY_PORT),8787)
+SERVED_NAME = $(if $(findstring :,$(SERVED_HOST)),[$(SERVED_HOST)],$(SERVED_HOST))
+SERVED_URL = http$(if $(GATEWAY_TLS_CERTIFICATE),s)://$(SERVED_NAME):$(or $(GATEWAY_PORT),8787)
+GRPC_HOST ?= $(if $(HOST),,$(if $(GATEWAY_GRPC_PORT),$(SERVED_NAME):$(GATEWAY_GRPC_PORT)))
 .PHONY: loadtest
 loadtest: $(LOAD_VENV)/.loadtest ## load on a running server, every answer checked: make loadtest HOST=… TOKEN=… (loadtest-help: more)
 	$(LOAD_VENV)/bin/locust --config loadtest/locust.conf --host $(or $(HOST),$(SERVED_URL)) \

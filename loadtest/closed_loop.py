@@ -19,25 +19,47 @@ OnAnswer = Callable[[int, float, bytes], None]
 Load = Callable[[Target, Sequence[str], int, float], Sample]
 """A load generator: asks ``texts`` in turn over so many connections for so many seconds, each connection
 again as soon as it has its answer. Raises LoadError."""
+_FAILED_TEXT = b'"success":false'
+"""In the answer to several texts, which is a 200 even if one of them has none."""
 
 
-def over_http(target: Target, texts: Sequence[str], connections: int, seconds: float) -> Sample:
-    """A Load; see there."""
-    return uvloop.run(closed_loop(target, texts, connections, seconds))
+def over_http(
+    target: Target, texts: Sequence[str], connections: int, seconds: float, texts_each: int = 1
+) -> Sample:
+    """A Load; see there. ``texts_each`` texts are asked in one request.
+
+    Raises:
+        LoadError: an answer was not 200, one of several texts has no answer, or a connection was closed.
+    """
+    return uvloop.run(closed_loop(target, texts, connections, seconds, texts_each))
 
 
-async def closed_loop(target: Target, texts: Sequence[str], connections: int, seconds: float) -> Sample:
+async def closed_loop(
+    target: Target, texts: Sequence[str], connections: int, seconds: float, texts_each: int = 1
+) -> Sample:
     """As `over_http`, in the running event loop."""
     latencies: list[float] = []
+    requests = _requests(target, texts, texts_each)
+
+    def on_answer(_place: int, latency: float, body: bytes) -> None:
+        if _FAILED_TEXT in body:
+            raise LoadError("one of several texts was not answered")
+        latencies.append(latency)
+
     begin = time.perf_counter()
-    await ask(
-        target,
-        texts,
-        starts(len(texts), connections),
-        lambda _place, latency, _body: latencies.append(latency),
-        seconds,
-    )
-    return timed(latencies, time.perf_counter() - begin)
+    await send(target, requests, starts(len(requests), connections), on_answer, seconds)
+    return timed(latencies, time.perf_counter() - begin, texts_each)
+
+
+def _requests(target: Target, texts: Sequence[str], texts_each: int) -> list[bytes]:
+    if texts_each == 1:
+        return [target.request(text) for text in texts]
+    groups = (texts[start : start + texts_each] for start in range(0, len(texts), texts_each))
+    return [
+        target.request_of({"requests": [{"text": text} for text in group]})
+        for group in groups
+        if len(group) == texts_each
+    ]
 
 
 async def classify_sequentially(target: Target, texts: Sequence[str]) -> list[Scores]:
@@ -72,7 +94,17 @@ async def ask(
     Raises:
         LoadError: an answer was not 200, or the server closed a connection.
     """
-    requests = [target.request(text) for text in texts]
+    await send(target, [target.request(text) for text in texts], walks, on_answer, seconds)
+
+
+async def send(
+    target: Target,
+    requests: Sequence[bytes],
+    walks: Sequence[Iterable[int]],
+    on_answer: OnAnswer,
+    seconds: float,
+) -> None:
+    """As `ask`, with whole requests in the place of texts."""
     end = time.perf_counter() + seconds
 
     async def follow(walk: Iterable[int]) -> None:

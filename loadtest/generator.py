@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import gevent
@@ -13,14 +14,21 @@ from gevent.event import Event
 from gevent.pool import Pool
 
 from loadtest.arrivals import arrivals
-from loadtest.checks import OK, References, Scores, outcome_of
+from loadtest.checks import OK, References, Scores
 from loadtest.golden import compare, is_bundled, read_golden
 from loadtest.options import LoadOptions
+from loadtest.protocols.base import ServingProtocol
+from loadtest.protocols.grpc import GrpcProtocol
+from loadtest.protocols.http import HttpProtocol
 from loadtest.record import Record
-from loadtest.reference import check_host, classify_sequentially, read_references, write_references
-from loadtest.traffic import PlannedRequest, Traffic, parse_traffic, read_texts, run_url
+from loadtest.reference import check_host, read_references, write_references
+from loadtest.traffic import PlannedRequest, Traffic, parse_traffic, read_texts
 
 _log = logging.getLogger(__name__)
+_PROTOCOLS: dict[str, Callable[[LoadOptions, str, str], ServingProtocol]] = {
+    "http": HttpProtocol,
+    "grpc": GrpcProtocol,
+}
 _UNSENT = "not sent"
 _REST_S = 1.0
 _LONG_S = 0.1
@@ -47,7 +55,9 @@ class Run:
         self._under_load = False
         self._began = 0.0
         self._token = os.environ.get("TOKEN", "")
+        self._shared: dict[str, Any] = {}
         self._traffic: Traffic
+        self.protocol: ServingProtocol
         if not self._token:
             raise SystemExit("Set TOKEN to an API token of the server: make loadtest TOKEN=…")
 
@@ -73,14 +83,17 @@ class Run:
             NoReferenceError: there is no usable answer.
         """
         check_host(self.host)
+        self.protocol = self._make_protocol()
+        self.protocol.prepare()
+        self._shared = self.protocol.shared()
         options, texts = self.options, self._make_traffic(0).texts
         if options.reference is not None:
-            self._scores = read_references(options.reference, texts)
+            found = read_references(options.reference, texts)
+            self._scores = {text: self.protocol.as_carried(scores) for text, scores in found.items()}
             self.truth = f"answers in {options.reference.name}"
             return
-        url = run_url(self.host, options.account, options.model)
         _log.info("asking %d texts alone", len(texts))
-        self._scores = classify_sequentially(url, self._token, texts, options.timeout, not options.insecure)
+        self._scores = self.protocol.classify_sequentially(texts)
         options.output.mkdir(parents=True, exist_ok=True)
         write_references(self._scores, options.model, options.output / "references.json")
         self.truth = f"the server's own answers; {self._golden()}"
@@ -96,24 +109,23 @@ class Run:
         if not is_bundled(*where, self._token, options.timeout, verify):
             return "not the bundled model, so there is no reference for their correctness"
         golden = read_golden(options.golden)
-        return compare(
-            golden, classify_sequentially(run_url(*where), self._token, list(golden), options.timeout, verify)
-        )
+        return compare(golden, self.protocol.classify_sequentially(list(golden)))
 
     def plan(self) -> dict[str, Any]:
         """What the workers need besides the options."""
-        return {"scores": self._scores, "generators": self.generators}
+        return {"scores": self._scores, "generators": self.generators, "shared": self._shared}
 
     def follow(self, plan: dict[str, Any]) -> None:
         """Take the master's plan."""
-        self._scores, self.generators = plan["scores"], plan["generators"]
+        self._scores, self.generators, self._shared = plan["scores"], plan["generators"], plan["shared"]
 
     def begin(self, place: int) -> None:
         """Start the clock of worker ``place``."""
         options = self.options
+        self.protocol = self._make_protocol()
+        self.protocol.follow(self._shared)
         self._traffic = self._make_traffic(options.seed + place)
         self._references = References(self._scores, options.tolerance)
-        self._headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
         self.seed = options.seed + place
         self.restart(under_load=options.loop == "closed")
 
@@ -157,11 +169,7 @@ class Run:
 
     def answer(self, client: Any, call: PlannedRequest) -> tuple[str, int]:
         """Send ``call``; the outcome, and the length of the answer in bytes."""
-        response = client.post(call.url, data=call.body, headers=self._headers, catch_response=True)
-        if not response.status_code:
-            return _broken(response.error), 0
-        body = response.content or b""
-        return outcome_of(call, response.status_code, body, self._references), len(body)
+        return self.protocol.ask(client, call, self._references)
 
     def ask(self, client: Any, call: PlannedRequest, due_s: float) -> None:
         """Send a call that was due at ``due_s``, and record it, here and in locust's statistics."""
@@ -174,7 +182,7 @@ class Run:
         done_s = self.now()
         self.record.add(call.kind, due_s, sent_s, done_s, outcome, len(call.texts))
         self._environment.events.request.fire(
-            request_type="POST",
+            request_type=self.protocol.request_type,
             name=call.kind,
             response_time=(done_s - due_s) * 1000,
             response_length=size,
@@ -193,13 +201,12 @@ class Run:
 
     def _make_traffic(self, seed: int) -> Traffic:
         options = self.options
-        url = run_url(self.host, options.account, options.model)
-        return Traffic(url, parse_traffic(options.traffic), read_texts(limit=options.texts), seed)
+        weights = parse_traffic(options.traffic)
+        return Traffic(self.protocol.requests, weights, read_texts(limit=options.texts), seed)
 
-
-def _broken(error: BaseException | None) -> str:
-    """Name a connection that failed; a timeout is a kind of OSError without number."""
-    return "timeout" if isinstance(error, TimeoutError) else f"no answer ({type(error).__name__})"
+    def _make_protocol(self) -> ServingProtocol:
+        options = self.options
+        return _PROTOCOLS[options.protocol](options, self.host, self._token)
 
 
 def send_at_set_times(run: Run, client: Any) -> None:

@@ -3,7 +3,8 @@
     TOKEN=… locust --config loadtest/locust.conf --host http://127.0.0.1:8787 [--rate 300 …]
 
 Two kinds of users: ``ClosedLoop`` asks again when it has its answer, ``OpenLoop`` sends at set times
-regardless of the answers. Runs in an environment of its own, so it imports nothing of the server.
+regardless of the answers. Either asks over HTTP or gRPC (``--protocol``). It runs in an environment of its
+own, so it imports nothing of the server.
 """
 
 from __future__ import annotations
@@ -101,6 +102,12 @@ class _Caller(FastHttpUser):
         self.insecure = options.insecure
         self.concurrency = options.max_in_flight
         super().__init__(environment)
+        self.connection = self.load_run.protocol.connect(self.client, self.calls_at_once)
+
+    @property
+    def calls_at_once(self) -> int:
+        """How many calls of this user are under way at once, at most."""
+        return 1
 
 
 class ClosedLoop(_Caller):
@@ -113,7 +120,7 @@ class ClosedLoop(_Caller):
         """One call, sent when it is due."""
         if self.load_run.stopping.is_set():
             raise StopUser
-        self.load_run.ask_now(self.client)
+        self.load_run.ask_now(self.connection)
 
 
 class OpenLoop(_Caller):
@@ -121,10 +128,15 @@ class OpenLoop(_Caller):
 
     wait_time = constant(_NEVER_S)
 
+    @property
+    def calls_at_once(self) -> int:
+        """All that one process may have under way."""
+        return self.load_run.options.max_in_flight
+
     @task
     def ask(self) -> None:
         """The whole run, once."""
-        send_at_set_times(self.load_run, self.client)
+        send_at_set_times(self.load_run, self.connection)
 
 
 class Shape(LoadTestShape):

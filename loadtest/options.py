@@ -15,6 +15,7 @@ from loadtest.golden import GOLDEN
 from loadtest.traffic import KINDS, parse_traffic
 from loadtest.verdict import VerdictLimits
 
+PROTOCOLS = ("http", "grpc")
 ACCOUNT = "0123456789abcdef0123456789abcdef"
 MODEL = "@cf/huggingface/distilbert-sst-2-int8"
 _UNITS = {"s": 1, "m": 60, "h": 3600, "": 1}
@@ -26,6 +27,8 @@ class LoadOptions:
 
     account: str
     model: str
+    protocol: str
+    grpc_host: str
     traffic: str
     loop: str
     shape: str
@@ -140,6 +143,9 @@ def add_arguments(parser: Any) -> None:
     account, model = os.environ.get("ACCOUNT") or ACCOUNT, os.environ.get("MODEL") or MODEL
     add("--account", account, "account id in the path (also ACCOUNT)")
     add("--model", model, "model (also MODEL)")
+    add("--protocol", "http", "http: Workers AI's API; grpc: the Open Inference Protocol (http)",
+        choices=PROTOCOLS)  # fmt: skip
+    add("--grpc-host", "", "host:port of the gRPC server (the host of --host, port 8001)")
     add(
         "--traffic",
         "single",

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from loadtest.options import LoadOptions
 from loadtest.plots import PLOTS, write_plots
+from loadtest.protocols.base import ServingProtocol
 from loadtest.record import Record
 from loadtest.summary import as_markdown, summarise
 from loadtest.verdict import complaints
@@ -34,6 +35,7 @@ class Reported(Protocol):
     def stopped_after_s(self) -> float | None:
         """Seconds under load, if it was ended early."""
 
+    protocol: ServingProtocol
     record: Record
     truth: str
     generators: int
@@ -59,6 +61,7 @@ def write_report(run: Reported, page: Path | None = None) -> bool:
     options = run.options
     about = {
         "host": run.host,
+        "protocol": run.protocol.description,
         "model": options.model,
         "traffic": options.traffic,
         "loop": options.loop,

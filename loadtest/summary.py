@@ -125,6 +125,7 @@ def facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     requests, latency = summary["requests"], summary["latency_ms"]
     rows = [
         ("server", summary["host"]),
+        ("protocol", summary.get("protocol", "HTTP")),
         ("model", summary["model"]),
         ("traffic", summary["traffic"]),
         ("answers held against", summary.get("references") or "–"),

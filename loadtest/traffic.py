@@ -1,17 +1,17 @@
 """What is asked: single texts, several in one request, long ones, invalid ones, in any mix.
 
-Nothing here knows locust. A ``Call`` is made once and sent many times, so that the load generator
-spends its time on sending.
+Nothing here knows locust or a protocol. A PlannedRequest is made once and sent many times, so that the load
+generator spends its time on sending.
 """
 
 from __future__ import annotations
 
 import csv
-import json
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 SENTENCES = Path(__file__).parents[1] / "checkpoints" / "minilm-sst2" / "heldout.tsv"
 KINDS = ("single", "several", "long", "invalid")
@@ -27,9 +27,10 @@ _BASE = "/client/v4"
 class Refusal:
     """The answer that an invalid request must get."""
 
-    status: int
+    status: int | str
+    """Of HTTP, or the name of a gRPC status."""
     messages: Mapping[int, str]
-    """Codes that it may have, each with words that its message must contain."""
+    """Codes that it may have, each with words that its message must contain; gRPC carries no codes."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,23 @@ class PlannedRequest:
 
     kind: str
     url: str
+    """Where to send it: a URL, or the path of a gRPC method."""
     body: bytes
     texts: tuple[str, ...] = ()
     refusal: Refusal | None = None
+
+
+class RequestMaker(Protocol):
+    """Makes requests of one protocol."""
+
+    def single(self, kind: str, text: str) -> PlannedRequest:
+        """One text."""
+
+    def several(self, texts: Sequence[str]) -> PlannedRequest:
+        """Several texts in one request."""
+
+    def invalid(self) -> Iterator[PlannedRequest]:
+        """Requests that must be refused."""
 
 
 def run_url(host: str, account: str, model: str) -> str:
@@ -89,15 +104,17 @@ def parse_traffic(text: str) -> dict[str, float]:
 class Traffic:
     """Draws calls of a mix."""
 
-    def __init__(self, url: str, weights: Mapping[str, float], sentences: Sequence[str], seed: int) -> None:
+    def __init__(
+        self, requests: RequestMaker, weights: Mapping[str, float], sentences: Sequence[str], seed: int
+    ) -> None:
         self._random = random.Random(seed)  # noqa: S311 (a load test needs no secrecy)
         makers: dict[str, Callable[[], list[PlannedRequest]]] = {
-            "single": lambda: [_single(url, "single", text) for text in sentences],
+            "single": lambda: [requests.single("single", text) for text in sentences],
             "several": lambda: [
-                _several(url, self._random.sample(sentences, SEVERAL_TEXTS)) for _ in range(_BODIES)
+                requests.several(self._random.sample(sentences, SEVERAL_TEXTS)) for _ in range(_BODIES)
             ],
-            "long": lambda: [_single(url, "long", text) for text in long_texts(sentences)],
-            "invalid": lambda: list(_invalid(url)),
+            "long": lambda: [requests.single("long", text) for text in long_texts(sentences)],
+            "invalid": lambda: list(requests.invalid()),
         }
         self._kinds = list(weights)
         self._weights = list(weights.values())
@@ -113,31 +130,3 @@ class Traffic:
         """The next call."""
         kind = self._random.choices(self._kinds, self._weights)[0]
         return self._random.choice(self._calls[kind])
-
-
-def _single(url: str, kind: str, text: str) -> PlannedRequest:
-    return PlannedRequest(kind, url, _as_bytes({"text": text}), (text,))
-
-
-def _several(url: str, texts: Sequence[str]) -> PlannedRequest:
-    inputs = [{"text": text, "external_reference": str(place)} for place, text in enumerate(texts)]
-    return PlannedRequest("several", url, _as_bytes({"requests": inputs}), tuple(texts))
-
-
-def _invalid(url: str) -> Iterator[PlannedRequest]:
-    def refused(body: object, message: str) -> PlannedRequest:
-        return PlannedRequest("invalid", url, _as_bytes(body), refusal=Refusal(400, {5006: message}))
-
-    yield refused({}, "required properties at '/' are 'text'")
-    yield refused([], "required properties at '/' are 'text'")
-    yield refused({"text": ""}, "Length of '/text' must be >= 1 not met")
-    yield refused({"text": 123}, "Type mismatch of '/text', 'string' not in 'number','integer'")
-    yield refused({"text": None}, "Type mismatch of '/text', 'string' not in 'null'")
-    yield refused({"text": ["a", "b"]}, "Type mismatch of '/text', 'string' not in 'array','binary'")
-    # The contract is not certain which of the two Cloudflare sends on this path.
-    unknown = Refusal(400, {5007: "No such model", 7000: "No route for that URI"})
-    yield PlannedRequest("invalid", f"{url}-unknown", _as_bytes({"text": "Good."}), refusal=unknown)
-
-
-def _as_bytes(body: object) -> bytes:
-    return json.dumps(body, ensure_ascii=False).encode()

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 _MODEL = "@cf/huggingface/distilbert-sst-2-int8"
 # Spelt out here, because `tritonflare --help` must not wait for ONNX Runtime; a test holds them together.
-SECTIONS = ("ceiling", "grpc", "http", "null", "precision", "length")
+SECTIONS = ("ceiling", "grpc", "http", "protocols", "null", "precision", "length")
+QUICK_SECTIONS = tuple(name for name in SECTIONS if name != "protocols")
 _SOAK_CONNECTIONS = 32
 _QUICK = {"rounds": 2, "seconds": 1.0}
 
@@ -74,7 +75,11 @@ class _Outcome:
 
 @click.command()
 @click.option("--repository", type=click.Path(path_type=Path), default=REPOSITORY, show_default=True)
-@click.option("--sections", type=_Sections(), default=",".join(SECTIONS), show_default=True)
+@click.option(
+    "--sections",
+    type=_Sections(),
+    help=f"[default: {','.join(SECTIONS)}; with --quick all but protocols]",
+)
 @click.option("--rounds", type=click.IntRange(1), help="How often each way is measured [default: 5].")
 @click.option("--seconds", type=click.FloatRange(0.1), help="Length of one measurement [default: 3].")
 @click.option("--connections", type=_Numbers(), default="1,8,32,128", show_default=True)
@@ -113,7 +118,7 @@ class _Outcome:
 )
 def bench(
     repository: Path,
-    sections: tuple[str, ...],
+    sections: tuple[str, ...] | None,
     rounds: int | None,
     seconds: float | None,
     connections: tuple[int, ...],
@@ -135,6 +140,7 @@ def bench(
     ceiling     ONNX Runtime in-process on the served file: what the machine can do
     grpc        direct calls to Triton
     http        the gateway; answers are compared with those of the same texts alone
+    protocols   the gateway over HTTP and gRPC beside direct calls to Triton, 1 and 32 texts a call
     null        the same with an encoder that answers a constant: the cost of serving
     precision   FP32 in-process, to compare with the ceiling
     length      the gateway, texts of 8 to 512 tokens
@@ -145,8 +151,9 @@ def bench(
     from loadtest.client import LoadError
 
     preset = _QUICK if quick else {"rounds": 5, "seconds": 3.0}
+    chosen = sections or (QUICK_SECTIONS if quick else SECTIONS)
     plan = Plan(
-        sections if soak is None else ("http",),
+        chosen if soak is None else ("http",),
         int(rounds or preset["rounds"]),
         seconds or preset["seconds"],
         connections,

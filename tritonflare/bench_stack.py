@@ -18,6 +18,7 @@ import click
 if TYPE_CHECKING:
     from embedded.server import TritonServer
     from export.repository.inventory import Published
+    from loadtest.bench.grpc_client import GrpcTarget
     from loadtest.bench.run import MeasuredGateway, Plan, Stack
 
 TOKEN = "bench"  # noqa: S105 (opens a loopback server that lives as long as the bench)
@@ -25,6 +26,14 @@ _READY_WITHIN_S = 60.0
 _STOPS_WITHIN_S = 30.0
 _ONE_CALL_A_TEXT = {"GATEWAY_MAX_CALL_TEXTS": "1", "GATEWAY_CALL_SLOTS": "512"}
 """No coalescing: as many calls at once as texts."""
+_BOTH_PROTOCOLS = {
+    "GATEWAY_GRPC_PORT": "0",
+    "GATEWAY_MAX_QUEUE_S": "60",
+    "GATEWAY_MAX_REQUESTS_IN_FLIGHT": "16384",
+    "GATEWAY_REQUEST_TIMEOUT_S": "120",
+}
+"""128 calls of 32 texts are more than the defaults allow, and a refusal is no answer to measure."""
+_SERVING_GRPC = re.compile(r"serving gRPC on 127\.0\.0\.1:(\d+)")
 _SERVING = re.compile(r"serving on http://127\.0\.0\.1:(\d+)/")
 
 
@@ -36,7 +45,7 @@ def running_stack(
     from embedded.errors import EmbeddedError
     from embedded.server import RESTRICTED_KEY, TritonServer
     from export.triton_models.encoder import length_groups
-    from loadtest.bench.grpc_client import Triton
+    from loadtest.bench.grpc_client import GrpcTarget
     from loadtest.bench.null_repository import NULL_NAME, ModelFolders, copy_with_null
     from loadtest.bench.run import Stack
 
@@ -54,12 +63,17 @@ def running_stack(
                 return programs.enter_context(_running_gateway(server, names, log, count, settings))
 
             yield Stack(
-                triton=Triton(server.address, ((f"triton-grpc-protocol-{RESTRICTED_KEY}", server.secret),)),
+                triton=GrpcTarget(
+                    server.address, ((f"triton-grpc-protocol-{RESTRICTED_KEY}", server.secret),)
+                ),
                 triton_pid=server.pid,
                 real=real,
                 null=null,
                 gateways=[gateway(f"gateway_{count}", count) for count in workers],
                 one_call_each=gateway("single", 1, _ONE_CALL_A_TEXT) if "null" in plan.sections else None,
+                both_protocols=(
+                    gateway("protocols", 1, _BOTH_PROTOCOLS) if "protocols" in plan.sections else None
+                ),
                 grouping=length_groups,
             )
     except EmbeddedError as error:
@@ -96,23 +110,35 @@ def _running_gateway(
         "GATEWAY_API_TOKENS": f"bench:{TOKEN}",
         "GATEWAY_TRITON_METADATA_KEY": f"{RESTRICTED_KEY}={triton.secret}",
     }
+    # Several gateways cannot share one port, so only those that ask for gRPC have it.
+    environment.pop("GATEWAY_GRPC_PORT", None)
+    environment |= settings or {}
     with (
         log.open("wb") as out,
-        subprocess.Popen(command, env=environment | dict(settings or {}), stdout=out, stderr=out) as process,
+        subprocess.Popen(command, env=environment, stdout=out, stderr=out) as process,
     ):
         try:
-            port = _wait_for_port(process, log)
+            port = _wait_for_port(process, log, _SERVING)
+            grpc = _wait_for_port(process, log, _SERVING_GRPC) if "GATEWAY_GRPC_PORT" in environment else None
             real, null = (
                 Target(f"http://127.0.0.1:{port}", TOKEN, f"/client/v4/accounts/bench/ai/run/{name}")
                 for name in models
             )
-            yield MeasuredGateway(workers, process.pid, real, null)
+            yield MeasuredGateway(workers, process.pid, real, null, _grpc_target(grpc))
         finally:
             process.send_signal(signal.SIGTERM)
             try:
                 process.wait(_STOPS_WITHIN_S)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+def _grpc_target(port: int | None) -> GrpcTarget | None:
+    from loadtest.bench.grpc_client import GrpcTarget
+
+    if port is None:
+        return None
+    return GrpcTarget(f"127.0.0.1:{port}", (("authorization", f"Bearer {TOKEN}"),))
 
 
 def numbers_set() -> dict[str, str]:
@@ -123,15 +149,17 @@ def numbers_set() -> dict[str, str]:
     return {
         name: os.environ[name]
         for name, kind in variables.items()
-        if kind in (bool, int, float) and name != "GATEWAY_PORT" and name in os.environ
+        if kind in (bool, int, float)
+        and name not in ("GATEWAY_PORT", "GATEWAY_GRPC_PORT")
+        and name in os.environ
     }
 
 
-def _wait_for_port(process: subprocess.Popen[bytes], log: Path) -> int:
-    """The port, once both models can be asked."""
+def _wait_for_port(process: subprocess.Popen[bytes], log: Path, line: re.Pattern[str]) -> int:
+    """The port in a line of the log, once both models can be asked."""
     end = time.monotonic() + _READY_WITHIN_S
     while process.poll() is None and time.monotonic() < end:
-        if found := _SERVING.search(log.read_text(encoding="utf-8", errors="replace")):
+        if found := line.search(log.read_text(encoding="utf-8", errors="replace")):
             return int(found[1])
         time.sleep(0.05)
     words = log.read_text(encoding="utf-8", errors="replace")[-500:]

@@ -1,10 +1,9 @@
-"""Triton itself: direct ModelInfer calls to an ensemble, and its own statistics."""
+"""Calls of ModelInfer, to Triton itself or to the gateway, and Triton's own statistics."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import struct
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -18,53 +17,61 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from loadtest.bench.figures import Sample, timed
 from loadtest.client import LoadError
+from loadtest.inference import infer_request
 
 Metadata = tuple[tuple[str, str], ...]
-_TIMEOUT_S = 30.0
+_TIMEOUT_S = 120.0
+"""128 calls of 32 texts at once take a slow machine half a minute."""
 # Channels of one process would share their connection, which is not what clients of their own do.
 _OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
 
 
 @dataclass(frozen=True)
-class Triton:
-    """Where Triton listens for gRPC, and the metadata that opens its restricted protocols."""
+class GrpcTarget:
+    """Where a server listens for gRPC, and the metadata that it wants: a key or a token."""
 
     address: str
     metadata: Metadata = field(repr=False)
 
 
 def over_grpc(
-    triton: Triton, ensemble: str, texts: Sequence[str], batch: int, concurrency: int, seconds: float
+    target: GrpcTarget,
+    model: str,
+    texts: Sequence[str],
+    batch: int,
+    concurrency: int,
+    seconds: float,
+    outputs: Sequence[str] = (),
 ) -> Sample:
     """Closed loop of ``concurrency`` calls of ``batch`` texts each, over one channel.
+
+    Args:
+        target: the server.
+        model: the name of the model or ensemble.
+        texts: to ask in turn.
+        batch: texts a call.
+        concurrency: calls at once.
+        seconds: how long.
+        outputs: what to request; all if none is named.
 
     Raises:
         LoadError: a call failed.
     """
     count = max(1, len(texts) // batch)
-    requests = [infer_request(ensemble, texts[n * batch : (n + 1) * batch]) for n in range(count)]
+    requests = [infer_request(model, texts[n * batch : (n + 1) * batch], outputs) for n in range(count)]
     try:
-        return uvloop.run(_load(triton, requests, batch, concurrency, seconds))
+        return uvloop.run(_load(target, requests, batch, concurrency, seconds))
     except grpc.RpcError as error:
-        raise LoadError(f"Triton answered {error.code().name}") from error
-
-
-def infer_request(ensemble: str, texts: Sequence[str]) -> Any:
-    """A ModelInferRequest for TEXT BYTES [n, 1] (KServe v2, raw tensor contents)."""
-    request = service_pb2.ModelInferRequest(model_name=ensemble)
-    request.inputs.add(name="TEXT", datatype="BYTES", shape=[len(texts), 1])
-    parts = [text.encode() for text in texts]
-    request.raw_input_contents.append(b"".join(struct.pack("<I", len(part)) + part for part in parts))
-    return request
+        raise LoadError(f"the server answered {error.code().name} over gRPC") from error
 
 
 async def _load(
-    triton: Triton, requests: Sequence[Any], batch: int, concurrency: int, seconds: float
+    target: GrpcTarget, requests: Sequence[Any], batch: int, concurrency: int, seconds: float
 ) -> Sample:
     latencies: list[float] = []
-    async with grpc.aio.insecure_channel(triton.address, options=_OPTIONS) as channel:
+    async with grpc.aio.insecure_channel(target.address, options=_OPTIONS) as channel:
         infer = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer
-        await infer(requests[0], metadata=triton.metadata, timeout=_TIMEOUT_S)  # connects
+        await infer(requests[0], metadata=target.metadata, timeout=_TIMEOUT_S)  # connects
         begin = time.perf_counter()
 
         async def caller(start: int) -> None:
@@ -72,7 +79,7 @@ async def _load(
                 sent = time.perf_counter()
                 if sent - begin >= seconds:
                     return
-                await infer(requests[turn % len(requests)], metadata=triton.metadata, timeout=_TIMEOUT_S)
+                await infer(requests[turn % len(requests)], metadata=target.metadata, timeout=_TIMEOUT_S)
                 latencies.append(time.perf_counter() - sent)
 
         await asyncio.gather(
@@ -103,9 +110,9 @@ class Counts:
 class Statistics:
     """Reads ModelStatistics; a context manager that holds a channel."""
 
-    def __init__(self, triton: Triton) -> None:
-        self._metadata = triton.metadata
-        self._channel = grpc.insecure_channel(triton.address, options=_OPTIONS)
+    def __init__(self, target: GrpcTarget) -> None:
+        self._metadata = target.metadata
+        self._channel = grpc.insecure_channel(target.address, options=_OPTIONS)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
     def __enter__(self) -> Statistics:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from loadtest.bench import protocols
 from loadtest.tables import markdown_table
 
 TITLES = {
@@ -13,6 +14,7 @@ TITLES = {
     "precision": "The same in FP32",
     "grpc": "Triton over gRPC",
     "http": "Gateway over HTTP",
+    "protocols": "Gateway over HTTP and gRPC",
     "null": "Null model: the cost of serving alone",
     "length": "Gateway over HTTP, by length",
 }
@@ -46,6 +48,8 @@ def tables(document: Mapping[str, Any]) -> Iterator[Table]:
         rows = [row for row in document["ways"] if row["section"] == section]
         if rows:
             yield _section(title, rows)
+        if rows and section == protocols.SECTION:
+            yield Table("gRPC beside HTTP", protocols.HEADS, list(protocols.comparison(rows)))
     facts = [(what, f"{value:.4g}") for what, value in document["summary"]]
     if invariance := document["invariance"]:
         facts.append(
@@ -93,6 +97,8 @@ def about(document: Mapping[str, Any]) -> list[str]:
             "CPU: seconds per 1,000 texts, user and system, children included. Batches: mean texts, as "
             "Triton counts them. Padding efficiency: real tokens as a share of computed ones."
         )
+    if any(row["section"] == protocols.SECTION for row in document["ways"]):
+        lines.append(f"{TITLES[protocols.SECTION]}: the load generator is our own asyncio clients.")
     return lines + [f"Left out: {sentence}" for sentence in document["left_out"]]
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loadtest.bench import sections
-from loadtest.bench.grpc_client import Statistics, Triton
+from loadtest.bench import protocols, sections
+from loadtest.bench.grpc_client import GrpcTarget, Statistics
 from loadtest.bench.in_process import InProcess
 from loadtest.bench.invariance import Invariance
 from loadtest.bench.meter import Meter
@@ -36,7 +36,7 @@ class Plan:
     @property
     def serves(self) -> bool:
         """Whether anything needs a running server."""
-        return bool({"grpc", "http", "null", "length"} & set(self.sections))
+        return bool({"grpc", "http", "null", "length", "protocols"} & set(self.sections))
 
 
 @dataclass(frozen=True)
@@ -51,24 +51,30 @@ class Files:
 
 @dataclass(frozen=True)
 class MeasuredGateway:
-    """A running gateway: its process, and where its two models answer."""
+    """A running gateway: its process, where its two models answer, and its port for gRPC, if it has one."""
 
     workers: int
     pid: int
     real: Target
     null: Target
+    grpc: GrpcTarget | None = None
 
 
 @dataclass(frozen=True)
 class Stack:
-    """Everything that runs; ``one_call_each`` is a gateway that sends every text in a call of its own."""
+    """Everything that runs.
 
-    triton: Triton
+    ``one_call_each`` is a gateway that sends every text in a call of its own. ``both_protocols`` is one that
+    serves gRPC as well, and refuses nothing.
+    """
+
+    triton: GrpcTarget
     triton_pid: int
     real: ModelFolders
     null: ModelFolders
     gateways: Sequence[MeasuredGateway]
     one_call_each: MeasuredGateway | None
+    both_protocols: MeasuredGateway | None
     grouping: Grouping | None
 
     @property
@@ -134,6 +140,9 @@ def _served_ways(
         yield from sections.grpc_ways(setting, stack.triton, meter)
     if "http" in plan.sections:
         yield from sections.http_ways(setting, served, plan.connections, invariance)
+    if "protocols" in plan.sections and stack.both_protocols is not None:
+        servers = _servers(stack, stack.both_protocols, counted, lengths)
+        yield from protocols.protocol_ways(servers, setting.texts, setting.seconds, plan.connections)
     if "null" in plan.sections:
         single = stack.one_call_each
         yield from sections.null_ways(
@@ -153,6 +162,19 @@ def _served(gateway: MeasuredGateway, stack: Stack, counted: Statistics, lengths
     real = Meter(trees | {"triton": stack.triton_tree}, counted, stack.real, lengths, stack.grouping)
     null = Meter(trees | {"triton": whole}, counted, stack.null, lengths, None)
     return Served(gateway.workers, gateway.real, gateway.null, real, null)
+
+
+def _servers(
+    stack: Stack, gateway: MeasuredGateway, counted: Statistics, lengths: Sequence[int]
+) -> protocols.Servers:
+    if gateway.grpc is None:
+        raise ValueError("the gateway serves no gRPC")
+    return protocols.Servers(
+        http=gateway.real,
+        grpc=gateway.grpc,
+        triton=stack.triton,
+        meter=_served(gateway, stack, counted, lengths).meter,
+    )
 
 
 def describe(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from loadtest.bench.figures import Sample
-from loadtest.bench.grpc_client import Triton, over_grpc
+from loadtest.bench.grpc_client import GrpcTarget, over_grpc
 from loadtest.bench.in_process import InProcess
 from loadtest.bench.invariance import Invariance
 from loadtest.bench.meter import Meter
@@ -16,7 +16,7 @@ from loadtest.bench.sentences import ExactTexts
 from loadtest.client import Target
 from loadtest.closed_loop import Load, over_http
 
-SECTIONS = ("ceiling", "grpc", "http", "null", "precision", "length")
+SECTIONS = ("ceiling", "grpc", "http", "protocols", "null", "precision", "length")
 LENGTHS = (8, 16, 32, 64, 128, 256, 512)
 GRPC_CALLS = ((1, 1), (1, 8), (1, 32), (16, 4), (32, 2))
 """Texts a call, and calls at once."""
@@ -60,7 +60,7 @@ def precision_ways(fp32: InProcess, seconds: float) -> Iterator[Way]:
     yield Way("precision", "FP32, groups of like length, all cores", lambda: fp32.sorted_groups(seconds))
 
 
-def grpc_ways(setting: Setting, triton: Triton, meter: Meter) -> Iterator[Way]:
+def grpc_ways(setting: Setting, triton: GrpcTarget, meter: Meter) -> Iterator[Way]:
     """Direct calls to the served ensemble."""
     for batch, calls in GRPC_CALLS:
         ask = partial(over_grpc, triton, meter.model.ensemble, setting.texts, batch, calls, setting.seconds)
@@ -86,7 +86,7 @@ def null_ways(
     setting: Setting,
     served: Sequence[Served],
     connections: Sequence[int],
-    triton: Triton,
+    triton: GrpcTarget,
     one_call_each: Served | None,
 ) -> Iterator[Way]:
     """The null model: what everything but the model costs, and what one gRPC call a text would."""

@@ -20,6 +20,10 @@ def test_the_command_knows_the_sections_of_the_bench() -> None:
     assert bench.SECTIONS == sections.SECTIONS
 
 
+def test_a_quick_run_leaves_out_only_what_would_double_its_time() -> None:
+    assert set(bench.SECTIONS) - set(bench.QUICK_SECTIONS) == {"protocols"}
+
+
 def test_a_wrong_section_and_a_wrong_number_are_usage_errors() -> None:
     for option, value in (("--sections", "http,speed"), ("--connections", "1,0"), ("--workers", "two")):
         status, output = finished("bench", option, value)
@@ -59,6 +63,10 @@ def test_a_short_run_measures_every_section_and_compares_with_itself(tmp_path: P
         if row["facts"] == {"connections": 8, "workers": 1} and row["section"] == "null"
     )
     assert null["rate"] > http[8]["rate"]
+    protocols = [row for row in document["ways"] if row["section"] == "protocols"]
+    assert len(protocols) == 2 * 2 * 3, "two concurrencies, calls of 1 and 32 texts, three ways"
+    assert all(row["medians"]["gateway_cpu_s"] > 0 for row in protocols if row["facts"]["way"] != 2)
+    assert "gRPC beside HTTP" in (folder / "bench.md").read_text(encoding="utf-8")
     assert set(document["memory_mb"]) == {"gateway", "triton"}
     # It may be published: nothing of this machine but its processor.
     assert not re.search(r"/(home|root|tmp|work|usr)\b", json.dumps(document))

@@ -108,6 +108,39 @@ def test_what_was_not_measured_is_not_there() -> None:
     assert [table.title for table in tables(document)] == ["Gateway over HTTP", "Summary"]
 
 
+def _protocols(way: int, *rates: float, cpu: float = 0.0) -> Result:
+    sample = _rounds(*rates, p50_ms=10.0 * (way + 1), gateway_cpu_s=cpu)
+    return Result("protocols", "", {"calls": 8, "call_texts": 32, "way": way}, sample)
+
+
+def test_protocols_are_compared_round_by_round() -> None:
+    results = [
+        _protocols(0, 400, 200, 400, cpu=0.1),
+        _protocols(1, 300, 150, 380, cpu=0.15),
+        _protocols(2, 600, 300, 600),
+    ]
+    document = as_document(results, ENVIRONMENT, SETTINGS, Invariance([]), {})
+    _, beside, *_ = tables(document)
+    assert beside.title == "gRPC beside HTTP"
+    (row,) = beside.rows
+    assert len(row) == len(beside.heads)
+    found = dict(zip(beside.heads, row, strict=True))
+    assert found["calls at once × texts"] == "8 × 32"
+    assert (found["gRPC / HTTP"], found["gRPC / Triton"], found["CPU gRPC / HTTP"]) == (
+        "0.75",
+        "0.50",
+        "1.50",
+    )
+    assert (found["HTTP texts/s"], found["gRPC texts/s"], found["Triton texts/s"]) == ("400", "300", "600")
+    assert (found["HTTP p50 ms"], found["gRPC CPU ms/text"]) == ("10.0", "0.150")
+    assert "own asyncio clients" in as_markdown(document)
+
+
+def test_a_protocol_that_was_not_measured_is_compared_with_nothing() -> None:
+    document = as_document([_protocols(0, 400)], ENVIRONMENT, SETTINGS, Invariance([]), {})
+    assert [table.rows for table in tables(document) if table.title == "gRPC beside HTTP"] == [[]]
+
+
 def test_figures_that_are_no_numbers_stay_out_of_the_json() -> None:
     result = Result("http", "1 connection", {"connections": 1}, [{"rate": 1.0, "p50_ms": float("nan")}])
     document = as_document([result], ENVIRONMENT, SETTINGS, Invariance([]), {})

@@ -76,6 +76,8 @@ class _Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     shift = 0.0
     status = "200 OK"
+    one_fails = False
+    """Whether one text of several is answered with an error."""
 
     def __init__(self) -> None:
         self.seen: list[list[str]] = []
@@ -97,12 +99,15 @@ class _Connection(socketserver.StreamRequestHandler):
             while (line := self.rfile.readline().strip()) != b"":
                 name, _, value = line.partition(b": ")
                 headers[name.lower()] = value
-            text = json.loads(self.rfile.read(int(headers[b"content-length"])))["text"]
+            payload = json.loads(self.rfile.read(int(headers[b"content-length"])))
+            several = [one["text"] for one in payload.get("requests", ())]
+            text = json.dumps(several) if several else payload["text"]
             assert headers[b"authorization"] == b"Bearer secret"
             mine.append(text)
             score = 0.5 + len(text) / 1000 + server.shift
             scores = [{"label": "A", "score": score}, {"label": "B", "score": 0.5}]
-            body = json.dumps({"result": scores}).encode()
+            answer = {"result": scores, "success": not (several and server.one_fails)}
+            body = json.dumps(answer, separators=(",", ":")).encode()
             head = f"HTTP/1.1 {server.status}\r\ncontent-length: {len(body)}\r\n\r\n".encode()
             # In two parts, as a network may deliver it.
             self.wfile.write(head[:20])
@@ -149,6 +154,17 @@ def test_a_load_does_not_count_refusals_as_answers(load: Load) -> None:
         server.status = "429 Too Many Requests"
         with pytest.raises(LoadError, match=r"429|errors"):
             load(server.target, TEXTS, 2, 0.2)
+
+
+def test_our_own_load_asks_several_texts_in_one_request() -> None:
+    with _serving() as server:
+        sample = over_http(server.target, TEXTS, 2, 0.2, 2)
+        asked = [request for seen in server.seen for request in seen]
+        assert set(asked) == {json.dumps(TEXTS[:2]), json.dumps(TEXTS[2:])}
+        assert sample["texts"] == 2 * len(asked)
+        server.one_fails = True
+        with pytest.raises(LoadError, match="one of several texts"):
+            over_http(server.target, TEXTS, 2, 0.2, 2)
 
 
 def test_no_listener_is_a_load_error() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from embedded.canary import Canary
-from loadtest.bench.grpc_client import Triton, over_grpc
+from loadtest.bench.grpc_client import GrpcTarget, over_grpc
 from loadtest.bench.wrk import Wrk, find_wrk
 from loadtest.closed_loop import Load, over_http
 from tests.loadtest.test_load import TEXTS, _serving
@@ -48,7 +48,7 @@ def test_the_bench_s_http(load: Load) -> None:
 
 def test_the_bench_s_grpc(triton: FakeTriton) -> None:
     ensemble = triton.ensembles[0].name
-    assert over_grpc(Triton(triton.url, ()), ensemble, TEXTS, 2, 1, 0.1)["texts"] > 0
+    assert over_grpc(GrpcTarget(triton.url, ()), ensemble, TEXTS, 2, 1, 0.1)["texts"] > 0
 
 
 def test_the_canary_of_the_embedded_triton(triton: FakeTriton) -> None:

@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+from loadtest.protocols.http import HttpRequests
 from loadtest.traffic import KINDS, MIXED, Traffic, long_texts, parse_traffic, read_texts, run_url
 from tests.support.texts import sentences
 
@@ -43,7 +44,7 @@ def test_sentences_are_spread_over_the_file() -> None:
 
 
 def test_calls_come_in_the_wanted_shares_and_are_what_they_are_called() -> None:
-    traffic = Traffic(URL, MIXED, read_texts(), seed=3)
+    traffic = Traffic(HttpRequests(URL), MIXED, read_texts(), seed=3)
     calls = [traffic.draw() for _ in range(4000)]
     counts = Counter(call.kind for call in calls)
     for kind, weight in MIXED.items():
@@ -63,7 +64,7 @@ def test_calls_come_in_the_wanted_shares_and_are_what_they_are_called() -> None:
 
 def test_the_same_seed_asks_the_same() -> None:
     def drawn(seed: int) -> list[bytes]:
-        traffic = Traffic(URL, MIXED, read_texts(), seed)
+        traffic = Traffic(HttpRequests(URL), MIXED, read_texts(), seed)
         return [traffic.draw().body for _ in range(50)]
 
     assert drawn(1) == drawn(1) != drawn(2)

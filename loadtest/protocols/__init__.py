@@ -1,0 +1,1 @@
+"""The protocols over which a load test asks a model."""
