@@ -11,7 +11,6 @@ import grpc
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from tests.support.deploy.compose_triton import free_port
 from tests.support.fake_triton import SST2, FakeTriton
 from tests.support.harness import TOKEN, Running, access_lines, running_gateway, settings_for
 from tests.support.proxies import running_example
@@ -33,11 +32,11 @@ class Proxied:
 async def proxied(
     triton: FakeTriton, tmp_path: Path, request: pytest.FixtureRequest
 ) -> AsyncIterator[Proxied]:
-    port = free_port()
     settings = settings_for(
-        triton, grpc_port=port, log_client_address=True, trusted_proxies="127.0.0.1", request_timeout_s=1.0
+        triton, grpc_port=0, log_client_address=True, trusted_proxies="127.0.0.1", request_timeout_s=1.0
     )
     async with running_gateway(settings) as running:
+        port = running.grpc_port
         with running_example(request.param, [running.client.port], tmp_path, grpc=[port]) as (https, _):
             credentials = grpc.ssl_channel_credentials((tmp_path / "authority.pem").read_bytes())
             options = [("grpc.ssl_target_name_override", "localhost")]
