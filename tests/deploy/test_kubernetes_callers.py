@@ -29,7 +29,7 @@ def test_the_ingress_shows_the_api_alone() -> None:
     for route in build_app(Settings(api_tokens="a:b")).routes:
         if not route.api:
             assert not any(route.template.startswith(path) for path in shown), route.template
-    assert {"/client/v4", "/v1"} == set(shown)
+    assert {"/client/v4", "/v1", "/v2/models"} == set(shown)
     service = named(render("cpu"), "Service", "tritonflare")
     for path in rule["http"]["paths"]:
         backend = path["backend"]["service"]
