@@ -100,6 +100,8 @@ $(MODEL): $(VENV)/.serve $(wildcard $(CHECKPOINT)/*) $(shell find export -name '
 	fi
 
 .PHONY: serve
+# gRPC as well (docs/clients.md); an empty GATEWAY_GRPC_PORT turns it off.
+serve: export GATEWAY_GRPC_PORT ?= 8001
 serve: $(MODEL) ## run Triton and the gateway on this machine, with the bundled model
 	exec $(BIN)/tritonflare serve
 

@@ -2,13 +2,17 @@
 # Writes .env for docker compose: a secret between gateway and Triton, and one API token for any account.
 # sh docker/env.sh          for a host with a GPU
 # sh docker/env.sh --cpu    for a host without one
+# --grpc as well            publishes the gateway's gRPC port too (docs/clients.md)
 set -eu
 files=docker-compose.yml
-case "${1:-}" in
-'') ;;
---cpu) files=docker-compose.yml:docker-compose.cpu.yml ;;
-*) echo "usage: sh docker/env.sh [--cpu]" >&2 && exit 2 ;;
-esac
+grpc=
+for option; do
+	case "$option" in
+	--cpu) files=docker-compose.yml:docker-compose.cpu.yml ;;
+	--grpc) grpc=:docker-compose.grpc.yml ;;
+	*) echo "usage: sh docker/env.sh [--cpu] [--grpc]" >&2 && exit 2 ;;
+	esac
+done
 if [ -e .env ]; then
 	echo ".env is there already; remove it for new secrets" >&2
 	exit 1
@@ -18,7 +22,7 @@ random() { od -An -v -tx1 -N24 /dev/urandom | tr -d ' \n'; }
 token=$(random)
 umask 077
 cat >.env <<END
-COMPOSE_FILE=$files
+COMPOSE_FILE=$files$grpc
 TRITON_SECRET=$(random)
 GATEWAY_API_TOKENS=*:$token
 LOADTEST_TOKEN=$token

@@ -22,7 +22,8 @@ COMPATIBILITY = Path("docs/compatibility.md")
 COMPOSE = {
     "COMPOSE_FILE": (
         "docker-compose.yml",
-        "The files that describe the services; docker-compose.yml:docker-compose.cpu.yml without a GPU.",
+        "The files that describe the services; docker-compose.yml:docker-compose.cpu.yml without a GPU; "
+        "docker-compose.grpc.yml behind either publishes the gRPC port (docs/clients.md).",
     ),
     "TRITON_SECRET": (
         "",
@@ -32,7 +33,11 @@ COMPOSE = {
         "127.0.0.1:8787",
         "Published address and port; with several gateways a range such as 127.0.0.1:8787-8788.",
     ),
-    "REPLICAS_GATEWAY": ("1", "Number of gateways; each uses one port of PUBLISH."),
+    "PUBLISH_GRPC": (
+        "127.0.0.1:8001",
+        "With docker-compose.grpc.yml: published address and port for gRPC; with several gateways a range.",
+    ),
+    "REPLICAS_GATEWAY": ("1", "Number of gateways; each uses one port of PUBLISH and of PUBLISH_GRPC."),
     "REPLICAS_TRITON": ("1", "Number of Tritons; the gateways spread their calls over them."),
     "TRITON_END_AFTER": (
         "4",

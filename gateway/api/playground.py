@@ -18,6 +18,7 @@ PLAYGROUND = {
     "/": ("playground.html", b"text/html; charset=utf-8"),
     "/playground.css": ("playground.css", b"text/css; charset=utf-8"),
     "/playground.js": ("playground.js", b"text/javascript; charset=utf-8"),
+    "/snippets.js": ("snippets.js", b"text/javascript; charset=utf-8"),
 }
 """Path, file and media type of each part of the playground."""
 

@@ -9,12 +9,21 @@ import subprocess
 import time
 from collections.abc import Iterator
 
+import numpy
 import psutil
 import pytest
+from tritonclient import grpc
 
 from tests.support.containers.deployment import MODEL, Deployment
 from tests.support.containers.engine import Engine
-from tests.support.containers.one import HARDENED, PUBLISHED, WITH_TOKEN, OneContainer, one_container
+from tests.support.containers.one import (
+    HARDENED,
+    PUBLISHED,
+    TOKEN,
+    WITH_TOKEN,
+    OneContainer,
+    one_container,
+)
 from tests.support.containers.processes import find_process, kill, main_process, zombies
 from tests.support.load import NO_ANSWER, load, reference
 from tests.support.servers import wait_until
@@ -50,6 +59,15 @@ def check_answer(container: OneContainer, token: str = "tok") -> None:
 
 def test_the_documented_command_is_answered(container: OneContainer) -> None:
     check_answer(container)
+
+
+def test_grpc_is_answered_where_its_port_is_set(image: Engine) -> None:
+    options = ("--publish", "127.0.0.1:0:8001", "--env", "GATEWAY_GRPC_PORT=8001")
+    with one_container(image, *HARDENED, *options, *WITH_TOKEN) as container:
+        tensor = grpc.InferInput("TEXT", [1], "BYTES").set_data_from_numpy(numpy.array([b"A lovely day"]))
+        with grpc.InferenceServerClient(image.docker("port", container.name, "8001")) as client:
+            answer = client.infer(MODEL, [tensor], headers={"authorization": f"Bearer {TOKEN}"})
+        assert answer.as_numpy("label").tolist() == [[b"POSITIVE"]]
 
 
 def test_it_writes_below_tmp_only(container: OneContainer) -> None:

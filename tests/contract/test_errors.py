@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from gateway.api.playground import PLAYGROUND
 from tests.support.fake_triton import SST2, FakeTriton
 from tests.support.harness import (
     ACCOUNT,
@@ -74,7 +75,7 @@ async def test_an_unknown_route_is_7000_for_any_caller(client: Client, path: str
 
 async def test_without_the_playground_its_paths_are_unknown(triton: FakeTriton) -> None:
     async with running_gateway(settings_for(triton, playground=False)) as running:
-        for path in ("/", "/playground.css", "/playground.js"):
+        for path in PLAYGROUND:
             check_front(await running.client.get(path), 400, NO_ROUTE)
 
 

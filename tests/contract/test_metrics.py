@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -30,8 +31,13 @@ _ROW = re.compile(r"^\| `(tritonflare_\w+|process_\w+)` \| (\w+) \|([^|]*)\|", r
 
 async def page_of(triton: FakeTriton) -> Page:
     """The metrics of a gateway that has seen some of everything."""
-    async with running_gateway(settings_for(triton, cache_bytes=100_000)) as running:
+    async with running_gateway(settings_for(triton, cache_bytes=100_000, grpc_port=0)) as running:
         client: Client = running.client
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{running.grpc_port}") as channel:
+            live: Callable[..., Awaitable[bytes]] = channel.unary_unary(
+                "/inference.GRPCInferenceService/ServerLive"
+            )
+            await live(b"")
         await client.run({"text": "word " * 600})
         triton.infer_fault = fail(grpc.StatusCode.INTERNAL)
         await client.run({"text": "fails"})

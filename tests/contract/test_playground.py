@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Route, expect
+from tritonclient import grpc
 
+from gateway.api.playground import PLAYGROUND
 from gateway.domain.errors import (
     AiError,
     FrontError,
@@ -22,7 +25,7 @@ from tests.support.browser import headless_chromium
 from tests.support.fake_triton import SST2
 from tests.support.gateway_process import gateway_before_fake
 from tests.support.harness import ACCOUNT, TOKEN
-from tests.support.playground import CONTRAST, DESKTOP, PHONE, Visit, classes_with_code
+from tests.support.playground import CONTRAST, DESKTOP, PHONE, RecordedInference, Visit, classes_with_code
 from tests.support.prefix_proxy import under_a_prefix
 
 
@@ -106,7 +109,7 @@ def test_the_keyboard_is_enough(visit: Visit) -> None:
     keyboard.press("Enter")
     expect(visit.page.get_by_role("status")).to_have_text(re.compile("^1 text in "))
     tab_to("#tab-curl")
-    for name in ("Python", "JavaScript", "Worker", "curl"):
+    for name in ("Python", "JavaScript", "Worker", "gRPC", "curl"):
         keyboard.press("ArrowRight")
         expect(visit.page.get_by_role("tab", name=name, exact=True)).to_be_focused()
         expect(visit.page.get_by_role("tab", selected=True)).to_have_text(name)
@@ -191,8 +194,8 @@ def test_each_error_of_the_api_has_a_sentence_of_its_own(visit: Visit) -> None:
     detail = visit.page.get_by_role("alert").locator("small")
     seen = set()
     for kind in (*classes_with_code(FrontError), *classes_with_code(AiError)):
-        if kind in (NoRoute, MethodNotSupported, MissingCredentials, InvalidToken):
-            continue  # what this page never asks for
+        if kind in (MissingCredentials, InvalidToken) or kind.code in (NoRoute.code, MethodNotSupported.code):
+            continue  # what this page never asks for; other protocols share the last two codes
         _fails(visit, kind.status, kind.code)
         expect(detail).to_have_text(f"HTTP {kind.status}, code {kind.code}: words of the API")
         seen.add(sentence.inner_text())
@@ -332,7 +335,7 @@ def test_enter_in_the_field_of_the_token_classifies(visit: Visit) -> None:
 def test_the_token_lives_as_long_as_the_tab_and_is_in_no_snippet(visit: Visit) -> None:
     visit.enter_token()
     expect(visit.page.get_by_label("Model")).to_have_value(SST2)
-    for name in ("curl", "Python", "JavaScript", "Worker"):
+    for name in ("curl", "Python", "JavaScript", "Worker", "gRPC"):
         visit.page.get_by_role("tab", name=name, exact=True).click()
         snippet = visit.page.locator("#snippet").inner_text()
         assert TOKEN not in snippet
@@ -371,8 +374,20 @@ def test_the_python_snippet_sends_what_the_page_sends(visit: Visit, text: str) -
     ]
 
 
+def test_the_grpc_snippet_sends_what_the_page_sends(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[RecordedInference] = []
+    texts = ("It's good", 'a "b" \\ $c `d`', "naïve – 😀")
+    visit.enter_token()
+    visit.write(*texts)
+    visit.page.get_by_role("tab", name="gRPC").click()
+    monkeypatch.setattr(grpc, "InferenceServerClient", partial(RecordedInference, sent))
+    exec(visit.page.locator("#snippet").inner_text(), {"print": lambda _: None})
+    (call,) = sent
+    assert call == RecordedInference(sent, "127.0.0.1:8001", SST2, texts, "Bearer YOUR_TOKEN")
+
+
 def test_the_page_may_do_only_what_it_needs(origin: str) -> None:
-    for path in ("/", "/playground.css", "/playground.js"):
+    for path in PLAYGROUND:
         with urllib.request.urlopen(origin + path) as answer:
             policy = answer.headers["content-security-policy"]
             assert policy.startswith(

@@ -19,7 +19,7 @@ import pytest
 
 from gateway.domain.coalescing.coalescer import OVERDUE_TIMEOUT_S
 from gateway.settings import Settings
-from tests.support.deploy.compose import BASE, CPU, ROOT, SECRET, merged, raw
+from tests.support.deploy.compose import BASE, CPU, GRPC, ROOT, SECRET, merged, raw
 from tools.settings_doc import COMPOSE, env_example
 
 ONE_SHOT = ("export", "plans", "loadtest", "loadtest-worker")
@@ -54,7 +54,7 @@ def services(configuration: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any
     yield from configuration["services"].items()
 
 
-@pytest.mark.parametrize("file", [BASE, CPU], ids=lambda file: file.name)
+@pytest.mark.parametrize("file", [BASE, CPU, GRPC], ids=lambda file: file.name)
 def test_a_compose_file_is_valid(file: Path) -> None:
     assert problems(raw(file)) == []
 
@@ -123,6 +123,26 @@ def test_only_the_gateway_is_published_and_by_default_on_loopback(configuration:
     assert set(published) == {"gateway", "grafana"}
     assert configuration["services"]["grafana"]["profiles"] == ["monitoring"]
     assert all(port.startswith(LOOPBACK) for ports in published.values() for port in ports)
+
+
+def test_grpc_is_off_and_not_published_unless_its_file_is_named(configuration: dict[str, Any]) -> None:
+    gateway = configuration["services"]["gateway"]
+    assert "GATEWAY_GRPC_PORT" not in gateway["environment"]
+    assert len(gateway["ports"]) == 1
+
+
+@pytest.mark.parametrize("files", [[BASE], [BASE, CPU]], ids=["gpu", "cpu"])
+@pytest.mark.parametrize("variables", [{}, {"PUBLISH_GRPC": "10.0.0.7:9001-9002"}], ids=["default", "chosen"])
+def test_the_file_for_grpc_adds_its_port_and_nothing_else(
+    tmp_path: Path, files: list[Path], variables: dict[str, str]
+) -> None:
+    without = merged(tmp_path, *files, TRITON_SECRET=SECRET, **variables)
+    added = merged(tmp_path, *files, GRPC, TRITON_SECRET=SECRET, **variables)
+    assert problems(added) == []
+    gateway = added["services"]["gateway"]
+    assert gateway["environment"].pop("GATEWAY_GRPC_PORT") == "8001"
+    assert gateway["ports"].pop() == f"{variables.get('PUBLISH_GRPC', '127.0.0.1:8001')}:8001"
+    assert added == without
 
 
 def test_triton_is_reached_by_gateway_and_prometheus_alone(configuration: dict[str, Any]) -> None:
@@ -259,7 +279,7 @@ def test_the_exporter_gets_the_folder_above_the_repository_and_triton_cannot_wri
 
 
 def test_every_variable_of_the_compose_files_is_in_the_example_and_the_other_way_round() -> None:
-    text = BASE.read_text() + CPU.read_text()
+    text = BASE.read_text() + CPU.read_text() + GRPC.read_text()
     used = dict(re.findall(r"\$\{(\w+)(?::-([^}]*)|:\?[^}]*)?\}", text))
     passed = set(raw(BASE)["services"]["export"]["environment"])
     assert set(used) | passed | {"COMPOSE_FILE"} == set(COMPOSE)
@@ -272,4 +292,4 @@ def test_every_variable_of_the_compose_files_is_in_the_example_and_the_other_way
 def test_the_example_with_everything_switched_on_is_a_valid_configuration(tmp_path: Path) -> None:
     lines = [line[1:] for line in env_example().splitlines() if re.match(r"#[A-Z_]+=.", line)]
     values = dict(line.split("=", 1) for line in lines)
-    assert problems(merged(tmp_path, BASE, CPU, **values, TRITON_SECRET=SECRET)) == []
+    assert problems(merged(tmp_path, BASE, CPU, GRPC, **values, TRITON_SECRET=SECRET)) == []

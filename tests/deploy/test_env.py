@@ -37,9 +37,18 @@ def run(script: str, folder: Path, env: dict[str, str], *options: str) -> subpro
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize(("options", "files_named"), [([], 1), (["--cpu"], 2)])
+@pytest.mark.parametrize(
+    ("options", "files_named"),
+    [
+        ([], ""),
+        (["--cpu"], "cpu"),
+        (["--grpc"], "grpc"),
+        (["--cpu", "--grpc"], "cpu grpc"),
+        (["--grpc", "--cpu"], "cpu grpc"),
+    ],
+)
 def test_the_script_writes_secrets_that_are_new_private_and_never_overwritten(
-    tmp_path: Path, options: list[str], files_named: int
+    tmp_path: Path, options: list[str], files_named: str
 ) -> None:
     env = environment(tmp_path / "bin", *ENOUGH)
     written = []
@@ -50,7 +59,9 @@ def test_the_script_writes_secrets_that_are_new_private_and_never_overwritten(
         assert (found.returncode, found.stderr) == (0, "")
         values = dict(line.split("=", 1) for line in (folder / ".env").read_text().splitlines())
         assert (folder / ".env").stat().st_mode & 0o777 == 0o600
-        assert len(values["COMPOSE_FILE"].split(":")) == files_named
+        files = ["docker-compose.yml", *(f"docker-compose.{name}.yml" for name in files_named.split())]
+        assert values["COMPOSE_FILE"] == ":".join(files)
+        assert [name for name in files if not (ROOT / name).is_file()] == []
         assert values["GATEWAY_API_TOKENS"] == f"*:{values['LOADTEST_TOKEN']}"
         assert values["TRITON_SECRET"] not in found.stdout
         assert run("env.sh", folder, env, *options).returncode == 1
@@ -99,3 +110,9 @@ def test_a_docker_that_cannot_run_the_files_gets_one_sentence_and_no_env_file(
     assert found.stderr.count("\n") == 1
     assert [word for word in mentioned if word not in found.stderr] == []
     assert list(folder.iterdir()) == []
+
+
+def test_an_unknown_option_gets_the_usage_and_no_env_file(tmp_path: Path) -> None:
+    found = run("env.sh", tmp_path, environment(tmp_path / "bin", *ENOUGH), "--cpu", "--gpu")
+    assert (found.returncode, found.stderr) == (2, "usage: sh docker/env.sh [--cpu] [--grpc]\n")
+    assert not (tmp_path / ".env").exists()

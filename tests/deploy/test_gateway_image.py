@@ -48,7 +48,7 @@ def with_these_packages(site: Path, code: str, *arguments: str) -> subprocess.Co
     return subprocess.run(
         # -I -S: neither this environment's packages nor the folder that the tests run in.
         [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.append({str(site)!r}); {code}", *arguments],
-        env={"PATH": os.defpath, "GATEWAY_API_TOKENS": "*:a-token-of-the-tests"},
+        env={"PATH": os.defpath, "GATEWAY_API_TOKENS": "*:a-token-of-the-tests", "GATEWAY_GRPC_PORT": "8001"},
         capture_output=True,
         text=True,
         timeout=30,

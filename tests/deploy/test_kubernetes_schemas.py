@@ -45,8 +45,9 @@ def test_every_manifest_is_valid(variant: str, version: str) -> None:
 
 
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
-def test_the_ingress_example_is_valid(version: str) -> None:
-    validate(read("examples/ingress.yaml"), version)
+@pytest.mark.parametrize("name", ["ingress", "ingress-grpc"])
+def test_the_ingress_examples_are_valid(name: str, version: str) -> None:
+    validate(read(f"examples/{name}.yaml"), version)
 
 
 def test_a_misspelt_field_is_refused() -> None:

@@ -112,6 +112,7 @@ def test_pods_reach_what_they_must_and_nothing_else(variant: str) -> None:
     grpc = {"kserve": 9000}.get(variant, 8001)
     assert flows(manifests, "ingress") == {
         ("anyone", "gateway", "TCP", 8787),
+        ("anyone", "gateway", "TCP", 8001),
         ("gateway", "triton", "TCP", grpc),
         ("monitoring/app.kubernetes.io/name=prometheus", "triton", "TCP", 8002),
     }

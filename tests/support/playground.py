@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from playwright.sync_api import Page
+from tritonclient.grpc import InferInput
+from tritonclient.utils import deserialize_bytes_tensor
 
 from gateway.domain.errors import TritonflareError
 from tests.support.harness import TOKEN
@@ -62,6 +64,30 @@ class Visit:
             " return top >= 0 && bottom <= innerHeight; }"
         )
         return inside
+
+
+@dataclass
+class RecordedInference:
+    """A stand-in for the client of `tritonclient.grpc`, and the one call that was made with it."""
+
+    calls: list[RecordedInference] = field(repr=False, compare=False)
+    address: str
+    model: str = ""
+    texts: tuple[str, ...] = ()
+    authorization: str = ""
+
+    def infer(self, model: str, inputs: list[InferInput], headers: dict[str, str]) -> RecordedInference:
+        (tensor,) = inputs
+        assert (tensor.name(), tensor.datatype()) == ("TEXT", "BYTES")
+        elements = deserialize_bytes_tensor(tensor._get_content())
+        assert list(elements.shape) == tensor.shape()
+        self.model, self.authorization = model, headers["authorization"]
+        self.texts = tuple(element.decode() for element in elements)
+        self.calls.append(self)
+        return self
+
+    def as_numpy(self, name: str) -> str:
+        return name
 
 
 def classes_with_code(root: type[TritonflareError]) -> list[type[TritonflareError]]:

@@ -85,10 +85,19 @@ def running_proxy(name: str, gateways: Sequence[int], folder: Path, *, resend: b
 
 
 @contextmanager
-def running_example(name: str, gateways: Sequence[int], folder: Path) -> Iterator[tuple[int, ssl.SSLContext]]:
+def running_example(
+    name: str, gateways: Sequence[int], folder: Path, *, grpc: Sequence[int] = ()
+) -> Iterator[tuple[int, ssl.SSLContext]]:
     """Run the example of ``nginx`` or ``caddy`` before gateways at these ports.
 
-    Only addresses, the host name (``localhost``) and the paths of the certificate are replaced.
+    Only addresses, the host name (``localhost``) and the paths of the certificate are replaced. The
+    certificate of its authority is ``folder / "authority.pem"``.
+
+    Args:
+        name: of the program.
+        gateways: ports on loopback, for HTTP.
+        folder: for its files.
+        grpc: the gateways' ports for gRPC; without any, gRPC leads nowhere.
 
     Yields:
         Its port, and what a client needs to trust its certificate.
@@ -99,14 +108,18 @@ def running_example(name: str, gateways: Sequence[int], folder: Path) -> Iterato
     chain, key = folder / "chain.pem", folder / "key.pem"
     chain.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
     key.write_bytes(issued.private_key_pem.bytes())
+    authority.cert_pem.write_to_path(str(folder / "authority.pem"))
     replaced = {
         "/etc/ssl/tritonflare/fullchain.pem": str(chain),
         "/etc/ssl/tritonflare/privkey.pem": str(key),
     }
     addresses = [f"127.0.0.1:{gateway}" for gateway in gateways]
+    # Nobody listens on port 1.
+    grpc_addresses = [f"127.0.0.1:{gateway}" for gateway in grpc or [1]]
     if name == "nginx":
         replaced |= {
             "server 127.0.0.1:8787;": " ".join(f"server {address};" for address in addresses),
+            "server 127.0.0.1:8001;": " ".join(f"server {address};" for address in grpc_addresses),
             "listen 443": f"listen 127.0.0.1:{port}",
             "listen [::]:443": f"listen unix:{folder}/https",
             "server_name ai.example.com": "server_name localhost",
@@ -116,6 +129,7 @@ def running_example(name: str, gateways: Sequence[int], folder: Path) -> Iterato
         program = required("caddy", "needs caddy (apt-get install caddy)")
         replaced |= {
             "reverse_proxy 127.0.0.1:8787": f"reverse_proxy {' '.join(addresses)}",
+            "h2c://127.0.0.1:8001": " ".join(f"h2c://{address}" for address in grpc_addresses),
             "https://ai.example.com:443": f"https://localhost:{port}",
             "admin 127.0.0.1:2019": f"admin 127.0.0.1:{free_port()}",
         }

@@ -1,6 +1,5 @@
 "use strict";
 
-const PLACEHOLDER = "YOUR_TOKEN";
 const $ = (id) => document.getElementById(id);
 const accounts = new URL("client/v4/accounts/", document.baseURI).href;
 let newest = 0; // the list of models that was asked for last
@@ -269,46 +268,6 @@ function bars(scores) {
 }
 
 // --- the same from code ---------------------------------------------------------------------------
-
-const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
-
-const SNIPPETS = {
-  curl: (url, body) => [
-    `curl ${quoted(url)} \\`,
-    `  -H "Authorization: Bearer ${PLACEHOLDER}" \\`,
-    `  -d ${quoted(JSON.stringify(body))}`,
-  ],
-  python: (url, body) => [
-    "import requests",
-    "",
-    "answer = requests.post(",
-    `    ${JSON.stringify(url)},`,
-    `    headers={"Authorization": "Bearer ${PLACEHOLDER}"},`,
-    `    json=${JSON.stringify(body)},`,
-    ")",
-    'print(answer.json()["result"])',
-  ],
-  javascript: (url, body) => [
-    `const answer = await fetch(${JSON.stringify(url)}, {`,
-    '  method: "POST",',
-    `  headers: { Authorization: "Bearer ${PLACEHOLDER}" },`,
-    `  body: JSON.stringify(${JSON.stringify(body)}),`,
-    "});",
-    "console.log((await answer.json()).result);",
-  ],
-  worker: (url, body, model, texts) => [
-    "// wrangler.toml: [ai] binding = \"AI\"",
-    "export default {",
-    "  async fetch(request, env) {",
-    `    const texts = ${JSON.stringify(texts)};`,
-    "    const scores = await Promise.all(",
-    `      texts.map((text) => env.AI.run(${JSON.stringify(model)}, { text })),`,
-    "    );",
-    "    return Response.json(scores);",
-    "  },",
-    "};",
-  ],
-};
 
 function lines() {
   return $("texts").value.split(/\r?\n/).filter((line) => line.trim());

@@ -15,6 +15,7 @@ import yaml
 ROOT = Path(__file__).parents[3]
 BASE = ROOT / "docker-compose.yml"
 CPU = ROOT / "docker-compose.cpu.yml"
+GRPC = ROOT / "docker-compose.grpc.yml"
 PROFILES = ("monitoring", "loadtest")
 SECRET = "a-secret-of-the-tests"
 # podman-compose asks podman for its version before anything else, and nothing more for `config`.
