@@ -9,7 +9,7 @@ from importlib.metadata import version as package_version
 import msgspec
 
 from gateway.domain.catalogue import Catalogue, Model
-from gateway.domain.errors import NoSuchModel, NoSuchVersion
+from gateway.domain.errors import BackendUnavailable, NoSuchModel, NoSuchVersion
 from gateway.domain.health import ModelHealth
 from gateway.inference_protocol.inputs import TEXT
 from gateway.telemetry.record import RequestRecord
@@ -42,6 +42,25 @@ class ModelDescription:
     """Most texts in one request."""
     parameters: dict[str, str]
     """The public name, task, labels in order (a JSON array), problem type and limit of tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """One model in the repository index."""
+
+    name: str
+    version: str
+    ready: bool
+
+    @property
+    def state(self) -> str:
+        """The state as Triton names it."""
+        return "READY" if self.ready else "UNAVAILABLE"
+
+    @property
+    def reason(self) -> str:
+        """Why it is not ready; empty if it is."""
+        return "" if self.ready else "no answer from the model"
 
 
 class ModelDirectory:
@@ -77,9 +96,18 @@ class ModelDirectory:
         """Tell whether a model answers; see `ModelHealth`."""
         return self._health.is_healthy(model)
 
-    def list_models(self) -> Sequence[Model]:
-        """Return the models that are served."""
-        return tuple(self._catalogue)
+    def index(self, *, only_ready: bool) -> list[IndexEntry]:
+        """List the models by their public names.
+
+        Raises:
+            BackendUnavailable: no model is known; an empty list would mean that there is none.
+        """
+        if not len(self._catalogue):
+            raise BackendUnavailable
+        entries = [
+            IndexEntry(model.name, self.version(model), self.is_ready(model)) for model in self._catalogue
+        ]
+        return [entry for entry in entries if entry.ready or not only_ready]
 
     def describe(self, name: str, model: Model) -> ModelDescription:
         """Describe a model to a client that calls it ``name``."""

@@ -16,6 +16,7 @@ from itertools import chain
 from gateway.domain.errors import BadInput
 from gateway.domain.scores import best_first
 from gateway.domain.service import Classification
+from gateway.domain.validate import utf8
 from gateway.inference_protocol.tensors import OutputTensor, RequestedOutput, to_fp32
 
 Answers = Sequence[Classification]
@@ -37,7 +38,7 @@ _NUMERIC: dict[str, Callable[[Classification], tuple[float, ...]]] = {
 
 
 def _label(answers: Answers) -> OutputTensor:
-    labels = [best_first(answer.scores)[0][0].encode() for answer in answers]
+    labels = [utf8(best_first(answer.scores)[0][0]) for answer in answers]
     return OutputTensor("label", "BYTES", (len(answers), 1), labels)
 
 
@@ -92,7 +93,7 @@ def _classes(output: RequestedOutput, answers: Answers, rows: Sequence[tuple[flo
     classes: list[bytes] = []
     for answer, row in zip(answers, rows, strict=True):
         best = sorted(range(len(row)), key=row.__getitem__, reverse=True)[:count]
-        classes += (f"{row[index]:f}:{index}:{answer.scores[index][0]}".encode() for index in best)
+        classes += (utf8(f"{row[index]:f}:{index}:{answer.scores[index][0]}") for index in best)
     return OutputTensor(output.name, "BYTES", (len(rows), count), classes)
 
 

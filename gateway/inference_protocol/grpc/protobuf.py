@@ -15,6 +15,7 @@ from gateway.inference_protocol.models import (
     PLATFORM,
     SERVER_NAME,
     SERVER_VERSION,
+    IndexEntry,
     ModelDescription,
     TensorDescription,
 )
@@ -130,11 +131,11 @@ def _config(tensor: TensorDescription) -> dict[str, Any]:
     return {"name": tensor.name, "data_type": datatype, "dims": tensor.shape[1:]}
 
 
-def repository_index(models: Iterable[tuple[str, str]]) -> Message:
-    """Make a RepositoryIndexResponse from names and versions."""
+def repository_index(entries: Iterable[IndexEntry]) -> Message:
+    """Make a RepositoryIndexResponse."""
     message = service_pb2.RepositoryIndexResponse()
-    for name, version in models:
-        message.models.add(name=name, version=version, state="READY")
+    for entry in entries:
+        message.models.add(name=entry.name, version=entry.version, state=entry.state, reason=entry.reason)
     return message
 
 

@@ -11,6 +11,7 @@ from uuid import uuid4
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from gateway.domain.errors import MethodNotImplemented, NoSuchModel, NoSuchVersion
+from gateway.inference_protocol import unsupported
 from gateway.inference_protocol.grpc import protobuf
 from gateway.inference_protocol.grpc.call import Call
 from gateway.inference_protocol.grpc.protobuf import Message
@@ -73,10 +74,8 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
         return protobuf.model_config(self._models.describe(request.name, model))
 
     async def RepositoryIndex(self, request: Message, call: Call) -> Message:
-        """List the models that are served; all of them are ready."""
-        return protobuf.repository_index(
-            (model.name, self._models.version(model)) for model in self._models.list_models()
-        )
+        """List the models that are served."""
+        return protobuf.repository_index(self._models.index(only_ready=request.ready))
 
     async def ModelInfer(self, request: Message, call: Call) -> Message:
         """Classify the texts of one request."""
@@ -93,11 +92,9 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
         return protobuf.stream_response(await self.ModelInfer(request, call))
 
     SystemSharedMemoryStatus = SystemSharedMemoryRegister = SystemSharedMemoryUnregister = _not_implemented(
-        "Shared memory is not supported; send and receive the contents."
+        unsupported.SHARED_MEMORY
     )
     CudaSharedMemoryStatus = CudaSharedMemoryRegister = CudaSharedMemoryUnregister = SystemSharedMemoryStatus
-    RepositoryModelLoad = RepositoryModelUnload = _not_implemented(
-        "Models cannot be loaded or unloaded here; `tritonflare export` publishes them."
-    )
-    ModelStatistics = _not_implemented("Statistics are metrics here: GET /metrics on the HTTP port.")
-    TraceSetting = LogSettings = _not_implemented("Traces and logs are set up by the operator.")
+    RepositoryModelLoad = RepositoryModelUnload = _not_implemented(unsupported.MODEL_CONTROL)
+    ModelStatistics = _not_implemented(unsupported.STATISTICS)
+    TraceSetting = LogSettings = _not_implemented(unsupported.SETTINGS)

@@ -9,8 +9,9 @@ import msgspec
 from gateway.api.context import RequestContext
 from gateway.api.request_body import BodyReader
 from gateway.domain.catalogue import Model
-from gateway.domain.errors import BackendUnavailable, MethodNotImplemented, NoRoute
+from gateway.domain.errors import MethodNotImplemented, NoRoute
 from gateway.domain.monitor import Monitor
+from gateway.inference_protocol import unsupported
 from gateway.inference_protocol.http import response
 from gateway.inference_protocol.http.description import model_config, model_metadata, server_metadata
 from gateway.inference_protocol.http.json_body import decode_json
@@ -24,12 +25,12 @@ from gateway.server.message import Response
 _HEADER_LENGTH = HEADER_LENGTH.lower().encode()
 
 _UNSUPPORTED = {
-    "/systemsharedmemory": "Shared memory is not supported; send and receive the contents.",
-    "/cudasharedmemory": "Shared memory is not supported; send and receive the contents.",
-    "/repository/models/": "Models cannot be loaded or unloaded here; `tritonflare export` publishes them.",
-    "/trace/setting": "Traces and logs are set up by the operator.",
-    "/logging": "Traces and logs are set up by the operator.",
-    "/stats": "Statistics are metrics here: GET /metrics.",
+    "/systemsharedmemory": unsupported.SHARED_MEMORY,
+    "/cudasharedmemory": unsupported.SHARED_MEMORY,
+    "/repository/models/": unsupported.MODEL_CONTROL,
+    "/trace/setting": unsupported.SETTINGS,
+    "/logging": unsupported.SETTINGS,
+    "/stats": unsupported.STATISTICS,
 }
 """Operations of Triton by a part of their paths, and why they are refused."""
 
@@ -108,21 +109,10 @@ class ModelInfo:
         with RequestDeadline(self._timeout_s) as deadline:
             body = await self._bodies.read(context.http, deadline, deflate=True)
         only_ready = decode_json(body, _IndexRequest).ready if body.strip() else False
-        models = self._models.list_models()
-        if not models:
-            raise BackendUnavailable
-        entries = []
-        for model in models:
-            ready = self._models.is_ready(model)
-            if ready or not only_ready:
-                entries.append(
-                    {
-                        "name": model.name,
-                        "version": self._models.version(model),
-                        "state": "READY" if ready else "UNAVAILABLE",
-                        "reason": "" if ready else "no answer from the model",
-                    }
-                )
+        entries = [
+            {"name": entry.name, "version": entry.version, "state": entry.state, "reason": entry.reason}
+            for entry in self._models.index(only_ready=only_ready)
+        ]
         return response.answer(entries)
 
     def _find(self, context: RequestContext) -> tuple[str, Model]:

@@ -59,7 +59,7 @@ def test_only_the_version_that_is_served_is_found() -> None:
 
 def test_a_description_has_the_name_that_the_client_used_and_all_it_has_to_know() -> None:
     models = directory()
-    (model,) = models.list_models()
+    model = models.find(NAME, "", record())
     described = models.describe("alias", model)
     assert (described.name, described.version, described.max_batch_size) == ("alias", "3", 100)
     assert [(tensor.name, tensor.datatype, tensor.shape) for tensor in described.inputs] == [
@@ -79,7 +79,18 @@ def test_a_model_is_ready_once_it_has_answered() -> None:
     catalogue, health = Catalogue(), ModelHealth(1)
     catalogue.replace([Ensemble("cf-ensemble", GOOD, max_batch_size=8)])
     models = ModelDirectory(catalogue, health, 100)
-    (model,) = models.list_models()
+    (model,) = catalogue
     assert not models.is_ready(model)
+    assert models.index(only_ready=True) == []
+    assert [(entry.state, entry.reason != "") for entry in models.index(only_ready=False)] == [
+        ("UNAVAILABLE", True)
+    ]
     health.answered(model)
     assert models.is_ready(model)
+    assert [(entry.name, entry.state) for entry in models.index(only_ready=True)] == [(NAME, "READY")]
+
+
+def test_an_index_without_any_model_is_an_error() -> None:
+    models = ModelDirectory(Catalogue(), ModelHealth(1), 100)
+    with pytest.raises(BackendUnavailable):
+        models.index(only_ready=False)
