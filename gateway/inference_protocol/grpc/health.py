@@ -14,6 +14,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from gateway.domain.errors import NoSuchService
 from gateway.inference_protocol.grpc.protobuf import Message
 
+LIVENESS = "livez"
+"""A service that is healthy as long as the process answers; all others are healthy when it is ready."""
 _POLL_S = 0.1
 """Age of a status that a watcher has."""
 _Status = health_pb2.HealthCheckResponse.ServingStatus
@@ -28,7 +30,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
     """
 
     def __init__(self, services: frozenset[str], is_ready: Callable[[], bool]) -> None:
-        self._services = services | {""}
+        self._services = services | {"", LIVENESS}
         self._is_ready = is_ready
 
     async def Check(self, request: Message, context: object) -> AsyncIterator[Message]:
@@ -54,4 +56,4 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
     def _status(self, service: str) -> Message:
         if service not in self._services:
             return _Status.SERVICE_UNKNOWN
-        return _Status.SERVING if self._is_ready() else _Status.NOT_SERVING
+        return _Status.SERVING if service == LIVENESS or self._is_ready() else _Status.NOT_SERVING
