@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -67,8 +67,8 @@ class FrontLimits:
     transfer_timeout_s: float
 
 
-class Front(grpc.GenericRpcHandler):
-    """Finds the handler of a call, like a server to which services are added.
+class Front:
+    """Finds the handler of a call; services are added to it as to a server.
 
     Args:
         tokens: the accounts' tokens.
@@ -103,6 +103,11 @@ class Front(grpc.GenericRpcHandler):
         """Ends idle streams once set."""
         self.calls = 0
         """Calls with a token that are under way, streams included."""
+
+    @property
+    def methods(self) -> Iterable[str]:
+        """The paths of all methods."""
+        return self._handlers.keys()
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
         """Add the methods of a service; generated code calls this."""
@@ -145,6 +150,8 @@ class Front(grpc.GenericRpcHandler):
         if not call.tokenless:
             call.account = authenticate(call, None, self._tokens)
         elif self._tokenless * _TOKENLESS_SHARE >= self._limits.max_streams:
+            raise Overloaded
+        if self.calls + self._tokenless >= self._limits.max_streams:
             raise Overloaded
         if call.record.route in _ADMITTED:
             self._admission.check()
