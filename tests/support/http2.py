@@ -14,6 +14,10 @@ DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDO
 )
 ACK = END_STREAM = 0x1
 END_HEADERS = 0x4
+INITIAL_WINDOW_SIZE = 0x4
+
+WINDOW = 65_535
+"""Bytes of DATA that each side takes at first."""
 
 Field = tuple[bytes, bytes]
 
@@ -70,6 +74,9 @@ class Http2Peer:
     frames: list[tuple[int, int, int, bytes]] = field(default_factory=list)
     """Type, flags, stream and payload."""
     closed: bool = False
+    windows: dict[int, int] = field(default_factory=dict)
+    """Bytes of DATA that the server takes now: of each stream, and of the connection as stream 0."""
+    initial_window: int = WINDOW
 
     def call(self, stream: int, path: bytes, extra: Sequence[Field] = (), data: bytes | None = b"") -> None:
         """Open a stream with ``data``, which also ends it; None leaves it open without a message."""
@@ -87,6 +94,21 @@ class Http2Peer:
         for chunk in chunks:
             self.writer.write(frame(DATA, END_STREAM if end and chunk is chunks[-1] else 0, stream, chunk))
 
+    async def send(self, stream: int, payload: bytes, *, end: bool = True) -> bool:
+        """Send DATA as fast as the server takes it; return whether it took all of it."""
+        while payload:
+            room = min(self._window(0), self._window(stream))
+            if self.closed or self.ended(stream):
+                return False
+            if room <= 0:
+                await asyncio.sleep(0.001)
+                continue
+            chunk, payload = payload[: min(room, 16000)], payload[min(room, 16000) :]
+            self.windows[0] -= len(chunk)
+            self.windows[stream] -= len(chunk)
+            self.writer.write(frame(DATA, END_STREAM if end and not payload else 0, stream, chunk))
+        return True
+
     async def read(self) -> None:
         """Keep what comes; acknowledge settings and pings."""
         with suppress(OSError, asyncio.IncompleteReadError):
@@ -96,9 +118,23 @@ class Http2Peer:
                 kind, flags, stream = head[3], head[4], int.from_bytes(head[5:], "big") & 0x7FFFFFFF
                 payload = await self.reader.readexactly(length)
                 self.frames.append((kind, flags, stream, payload))
+                if kind == WINDOW_UPDATE:
+                    self.windows[stream] = self._window(stream) + int.from_bytes(payload, "big")
+                if kind == SETTINGS:
+                    self._change_windows(payload)
                 if kind in (SETTINGS, PING) and not flags & ACK:
                     self.writer.write(frame(kind, ACK, 0, payload if kind == PING else b""))
         self.closed = True
+
+    def _change_windows(self, settings: bytes) -> None:
+        for name, value in struct.iter_unpack(">HI", settings):
+            if name == INITIAL_WINDOW_SIZE:
+                more, self.initial_window = value - self.initial_window, value
+                for stream in self.windows.keys() - {0}:
+                    self.windows[stream] += more
+
+    def _window(self, stream: int) -> int:
+        return self.windows.setdefault(stream, self.initial_window if stream else WINDOW)
 
     def ended(self, stream: int) -> bool:
         """Whether the server has ended a stream, in order or by a reset."""

@@ -8,6 +8,7 @@ gRPC's core, which compares bytes, and all other calls are UNIMPLEMENTED whateve
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
@@ -15,6 +16,12 @@ import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 _UNKNOWN_METHOD = "unknown"
+
+
+def _without_metadata(record: logging.LogRecord) -> bool:
+    """Drop gRPC's errors about metadata that is not UTF-8: they contain it, be it a token."""
+    return not str(record.msg).startswith("Invalid encoding on")
+
 
 
 class HandlerSource(Protocol):
@@ -38,6 +45,7 @@ class CallSource(cygrpc.AioServer):  # type: ignore[misc]
         self, handlers: HandlerSource, methods: Iterable[str], options: Sequence[tuple[str, int]]
     ) -> None:
         self._event_loop = asyncio.get_running_loop()
+        logging.getLogger(cygrpc.__name__).addFilter(_without_metadata)
         super().__init__(self._event_loop, None, (), (), tuple(options), None)
         self._handlers = handlers
         self._tasks: set[asyncio.Task[None]] = set()
@@ -73,8 +81,14 @@ class CallSource(cygrpc.AioServer):  # type: ignore[misc]
                 if not stopped.done():
                     stopped.set_exception(exc)
                 return
-            handling = cygrpc._handle_rpc(name, self, (), call, self._event_loop, False)
-            self._keep(cygrpc._schedule_rpc_coro(handling, call, self._event_loop, name))
+            self._keep(cygrpc._schedule_rpc_coro(self._handle(name, call), call, self._event_loop, name))
+
+    async def _handle(self, name: str, call: object) -> None:
+        try:
+            await cygrpc._handle_rpc(name, self, (), call, self._event_loop, False)
+        except cygrpc.ExecuteBatchError:
+            # The client has gone. gRPC logs this as an error, with a traceback, if it has not noticed yet.
+            raise asyncio.CancelledError from None
 
     def _keep(self, coroutine: Any) -> None:
         task = self._event_loop.create_task(coroutine)

@@ -216,29 +216,26 @@ class Front:
 
     def _of_other_service(self, call: Call, handler: Handler) -> Handler:
         """Bound the calls of health and reflection, which are neither counted nor logged."""
-        if handler.request_streaming:
-
-            async def stream(requests: object, context: Context) -> AsyncIterator[Message]:
-                self._attach(call, context)
-                async for response in handler.stream_stream(requests, context):
-                    yield response
-
-            return grpc.stream_stream_rpc_method_handler(
-                stream, handler.request_deserializer, handler.response_serializer
-            )
-
         behave = handler.unary_unary or handler.unary_stream
 
         async def answer(_: object, context: Context) -> None:
             self._attach(call, context)
             try:
-                request = parsed(handler.request_deserializer, await self._receive(context))
-                async for response in behave(request, context):
+                if handler.request_streaming:
+                    responses = handler.stream_stream(self._messages(handler, context), context)
+                else:
+                    request = parsed(handler.request_deserializer, await self._receive(context))
+                    responses = behave(request, context)
+                async for response in responses:
                     await context.write(response)
             except TritonflareError as exc:
                 await _abort(context, without_frames(exc), call)
 
         return grpc.stream_stream_rpc_method_handler(answer, None, handler.response_serializer)
+
+    async def _messages(self, handler: Handler, context: Context) -> AsyncIterator[Message]:
+        while isinstance(raw := await context.read(), bytes):
+            yield parsed(handler.request_deserializer, self._plain(raw))
 
     async def _receive(self, context: Context) -> bytes:
         """Return the message of a unary call.
