@@ -23,7 +23,6 @@ def _without_metadata(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith("Invalid encoding on")
 
 
-
 class HandlerSource(Protocol):
     """Finds the handlers of calls; see `Front`."""
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from grpc_reflection.v1alpha import reflection
 
 from gateway.access.admission import Admission
 from gateway.access.authentication import authenticate
@@ -25,16 +26,15 @@ from gateway.domain.errors import (
     BackendUnavailable,
     ClientDisconnected,
     MalformedBody,
-    Overloaded,
     TritonflareError,
     UnknownError,
     without_frames,
 )
 from gateway.inference_protocol.grpc.call import Call
+from gateway.inference_protocol.grpc.open_calls import OpenCalls
 from gateway.inference_protocol.grpc.protobuf import Message, parsed, stream_failure
 from gateway.inference_protocol.grpc.statuses import code_of, status_of
 from gateway.inference_protocol.grpc.stream import answer_stream
-from gateway.pipeline.deadline import RequestDeadline
 from gateway.pipeline.observer import RequestObserver
 from gateway.telemetry.client_address import ClientAddress
 
@@ -43,8 +43,8 @@ _log = logging.getLogger("tritonflare.grpc")
 _INFERENCE = "inference.GRPCInferenceService"
 _TOKENLESS_METHODS = frozenset({f"/{_INFERENCE}/ServerLive", f"/{_INFERENCE}/ServerReady"})
 _ADMITTED = frozenset({f"/{_INFERENCE}/ModelInfer", f"/{_INFERENCE}/ModelStreamInfer"})
-_TOKENLESS_SHARE = 8
-"""Calls without a token, such as watchers of health, may be one of so many streams."""
+_WATCHERS = frozenset({"/grpc.health.v1.Health/Watch", f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"})
+"""Methods without a token whose calls stay open."""
 _CODINGS = {b"\x1f\x8b": Coding.GZIP, b"\x78": Coding.DEFLATE}
 """By the first bytes, none of which can begin a message of these services."""
 
@@ -94,15 +94,18 @@ class Front:
         self._count = count
         self._client_address = client_address
         self._limits = limits
+        self._open = OpenCalls(limits.max_streams)
         self._handlers: dict[str, Handler] = {}
-        self._tokenless = 0
         self._arrived_at = 0.0
         self._may_respond = asyncio.Event()
         self._may_respond.set()
         self.draining = asyncio.Event()
         """Ends idle streams once set."""
-        self.calls = 0
+
+    @property
+    def calls(self) -> int:
         """Calls with a token that are under way, streams included."""
+        return self._open.with_token
 
     @property
     def methods(self) -> Iterable[str]:
@@ -124,6 +127,7 @@ class Front:
         if handler is None:
             return None
         call = Call(route, handler_call_details.invocation_metadata)
+        call.watcher = route in _WATCHERS
         call.tokenless = route in _TOKENLESS_METHODS or not route.startswith(f"/{_INFERENCE}/")
         try:
             self._admit(call)
@@ -149,10 +153,7 @@ class Front:
     def _admit(self, call: Call) -> None:
         if not call.tokenless:
             call.account = authenticate(call, None, self._tokens)
-        elif self._tokenless * _TOKENLESS_SHARE >= self._limits.max_streams:
-            raise Overloaded
-        if self.calls + self._tokenless >= self._limits.max_streams:
-            raise Overloaded
+        self._open.check(call)
         if call.record.route in _ADMITTED:
             self._admission.check()
 
@@ -176,7 +177,7 @@ class Front:
             self._attach(call, context)
 
             async def behave() -> Message:
-                raw = await self._receive(context)
+                raw = await self._receive(call, context)
                 return await handler.unary_unary(parsed(handler.request_deserializer, raw), call)
 
             outcome = await self._run(call, behave)
@@ -224,7 +225,7 @@ class Front:
                 if handler.request_streaming:
                     responses = handler.stream_stream(self._messages(handler, context), context)
                 else:
-                    request = parsed(handler.request_deserializer, await self._receive(context))
+                    request = parsed(handler.request_deserializer, await self._receive(call, context))
                     responses = behave(request, context)
                 async for response in responses:
                     await context.write(response)
@@ -237,7 +238,7 @@ class Front:
         while isinstance(raw := await context.read(), bytes):
             yield parsed(handler.request_deserializer, self._plain(raw))
 
-    async def _receive(self, context: Context) -> bytes:
+    async def _receive(self, call: Call, context: Context) -> bytes:
         """Return the message of a unary call.
 
         Raises:
@@ -245,7 +246,7 @@ class Front:
             MalformedBody: there is none, or it is compressed and damaged.
             BodyTooLarge: it is too large after decompression.
         """
-        with RequestDeadline(self._limits.transfer_timeout_s):
+        with self._open.waiting(call, self._limits.transfer_timeout_s):
             raw = await context.read()
         if not isinstance(raw, bytes):
             raise MalformedBody("the call has no message")
@@ -281,19 +282,10 @@ class Front:
         call.attach(context)
         if self._client_address is not None:
             call.record.client = self._client_address.of_request(call)
-        if call.tokenless:
-            self._tokenless += 1
-        else:
-            self.calls += 1
+        self._open.change(call, 1)
         # The stubs give the callback a type that no function has.
-        forget: Any = self._forget_tokenless if call.tokenless else self._forget
+        forget: Any = lambda _: self._open.change(call, -1)  # noqa: E731
         context.add_done_callback(forget)
-
-    def _forget(self, _: object) -> None:
-        self.calls -= 1
-
-    def _forget_tokenless(self, _: object) -> None:
-        self._tokenless -= 1
 
     def _end(self, call: Call, error: TritonflareError | None) -> None:
         """Give metrics, traces and the access log what they have to know of an answer."""
