@@ -96,6 +96,8 @@ class Http2Peer:
 
     async def send(self, stream: int, payload: bytes, *, end: bool = True) -> bool:
         """Send DATA as fast as the server takes it; return whether it took all of it."""
+        if end and not payload:
+            self.data(stream, b"", end=True)
         while payload:
             room = min(self._window(0), self._window(stream))
             if self.closed or self.ended(stream):

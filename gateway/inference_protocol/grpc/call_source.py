@@ -16,6 +16,8 @@ import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 _UNKNOWN_METHOD = "unknown"
+_TAKEN_AT_ONCE = 16
+"""Calls of a method that gRPC hands over in one turn of the event loop, so that floods are refused fast."""
 
 
 def _without_metadata(record: logging.LogRecord) -> bool:
@@ -64,7 +66,8 @@ class CallSource(cygrpc.AioServer):  # type: ignore[misc]
         here is done only when the server stops, which ends the loop.
         """
         stopped: asyncio.Future[Any] = self._event_loop.create_future()
-        self._keep(self._take_calls(method, stopped))
+        for _ in range(_TAKEN_AT_ONCE):
+            self._keep(self._take_calls(method, stopped))
         return stopped
 
     async def _take_calls(self, method: bytes | None, stopped: asyncio.Future[Any]) -> None:

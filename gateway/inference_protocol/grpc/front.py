@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from gateway.decompression import Coding, decompress
 from gateway.domain.errors import (
     BackendUnavailable,
     ClientDisconnected,
+    DeadlineExceeded,
     MalformedBody,
     TritonflareError,
     UnknownError,
@@ -35,6 +36,7 @@ from gateway.inference_protocol.grpc.open_calls import OpenCalls
 from gateway.inference_protocol.grpc.protobuf import Message, parsed, stream_failure
 from gateway.inference_protocol.grpc.statuses import code_of, status_of
 from gateway.inference_protocol.grpc.stream import answer_stream
+from gateway.pipeline.deadline import RequestDeadline
 from gateway.pipeline.observer import RequestObserver
 from gateway.telemetry.client_address import ClientAddress
 
@@ -177,7 +179,7 @@ class Front:
             self._attach(call, context)
 
             async def behave() -> Message:
-                raw = await self._receive(call, context)
+                raw = await self._receive(context)
                 return await handler.unary_unary(parsed(handler.request_deserializer, raw), call)
 
             outcome = await self._run(call, behave)
@@ -188,6 +190,15 @@ class Front:
             context.set_trailing_metadata(call.identity())
             return outcome
 
+        async def answer_probe(requests: object, context: Context) -> None:
+            try:
+                with self._open.probing(self._limits.transfer_timeout_s):
+                    await context.write(await answer(requests, context))
+            except DeadlineExceeded as exc:
+                await _abort(context, without_frames(exc), call)
+
+        if call.tokenless:
+            return grpc.stream_stream_rpc_method_handler(answer_probe, None, handler.response_serializer)
         return grpc.stream_unary_rpc_method_handler(answer, None, handler.response_serializer)
 
     def _stream(self, opened: Call, handler: Handler) -> Handler:
@@ -217,18 +228,22 @@ class Front:
 
     def _of_other_service(self, call: Call, handler: Handler) -> Handler:
         """Bound the calls of health and reflection, which are neither counted nor logged."""
-        behave = handler.unary_unary or handler.unary_stream
+
+        async def responses(context: Context) -> AsyncIterator[Message]:
+            if handler.request_streaming:
+                answers = handler.stream_stream(self._messages(handler, context), context)
+            else:
+                behave = handler.unary_unary or handler.unary_stream
+                answers = behave(parsed(handler.request_deserializer, await self._receive(context)), context)
+            async for answer in answers:
+                yield answer
 
         async def answer(_: object, context: Context) -> None:
             self._attach(call, context)
             try:
-                if handler.request_streaming:
-                    responses = handler.stream_stream(self._messages(handler, context), context)
-                else:
-                    request = parsed(handler.request_deserializer, await self._receive(call, context))
-                    responses = behave(request, context)
-                async for response in responses:
-                    await context.write(response)
+                with nullcontext() if call.watcher else self._open.probing(self._limits.transfer_timeout_s):
+                    async for response in responses(context):
+                        await context.write(response)
             except TritonflareError as exc:
                 await _abort(context, without_frames(exc), call)
 
@@ -238,7 +253,7 @@ class Front:
         while isinstance(raw := await context.read(), bytes):
             yield parsed(handler.request_deserializer, self._plain(raw))
 
-    async def _receive(self, call: Call, context: Context) -> bytes:
+    async def _receive(self, context: Context) -> bytes:
         """Return the message of a unary call.
 
         Raises:
@@ -246,7 +261,7 @@ class Front:
             MalformedBody: there is none, or it is compressed and damaged.
             BodyTooLarge: it is too large after decompression.
         """
-        with self._open.waiting(call, self._limits.transfer_timeout_s):
+        with RequestDeadline(self._limits.transfer_timeout_s):
             raw = await context.read()
         if not isinstance(raw, bytes):
             raise MalformedBody("the call has no message")

@@ -17,8 +17,8 @@ class OpenCalls:
     """Bounds calls with a token, watchers and probes, each for themselves.
 
     Watchers are calls without a token that stay open: of Watch and reflection. Probes are other calls without
-    a token. A prober sends its message at once, so where there are too many, the oldest one that still waits
-    ends: clients that open calls and send nothing do not keep others from probing.
+    a token. A prober sends its message and reads the response at once, so where there are too many, the
+    oldest one ends: clients that do neither do not keep others from probing.
 
     Args:
         max_streams: how many calls with a token may be open.
@@ -61,15 +61,14 @@ class OpenCalls:
             self._probes += by
 
     @contextmanager
-    def waiting(self, call: Call, timeout_s: float) -> Iterator[None]:
-        """Limit the time in which a client sends its message.
+    def probing(self, timeout_s: float) -> Iterator[None]:
+        """Limit the time in which a prober sends its message and reads the response.
 
         Raises:
-            DeadlineExceeded: time is up, or others need the place of this probe.
+            DeadlineExceeded: time is up, or others need the place.
         """
         with RequestDeadline(timeout_s) as deadline:
-            if call.tokenless and not call.watcher:
-                self._waiting[deadline] = None
+            self._waiting[deadline] = None
             try:
                 yield
             finally:

@@ -23,6 +23,8 @@ _GOAWAY_S = 0.01
 """Time for GOAWAY to be sent."""
 _PING_INTERVAL_S = 10
 """A client that sends pings more often is disconnected (gRFC A8)."""
+_PENDING_SHARE = 4
+"""Calls that wait to be taken, for each that may be open: most of them will be refused."""
 _KEEPALIVE_S = 30
 """A connection without traffic is pinged this often, to find clients that have vanished."""
 
@@ -122,6 +124,9 @@ def _options(limits: GrpcLimits) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", limits.max_message_bytes),
         ("grpc.max_concurrent_streams", limits.max_streams),
         ("grpc.max_allowed_incoming_connections", limits.max_connections),
+        # Above these gRPC refuses calls by CANCELLED, at first at random, which no client repeats.
+        ("grpc.server.max_pending_requests", _PENDING_SHARE * limits.max_streams),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * _PENDING_SHARE * limits.max_streams),
         # gRPC would decompress without a bound.
         ("grpc.per_message_decompression", 0),
         ("grpc.server_handshake_timeout_ms", int(1000 * limits.transfer_timeout_s)),
