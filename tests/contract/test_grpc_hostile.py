@@ -258,6 +258,23 @@ async def test_streams_that_are_reset_at_once_cost_little(attacked: Running) -> 
             await stubs.health.Check(health_pb2.HealthCheckRequest(), timeout=5)
 
 
+@pytest.mark.parametrize("sent", [b"", GOOD[:20]])
+async def test_a_call_that_is_cancelled_before_its_message_came_counts_as_cancelled(
+    attacked: Running, sent: bytes
+) -> None:
+    async with http2_peer(attacked.grpc_port) as peer:
+        peer.call(1, INFER, [AUTH], None)
+        peer.data(1, sent)
+        await asyncio.sleep(0.1)
+        peer.writer.write(frame(RST_STREAM, 0, 1, struct.pack(">I", 8)))
+
+        async def counted() -> bool:
+            sample = 'tritonflare_grpc_requests_total{method="ModelInfer",status="CANCELLED"}'
+            return await attacked.client.metric(sample) == 1
+
+        await until(counted)
+
+
 @pytest.mark.parametrize(
     "flood",
     [

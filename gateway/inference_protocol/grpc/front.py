@@ -53,6 +53,7 @@ _CODINGS = {b"\x1f\x8b": Coding.GZIP, b"\x78": Coding.DEFLATE}
 _QUIET_S = 0.01
 """Time without a new call after which none is on its way from gRPC's threads."""
 _LONGEST_HOLD_S = 0.1
+_CANCELLATION_S = 0.01
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Handler = Any
@@ -264,6 +265,8 @@ class Front:
         with RequestDeadline(self._limits.transfer_timeout_s):
             raw = await context.read()
         if not isinstance(raw, bytes):
+            # So it is when the client has cancelled the call, too; gRPC cancels this task a moment later.
+            await asyncio.sleep(_CANCELLATION_S)
             raise MalformedBody("the call has no message")
         return self._plain(raw)
 
