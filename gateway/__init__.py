@@ -5,6 +5,6 @@ Imports point one way: ``http`` → ``domain`` ← ``triton``; only ``main`` kno
 
 import os
 
-# gRPC's core reads this when it is imported. At its default it writes lines of its own form to stderr, with
-# the server's words in them, each time that a server closes a connection.
-os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+# gRPC's core reads this when it is imported. It writes lines of its own form to stderr, even as errors those
+# with what a client or a server sent: each malformed header of a client would be one.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")

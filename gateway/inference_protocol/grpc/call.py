@@ -41,6 +41,8 @@ class Call:
         self.started = time.perf_counter()
         self.tokenless = False
         """Of a method for operators, which needs no token."""
+        self.watcher = False
+        """Of a method without a token whose calls stay open."""
         self.client: Address | None = None
         self.patience_s: float | None = None
         """How long the client waits from the start of the call; None without a deadline of its own."""

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from grpc_reflection.v1alpha import reflection
 
 from gateway.access.admission import Admission
 from gateway.access.authentication import authenticate
@@ -24,13 +25,14 @@ from gateway.decompression import Coding, decompress
 from gateway.domain.errors import (
     BackendUnavailable,
     ClientDisconnected,
+    DeadlineExceeded,
     MalformedBody,
-    Overloaded,
     TritonflareError,
     UnknownError,
     without_frames,
 )
 from gateway.inference_protocol.grpc.call import Call
+from gateway.inference_protocol.grpc.open_calls import OpenCalls
 from gateway.inference_protocol.grpc.protobuf import Message, parsed, stream_failure
 from gateway.inference_protocol.grpc.statuses import code_of, status_of
 from gateway.inference_protocol.grpc.stream import answer_stream
@@ -43,14 +45,15 @@ _log = logging.getLogger("tritonflare.grpc")
 _INFERENCE = "inference.GRPCInferenceService"
 _TOKENLESS_METHODS = frozenset({f"/{_INFERENCE}/ServerLive", f"/{_INFERENCE}/ServerReady"})
 _ADMITTED = frozenset({f"/{_INFERENCE}/ModelInfer", f"/{_INFERENCE}/ModelStreamInfer"})
-_TOKENLESS_SHARE = 8
-"""Calls without a token, such as watchers of health, may be one of so many streams."""
+_WATCHERS = frozenset({"/grpc.health.v1.Health/Watch", f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"})
+"""Methods without a token whose calls stay open."""
 _CODINGS = {b"\x1f\x8b": Coding.GZIP, b"\x78": Coding.DEFLATE}
 """By the first bytes, none of which can begin a message of these services."""
 
 _QUIET_S = 0.01
 """Time without a new call after which none is on its way from gRPC's threads."""
 _LONGEST_HOLD_S = 0.1
+_CANCELLATION_S = 0.01
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Handler = Any
@@ -67,8 +70,8 @@ class FrontLimits:
     transfer_timeout_s: float
 
 
-class Front(grpc.GenericRpcHandler):
-    """Finds the handler of a call, like a server to which services are added.
+class Front:
+    """Finds the handler of a call; services are added to it as to a server.
 
     Args:
         tokens: the accounts' tokens.
@@ -94,15 +97,23 @@ class Front(grpc.GenericRpcHandler):
         self._count = count
         self._client_address = client_address
         self._limits = limits
+        self._open = OpenCalls(limits.max_streams)
         self._handlers: dict[str, Handler] = {}
-        self._tokenless = 0
         self._arrived_at = 0.0
         self._may_respond = asyncio.Event()
         self._may_respond.set()
         self.draining = asyncio.Event()
         """Ends idle streams once set."""
-        self.calls = 0
+
+    @property
+    def calls(self) -> int:
         """Calls with a token that are under way, streams included."""
+        return self._open.with_token
+
+    @property
+    def methods(self) -> Iterable[str]:
+        """The paths of all methods."""
+        return self._handlers.keys()
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
         """Add the methods of a service; generated code calls this."""
@@ -119,6 +130,7 @@ class Front(grpc.GenericRpcHandler):
         if handler is None:
             return None
         call = Call(route, handler_call_details.invocation_metadata)
+        call.watcher = route in _WATCHERS
         call.tokenless = route in _TOKENLESS_METHODS or not route.startswith(f"/{_INFERENCE}/")
         try:
             self._admit(call)
@@ -144,8 +156,7 @@ class Front(grpc.GenericRpcHandler):
     def _admit(self, call: Call) -> None:
         if not call.tokenless:
             call.account = authenticate(call, None, self._tokens)
-        elif self._tokenless * _TOKENLESS_SHARE >= self._limits.max_streams:
-            raise Overloaded
+        self._open.check(call)
         if call.record.route in _ADMITTED:
             self._admission.check()
 
@@ -180,6 +191,15 @@ class Front(grpc.GenericRpcHandler):
             context.set_trailing_metadata(call.identity())
             return outcome
 
+        async def answer_probe(requests: object, context: Context) -> None:
+            try:
+                with self._open.probing(self._limits.transfer_timeout_s):
+                    await context.write(await answer(requests, context))
+            except DeadlineExceeded as exc:
+                await _abort(context, without_frames(exc), call)
+
+        if call.tokenless:
+            return grpc.stream_stream_rpc_method_handler(answer_probe, None, handler.response_serializer)
         return grpc.stream_unary_rpc_method_handler(answer, None, handler.response_serializer)
 
     def _stream(self, opened: Call, handler: Handler) -> Handler:
@@ -209,29 +229,30 @@ class Front(grpc.GenericRpcHandler):
 
     def _of_other_service(self, call: Call, handler: Handler) -> Handler:
         """Bound the calls of health and reflection, which are neither counted nor logged."""
-        if handler.request_streaming:
 
-            async def stream(requests: object, context: Context) -> AsyncIterator[Message]:
-                self._attach(call, context)
-                async for response in handler.stream_stream(requests, context):
-                    yield response
-
-            return grpc.stream_stream_rpc_method_handler(
-                stream, handler.request_deserializer, handler.response_serializer
-            )
-
-        behave = handler.unary_unary or handler.unary_stream
+        async def responses(context: Context) -> AsyncIterator[Message]:
+            if handler.request_streaming:
+                answers = handler.stream_stream(self._messages(handler, context), context)
+            else:
+                behave = handler.unary_unary or handler.unary_stream
+                answers = behave(parsed(handler.request_deserializer, await self._receive(context)), context)
+            async for answer in answers:
+                yield answer
 
         async def answer(_: object, context: Context) -> None:
             self._attach(call, context)
             try:
-                request = parsed(handler.request_deserializer, await self._receive(context))
-                async for response in behave(request, context):
-                    await context.write(response)
+                with nullcontext() if call.watcher else self._open.probing(self._limits.transfer_timeout_s):
+                    async for response in responses(context):
+                        await context.write(response)
             except TritonflareError as exc:
                 await _abort(context, without_frames(exc), call)
 
         return grpc.stream_stream_rpc_method_handler(answer, None, handler.response_serializer)
+
+    async def _messages(self, handler: Handler, context: Context) -> AsyncIterator[Message]:
+        while isinstance(raw := await context.read(), bytes):
+            yield parsed(handler.request_deserializer, self._plain(raw))
 
     async def _receive(self, context: Context) -> bytes:
         """Return the message of a unary call.
@@ -244,6 +265,8 @@ class Front(grpc.GenericRpcHandler):
         with RequestDeadline(self._limits.transfer_timeout_s):
             raw = await context.read()
         if not isinstance(raw, bytes):
+            # So it is when the client has cancelled the call, too; gRPC cancels this task a moment later.
+            await asyncio.sleep(_CANCELLATION_S)
             raise MalformedBody("the call has no message")
         return self._plain(raw)
 
@@ -277,19 +300,10 @@ class Front(grpc.GenericRpcHandler):
         call.attach(context)
         if self._client_address is not None:
             call.record.client = self._client_address.of_request(call)
-        if call.tokenless:
-            self._tokenless += 1
-        else:
-            self.calls += 1
+        self._open.change(call, 1)
         # The stubs give the callback a type that no function has.
-        forget: Any = self._forget_tokenless if call.tokenless else self._forget
+        forget: Any = lambda _: self._open.change(call, -1)  # noqa: E731
         context.add_done_callback(forget)
-
-    def _forget(self, _: object) -> None:
-        self.calls -= 1
-
-    def _forget_tokenless(self, _: object) -> None:
-        self._tokenless -= 1
 
     def _end(self, call: Call, error: TritonflareError | None) -> None:
         """Give metrics, traces and the access log what they have to know of an answer."""

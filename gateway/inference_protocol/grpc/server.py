@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from tritonclient.grpc import service_pb2_grpc
 
+from gateway.inference_protocol.grpc.call_source import CallSource
 from gateway.inference_protocol.grpc.front import Front
 from gateway.inference_protocol.grpc.health import HealthServicer
 from gateway.inference_protocol.grpc.servicer import InferenceServicer
@@ -22,6 +23,8 @@ _GOAWAY_S = 0.01
 """Time for GOAWAY to be sent."""
 _PING_INTERVAL_S = 10
 """A client that sends pings more often is disconnected (gRFC A8)."""
+_PENDING_SHARE = 4
+"""Calls that wait to be taken, for each that may be open: most of them will be refused."""
 _KEEPALIVE_S = 30
 """A connection without traffic is pinged this often, to find clients that have vanished."""
 
@@ -62,7 +65,7 @@ class GrpcServer:
         self._front = front
         self._limits = limits
         self._certificate = certificate
-        self._server: grpc.aio.Server | None = None
+        self._server: CallSource | None = None
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, front)
         health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(frozenset(SERVICES), is_ready), front)
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
@@ -75,15 +78,14 @@ class GrpcServer:
         Raises:
             RuntimeError: the port cannot be bound.
         """
-        self._server = grpc.aio.server(
-            options=_options(self._limits), maximum_concurrent_rpcs=self._limits.max_streams
-        )
-        self._server.add_generic_rpc_handlers((self._front,))
         logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_closed_call)
+        self._server = CallSource(self._front, self._front.methods, _options(self._limits))
         if self._certificate is None:
-            self._server.add_insecure_port(address)
+            port = self._server.add_insecure_port(address.encode())
         else:
-            self._server.add_secure_port(address, _credentials(self._certificate))
+            port = self._server.add_secure_port(address.encode(), _credentials(self._certificate))
+        if not port:
+            raise RuntimeError(f"gRPC cannot listen on {address}")
         await self._server.start()
 
     async def stop(self, drain_s: float, at_once: asyncio.Event) -> None:
@@ -99,13 +101,13 @@ class GrpcServer:
         # gRPC sends GOAWAY and cancels the calls that no handler has yet. So there should be none at that
         # moment, and no client should get a response before GOAWAY, or it would send its next call here.
         async with self._front.responses_held():
-            stopping = asyncio.ensure_future(self._server.stop(drain_s))
+            stopping = asyncio.ensure_future(self._server.shutdown(drain_s))
             await asyncio.sleep(_GOAWAY_S)
         ends = asyncio.get_running_loop().time() + drain_s
         while self._front.calls and not at_once.is_set() and asyncio.get_running_loop().time() < ends:
             await asyncio.sleep(_DRAIN_POLL_S)
         # What remains are watchers of health and clients of reflection, or calls that took too long.
-        await self._server.stop(None)
+        await self._server.shutdown(None)
         await stopping
 
 
@@ -122,6 +124,9 @@ def _options(limits: GrpcLimits) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", limits.max_message_bytes),
         ("grpc.max_concurrent_streams", limits.max_streams),
         ("grpc.max_allowed_incoming_connections", limits.max_connections),
+        # Above these gRPC refuses calls by CANCELLED, at first at random, which no client repeats.
+        ("grpc.server.max_pending_requests", _PENDING_SHARE * limits.max_streams),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * _PENDING_SHARE * limits.max_streams),
         # gRPC would decompress without a bound.
         ("grpc.per_message_decompression", 0),
         ("grpc.server_handshake_timeout_ms", int(1000 * limits.transfer_timeout_s)),

@@ -29,24 +29,27 @@ async def answer_stream(
     Returns:
         Whether the client ended the stream.
     """
-    answers: asyncio.Queue[asyncio.Task[object] | None] = asyncio.Queue(MOST_PIPELINED)
+    answers: asyncio.Queue[asyncio.Task[object] | None] = asyncio.Queue()
+    room = asyncio.Semaphore(MOST_PIPELINED)
     under_way: set[asyncio.Task[object]] = set()
 
     async def accept() -> bool:
         try:
             while isinstance(message := await _unless_draining(read, draining), bytes):
+                await room.acquire()
                 task = asyncio.ensure_future(answer(message))
                 under_way.add(task)
                 task.add_done_callback(under_way.discard)
-                await answers.put(task)
+                answers.put_nowait(task)
             return not draining.is_set()
         finally:
-            await answers.put(None)
+            answers.put_nowait(None)
 
     accepting = asyncio.create_task(accept())
     try:
         while (task := await answers.get()) is not None:
             await write(await task)
+            room.release()
         return await accepting
     finally:
         accepting.cancel()

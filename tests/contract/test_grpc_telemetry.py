@@ -1,0 +1,117 @@
+"""What is written down of a call: access log, metrics, traces."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import grpc
+import pytest
+from tritonclient.grpc import service_pb2
+
+from gateway.telemetry.access_log import FLUSH_S
+from tests.support.fake_triton import SST2, FakeTriton
+from tests.support.grpc_calls import AUTHORIZED, STREAM, Stubs, failure, grpc_stubs, infer_request
+from tests.support.harness import access_lines, running_gateway, settings_for
+from tests.support.otlp import collecting
+
+TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+INFER_ROUTE = "gRPC /inference.GRPCInferenceService/ModelInfer"
+
+
+async def calls_of_each_kind(stubs: Stubs) -> None:
+    """Make one that succeeds, one that fails, one without a token, one on a stream, and one for operators."""
+    await stubs.infer("a secret text")
+    await failure(stubs.infer("a", model="nothing"))
+    await failure(stubs.inference.ModelInfer(infer_request("a")))
+    stream = stubs.inference.ModelStreamInfer(metadata=AUTHORIZED)
+    await stream.write(infer_request("a"))
+    await stream.read()
+    await stream.done_writing()
+    await stream.read()
+    await stubs.inference.ServerLive(service_pb2.ServerLiveRequest())
+
+
+async def test_each_request_has_a_line(triton: FakeTriton, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = settings_for(triton, grpc_port=0, log_client_address=True)
+    async with running_gateway(settings) as running, grpc_stubs(running.grpc_port) as stubs:
+        await calls_of_each_kind(stubs)
+        lines = await access_lines(capsys)
+    assert [line.partition(" ms=")[0] for line in lines] == [
+        f"{INFER_ROUTE} status=200 code=0",
+        f"{INFER_ROUTE} status=400 code=5007",
+        f"{INFER_ROUTE} status=400 code=9106",
+        f"gRPC {STREAM.decode()} status=200 code=0",
+    ]
+    assert [line.rpartition("grpc=")[2] for line in lines] == ["OK", "NOT_FOUND", "UNAUTHENTICATED", "OK"]
+    assert all(" client=127.0.0.1 " in line for line in lines)
+    assert "secret" not in "".join(lines)
+
+
+async def test_lines_in_json(triton: FakeTriton, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = settings_for(triton, grpc_port=0, log_format="json")
+    async with running_gateway(settings) as running, grpc_stubs(running.grpc_port) as stubs:
+        await calls_of_each_kind(stubs)
+        await asyncio.sleep(2 * FLUSH_S)
+        lines = [
+            json.loads(line) for line in capsys.readouterr().err.splitlines() if "tritonflare.access" in line
+        ]
+    assert [(line["method"], line["grpc_status"]) for line in lines] == [
+        ("gRPC", "OK"),
+        ("gRPC", "NOT_FOUND"),
+        ("gRPC", "UNAUTHENTICATED"),
+        ("gRPC", "OK"),
+    ]
+    assert lines[0]["model"] == SST2
+
+
+async def test_requests_are_counted(triton: FakeTriton) -> None:
+    async with (
+        running_gateway(settings_for(triton, grpc_port=0)) as running,
+        grpc_stubs(running.grpc_port) as stubs,
+    ):
+        await calls_of_each_kind(stubs)
+        sample = 'tritonflare_grpc_requests_total{method="%s",status="%s"}'
+        for method, status in (
+            ("ModelInfer", "OK"),
+            ("ModelInfer", "NOT_FOUND"),
+            ("ModelInfer", "UNAUTHENTICATED"),
+            ("ModelStreamInfer", "OK"),
+            ("ServerLive", "OK"),
+        ):
+            assert await running.client.metric(sample % (method, status)) == 1
+        page = (await running.client.get("/metrics")).body.decode()
+    assert "nothing" not in page
+
+
+async def test_unknown_methods_do_not_make_labels(triton: FakeTriton) -> None:
+    async with (
+        running_gateway(settings_for(triton, grpc_port=0)) as running,
+        grpc_stubs(running.grpc_port) as stubs,
+    ):
+        for number in range(5):
+            call: Any = stubs.channel.unary_unary(f"/made.up.Service/Method{number}")
+            assert (await failure(call(b""))).code() is grpc.StatusCode.UNIMPLEMENTED
+        assert "Method1" not in (await running.client.get("/metrics")).body.decode()
+
+
+async def test_a_call_is_part_of_the_trace_of_its_client(
+    triton: FakeTriton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
+    with collecting() as collector:
+        settings = settings_for(triton, grpc_port=0, otlp_endpoint=collector.endpoint, trace_share=0.0)
+        async with running_gateway(settings) as running, grpc_stubs(running.grpc_port) as stubs:
+            traced = (*AUTHORIZED, ("traceparent", f"00-{TRACE}-{PARENT}-01"))
+            await stubs.inference.ModelInfer(infer_request("a"), metadata=traced)
+            await failure(stubs.inference.ModelInfer(infer_request("a", model="nothing"), metadata=traced))
+            await stubs.infer("not traced")
+        spans = collector.of(TRACE)
+    servers = [span for span in spans if span.parent == PARENT]
+    assert sorted(span.attributes["rpc.grpc.status"] for span in servers) == ["NOT_FOUND", "OK"]
+    assert {(span.attributes["rpc.service"], span.attributes["rpc.method"]) for span in servers} == {
+        ("inference.GRPCInferenceService", "ModelInfer")
+    }
+    assert len(spans) > len(servers), "the call to Triton has a span of its own"
+    assert {span.trace for span in collector.spans} == {TRACE}
