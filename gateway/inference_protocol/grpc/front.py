@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import grpc
@@ -33,10 +34,10 @@ from gateway.domain.errors import (
 )
 from gateway.inference_protocol.grpc.call import Call
 from gateway.inference_protocol.grpc.open_calls import OpenCalls
+from gateway.inference_protocol.grpc.operations import Context, Operations
 from gateway.inference_protocol.grpc.protobuf import Message, parsed, stream_failure
 from gateway.inference_protocol.grpc.statuses import code_of, status_of
 from gateway.inference_protocol.grpc.stream import answer_stream
-from gateway.pipeline.deadline import RequestDeadline
 from gateway.pipeline.observer import RequestObserver
 from gateway.telemetry.client_address import ClientAddress
 
@@ -53,9 +54,9 @@ _CODINGS = {b"\x1f\x8b": Coding.GZIP, b"\x78": Coding.DEFLATE}
 _QUIET_S = 0.01
 """Time without a new call after which none is on its way from gRPC's threads."""
 _LONGEST_HOLD_S = 0.1
-_CANCELLATION_S = 0.01
+_CANCELLATION_S = 0.1
+"""Time in which gRPC cancels the task of a call that its client has ended."""
 
-Context = grpc.aio.ServicerContext[Any, Any]
 Handler = Any
 """A ``grpc.RpcMethodHandler``; its types know synchronous servers only."""
 
@@ -98,6 +99,7 @@ class Front:
         self._client_address = client_address
         self._limits = limits
         self._open = OpenCalls(limits.max_streams)
+        self._operations = Operations()
         self._handlers: dict[str, Handler] = {}
         self._arrived_at = 0.0
         self._may_respond = asyncio.Event()
@@ -180,12 +182,15 @@ class Front:
             self._attach(call, context)
 
             async def behave() -> Message:
-                raw = await self._receive(context)
+                raw = await self._receive(call, context)
                 return await handler.unary_unary(parsed(handler.request_deserializer, raw), call)
 
             outcome = await self._run(call, behave)
             if not self._may_respond.is_set():
                 await self._may_respond.wait()
+            if isinstance(outcome, DeadlineExceeded) and call.patience_s is not None:
+                # The client ends the call itself, and a status that meets no client leaks memory (`Operations`).
+                await asyncio.sleep(_CANCELLATION_S)
             if isinstance(outcome, TritonflareError):
                 await _abort(context, outcome, call)
             context.set_trailing_metadata(call.identity())
@@ -194,7 +199,7 @@ class Front:
         async def answer_probe(requests: object, context: Context) -> None:
             try:
                 with self._open.probing(self._limits.transfer_timeout_s):
-                    await context.write(await answer(requests, context))
+                    await self._operations.write(context, await answer(requests, context))
             except DeadlineExceeded as exc:
                 await _abort(context, without_frames(exc), call)
 
@@ -209,7 +214,9 @@ class Front:
             async def answer(raw: bytes) -> Message:
                 return await self._answer_on_stream(opened.following(context.time_remaining()), handler, raw)
 
-            if not await answer_stream(context.read, answer, context.write, self.draining):
+            begin_read = partial(self._operations.begin_read, context)
+            write = partial(self._operations.write, context)
+            if not await answer_stream(begin_read, answer, write, self.draining):
                 await _abort(context, BackendUnavailable(), opened)
 
         return grpc.stream_stream_rpc_method_handler(stream, None, handler.response_serializer)
@@ -235,7 +242,9 @@ class Front:
                 answers = handler.stream_stream(self._messages(handler, context), context)
             else:
                 behave = handler.unary_unary or handler.unary_stream
-                answers = behave(parsed(handler.request_deserializer, await self._receive(context)), context)
+                answers = behave(
+                    parsed(handler.request_deserializer, await self._receive(call, context)), context
+                )
             async for answer in answers:
                 yield answer
 
@@ -244,26 +253,27 @@ class Front:
             try:
                 with nullcontext() if call.watcher else self._open.probing(self._limits.transfer_timeout_s):
                     async for response in responses(context):
-                        await context.write(response)
+                        await self._operations.write(context, response)
             except TritonflareError as exc:
                 await _abort(context, without_frames(exc), call)
 
         return grpc.stream_stream_rpc_method_handler(answer, None, handler.response_serializer)
 
     async def _messages(self, handler: Handler, context: Context) -> AsyncIterator[Message]:
-        while isinstance(raw := await context.read(), bytes):
+        while isinstance(raw := await self._operations.read(context), bytes):
             yield parsed(handler.request_deserializer, self._plain(raw))
 
-    async def _receive(self, context: Context) -> bytes:
+    async def _receive(self, call: Call, context: Context) -> bytes:
         """Return the message of a unary call.
 
         Raises:
-            DeadlineExceeded: it did not arrive in time.
+            DeadlineExceeded: it did not arrive in time, or the client's own deadline is over.
             MalformedBody: there is none, or it is compressed and damaged.
             BodyTooLarge: it is too large after decompression.
         """
-        with RequestDeadline(self._limits.transfer_timeout_s):
-            raw = await context.read()
+        if call.patience_s is not None and call.patience_s <= 0:
+            raise DeadlineExceeded
+        raw = await self._operations.read(context, self._limits.transfer_timeout_s)
         if not isinstance(raw, bytes):
             # So it is when the client has cancelled the call, too; gRPC cancels this task a moment later.
             await asyncio.sleep(_CANCELLATION_S)

@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable
 MOST_PIPELINED = 16
 """Requests of one stream that are answered at the same time; further ones wait in the connection."""
 
-Read = Callable[[], Awaitable[object]]
-"""Returns the next message; anything but bytes is the end of the stream."""
+BeginRead = Callable[[], asyncio.Task[object]]
+"""Begins to read the next message; anything but bytes is the end of the stream."""
 
 
 async def answer_stream(
-    read: Read,
+    begin_read: BeginRead,
     answer: Callable[[bytes], Awaitable[object]],
     write: Callable[[object], Awaitable[None]],
     draining: asyncio.Event,
@@ -21,7 +21,7 @@ async def answer_stream(
     """Answer the messages of a stream until the client ends it, or the server drains.
 
     Args:
-        read: reads the next message.
+        begin_read: begins to read the next message; the task is not cancelled.
         answer: makes the response of a message; never raises.
         write: sends a response; returns when the client has room for it.
         draining: no message is read once it is set.
@@ -35,7 +35,7 @@ async def answer_stream(
 
     async def accept() -> bool:
         try:
-            while isinstance(message := await _unless_draining(read, draining), bytes):
+            while isinstance(message := await _unless_draining(begin_read(), draining), bytes):
                 await room.acquire()
                 task = asyncio.ensure_future(answer(message))
                 under_way.add(task)
@@ -58,13 +58,11 @@ async def answer_stream(
         await asyncio.gather(accepting, *under_way, return_exceptions=True)
 
 
-async def _unless_draining(read: Read, draining: asyncio.Event) -> object:
+async def _unless_draining(reading: asyncio.Task[object], draining: asyncio.Event) -> object:
     """Return the next message; None once the server drains."""
-    reading = asyncio.ensure_future(read())
     waiting = asyncio.ensure_future(draining.wait())
     try:
         await asyncio.wait((reading, waiting), return_when=asyncio.FIRST_COMPLETED)
         return reading.result() if reading.done() else None
     finally:
-        reading.cancel()
         waiting.cancel()
