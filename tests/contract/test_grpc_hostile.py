@@ -344,3 +344,27 @@ async def test_connections_above_the_limit_do_not_cost_file_descriptors(attacked
         return process.num_fds() <= before + 2
 
     await until(returned)
+
+
+@pytest.mark.parametrize(
+    ("path", "data", "settings", "within_s"),
+    [
+        (INFER, GOOD, NO_WINDOW, 4),
+        (STREAM, 30 * GOOD, NO_WINDOW, 4),
+        (INFER, None, b"", 4),
+        (WATCH, message(b""), NO_WINDOW, 1),
+        (REFLECTION, None, b"", 1),
+    ],
+)
+async def test_a_stop_ends_in_time_whatever_clients_do_not_send_or_read(
+    triton: FakeTriton, path: bytes, data: bytes | None, settings: bytes, within_s: float
+) -> None:
+    given = settings_for(triton, grpc_port=0, drain_timeout_s=2)
+    async with running_gateway(given) as running, http2_peer(running.grpc_port, settings=settings) as peer:
+        for stream in range(1, 40, 2):
+            peer.call(stream, path, [AUTH], None)
+            if data is not None:
+                peer.data(stream, data)
+        await asyncio.sleep(0.3)
+        running.stop.set()
+        await asyncio.wait_for(running.task, within_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import signal
 import socket
@@ -75,6 +76,21 @@ async def test_tls_follows_the_files_of_the_certificate(triton: FakeTriton, tmp_
         await until(renewed, 20)
         with pytest.raises(grpc.aio.AioRpcError):
             await works(running.grpc_port)  # plain text
+
+
+@pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01\x02\x00\x01", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"])
+async def test_a_tls_handshake_that_does_not_end_is_given_up(
+    triton: FakeTriton, tmp_path: Path, sent: bytes
+) -> None:
+    authority = trustme.CA()
+    settings = settings_for(triton, grpc_port=0, transfer_timeout_s=1, **write_pair(authority, tmp_path))
+    async with running_gateway(settings) as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.grpc_port)
+        writer.write(sent)
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+        credentials = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
+        assert await works(running.grpc_port, credentials)
 
 
 def port_of(running: Supervised) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -78,7 +77,6 @@ class GrpcServer:
         Raises:
             RuntimeError: the port cannot be bound.
         """
-        logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_closed_call)
         self._server = CallSource(self._front, self._front.methods, _options(self._limits))
         if self._certificate is None:
             port = self._server.add_insecure_port(address.encode())
@@ -109,11 +107,6 @@ class GrpcServer:
         # What remains are watchers of health and clients of reflection, or calls that took too long.
         await self._server.shutdown(None)
         await stopping
-
-
-def _is_no_closed_call(record: logging.LogRecord) -> bool:
-    """Filter out the error that grpc.aio logs when a client closes a call just before its response."""
-    return not str(record.msg).startswith("ExecuteBatchError raised")
 
 
 def _options(limits: GrpcLimits) -> list[tuple[str, int]]:
