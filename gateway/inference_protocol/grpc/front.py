@@ -189,7 +189,7 @@ class Front:
             if not self._may_respond.is_set():
                 await self._may_respond.wait()
             if isinstance(outcome, DeadlineExceeded) and call.patience_s is not None:
-                # The client ends the call itself, and a status that meets no client leaks memory (`Operations`).
+                # The client ends the call itself; a status that it no longer reads leaks (`Operations`).
                 await asyncio.sleep(_CANCELLATION_S)
             if isinstance(outcome, TritonflareError):
                 await _abort(context, outcome, call)

@@ -21,6 +21,9 @@ class Client:
         self.reading.set()
         self.draining = asyncio.Event()
 
+    def begin_read(self) -> asyncio.Task[object]:
+        return asyncio.create_task(self.messages.get())
+
     async def write(self, answer: object) -> None:
         await self.reading.wait()
         self.answers.append(answer)
@@ -34,7 +37,7 @@ async def test_answers_come_in_the_order_of_the_messages() -> None:
         await asyncio.sleep(int(message) / 100)
         return message
 
-    assert await answer_stream(client.messages.get, answer, client.write, client.draining)
+    assert await answer_stream(client.begin_read, answer, client.write, client.draining)
     assert client.answers == [b"3", b"1", b"2", b"0"]
 
 
@@ -46,7 +49,7 @@ async def test_a_client_that_does_not_read_stops_the_reading_of_its_messages() -
         asked.append(message)
         return message
 
-    task = asyncio.create_task(answer_stream(client.messages.get, answer, client.write, client.draining))
+    task = asyncio.create_task(answer_stream(client.begin_read, answer, client.write, client.draining))
     await asyncio.sleep(0.05)
     assert len(asked) == MOST_PIPELINED
     client.reading.set()
@@ -69,7 +72,7 @@ async def test_a_stream_that_is_cancelled_ends_with_all_its_requests(reads: bool
         finally:
             under_way -= 1
 
-    task = asyncio.create_task(answer_stream(client.messages.get, answer, client.write, client.draining))
+    task = asyncio.create_task(answer_stream(client.begin_read, answer, client.write, client.draining))
     await asyncio.sleep(0.05)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -84,7 +87,7 @@ async def test_a_drain_answers_what_was_read() -> None:
         await asyncio.sleep(0.1)
         return message
 
-    task = asyncio.create_task(answer_stream(client.messages.get, answer, client.write, client.draining))
+    task = asyncio.create_task(answer_stream(client.begin_read, answer, client.write, client.draining))
     await asyncio.sleep(0.05)
     client.draining.set()
     assert not await asyncio.wait_for(task, 5)
