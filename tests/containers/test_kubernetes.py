@@ -19,6 +19,7 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+from grpc_health.v1 import health_pb2
 
 from tests.support.containers.deployment import ACCOUNT, IMAGE_PREFIX, PATH
 from tests.support.containers.engine import Engine
@@ -63,7 +64,8 @@ class Cluster:
         if "exec" in probe:
             return self.podman.run("exec", container(name), *probe["exec"]["command"]).returncode == 0
         if "grpc" in probe:
-            return serving(f"{address}:{probe['grpc']['port']}", timeout)
+            asked = probe["grpc"]
+            return serving(f"{address}:{asked['port']}", asked.get("service", ""), timeout)
         port = pod(self.manifests, name).ports()[probe["httpGet"]["port"]]
         try:
             url = f"http://{address}:{port}{probe['httpGet']['path']}"
@@ -76,13 +78,14 @@ def container(name: str) -> str:
     return f"{name}-pod-0-{name}"
 
 
-def serving(address: str, timeout: float) -> bool:
+def serving(address: str, service: str, timeout: float) -> bool:
     with grpc.insecure_channel(address) as channel:
         check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
             "/grpc.health.v1.Health/Check"
         )
         try:
-            return check(b"", timeout=timeout) == b"\x08\x01"
+            request = health_pb2.HealthCheckRequest(service=service).SerializeToString()
+            return check(request, timeout=timeout) == b"\x08\x01"
         except grpc.RpcError:
             return False
 

@@ -48,6 +48,16 @@ async def test_known_services_are_serving_without_a_token(stubs: Stubs, service:
     assert (await stubs.health.Check(Request(service=service))).status == SERVING
 
 
+async def test_liveness_is_served_while_the_gateway_is_not_ready(triton: FakeTriton) -> None:
+    await triton.disappear()
+    async with (
+        running_gateway(settings_for(triton, grpc_port=0), wait_ready=False) as running,
+        grpc_stubs(running.grpc_port) as stubs,
+    ):
+        assert (await stubs.health.Check(Request(service="livez"))).status == SERVING
+        assert (await stubs.health.Check(Request())).status == Response.NOT_SERVING
+
+
 async def test_an_unknown_service_is_not_found_and_watched_as_unknown(stubs: Stubs) -> None:
     assert await code(stubs.health.Check(Request(service="x" * 10_000))) is grpc.StatusCode.NOT_FOUND
     watcher = stubs.health.Watch(Request(service="nothing"))

@@ -10,6 +10,7 @@ import build_plans
 import pytest
 
 from gateway.composition import build_app
+from gateway.inference_protocol.grpc.health import LIVENESS
 from gateway.settings import Settings, load_settings
 from gateway.triton.failover_channel import RESOLVE_S
 from tests.support.deploy.manifests import (
@@ -104,13 +105,15 @@ def test_probes_ask_what_is_there(variant: str) -> None:
     routes = build_app(Settings(api_tokens="a:b")).routes
     paths = {route.template for route in routes}
     asked = {}
-    for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
+    for kind in ("livenessProbe", "readinessProbe"):
         request = gateway.main[kind]["httpGet"]
         assert request["path"] in paths
         assert request["port"] in gateway.ports()
         asked[kind] = request["path"]
+    assert asked == {"livenessProbe": "/livez", "readinessProbe": "/readyz"}
+    startup = gateway.main["startupProbe"]["grpc"]
+    assert (startup["port"], startup["service"]) == (gateway.ports()["grpc"], LIVENESS)
     assert triton.main["readinessProbe"]["grpc"]["port"] in triton.ports().values()
-    assert asked == {"startupProbe": "/livez", "livenessProbe": "/livez", "readinessProbe": "/readyz"}
 
 
 @every_variant
