@@ -125,9 +125,9 @@ async def _serve_here(
         if wait_s:
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(gateway.monitor.wait_until_ready(), wait_s)
-        await server.start(listening)
-        if gateway.grpc is not None:
+        if gateway.grpc is not None:  # first, because it may fail
             await gateway.grpc.start(grpc_address(settings))
+        await server.start(listening)
         gateway.metrics.mark_listening()
         announcing = asyncio.create_task(_announce(gateway, on_started))
         try:

@@ -36,10 +36,11 @@ class Ports:
             raise
 
     def known_to(self, settings: Settings) -> Settings:
-        """Return the settings with the number of the gRPC port, which may have been chosen here."""
+        """Return the settings with the address and the number of the gRPC port as they were found here."""
         if self.grpc is None:
             return settings
-        return settings.model_copy(update={"grpc_port": self.grpc.getsockname()[1]})
+        host, port = self.grpc.getsockname()[:2]
+        return settings.model_copy(update={"host": host, "grpc_port": port})
 
     def close(self) -> None:
         """Close the sockets."""
@@ -65,9 +66,5 @@ def _bind(settings: Settings, port: int, variables: str, *, shared: bool) -> soc
 
 
 def grpc_address(settings: Settings) -> str:
-    """Return ``address:port`` of the gRPC port."""
-    found = socket.getaddrinfo(
-        settings.host, settings.grpc_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
-    host, port = found[0][4][:2]
-    return authority((str(host), int(port)))
+    """Return ``address:port`` of the gRPC port, from settings that `Ports.known_to` returned."""
+    return authority((settings.host, settings.grpc_port or 0))

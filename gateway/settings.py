@@ -43,7 +43,7 @@ class Settings(BaseSettings):
         ge=0,
         le=65535,
         description="TCP port for gRPC clients of the Open Inference Protocol (docs/clients.md); 0 takes a "
-        "free one. Unset: no gRPC.",
+        "free one. Unset: no gRPC. With a wildcard GATEWAY_HOST it listens on IPv4 and IPv6.",
     )
     grpc_max_streams: int = Field(
         1024,

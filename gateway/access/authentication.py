@@ -25,13 +25,15 @@ def authenticate(request: HeaderSource, account: str | None, tokens: TokenTable)
     Raises:
         MissingCredentials: no Authorization header, and not both X-Auth-Email and X-Auth-Key.
         MalformedCredentials: an Authorization header that is not ``Bearer <token68>``, or one of the
-            headers twice.
+            headers twice, ``cf-account-id`` included.
         UnknownToken: the token is not in the table, or has expired.
         ForeignAccount: the token belongs to another account.
     """
     token = token_of(request)
     if account is None:
         named = request.headers(_ACCOUNT_HEADER)
+        if len(named) > 1:
+            raise MalformedCredentials("cf-account-id")
         account = named[0] if named else None
     match tokens.check(token, account):
         case TokenAccess.UNKNOWN_TOKEN:

@@ -23,7 +23,7 @@ from __future__ import annotations
 from typing import ClassVar, TypeVar
 
 _SHOWN_MODEL_CHARS = 200
-_FORMAT_CODES = {"Authorization": 6111, "X-Auth-Email": 6102, "X-Auth-Key": 6103}
+_FORMAT_CODES = {"Authorization": 6111, "X-Auth-Email": 6102, "X-Auth-Key": 6103, "cf-account-id": 6003}
 
 _Error = TypeVar("_Error", bound=BaseException)
 

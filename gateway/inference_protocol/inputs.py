@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gateway.domain.errors import BadInput
+from gateway.domain.errors import BadInput, without_frames
 from gateway.domain.validate import BatchCall, BatchText, TextCall
 from gateway.inference_protocol.tensors import InputTensor
 
@@ -13,15 +13,16 @@ _SHAPE = f"input '{TEXT}' must have the shape [n] or [n, 1]"
 
 
 def read_texts(inputs: Sequence[InputTensor], max_texts: int) -> TextCall | BatchCall:
-    """Return the texts of a request; all of them are valid.
+    """Return the texts of a request, or the error of the first text that is not valid.
+
+    As in the v4 API, that error takes the place of a text, so that the request counts in the account's rate.
 
     Args:
         inputs: of the request.
         max_texts: how many a request may have.
 
     Raises:
-        BadInput: there is not exactly the input TEXT, its datatype, shape or number of elements is wrong, or
-            an element is empty or not UTF-8.
+        BadInput: there is not exactly the input TEXT, or its datatype, shape or number of elements is wrong.
     """
     if len(inputs) != 1 or inputs[0].name != TEXT:
         names = ", ".join(f"'{tensor.name[:100]}'" for tensor in inputs[:5]) or "none"
@@ -35,7 +36,10 @@ def read_texts(inputs: Sequence[InputTensor], max_texts: int) -> TextCall | Batc
             f"input '{TEXT}' has {len(tensor.elements)} elements, but its shape {list(tensor.shape)} "
             f"needs {tensor.shape[0]}"
         )
-    texts = [_text(element, place) for place, element in enumerate(tensor.elements)]
+    try:
+        texts = [_text(element, place) for place, element in enumerate(tensor.elements)]
+    except BadInput as exc:
+        return TextCall(without_frames(exc))
     if len(texts) == 1:
         return TextCall(texts[0])
     return BatchCall([BatchText(None, text) for text in texts])

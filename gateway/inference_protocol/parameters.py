@@ -1,4 +1,4 @@
-"""Parameters of requests, inputs and outputs: the protocol's extensions."""
+"""Parameters of requests, inputs and outputs (the extensions), and how many of each may come."""
 
 from __future__ import annotations
 
@@ -9,6 +9,22 @@ from gateway.domain.errors import BadInput
 _SHARED_MEMORY = "shared_memory_region"
 _SEQUENCE = "sequence_id"
 _CLASSIFICATION = "classification"
+SUPPORTED = (_SHARED_MEMORY, _SEQUENCE, _CLASSIFICATION)
+"""Parameters that are read here; transports have further ones."""
+_MOST_TENSORS = 16
+"""Inputs or outputs of a request: more than any model has."""
+
+
+def check_counts(inputs: int, outputs: int) -> None:
+    """Refuse a request with senselessly many inputs or outputs before it costs the time to read them.
+
+    Raises:
+        BadInput: there are too many.
+    """
+    if max(inputs, outputs) > _MOST_TENSORS:
+        raise BadInput(
+            f"there are {inputs} inputs and {outputs} outputs; {_MOST_TENSORS} of each are allowed"
+        )
 
 
 def check_parameters(parameters: Mapping[str, object]) -> None:

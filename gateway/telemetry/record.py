@@ -30,6 +30,8 @@ class RequestRecord:
     """Of the answer, as for ``code`` (0 for success) and ``seconds``."""
     code: int = 0
     seconds: float = 0.0
+    is_grpc: bool = False
+    """A call over gRPC, as opposed to an HTTP request."""
     grpc_status: str | None = None
     """Name of the status that a gRPC call ended with; None for HTTP."""
     end_span: Callable[[], None] | None = None

@@ -28,6 +28,26 @@ from gateway.headers import HeaderSource
 from gateway.telemetry.record import RequestRecord
 
 _EXPORT_TIMEOUT_S = 5
+_GRPC_CODES = (
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+)
+"""gRPC's status codes by number."""
 _current_call: ContextVar[Span | None] = ContextVar("call", default=None)
 """The span of the call that the running task makes."""
 
@@ -134,7 +154,7 @@ def _header(request: HeaderSource, name: str) -> list[str]:
 
 def _attributes(record: RequestRecord) -> dict[str, str]:
     """Name the method (OpenTelemetry's semantic conventions for RPC and HTTP spans)."""
-    if record.method == "gRPC":
+    if record.is_grpc:
         service, _, method = record.route.strip("/").partition("/")
         return {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
     return {"http.request.method": record.method, "http.route": record.route}
@@ -144,7 +164,7 @@ def _end(span: Span, record: RequestRecord) -> None:
     if record.grpc_status is None:
         span.set_attribute("http.response.status_code", record.status)
     else:
-        span.set_attribute("rpc.grpc.status", record.grpc_status)
+        span.set_attribute("rpc.grpc.status_code", _GRPC_CODES.index(record.grpc_status))
     span.set_attribute("tritonflare.code", record.code)
     span.set_attribute("tritonflare.model", record.model)
     if record.ai_request_id is not None:

@@ -44,11 +44,11 @@ class Call:
         self.watcher = False
         """Of a method without a token whose calls stay open."""
         self.client: Address | None = None
-        self.patience_s: float | None = None
-        """How long the client waits from the start of the call; None without a deadline of its own."""
+        self._ends: float | None = None
+        """The client's own deadline, on the monotonic clock."""
         self.account = ""
         """The account whose rate it counts against; see `authenticate`."""
-        self.record = RequestRecord(METHOD, f"{secrets.token_hex(8)}-TFL", route=route)
+        self.record = RequestRecord(METHOD, f"{secrets.token_hex(8)}-TFL", route=route, is_grpc=True)
 
     def headers(self, name: bytes) -> list[str]:
         """Return all values of a metadata key (lower case)."""
@@ -58,7 +58,15 @@ class Call:
     def attach(self, context: ServerContext) -> None:
         """Read the client's address and deadline."""
         self.client = _address(context.peer())
-        self.patience_s = context.time_remaining()
+        self._set_patience(context.time_remaining())
+
+    @property
+    def patience_s(self) -> float | None:
+        """How long the client still waits; None without a deadline of its own."""
+        return None if self._ends is None else self._ends - time.monotonic()
+
+    def _set_patience(self, patience_s: float | None) -> None:
+        self._ends = None if patience_s is None else time.monotonic() + patience_s
 
     @property
     def caller(self) -> Caller:
@@ -69,7 +77,7 @@ class Call:
         """Return a call for the next request on the same stream."""
         call = Call(self.record.route, self._metadata)
         call.client, call.record.client = self.client, self.record.client
-        call.patience_s = patience_s
+        call._set_patience(patience_s)
         return call
 
     def identity(self) -> tuple[tuple[str, str], ...]:

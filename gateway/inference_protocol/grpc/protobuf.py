@@ -19,11 +19,13 @@ from gateway.inference_protocol.models import (
     ModelDescription,
     TensorDescription,
 )
-from gateway.inference_protocol.parameters import check_parameters, class_count
+from gateway.inference_protocol.parameters import SUPPORTED, check_counts, check_parameters, class_count
 from gateway.inference_protocol.tensors import InputTensor, RequestedOutput, bytes_elements
 
 # The messages are generated without types, so they are Any here and nowhere else.
 Message = Any
+_MOST_DIMENSIONS = 8
+"""More than any tensor has; what a client sends beyond is not read."""
 
 
 def parsed(deserialize: Callable[[bytes], Message], raw: bytes) -> Message:
@@ -42,9 +44,10 @@ def infer_request(message: Message) -> InferRequest:
     """Read a ModelInferRequest.
 
     Raises:
-        BadInput: a parameter that is not supported, raw contents for another number of inputs, raw and typed
-            contents mixed, or raw contents that end inside an element.
+        BadInput: too many inputs or outputs, a parameter that is not supported, raw contents for another
+            number of inputs, raw and typed contents mixed, or raw contents that end inside an element.
     """
+    check_counts(len(message.inputs), len(message.outputs))
     check_parameters(_parameters(message.parameters))
     raw = message.raw_input_contents
     if raw and len(raw) != len(message.inputs):
@@ -66,7 +69,7 @@ def _input(tensor: Message, raw: bytes | None) -> InputTensor:
             raise BadInput(f"input '{tensor.name[:100]}' has both raw and typed contents")
         # Other datatypes are refused later, by the name of the input or its datatype.
         elements = bytes_elements(tensor.name[:100], raw) if tensor.datatype == "BYTES" else ()
-    return InputTensor(tensor.name, tensor.datatype, tuple(tensor.shape), elements)
+    return InputTensor(tensor.name, tensor.datatype, tuple(tensor.shape[:_MOST_DIMENSIONS]), elements)
 
 
 def _output(output: Message) -> RequestedOutput:
@@ -76,7 +79,8 @@ def _output(output: Message) -> RequestedOutput:
 
 
 def _parameters(given: Message) -> dict[str, object]:
-    return {name: _value(parameter) for name, parameter in given.items()}
+    # The others are not looked at: there may be as many as fit into a message.
+    return {name: _value(given[name]) for name in SUPPORTED if name in given}
 
 
 def _value(parameter: Message) -> object:

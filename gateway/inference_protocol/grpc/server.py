@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
@@ -15,6 +16,7 @@ from gateway.inference_protocol.grpc.call_source import CallSource
 from gateway.inference_protocol.grpc.front import Front
 from gateway.inference_protocol.grpc.health import HealthServicer
 from gateway.inference_protocol.grpc.servicer import InferenceServicer
+from gateway.settings import ConfigurationError
 
 SERVICES = ("inference.GRPCInferenceService", "grpc.health.v1.Health", reflection.SERVICE_NAME)
 _DRAIN_POLL_S = 0.01
@@ -75,7 +77,7 @@ class GrpcServer:
         """Listen on ``host:port``, a port that is reserved for this gateway; its processes may share it.
 
         Raises:
-            RuntimeError: the port cannot be bound.
+            ConfigurationError: the port cannot be bound, or gRPC does not accept the certificate.
         """
         self._server = CallSource(self._front, self._front.methods, _options(self._limits))
         if self._certificate is None:
@@ -83,7 +85,10 @@ class GrpcServer:
         else:
             port = self._server.add_secure_port(address.encode(), _credentials(self._certificate))
         if not port:
-            raise RuntimeError(f"gRPC cannot listen on {address}")
+            raise ConfigurationError(
+                f"gRPC cannot listen on {address}: the address is in use, or gRPC does not accept the "
+                "GATEWAY_TLS_CERTIFICATE and GATEWAY_TLS_KEY."
+            )
         await self._server.start()
 
     async def stop(self, drain_s: float, at_once: asyncio.Event) -> None:
@@ -133,8 +138,16 @@ def _options(limits: GrpcLimits) -> list[tuple[str, int]]:
 
 def _credentials(read: ReadCertificate) -> grpc.ServerCredentials:
     """Return credentials that follow the certificate when its files change."""
+    in_use = read()
 
-    def configuration() -> grpc.ServerCertificateConfiguration:
-        return grpc.ssl_server_certificate_configuration([read()])
+    def changed() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal in_use
+        # Each handshake asks; another configuration, even an equal one, ends the resumption of sessions.
+        now = read()
+        if now == in_use:
+            return None
+        in_use = now
+        return grpc.ssl_server_certificate_configuration([now])
 
-    return grpc.dynamic_ssl_server_credentials(configuration(), configuration)
+    fetch: Any = changed  # which may return None for "as before"; the stubs do not know that
+    return grpc.dynamic_ssl_server_credentials(grpc.ssl_server_certificate_configuration([in_use]), fetch)

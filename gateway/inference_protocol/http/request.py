@@ -11,7 +11,7 @@ import msgspec
 from gateway.domain.errors import BadInput
 from gateway.inference_protocol.http.json_body import decode_json
 from gateway.inference_protocol.messages import InferRequest
-from gateway.inference_protocol.parameters import check_parameters, class_count
+from gateway.inference_protocol.parameters import check_counts, check_parameters, class_count
 from gateway.inference_protocol.tensors import InputTensor, RequestedOutput, bytes_elements
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -80,6 +80,7 @@ def read_infer_body(model: str, version: str, body: bytes, header_lengths: Seque
     """
     header, binary = _split(body, header_lengths)
     given = decode_json(header, _Request)
+    check_counts(len(given.inputs), len(given.outputs or ()))
     parameters = _supported(given.parameters)
     by_name: dict[str, bool] = {}
     outputs = [_requested(output, by_name) for output in given.outputs or ()]

@@ -78,8 +78,9 @@ def test_the_number_of_elements_must_be_that_of_the_shape(elements: tuple[str, .
     ],
 )
 def test_an_element_that_is_no_text_is_named_by_its_place(element: object, problem: str) -> None:
-    with pytest.raises(BadInput, match=f"element 1 of input 'TEXT' {problem}"):
-        read("a", element)
+    (error,) = read("a", element)
+    assert isinstance(error, BadInput)
+    assert f"element 1 of input 'TEXT' {problem}" in error.message
 
 
 def test_a_datatype_other_than_bytes_is_refused() -> None:
@@ -103,5 +104,7 @@ def test_exactly_the_input_text_is_needed(names: list[str]) -> None:
 def test_any_input_is_read_or_refused_in_a_known_way(elements: list[object], shape: tuple[int, ...]) -> None:
     with suppress(BadInput):
         texts = read(*elements, shape=shape)
+        if isinstance(texts[0], BadInput):
+            return  # of the first text that is none
         assert len(texts) == shape[0] <= MAX_TEXTS
         assert all(isinstance(text, str) and text for text in texts)
