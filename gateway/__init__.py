@@ -1,6 +1,7 @@
-"""The HTTP front of tritonflare: the Workers AI wire contract over NVIDIA Triton's gRPC.
+"""The gateway: Cloudflare's Workers AI API and the Open Inference Protocol in front of NVIDIA Triton.
 
-Imports point one way: ``http`` → ``domain`` ← ``triton``; only ``main`` knows all three.
+Imports point one way: the fronts (``api``, ``inference_protocol``) → ``pipeline`` → ``domain`` ← ``triton``.
+Only ``composition`` imports them all.
 """
 
 import os

@@ -44,7 +44,7 @@ from gateway.inference_protocol.infer import ModelInfer
 from gateway.inference_protocol.models import ModelDirectory
 from gateway.pipeline.classify import ClassifyCall, RequestLimits
 from gateway.pipeline.observer import RequestObserver
-from gateway.processes.open_files import OpenFiles, room_beside, room_for_connections
+from gateway.processes.open_files import OpenFiles, grpc_connection_limit, room_for_connections
 from gateway.processes.tasks import running_beside
 from gateway.server.connection_limiter import ConnectionLimiter
 from gateway.settings import MESSAGE_OVERHEAD_BYTES, ConfigurationError, Settings
@@ -89,6 +89,14 @@ class Inference:
         """Cancel the calls under way and close the channel to Triton."""
         await self.coalescer.close()
         await self.backend.close()
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceProtocol:
+    """The Open Inference Protocol, as its HTTP and its gRPC front share it."""
+
+    models: ModelDirectory
+    infer: ModelInfer
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +183,9 @@ def compose(
     observer = RequestObserver(metrics, access_log, tracing.begin if tracing is not None else None)
     limits = RequestLimits(settings.request_timeout_s, settings.max_batch_texts)
     classify = ClassifyCall(inference.classifier, admission, rate, metrics, limits)
+    protocol = _protocol(settings, inference, classify)
     app = App(
-        _routes(settings, inference, admission, classify, metrics, VerifyToken(credentials.tokens)),
+        _routes(settings, inference, admission, classify, protocol, metrics, VerifyToken(credentials.tokens)),
         credentials.tokens,
         observer,
         binding_without_token=settings.binding_without_token,
@@ -194,7 +203,7 @@ def compose(
         rate=rate,
         access_log=access_log,
         tracing=tracing,
-        grpc=_grpc(settings, inference, admission, classify, observer, metrics, credentials),
+        grpc=_grpc(settings, inference, protocol, admission, observer, metrics, credentials),
     )
 
 
@@ -285,25 +294,32 @@ def _rate_store(settings: Settings, metrics: Metrics) -> RateStore:
     return RedisStore(settings.rate_redis_url.get_secret_value(), metrics.rate_store_failures())
 
 
+def _protocol(settings: Settings, inference: Inference, classify: ClassifyCall) -> InferenceProtocol:
+    models = ModelDirectory(inference.catalogue, inference.health, settings.max_batch_texts)
+    return InferenceProtocol(models, ModelInfer(classify, models))
+
+
 def _routes(
     settings: Settings,
     inference: Inference,
     admission: Admission,
     classify_call: ClassifyCall,
+    protocol: InferenceProtocol,
     metrics: Metrics,
     verify: VerifyToken,
 ) -> tuple[Route, ...]:
     bodies = BodyReader(admission, settings.max_body_bytes, settings.max_requests_in_flight)
     classify = ClassifyBody(classify_call, inference.catalogue, bodies)
     queries = ModelQueries(inference.catalogue)
-    models = ModelDirectory(inference.catalogue, inference.health, settings.max_batch_texts)
     binding = Binding(classify, queries.search)
     return (
         # First: ai/run/{model} would take the proxy's path for a model.
         *binding.routes(API_PREFIX),
         *run_routes(RunModel(classify, settings.result_shape)),
         *query_routes(queries, verify),
-        *protocol_routes(models, inference.monitor, classify_call, bodies),
+        *protocol_routes(
+            protocol.models, protocol.infer, inference.monitor, bodies, settings.request_timeout_s
+        ),
         *operations_routes(Operations(inference.monitor, metrics)),
         *page_routes(settings.playground),
     )
@@ -312,15 +328,14 @@ def _routes(
 def _grpc(
     settings: Settings,
     inference: Inference,
+    protocol: InferenceProtocol,
     admission: Admission,
-    classify: ClassifyCall,
     observer: RequestObserver,
     metrics: Metrics,
     credentials: ReloadableCredentials,
 ) -> GrpcServer | None:
     if settings.grpc_port is None:
         return None
-    models = ModelDirectory(inference.catalogue, inference.health, settings.max_batch_texts)
     limits = GrpcLimits(
         max_message_bytes=settings.max_body_bytes + MESSAGE_OVERHEAD_BYTES,
         max_streams=settings.grpc_max_streams,
@@ -336,13 +351,10 @@ def _grpc(
         _client_address(settings),
         FrontLimits(limits.max_message_bytes, limits.max_streams, limits.transfer_timeout_s),
     )
-
-    def is_ready() -> bool:
-        return inference.monitor.why_not_ready() is None
-
+    is_ready = inference.monitor.is_ready
     certificate = credentials.certificate
     return GrpcServer(
-        InferenceServicer(ModelInfer(classify, models), models, is_ready),
+        InferenceServicer(protocol.infer, protocol.models, is_ready),
         front,
         is_ready,
         limits,
@@ -351,7 +363,7 @@ def _grpc(
 
 
 def _grpc_connections(settings: Settings) -> int:
-    return 0 if settings.grpc_port is None else room_beside(settings.grpc_max_streams)
+    return 0 if settings.grpc_port is None else grpc_connection_limit(settings.grpc_max_streams)
 
 
 def _register_gauges(
@@ -364,7 +376,7 @@ def _register_gauges(
     coalescer, cache = inference.coalescer, inference.cache
     metrics.register_gauges(
         {
-            gauges.READY: lambda: inference.monitor.why_not_ready() is None,
+            gauges.READY: inference.monitor.is_ready,
             gauges.IN_FLIGHT: lambda: admission.in_flight,
             gauges.IN_FLIGHT_LIMIT: lambda: settings.max_requests_in_flight,
             gauges.QUEUED_TEXTS: lambda: coalescer.waiting,

@@ -29,6 +29,7 @@ from gateway.server.connection.timeouts import Timeouts
 from gateway.server.listener import HttpServer
 from gateway.settings import ConfigurationError, Settings
 from gateway.telemetry.logs import configure_logging
+from gateway.triton_address import check_triton_address
 from gateway.unknown_variables import unknown_variables
 
 _log = logging.getLogger("tritonflare.gateway")
@@ -42,6 +43,7 @@ def run(settings: Settings) -> None:
     Raises:
         ConfigurationError: the settings make no gateway, or the address cannot be bound.
     """
+    check_triton_address(settings)
     configure_logging(settings.log_level, settings.log_format)
     uvloop.run(serve(settings, on_started=lambda url: _log.info("serving on %s%s", url, API_PREFIX)))
 

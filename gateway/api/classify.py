@@ -5,24 +5,8 @@ from __future__ import annotations
 from gateway.api.context import RequestContext
 from gateway.api.request_body import BodyReader
 from gateway.domain.catalogue import Catalogue, Model
-from gateway.domain.errors import NoSuchModel
 from gateway.pipeline.classify import ClassifyCall, Outcome, ReadMessage
-from gateway.telemetry.record import RequestRecord
-
-
-def label_with_model(record: RequestRecord, catalogue: Catalogue, name: str) -> Model:
-    """Find a model, and label the request with it for the metrics.
-
-    Raises:
-        NoSuchModel: no model of this name is ready; the label is then bounded.
-    """
-    try:
-        model = catalogue.find(name)
-    except NoSuchModel:
-        record.model = "unknown"
-        raise
-    record.model = model.name
-    return model
+from gateway.pipeline.model_label import label_with_model
 
 
 class ClassifyBody:
@@ -36,7 +20,7 @@ class ClassifyBody:
 
     def find_model(self, context: RequestContext, name: str) -> Model:
         """Find a model; see `label_with_model`."""
-        return label_with_model(context.record, self._catalogue, name)
+        return label_with_model(context.record, self._catalogue.find, name)
 
     async def __call__(self, context: RequestContext, read: ReadMessage[bytes]) -> Outcome:
         """Answer a request; see `ClassifyCall`."""

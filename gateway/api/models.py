@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import msgspec
 
 from gateway.api import envelope
-from gateway.api.classify import label_with_model
 from gateway.api.context import RequestContext
 from gateway.domain import search
 from gateway.domain.catalogue import Catalogue, Model
 from gateway.domain.errors import BackendUnavailable, BadInput
+from gateway.pipeline.model_label import label_with_model
 from gateway.server.message import Response
 
 _PER_PAGE = 100
@@ -52,7 +52,7 @@ class ModelQueries:
         name = request.http.query("model")
         if not name:
             raise BadInput("Error: query parameter 'model' is required")
-        label_with_model(request.record, self._catalogue, name)
+        label_with_model(request.record, self._catalogue.find, name)
         return envelope.success(search.SCHEMAS)
 
     async def tasks(self, request: RequestContext) -> Response:

@@ -88,6 +88,10 @@ class Monitor:
         more = f" and {len(silent) - _SHOWN_MODELS} more" if len(silent) > _SHOWN_MODELS else ""
         return f"no canary answer from {', '.join(silent[:_SHOWN_MODELS])}{more}"
 
+    def is_ready(self) -> bool:
+        """Tell whether requests would be served now."""
+        return self.why_not_ready() is None
+
     def start_draining(self) -> None:
         """Turn readiness off for good."""
         self._draining = True
@@ -121,7 +125,7 @@ class Monitor:
         while left_s > 0:
             pause_s = min(self._times.retry_interval_s, left_s)
             await asyncio.sleep(pause_s)
-            if self.why_not_ready() is not None:
+            if not self.is_ready():
                 return
             left_s -= pause_s
 

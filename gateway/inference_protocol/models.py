@@ -9,9 +9,10 @@ from importlib.metadata import version as package_version
 import msgspec
 
 from gateway.domain.catalogue import Catalogue, Model
-from gateway.domain.errors import BackendUnavailable, NoSuchModel, NoSuchVersion
+from gateway.domain.errors import BackendUnavailable, NoSuchVersion
 from gateway.domain.health import ModelHealth
 from gateway.inference_protocol.inputs import TEXT
+from gateway.pipeline.model_label import label_with_model
 from gateway.telemetry.record import RequestRecord
 
 SERVER_NAME = "tritonflare"
@@ -27,6 +28,11 @@ class TensorDescription:
     name: str
     datatype: str
     shape: tuple[int, ...]
+
+    @property
+    def config_datatype(self) -> str:
+        """The datatype as Triton's ModelConfig names it."""
+        return "TYPE_STRING" if self.datatype == "BYTES" else f"TYPE_{self.datatype}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +81,10 @@ class ModelDirectory:
         """Find a model by any of its names, and label the request with it for the metrics.
 
         Raises:
-            NoSuchModel: no model of this name is ready; the label is then bounded.
+            NoSuchModel: no model of this name is served.
             NoSuchVersion: another version of it is served.
         """
-        try:
-            model = self._catalogue.find_by_any_name(name)
-        except NoSuchModel:
-            record.model = "unknown"
-            raise
-        record.model = model.name
+        model = label_with_model(record, self._catalogue.find_by_any_name, name)
         if version and version != self.version(model):
             raise NoSuchVersion(name, version, self.version(model))
         return model

@@ -1,4 +1,4 @@
-"""Who asks, as the pipeline sees it."""
+"""The client of a request, as the pipeline sees it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is written down of each request: metrics, a span, a line in the access log."""
+"""Records each request in the metrics, the traces and the access log."""
 
 from __future__ import annotations
 

@@ -36,24 +36,24 @@ class OpenFiles:
         return self._share
 
 
-def room_beside(wanted: int) -> int:
-    """Return how many connections of another server have room beside those of HTTP, at most ``wanted``."""
+def grpc_connection_limit(wanted: int) -> int:
+    """Return the largest number of gRPC connections: ``wanted``, but at most a quarter of the open files."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return wanted if hard == resource.RLIM_INFINITY else max(1, min(wanted, (hard - RESERVED) // 4))
 
 
-def room_for_connections(wanted: int, beside: int = 0) -> int:
+def room_for_connections(wanted: int, reserved_connections: int = 0) -> int:
     """Return the largest number of connections, and raise the soft limit of open files for them.
 
     Args:
         wanted: the setting; 0 for as many as the limit allows, up to MOST_CONNECTIONS.
-        beside: connections of another server.
+        reserved_connections: connections of the gRPC server, which need files too.
 
     Raises:
         ConfigurationError: the hard limit does not allow as many as are wanted.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    reserved = RESERVED + beside
+    reserved = RESERVED + reserved_connections
     room = (2**31 if hard == resource.RLIM_INFINITY else hard) - reserved
     connections = wanted or max(1, min(room, MOST_CONNECTIONS))
     if connections > room and wanted:

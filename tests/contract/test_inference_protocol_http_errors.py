@@ -94,8 +94,16 @@ async def test_operations_of_triton_that_do_not_exist_here_are_named(
     assert answer.header("x-should-retry") is None
 
 
+_NO_ROUTES = (
+    *("/v2/nowhere", "/v2/models", "/v2/models/", "/v2/health", "/v2//models", "/v2/%2F"),
+    # Only the whole path of an operation of Triton is that operation.
+    *("/v2/foo/statsX", "/v2/foo/stats", "/v2/loggings", "/v2/foo/logging", "/v2/trace/settings"),
+    *("/v2/systemsharedmemory", "/v2/systemsharedmemoryX/status", "/v2/repository/models/sst2"),
+)
+
+
 async def test_other_paths_and_methods_are_refused_in_the_form_of_the_protocol(client: Client) -> None:
-    for path in ("/v2/nowhere", "/v2/models", "/v2/models/", "/v2/health", "/v2//models", "/v2/%2F"):
+    for path in _NO_ROUTES:
         check_error(await client.get(path), 404, "No route for that URI")
     for method, path, allowed in (
         ("GET", f"{MODEL}/infer", "POST"),

@@ -26,7 +26,12 @@ from tests.support.servers import TOKEN
 CALLERS = 4
 _SAMPLES = 10
 """Measurements of memory over the whole time."""
-_GAUGES = ("tritonflare_requests_in_flight", "tritonflare_calls", "tritonflare_queued_texts")
+GAUGES = (
+    "tritonflare_requests_in_flight",
+    "tritonflare_queued_texts",
+    "tritonflare_calls_in_flight",
+    "tritonflare_calls_overdue",
+)
 _METADATA = (("authorization", f"Bearer {TOKEN}"),)
 _GRPC = re.compile(r"^gRPC: +(\S+)", re.MULTILINE)
 
@@ -81,7 +86,7 @@ async def meet_short_deadlines(address: str, until: float, seen: Counter[str]) -
 
 
 async def give_up(served: Served, seconds: float) -> tuple[Counter[str], list[dict[str, float]]]:
-    """Run all callers; return the statuses, and the memory in MiB over time."""
+    """Run all callers; return the statuses, and the memory in MiB over time and after the end."""
     seen: Counter[str] = Counter()
     until = time.monotonic() + seconds
     address = grpc_address(served)
@@ -93,7 +98,14 @@ async def give_up(served: Served, seconds: float) -> tuple[Counter[str], list[di
         await asyncio.sleep(seconds / _SAMPLES)
         memory.append(_memory(served))
     await running
+    memory.append(_memory(served))
     return seen, memory
+
+
+def gauges(served: Served) -> dict[str, float]:
+    """Return how much the gateway has in progress, by the name of the gauge."""
+    samples = [line.split() for line in served.get("/metrics").text.splitlines()]
+    return {sample[0]: float(sample[1]) for sample in samples if sample[0] in GAUGES}
 
 
 def _memory(served: Served) -> dict[str, float]:
@@ -108,17 +120,12 @@ def main() -> None:
         triton = served.triton()
         seen, memory = asyncio.run(give_up(served, 60 * float(sys.argv[1])))
         time.sleep(1)
-        gauges = {
-            line.split()[0]: float(line.split()[1])
-            for line in served.get("/metrics").text.splitlines()
-            if line.startswith(_GAUGES)
-        }
         report = {
             "statuses": dict(seen),
             "same_triton": served.triton() == triton,
             "restarts": served.restarts(),
             "memory_mib": memory,
-            "gauges_at_the_end": gauges,
+            "gauges_at_the_end": gauges(served),
         }
         sys.stdout.write(json.dumps(report, indent=1) + "\n")
 

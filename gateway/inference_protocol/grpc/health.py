@@ -17,7 +17,7 @@ from gateway.inference_protocol.grpc.protobuf import Message
 LIVENESS = "livez"
 """A service that is healthy as long as the process answers; all others are healthy when it is ready."""
 _POLL_S = 0.1
-"""Age of a status that a watcher has."""
+"""Time between two checks of the status; a watcher learns of a change this much later at most."""
 _Status = health_pb2.HealthCheckResponse.ServingStatus
 
 

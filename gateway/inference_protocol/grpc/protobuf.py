@@ -131,8 +131,7 @@ def model_config(model: ModelDescription) -> Message:
 
 
 def _config(tensor: TensorDescription) -> dict[str, Any]:
-    datatype = "TYPE_STRING" if tensor.datatype == "BYTES" else f"TYPE_{tensor.datatype}"
-    return {"name": tensor.name, "data_type": datatype, "dims": tensor.shape[1:]}
+    return {"name": tensor.name, "data_type": tensor.config_datatype, "dims": tensor.shape[1:]}
 
 
 def repository_index(entries: Iterable[IndexEntry]) -> Message:

@@ -11,9 +11,6 @@ from gateway.inference_protocol.models import (
     TensorDescription,
 )
 
-_DATA_TYPES = {"BYTES": "TYPE_STRING", "FP32": "TYPE_FP32", "INT32": "TYPE_INT32"}
-"""Datatypes as ModelConfig names them."""
-
 
 def server_metadata() -> dict[str, object]:
     """Describe the server."""
@@ -50,4 +47,4 @@ def model_config(model: ModelDescription) -> dict[str, object]:
 
 def _config(tensor: TensorDescription) -> dict[str, object]:
     # ModelConfig leaves out the dimension of the batch.
-    return {"name": tensor.name, "data_type": _DATA_TYPES[tensor.datatype], "dims": tensor.shape[1:]}
+    return {"name": tensor.name, "data_type": tensor.config_datatype, "dims": tensor.shape[1:]}

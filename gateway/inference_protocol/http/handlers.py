@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from uuid import uuid4
 
 import msgspec
@@ -24,15 +25,16 @@ from gateway.server.message import Response
 
 _HEADER_LENGTH = HEADER_LENGTH.lower().encode()
 
-_UNSUPPORTED = {
-    "/systemsharedmemory": unsupported.SHARED_MEMORY,
-    "/cudasharedmemory": unsupported.SHARED_MEMORY,
-    "/repository/models/": unsupported.MODEL_CONTROL,
-    "/trace/setting": unsupported.SETTINGS,
-    "/logging": unsupported.SETTINGS,
-    "/stats": unsupported.STATISTICS,
-}
-"""Operations of Triton by a part of their paths, and why they are refused."""
+_UNSUPPORTED = (
+    (
+        re.compile(r"/v2/(system|cuda)sharedmemory/(region/.+/)?(status|register|unregister)"),
+        unsupported.SHARED_MEMORY,
+    ),
+    (re.compile(r"/v2/repository/models/.+/(load|unload)"), unsupported.MODEL_CONTROL),
+    (re.compile(r"/v2/logging|/v2/(models/.+/)?trace/setting"), unsupported.SETTINGS),
+    (re.compile(r"/v2/models/(.+/)?stats"), unsupported.STATISTICS),
+)
+"""Paths of Triton's operations that the gateway does not have, and why they are refused."""
 
 
 class _IndexRequest(msgspec.Struct):
@@ -56,7 +58,7 @@ class ServerInfo:
 
     async def ready(self, context: RequestContext) -> Response:
         """Return 200 when requests would be served, else 503."""
-        ready = self._monitor.why_not_ready() is None
+        ready = self._monitor.is_ready()
         return response.answer({"ready": ready}, 200 if ready else 503)
 
     async def unsupported(self, context: RequestContext) -> Response:
@@ -66,8 +68,8 @@ class ServerInfo:
             MethodNotImplemented: the former.
             NoRoute: the latter.
         """
-        for part, sentence in _UNSUPPORTED.items():
-            if part in context.http.raw_path:
+        for path, sentence in _UNSUPPORTED:
+            if path.fullmatch(context.http.raw_path):
                 raise MethodNotImplemented(sentence)
         raise NoRoute
 

@@ -9,7 +9,6 @@ from gateway.inference_protocol.http.handlers import Infer, ModelInfo, ServerInf
 from gateway.inference_protocol.http.response import failure
 from gateway.inference_protocol.infer import ModelInfer
 from gateway.inference_protocol.models import ModelDirectory
-from gateway.pipeline.classify import ClassifyCall
 
 _MODEL = "/v2/models/{model:path}"
 _VERSION = _MODEL + "/versions/{version}"
@@ -18,17 +17,24 @@ _POST = ("POST",)
 
 
 def protocol_routes(
-    directory: ModelDirectory, monitor: Monitor, classify: ClassifyCall, bodies: BodyReader
+    directory: ModelDirectory, infer: ModelInfer, monitor: Monitor, bodies: BodyReader, timeout_s: float
 ) -> tuple[Route, ...]:
     """Routes in the order in which they are tried.
 
     ``{model}`` takes slashes, so what follows a name comes before what ends with one.
+
+    Args:
+        directory: finds and describes models.
+        infer: answers requests for inference.
+        monitor: knows whether requests would be served.
+        bodies: reads the bodies of requests.
+        timeout_s: for a body to arrive.
     """
     server = ServerInfo(monitor)
-    models = ModelInfo(directory, bodies, classify.limits.request_timeout_s)
-    infer = Infer(ModelInfer(classify, directory), bodies)
+    models = ModelInfo(directory, bodies, timeout_s)
+    answer = Infer(infer, bodies)
     return (
-        *_with_version(_POST, "/infer", infer),
+        *_with_version(_POST, "/infer", answer),
         *_with_version(_GET, "/ready", models.ready),
         *_with_version(_GET, "/config", models.config),
         _route(_GET, "/v2/models/stats", server.unsupported),
