@@ -54,6 +54,7 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.serve
 # An environment of its own: locust pins packages that the gateway wants newer.
 $(LOAD_VENV)/.loadtest: requirements/loadtest.txt
 	$(call new_venv,$(LOAD_VENV))
+	echo "installing the load generator into $(LOAD_VENV) (once)"
 	$(LOAD_VENV)/bin/python $(PIP) --require-hashes -r requirements/loadtest.txt
 	touch $@
 
@@ -101,7 +102,7 @@ $(MODEL): $(VENV)/.serve $(wildcard $(CHECKPOINT)/*) $(shell find export -name '
 
 .PHONY: serve
 # gRPC as well (docs/clients.md); an empty GATEWAY_GRPC_PORT turns it off.
-serve: export GATEWAY_GRPC_PORT ?= 8001
+serve doctor: export GATEWAY_GRPC_PORT ?= 8001
 serve: $(MODEL) ## run Triton and the gateway on this machine, with the bundled model
 	exec $(BIN)/tritonflare serve
 

@@ -26,11 +26,11 @@ class Ports:
         Raises:
             ConfigurationError: the address does not exist or is in use.
         """
-        http = _bind(settings, settings.port, "GATEWAY_HOST and GATEWAY_PORT", shared=settings.workers > 1)
+        http = bind_http(settings)
         if settings.grpc_port is None:
             return cls(http)
         try:
-            return cls(http, _bind(settings, settings.grpc_port, "GATEWAY_GRPC_PORT", shared=True))
+            return cls(http, bind_grpc(settings, settings.grpc_port))
         except ConfigurationError:
             http.close()
             raise
@@ -55,14 +55,31 @@ class Ports:
         self.close()
 
 
-def _bind(settings: Settings, port: int, variables: str, *, shared: bool) -> socket.socket:
+def bind_http(settings: Settings) -> socket.socket:
+    """Bind the port for HTTP.
+
+    Raises:
+        ConfigurationError: the address does not exist or is in use.
+    """
+    remedy = "Set GATEWAY_HOST and GATEWAY_PORT to an address that is free."
+    return _bind(settings.host, settings.port, remedy, shared=settings.workers > 1)
+
+
+def bind_grpc(settings: Settings, port: int) -> socket.socket:
+    """Bind the port for gRPC, at the address of HTTP.
+
+    Raises:
+        ConfigurationError: the address does not exist or is in use.
+    """
+    remedy = "Set GATEWAY_GRPC_PORT to a port that is free; if it is empty, there is no gRPC."
+    return _bind(settings.host, port, remedy, shared=True)
+
+
+def _bind(host: str, port: int, remedy: str, *, shared: bool) -> socket.socket:
     try:
-        return bind(settings.host, port, shared=shared)
+        return bind(host, port, shared=shared)
     except OSError as exc:
-        raise ConfigurationError(
-            f"Cannot listen on {settings.host} port {port}: {exc.strerror}. "
-            f"Set {variables} to an address that is free."
-        ) from exc
+        raise ConfigurationError(f"Cannot listen on {host} port {port}: {exc.strerror}. {remedy}") from exc
 
 
 def grpc_address(settings: Settings) -> str:

@@ -141,7 +141,7 @@ def bench(
     grpc        direct calls to Triton
     http        the gateway; answers are compared with those of the same texts alone
     protocols   the gateway over HTTP and gRPC beside direct calls to Triton, 1 and 32 texts a call
-    null        the same with an encoder that answers a constant: the cost of serving
+    null        http with an encoder that answers a constant: the cost of serving
     precision   FP32 in-process, to compare with the ceiling
     length      the gateway, texts of 8 to 512 tokens
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import http.client
 import ssl
@@ -15,7 +16,7 @@ from tritonflare.paths import CHECKPOINT, HOME, REPOSITORY, runnable
 
 if TYPE_CHECKING:
     from embedded.host import HostFinding
-    from gateway.settings import Settings
+    from gateway.settings import ConfigurationError, Settings
 
 _BUNDLED = "cf-huggingface-distilbert-sst-2-int8"
 _ALIVE = b'{"status":"alive"}'
@@ -31,7 +32,7 @@ def doctor(repository: Path) -> None:
     """
     from embedded import host
 
-    results = [*host.findings(), _models(repository), _port()]
+    results = [*host.findings(), _models(repository), *_ports()]
     for finding in results:
         mark = click.style("ok    ", fg="green") if finding.ok else click.style("REMEDY", fg="red")
         click.echo(f"{mark}  {finding.name}: {finding.found}")
@@ -61,25 +62,48 @@ def _exported_by_make(repository: Path) -> bool:
     return here and not any(repository.glob(f"{_BUNDLED}_encoder_*/[1-9]*/model.onnx"))
 
 
-def _port() -> HostFinding:
-    """Check that the gateway's address is free, or that a tritonflare already serves there."""
+def _ports() -> list[HostFinding]:
+    """Check that the gateway's ports are free, or that a tritonflare already serves there."""
     from embedded.host import HostFinding
-    from gateway.ports import Ports
+    from gateway.ports import bind_grpc, bind_http
     from gateway.settings import ConfigurationError, load_settings
 
     try:
         settings = load_settings()
     except ConfigurationError as error:
-        return HostFinding("settings", "not valid", str(error))
+        return [HostFinding("settings", "not valid", str(error))]
     address = f"{settings.host}:{settings.port}"
-    try:
-        Ports.bind(settings).close()
-    except ConfigurationError as error:
-        in_use = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
-        if in_use and _tritonflare_answers(settings):
-            return HostFinding("port", f"{address}, in use by a tritonflare")
-        return HostFinding("port", "not free" if in_use else "not valid", str(error))
-    return HostFinding("port", f"{address} is free")
+    with contextlib.ExitStack() as bound:
+        running = False
+        try:
+            # Stays bound for now: gRPC cannot have the same port.
+            bound.enter_context(bind_http(settings))
+            findings = [HostFinding("port", f"{address} is free")]
+        except ConfigurationError as error:
+            running = _is_in_use(error) and _tritonflare_answers(settings)
+            used = HostFinding("port", f"{address}, in use by a tritonflare")
+            findings = [used if running else _refused("port", error)]
+        if settings.grpc_port is None:
+            return findings
+        address = f"{settings.host}:{settings.grpc_port}"
+        try:
+            bind_grpc(settings, settings.grpc_port).close()
+            findings.append(HostFinding("gRPC port", f"{address} is free"))
+        except ConfigurationError as error:
+            # Of gRPC alone it cannot be known without a token whose it is.
+            used = HostFinding("gRPC port", f"{address}, in use while a tritonflare runs")
+            findings.append(used if running and _is_in_use(error) else _refused("gRPC port", error))
+    return findings
+
+
+def _is_in_use(error: ConfigurationError) -> bool:
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
+
+
+def _refused(name: str, error: ConfigurationError) -> HostFinding:
+    from embedded.host import HostFinding
+
+    return HostFinding(name, "not free" if _is_in_use(error) else "not valid", str(error))
 
 
 def _tritonflare_answers(settings: Settings) -> bool:

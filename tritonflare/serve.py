@@ -258,7 +258,8 @@ def _new_token_help(options: str = "") -> str:
 
 def _greeting(url: str, grpc: str | None, model: str, token_help: str) -> str:
     """Return the address and a first command to paste; ``token_help`` explains where the token comes from."""
-    grpc_line = "" if grpc is None else f"\ngRPC:  {grpc} (docs/clients.md)"
+    tls = " with TLS" if url.startswith("https:") else ""
+    grpc_line = "" if grpc is None else f"\ngRPC:  {grpc}{tls} (docs/clients.md)"
     return f"""
 Ready: {url}/client/v4{grpc_line}
 

@@ -99,6 +99,7 @@ class MalformedCredentials(FrontError):
 
     def __init__(self, *headers: str) -> None:
         super().__init__("Invalid request headers")
+        self.headers = headers
         self.chain = tuple((_FORMAT_CODES[name], f"Invalid format for {name} header") for name in headers)
 
 

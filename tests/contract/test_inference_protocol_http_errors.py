@@ -25,17 +25,22 @@ from tests.support.inference_protocol import (
 )
 
 MIB = 1024 * 1024
-MISSING = "Missing X-Auth-Key, X-Auth-Email or Authorization headers"
+MISSING = "The header 'authorization: Bearer <token>' is missing"
+MALFORMED = "The header 'authorization' is not of the form 'Bearer <token>'"
 
 
 @pytest.mark.parametrize(
     ("headers", "status", "message"),
     [
         ({}, 401, MISSING),
-        ({"Authorization": "Basic x"}, 401, "Invalid request headers"),
-        ({"Authorization": "Bearer"}, 401, "Invalid request headers"),
-        ({"Authorization": "Bearer unknown"}, 401, "Authentication error"),
-        ({"Authorization": f"Bearer {TOKEN}", "cf-account-id": "another"}, 403, "Authentication error"),
+        ({"Authorization": "Basic x"}, 401, MALFORMED),
+        ({"Authorization": "Bearer"}, 401, MALFORMED),
+        ({"Authorization": "Bearer unknown"}, 401, "The token is unknown or has expired"),
+        (
+            {"Authorization": f"Bearer {TOKEN}", "cf-account-id": "another"},
+            403,
+            "The token is not valid for this account",
+        ),
     ],
 )
 async def test_credentials_are_checked_everywhere_but_for_health(

@@ -249,6 +249,7 @@ def test_what_cannot_be_asked_is_a_clear_error(server: GrpcStandIn, tmp_path: Pa
     assert (run.status, "No load: asked for its labels" in run.output) == (1, True), run.output
     run = load(NOBODY, tmp_path, "--protocol", "grpc", "--grpc-host", "127.0.0.1:9")
     assert (run.status, "No load: no answer from 127.0.0.1:9: UNAVAILABLE" in run.output) == (1, True)
+    assert "set GRPC_HOST (--grpc-host) to its address" in run.output
     run = load(NOBODY, tmp_path, "--protocol", "grpc", "--grpc-host", "ftp://h")
     assert (run.status, "No load: ftp://h is not a valid address" in run.output) == (1, True)
     insecure = ("--protocol", "grpc", "--insecure", "--grpc-host", "https://127.0.0.1:9")

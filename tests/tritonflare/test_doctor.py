@@ -95,3 +95,21 @@ def test_an_address_that_cannot_be_used_is_not_valid(
     output = _lines(monkeypatch, HOST=host)
     assert f"REMEDY  {heading}: not valid\n" in output
     assert "not free" not in output
+
+
+def test_the_grpc_port_is_checked_where_it_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "gRPC" not in _lines(monkeypatch, PORT=0)
+    assert "ok      gRPC port: 127.0.0.1:0 is free\n" in _lines(monkeypatch, PORT=0, GRPC_PORT=0)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        output = _lines(monkeypatch, PORT=0, GRPC_PORT=port)
+    assert f"REMEDY  gRPC port: not free\n        Cannot listen on 127.0.0.1 port {port}: " in output
+    assert "Set GATEWAY_GRPC_PORT to a port that is free" in output
+
+
+def test_a_grpc_port_beside_a_tritonflare_is_ok(monkeypatch: pytest.MonkeyPatch) -> None:
+    with _answering(_Handler) as port, socket.create_server(("127.0.0.1", 0)) as taken:
+        grpc_port = taken.getsockname()[1]
+        output = _lines(monkeypatch, PORT=port, GRPC_PORT=grpc_port)
+    assert "in use by a tritonflare\n" in output
+    assert f"ok      gRPC port: 127.0.0.1:{grpc_port}, in use while a tritonflare runs\n" in output

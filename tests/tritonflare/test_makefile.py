@@ -1,4 +1,4 @@
-"""What ``make serve`` starts, with a stand-in for the command."""
+"""What ``make serve`` and ``make doctor`` start, with a stand-in for the command."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ echo "$* GATEWAY_GRPC_PORT=$GATEWAY_GRPC_PORT"
 """
 
 
+@pytest.mark.parametrize("target", ["serve", "doctor"])
 @pytest.mark.parametrize(("given", "used"), [(None, "8001"), ("9001", "9001"), ("", "")])
-def test_make_serve_turns_grpc_on_unless_another_port_or_none_is_set(
-    tmp_path: Path, given: str | None, used: str
+def test_make_turns_grpc_on_unless_another_port_or_none_is_set(
+    tmp_path: Path, target: str, given: str | None, used: str
 ) -> None:
     (tmp_path / "bin").mkdir()
     command = tmp_path / "bin" / "tritonflare"
@@ -30,11 +31,11 @@ def test_make_serve_turns_grpc_on_unless_another_port_or_none_is_set(
     if given is not None:
         environment["GATEWAY_GRPC_PORT"] = given
     done = subprocess.run(
-        ["make", "--no-print-directory", "serve", f"VENV={tmp_path}", f"MODEL={tmp_path / 'model'}"],
+        ["make", "--no-print-directory", target, f"VENV={tmp_path}", f"MODEL={tmp_path / 'model'}"],
         cwd=ROOT,
         env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"serve GATEWAY_GRPC_PORT={used}\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{target} GATEWAY_GRPC_PORT={used}\n", "")

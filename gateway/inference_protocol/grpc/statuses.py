@@ -15,6 +15,7 @@ from grpc_status import rpc_status
 
 from gateway.domain import errors
 from gateway.domain.errors import TritonflareError
+from gateway.inference_protocol.refusals import sentence_of
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
@@ -40,13 +41,6 @@ _CODES: dict[type[TritonflareError], StatusCode] = {
     errors.MethodNotImplemented: StatusCode.UNIMPLEMENTED,
     errors.ClientDisconnected: StatusCode.CANCELLED,
 }
-_MESSAGES: dict[type[TritonflareError], str] = {
-    # The texts of the v4 API name HTTP headers.
-    errors.MissingCredentials: "The metadata 'authorization: Bearer <token>' is missing",
-    errors.MalformedCredentials: "The metadata 'authorization' is not of the form 'Bearer <token>'",
-    errors.UnknownToken: "The token is unknown or has expired",
-    errors.ForeignAccount: "The token is not valid for this account",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +63,7 @@ def status_of(error: TritonflareError) -> RpcStatus:
     One that is worth repeating after a pause carries the pause: as ``google.rpc.RetryInfo`` in the status
     details, and as ``grpc-retry-pushback-ms``, which gRPC's own retries obey (gRFC A6).
     """
-    code, message = code_of(error), _MESSAGES.get(type(error), error.message)
+    code, message = code_of(error), sentence_of(error, "metadata")
     if error.retry_after_s is None:
         return RpcStatus(code, message)
     pause = Duration()

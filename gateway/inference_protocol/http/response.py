@@ -21,6 +21,7 @@ from gateway.domain.errors import (
 )
 from gateway.inference_protocol.http.request import HEADER_LENGTH
 from gateway.inference_protocol.messages import InferResponse
+from gateway.inference_protocol.refusals import sentence_of
 from gateway.inference_protocol.tensors import OutputTensor
 from gateway.server.message import Header, Response
 
@@ -60,7 +61,8 @@ def failure(error: TritonflareError, ai_request_id: str | None) -> Response:
         headers.append((b"www-authenticate", b"Bearer"))
     if type(error) not in _STATUSES:
         headers += retry_headers(error)
-    return Response(status, _encode({"error": error.message}), headers=headers, code=error.code)
+    body = _encode({"error": sentence_of(error, "header")})
+    return Response(status, body, headers=headers, code=error.code)
 
 
 def infer_response(response: InferResponse, binary: Container[str]) -> Response:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from gateway.domain import errors
 from gateway.inference_protocol.http.response import compress, failure, infer_response
 from gateway.inference_protocol.messages import InferResponse
+from gateway.inference_protocol.refusals import sentence_of
 from gateway.inference_protocol.tensors import OutputTensor
 from gateway.server.message import Response
 
@@ -114,7 +115,7 @@ def test_the_response_is_compressed_where_the_client_asks(
 def test_errors_have_the_statuses_of_the_protocol(error: errors.TritonflareError, status: int) -> None:
     response = failure(error, "id")
     assert (response.status, response.code) == (status, error.code)
-    assert json.loads(response.body) == {"error": error.message}
+    assert json.loads(response.body) == {"error": sentence_of(error, "header")}
     headers = dict(response.headers)
     assert headers[b"cf-ai-req-id"] == b"id"
     assert (b"retry-after" in headers) == (error.retry_after_s is not None)
