@@ -36,9 +36,6 @@ from gateway.domain.coalescing.queue import CoalescingLimits
 from gateway.domain.health import ModelHealth
 from gateway.domain.monitor import Monitor, MonitorTimes
 from gateway.domain.service import Classifier
-from gateway.inference_protocol.grpc.front import Front, FrontLimits
-from gateway.inference_protocol.grpc.server import GrpcLimits, GrpcServer
-from gateway.inference_protocol.grpc.servicer import InferenceServicer
 from gateway.inference_protocol.http.routes import protocol_routes
 from gateway.inference_protocol.infer import ModelInfer
 from gateway.inference_protocol.models import ModelDirectory
@@ -57,6 +54,7 @@ from gateway.triton.client import TritonClient, TritonOptions
 from gateway.triton.handover import HandoverBackend
 
 if TYPE_CHECKING:
+    from gateway.inference_protocol.grpc.server import GrpcServer
     from gateway.telemetry.tracing import Tracing
 
 
@@ -336,6 +334,11 @@ def _grpc(
 ) -> GrpcServer | None:
     if settings.grpc_port is None:
         return None
+    # A gateway without the port must not depend on names of gRPC that are not public.
+    from gateway.inference_protocol.grpc.front import Front, FrontLimits  # noqa: PLC0415
+    from gateway.inference_protocol.grpc.server import GrpcLimits, GrpcServer  # noqa: PLC0415
+    from gateway.inference_protocol.grpc.servicer import InferenceServicer  # noqa: PLC0415
+
     limits = GrpcLimits(
         max_message_bytes=settings.max_body_bytes + MESSAGE_OVERHEAD_BYTES,
         max_streams=settings.grpc_max_streams,
