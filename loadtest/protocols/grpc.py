@@ -240,7 +240,7 @@ def _error_outcome(call: PlannedRequest, error: grpc.RpcError) -> str:
 def _no_reference(when: str, address: str, error: grpc.RpcError) -> NoReferenceError:
     if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
         return NoReferenceError(
-            f"no answer from {address}: {error.code().name}; if the server's gRPC is elsewhere, set GRPC_HOST "
-            "(--grpc-host) to its address, with https:// before it for TLS"
+            f"no answer from {address}: {error.code().name}; if the server's gRPC is elsewhere, set "
+            "GRPC_HOST (--grpc-host) to its address, with https:// before it for TLS"
         )
     return NoReferenceError(f"{when}, the server answered {error.code().name}: {error.details()}")
