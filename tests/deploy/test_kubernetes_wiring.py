@@ -31,6 +31,7 @@ from tritonflare.export import export
 CHECKPOINT_IMAGE = KUBERNETES / "checkpoint.Dockerfile"
 DNS_S = 30
 """CoreDNS may keep an answer for that long."""
+WITHOUT_GRPC = "cpu without gRPC"
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 
 
@@ -111,8 +112,11 @@ def test_probes_ask_what_is_there(variant: str) -> None:
         assert request["port"] in gateway.ports()
         asked[kind] = request["path"]
     assert asked == {"livenessProbe": "/livez", "readinessProbe": "/readyz"}
-    startup = gateway.main["startupProbe"]["grpc"]
-    assert (startup["port"], startup["service"]) == (gateway.ports()["grpc"], LIVENESS)
+    over_http = {"httpGet": gateway.main["livenessProbe"]["httpGet"]}
+    over_grpc = {"grpc": {"port": gateway.ports()["grpc"], "service": LIVENESS}}
+    startup = gateway.main["startupProbe"]
+    handlers = {name: startup[name] for name in ("grpc", "httpGet") if name in startup}
+    assert handlers == (over_http if variant == WITHOUT_GRPC else over_grpc)
     assert triton.main["readinessProbe"]["grpc"]["port"] in triton.ports().values()
 
 
@@ -178,7 +182,7 @@ def test_the_gateway_starts_with_these_settings(variant: str, monkeypatch: pytes
     settings = gateway_settings(manifests, monkeypatch)
     gateway = pod(manifests, "gateway")
     assert settings.port == gateway.ports()["http"]
-    assert settings.grpc_port == gateway.ports()["grpc"]
+    assert settings.grpc_port == (None if variant == WITHOUT_GRPC else gateway.ports()["grpc"])
     (tokens,) = [one for one in gateway.main["volumeMounts"] if one["name"] == "tokens"]
     (volume,) = [one for one in gateway.spec["volumes"] if one["name"] == "tokens"]
     (item,) = volume["secret"]["items"]
@@ -373,6 +377,7 @@ def test_every_file_of_the_folder_is_looked_at() -> None:
         "examples/ingress-grpc.yaml",
     }
     rendered = {"base", "components", "overlays"}
+    read_by_us |= {f"examples/without-grpc/{name}.yaml" for name in ("kustomization", "startup-probe")}
     for file in KUBERNETES.rglob("*"):
         if file.is_file():
             path = file.relative_to(KUBERNETES)

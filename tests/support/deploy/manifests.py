@@ -21,6 +21,7 @@ Manifest = dict[str, Any]
 
 VARIANTS: Mapping[str, tuple[str, Sequence[str]]] = {
     "cpu": ("overlays/cpu", ()),
+    "cpu without gRPC": ("overlays/cpu", ("examples/without-grpc",)),
     "cpu with shared models": ("overlays/cpu", ("components/shared-models",)),
     "gpu": ("overlays/gpu", ()),
     "gpu with shared models": ("overlays/gpu", ("components/shared-models",)),
