@@ -22,20 +22,19 @@ from grpc_reflection.v1alpha import reflection
 from gateway.access.admission import Admission
 from gateway.access.authentication import authenticate
 from gateway.access.tokens import TokenTable
-from gateway.decompression import Coding, decompress
 from gateway.domain.errors import (
     BackendUnavailable,
     ClientDisconnected,
     DeadlineExceeded,
-    MalformedBody,
     TritonflareError,
     UnknownError,
     without_frames,
 )
 from gateway.inference_protocol.grpc.call import Call
 from gateway.inference_protocol.grpc.open_calls import OpenCalls
-from gateway.inference_protocol.grpc.operations import Context, Operations
+from gateway.inference_protocol.grpc.operations import CANCELLATION_S, Context, Operations
 from gateway.inference_protocol.grpc.protobuf import Message, parsed, stream_failure
+from gateway.inference_protocol.grpc.receive import MessageReceiver
 from gateway.inference_protocol.grpc.statuses import code_of, status_of
 from gateway.inference_protocol.grpc.stream import answer_stream
 from gateway.pipeline.observer import RequestObserver
@@ -48,14 +47,10 @@ _TOKENLESS_METHODS = frozenset({f"/{_INFERENCE}/ServerLive", f"/{_INFERENCE}/Ser
 _ADMITTED = frozenset({f"/{_INFERENCE}/ModelInfer", f"/{_INFERENCE}/ModelStreamInfer"})
 _WATCHERS = frozenset({"/grpc.health.v1.Health/Watch", f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"})
 """Methods without a token whose calls stay open."""
-_CODINGS = {b"\x1f\x8b": Coding.GZIP, b"\x78": Coding.DEFLATE}
-"""By the first bytes, none of which can begin a message of these services."""
 
 _QUIET_S = 0.01
 """Time without a new call after which none is on its way from gRPC's threads."""
 _LONGEST_HOLD_S = 0.1
-_CANCELLATION_S = 0.1
-"""Time in which gRPC cancels the task of a call that its client has ended."""
 
 Handler = Any
 """A ``grpc.RpcMethodHandler``; its types know synchronous servers only."""
@@ -100,6 +95,9 @@ class Front:
         self._limits = limits
         self._open = OpenCalls(limits.max_streams)
         self._operations = Operations()
+        self._receiver = MessageReceiver(
+            self._operations, limits.max_message_bytes, limits.transfer_timeout_s
+        )
         self._handlers: dict[str, Handler] = {}
         self._arrived_at = 0.0
         self._may_respond = asyncio.Event()
@@ -182,7 +180,7 @@ class Front:
             self._attach(call, context)
 
             async def behave() -> Message:
-                raw = await self._receive(call, context)
+                raw = await self._receiver.receive(call, context)
                 return await handler.unary_unary(parsed(handler.request_deserializer, raw), call)
 
             outcome = await self._run(call, behave)
@@ -190,7 +188,7 @@ class Front:
                 await self._may_respond.wait()
             if isinstance(outcome, DeadlineExceeded) and call.patience_s is not None:
                 # The client ends the call itself; a status that it no longer reads leaks (`Operations`).
-                await asyncio.sleep(_CANCELLATION_S)
+                await asyncio.sleep(CANCELLATION_S)
             if isinstance(outcome, TritonflareError):
                 await _abort(context, outcome, call)
             context.set_trailing_metadata(call.identity())
@@ -228,7 +226,7 @@ class Front:
         async def behave() -> Message:
             nonlocal request
             call.account = authenticate(call, None, self._tokens)  # the token may have been revoked since
-            request = parsed(handler.request_deserializer, self._plain(raw))
+            request = parsed(handler.request_deserializer, self._receiver.decompress(raw))
             return await handler.stream_stream(request, call)
 
         outcome = await self._run(call, behave)
@@ -243,7 +241,7 @@ class Front:
             else:
                 behave = handler.unary_unary or handler.unary_stream
                 answers = behave(
-                    parsed(handler.request_deserializer, await self._receive(call, context)), context
+                    parsed(handler.request_deserializer, await self._receiver.receive(call, context)), context
                 )
             async for answer in answers:
                 yield answer
@@ -260,25 +258,8 @@ class Front:
         return grpc.stream_stream_rpc_method_handler(answer, None, handler.response_serializer)
 
     async def _messages(self, handler: Handler, context: Context) -> AsyncIterator[Message]:
-        while isinstance(raw := await self._operations.read(context), bytes):
-            yield parsed(handler.request_deserializer, self._plain(raw))
-
-    async def _receive(self, call: Call, context: Context) -> bytes:
-        """Return the message of a unary call.
-
-        Raises:
-            DeadlineExceeded: it did not arrive in time, or the client's own deadline is over.
-            MalformedBody: there is none, or it is compressed and damaged.
-            BodyTooLarge: it is too large after decompression.
-        """
-        if call.patience_s is not None and call.patience_s <= 0:
-            raise DeadlineExceeded
-        raw = await self._operations.read(context, self._limits.transfer_timeout_s)
-        if not isinstance(raw, bytes):
-            # So it is when the client has cancelled the call, too; gRPC cancels this task a moment later.
-            await asyncio.sleep(_CANCELLATION_S)
-            raise MalformedBody("the call has no message")
-        return self._plain(raw)
+        async for raw in self._receiver.receive_all(context):
+            yield parsed(handler.request_deserializer, raw)
 
     async def _run(self, call: Call, behave: Callable[[], Awaitable[Message]]) -> Message | TritonflareError:
         """Answer one request; the one place where an exception becomes an error of the tree."""
@@ -301,10 +282,6 @@ class Front:
             error = UnknownError()
         self._end(call, error)
         return response if error is None else error
-
-    def _plain(self, raw: bytes) -> bytes:
-        coding = next((coding for start, coding in _CODINGS.items() if raw.startswith(start)), None)
-        return raw if coding is None else decompress(raw, coding, self._limits.max_message_bytes)
 
     def _attach(self, call: Call, context: Context) -> None:
         call.attach(context)
