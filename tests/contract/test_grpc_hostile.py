@@ -13,7 +13,9 @@ from functools import cache
 import psutil
 import pytest
 from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
 
+from gateway.inference_protocol.grpc.receive import MOST_REQUESTS
 from tests.support.fake_triton import FakeTriton
 from tests.support.grpc_calls import INFER, SERVICE, STREAM, grpc_stubs, infer_request
 from tests.support.harness import TOKEN, Running, running_gateway, settings_for, until
@@ -28,6 +30,8 @@ from tests.support.http2 import (
     PREFACE,
     RST_STREAM,
     SETTINGS,
+    WINDOW,
+    WINDOW_UPDATE,
     Field,
     Http2Peer,
     frame,
@@ -194,6 +198,28 @@ async def test_large_metadata_is_refused(attacked: Running, fields: list[Field])
 async def test_damaged_messages_of_reflection_have_a_status(attacked: Running) -> None:
     body = message(b"\xff" * 100)
     assert await status_of(attacked.grpc_port, body, path=REFLECTION) == INVALID
+
+
+@pytest.mark.parametrize("start", [b"", message(b"x", length=1 << 20)])
+async def test_reflection_waits_for_each_message_as_long_as_a_transfer_may_take(
+    attacked: Running, start: bytes
+) -> None:
+    answered = message(reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString())
+    for first in (b"", answered):
+        assert await status_of(attacked.grpc_port, first + start, path=REFLECTION, end=False) == DEADLINE
+
+
+async def test_a_stream_of_reflection_has_a_bound_of_requests(attacked: Running) -> None:
+    asked = reflection_pb2.ServerReflectionRequest(file_containing_symbol="inference.GRPCInferenceService")
+    window = struct.pack(">HI", INITIAL_WINDOW_SIZE, (1 << 31) - 1)
+    for count, status in ((MOST_REQUESTS, OK), (2000, EXHAUSTED)):
+        async with http2_peer(attacked.grpc_port, settings=window) as peer:
+            peer.writer.write(frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", (1 << 31) - 1 - WINDOW)))
+            peer.call(1, REFLECTION, [], None)
+            await peer.send(1, count * message(asked.SerializeToString()))
+            assert await ended(peer) == status
+            received = sum(len(payload) for kind, _, _, payload in peer.frames if kind == DATA)
+        assert received < 6 << 20
 
 
 @pytest.mark.parametrize("path", [WATCH, REFLECTION, CHECK, LIVE])

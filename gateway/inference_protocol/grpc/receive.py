@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from gateway.decompression import Coding, decompress
-from gateway.domain.errors import DeadlineExceeded, MalformedBody
+from gateway.domain.errors import DeadlineExceeded, MalformedBody, Overloaded
 from gateway.inference_protocol.grpc.call import Call
 from gateway.inference_protocol.grpc.operations import CANCELLATION_S, Context, Operations
 
+MOST_REQUESTS = 256
+"""Of one stream without a token; clients ask for a file or two for each service."""
 _CODINGS = {b"\x1f\x8b": Coding.GZIP, b"\x78": Coding.DEFLATE}
 """By the first bytes, none of which can begin a message of these services."""
 
@@ -38,7 +40,7 @@ class MessageReceiver:
         """
         if call.patience_s is not None and call.patience_s <= 0:
             raise DeadlineExceeded
-        raw = await self._operations.read(context, self._timeout_s)
+        raw = await self._operations.read(context)
         if not isinstance(raw, bytes):
             # So it is when the client has cancelled the call, too; gRPC cancels this task a moment later.
             await asyncio.sleep(CANCELLATION_S)
@@ -46,14 +48,21 @@ class MessageReceiver:
         return self.decompress(raw)
 
     async def receive_all(self, context: Context) -> AsyncIterator[bytes]:
-        """Yield the messages of a stream.
+        """Yield the messages of a stream, up to `MOST_REQUESTS`.
 
         Raises:
+            DeadlineExceeded: the next one did not arrive in time.
+            Overloaded: there are more; the client may open another stream.
             MalformedBody: one is compressed and damaged.
             BodyTooLarge: one is too large after decompression.
         """
-        while isinstance(raw := await self._operations.read(context), bytes):
+        for _ in range(MOST_REQUESTS):
+            raw = await self._operations.read(context, self._timeout_s)
+            if not isinstance(raw, bytes):
+                return
             yield self.decompress(raw)
+        if isinstance(await self._operations.read(context, self._timeout_s), bytes):
+            raise Overloaded
 
     def decompress(self, raw: bytes) -> bytes:
         """Return a message as it was before its client compressed it, if it did.
