@@ -23,9 +23,9 @@ from gateway.access.admission import Admission
 from gateway.access.authentication import authenticate
 from gateway.access.tokens import TokenTable
 from gateway.domain.errors import (
-    BackendUnavailable,
     ClientDisconnected,
     DeadlineExceeded,
+    ShuttingDown,
     TritonflareError,
     UnknownError,
     without_frames,
@@ -215,7 +215,7 @@ class Front:
             begin_read = partial(self._operations.begin_read, context)
             write = partial(self._operations.write, context)
             if not await answer_stream(begin_read, answer, write, self.draining):
-                await _abort(context, BackendUnavailable(), opened)
+                await _abort(context, ShuttingDown(), opened)
 
         return grpc.stream_stream_rpc_method_handler(stream, None, handler.response_serializer)
 
