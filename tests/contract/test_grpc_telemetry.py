@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2
 from tritonclient.grpc import service_pb2
 
 from gateway.telemetry.access_log import FLUSH_S
@@ -106,12 +107,31 @@ async def test_a_call_is_part_of_the_trace_of_its_client(
             traced = (*AUTHORIZED, ("traceparent", f"00-{TRACE}-{PARENT}-01"))
             await stubs.inference.ModelInfer(infer_request("a"), metadata=traced)
             await failure(stubs.inference.ModelInfer(infer_request("a", model="nothing"), metadata=traced))
+            await failure(stubs.inference.ModelInfer(infer_request("a"), metadata=traced[1:]))
             await stubs.infer("not traced")
         spans = collector.of(TRACE)
     servers = [span for span in spans if span.parent == PARENT]
-    assert sorted(span.attributes["rpc.grpc.status"] for span in servers) == ["NOT_FOUND", "OK"]
+    assert sorted(span.attributes["rpc.grpc.status"] for span in servers) == [
+        "NOT_FOUND",
+        "OK",
+        "UNAUTHENTICATED",
+    ]
     assert {(span.attributes["rpc.service"], span.attributes["rpc.method"]) for span in servers} == {
         ("inference.GRPCInferenceService", "ModelInfer")
     }
     assert len(spans) > len(servers), "the call to Triton has a span of its own"
     assert {span.trace for span in collector.spans} == {TRACE}
+
+
+async def test_refused_calls_of_health_are_neither_counted_nor_logged(
+    triton: FakeTriton, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = settings_for(triton, grpc_port=0, grpc_max_streams=8)
+    async with running_gateway(settings) as running, grpc_stubs(running.grpc_port) as stubs:
+        watcher = stubs.health.Watch(health_pb2.HealthCheckRequest())
+        await watcher.read()
+        error = await failure(stubs.health.Watch(health_pb2.HealthCheckRequest()).read())
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "Watch" not in (await running.client.get("/metrics")).body.decode()
+        assert not [line for line in await access_lines(capsys) if "Health" in line]
+        watcher.cancel()

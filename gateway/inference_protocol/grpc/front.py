@@ -131,7 +131,7 @@ class Front:
             return None
         call = Call(route, handler_call_details.invocation_metadata)
         call.watcher = route in _WATCHERS
-        call.tokenless = route in _TOKENLESS_METHODS or not route.startswith(f"/{_INFERENCE}/")
+        call.tokenless = route in _TOKENLESS_METHODS or not _is_inference(call)
         try:
             self._admit(call)
         except TritonflareError as exc:
@@ -161,7 +161,7 @@ class Front:
             self._admission.check()
 
     def _wrap(self, call: Call, handler: Handler) -> Handler:
-        if not call.record.route.startswith(f"/{_INFERENCE}/"):
+        if not _is_inference(call):
             return self._of_other_service(call, handler)
         if handler.request_streaming:
             return self._stream(call, handler)
@@ -170,14 +170,17 @@ class Front:
     def _refusal(self, call: Call, error: TritonflareError) -> Handler:
         async def refuse(_: object, context: Context) -> None:
             self._attach(call, context)
-            self._end(call, error)
+            if not call.tokenless:
+                self._observer.begin(call, call.record)
+            if _is_inference(call):
+                self._end(call, error)
             await _abort(context, error, call)
 
         return grpc.stream_stream_rpc_method_handler(refuse)
 
     def _unary(self, call: Call, handler: Handler) -> Handler:
         async def answer(_: object, context: Context) -> Message:
-            self._attach(call, context)
+            self._open_call(call, context)
 
             async def behave() -> Message:
                 raw = await self._receiver.receive(call, context)
@@ -207,7 +210,7 @@ class Front:
 
     def _stream(self, opened: Call, handler: Handler) -> Handler:
         async def stream(_: object, context: Context) -> None:
-            self._attach(opened, context)
+            self._open_call(opened, context)
 
             async def answer(raw: bytes) -> Message:
                 return await self._answer_on_stream(opened.following(context.time_remaining()), handler, raw)
@@ -247,7 +250,7 @@ class Front:
                 yield answer
 
         async def answer(_: object, context: Context) -> None:
-            self._attach(call, context)
+            self._open_call(call, context)
             try:
                 with nullcontext() if call.watcher else self._open.probing(self._limits.transfer_timeout_s):
                     async for response in responses(context):
@@ -287,6 +290,10 @@ class Front:
         call.attach(context)
         if self._client_address is not None:
             call.record.client = self._client_address.of_request(call)
+
+    def _open_call(self, call: Call, context: Context) -> None:
+        """Count an admitted call until it ends."""
+        self._attach(call, context)
         self._open.change(call, 1)
         # The stubs give the callback a type that no function has.
         forget: Any = lambda _: self._open.change(call, -1)  # noqa: E731
@@ -300,6 +307,10 @@ class Front:
         record.grpc_status = (grpc.StatusCode.OK if error is None else code_of(error)).name
         self._count(record.route.rpartition("/")[2], record.grpc_status)
         self._observer.end(record, api=not call.tokenless)
+
+
+def _is_inference(call: Call) -> bool:
+    return call.record.route.startswith(f"/{_INFERENCE}/")
 
 
 async def _abort(context: Context, error: TritonflareError, call: Call) -> None:
