@@ -179,30 +179,28 @@ class Front:
         return grpc.stream_stream_rpc_method_handler(refuse)
 
     def _unary(self, call: Call, handler: Handler) -> Handler:
+        async def response(context: Context) -> Message:
+            raw = await self._receiver.receive(call, context)
+            return await handler.unary_unary(parsed(handler.request_deserializer, raw), call)
+
         async def answer(_: object, context: Context) -> Message:
             self._open_call(call, context)
-
-            async def behave() -> Message:
-                raw = await self._receiver.receive(call, context)
-                return await handler.unary_unary(parsed(handler.request_deserializer, raw), call)
-
-            outcome = await self._run(call, behave)
-            if not self._may_respond.is_set():
-                await self._may_respond.wait()
-            if isinstance(outcome, DeadlineExceeded) and call.patience_s is not None:
-                # The client ends the call itself; a status that it no longer reads leaks (`Operations`).
-                await asyncio.sleep(CANCELLATION_S)
-            if isinstance(outcome, TritonflareError):
-                await _abort(context, outcome, call)
-            context.set_trailing_metadata(call.identity())
+            outcome = await self._run(call, partial(response, context))
+            await self._may_respond.wait()
+            await _conclude(context, outcome, call)
             return outcome
 
-        async def answer_probe(requests: object, context: Context) -> None:
-            try:
+        async def answer_probe(_: object, context: Context) -> None:
+            self._open_call(call, context)
+
+            async def behave() -> None:
+                # Its status is known once the prober has read the response.
                 with self._open.probing(self._limits.transfer_timeout_s):
-                    await self._operations.write(context, await answer(requests, context))
-            except DeadlineExceeded as exc:
-                await _abort(context, without_frames(exc), call)
+                    message = await response(context)
+                    await self._may_respond.wait()
+                    await self._operations.write(context, message)
+
+            await _conclude(context, await self._run(call, behave), call)
 
         if call.tokenless:
             return grpc.stream_stream_rpc_method_handler(answer_probe, None, handler.response_serializer)
@@ -311,6 +309,20 @@ class Front:
 
 def _is_inference(call: Call) -> bool:
     return call.record.route.startswith(f"/{_INFERENCE}/")
+
+
+async def _conclude(context: Context, outcome: Message | TritonflareError, call: Call) -> None:
+    """Set the end of a unary call.
+
+    Raises:
+        grpc.aio.AbortError: the outcome is an error.
+    """
+    if isinstance(outcome, DeadlineExceeded) and call.patience_s is not None:
+        # The client ends the call itself; a status that it no longer reads leaks (`Operations`).
+        await asyncio.sleep(CANCELLATION_S)
+    if isinstance(outcome, TritonflareError):
+        await _abort(context, outcome, call)
+    context.set_trailing_metadata(call.identity())
 
 
 async def _abort(context: Context, error: TritonflareError, call: Call) -> None:
