@@ -24,18 +24,18 @@ from gateway.access.authentication import authenticate
 from gateway.access.tokens import TokenTable
 from gateway.domain.errors import (
     ClientDisconnected,
-    DeadlineExceeded,
     ShuttingDown,
     TritonflareError,
     UnknownError,
     without_frames,
 )
 from gateway.inference_protocol.grpc.call import Call
+from gateway.inference_protocol.grpc.ending import abort, conclude
 from gateway.inference_protocol.grpc.open_calls import OpenCalls
-from gateway.inference_protocol.grpc.operations import CANCELLATION_S, Context, Operations
+from gateway.inference_protocol.grpc.operations import Context, Operations
 from gateway.inference_protocol.grpc.protobuf import Message, parsed, stream_failure
 from gateway.inference_protocol.grpc.receive import MessageReceiver
-from gateway.inference_protocol.grpc.statuses import code_of, status_of
+from gateway.inference_protocol.grpc.statuses import code_of
 from gateway.inference_protocol.grpc.stream import answer_stream
 from gateway.pipeline.observer import RequestObserver
 from gateway.telemetry.client_address import ClientAddress
@@ -168,29 +168,29 @@ class Front:
         return self._unary(call, handler)
 
     def _refusal(self, call: Call, error: TritonflareError) -> Handler:
-        async def refuse(_: object, context: Context) -> None:
+        async def refuse(context: Context) -> None:
             self._attach(call, context)
             if not call.tokenless:
                 self._observer.begin(call, call.record)
             if _is_inference(call):
                 self._end(call, error)
-            await _abort(context, error, call)
+            await abort(context, error, call)
 
-        return grpc.stream_stream_rpc_method_handler(refuse)
+        return grpc.stream_stream_rpc_method_handler(self._guarded(call, refuse))
 
     def _unary(self, call: Call, handler: Handler) -> Handler:
         async def response(context: Context) -> Message:
             raw = await self._receiver.receive(call, context)
             return await handler.unary_unary(parsed(handler.request_deserializer, raw), call)
 
-        async def answer(_: object, context: Context) -> Message:
+        async def answer(context: Context) -> Message:
             self._open_call(call, context)
             outcome = await self._run(call, partial(response, context))
             await self._may_respond.wait()
-            await _conclude(context, outcome, call)
+            await conclude(context, outcome, call)
             return outcome
 
-        async def answer_probe(_: object, context: Context) -> None:
+        async def answer_probe(context: Context) -> None:
             self._open_call(call, context)
 
             async def behave() -> None:
@@ -200,14 +200,16 @@ class Front:
                     await self._may_respond.wait()
                     await self._operations.write(context, message)
 
-            await _conclude(context, await self._run(call, behave), call)
+            await conclude(context, await self._run(call, behave), call)
 
         if call.tokenless:
-            return grpc.stream_stream_rpc_method_handler(answer_probe, None, handler.response_serializer)
-        return grpc.stream_unary_rpc_method_handler(answer, None, handler.response_serializer)
+            guarded = self._guarded(call, answer_probe)
+            return grpc.stream_stream_rpc_method_handler(guarded, None, handler.response_serializer)
+        guarded = self._guarded(call, answer)
+        return grpc.stream_unary_rpc_method_handler(guarded, None, handler.response_serializer)
 
     def _stream(self, opened: Call, handler: Handler) -> Handler:
-        async def stream(_: object, context: Context) -> None:
+        async def stream(context: Context) -> None:
             self._open_call(opened, context)
 
             async def answer(raw: bytes) -> Message:
@@ -216,9 +218,10 @@ class Front:
             begin_read = partial(self._operations.begin_read, context)
             write = partial(self._operations.write, context)
             if not await answer_stream(begin_read, answer, write, self.draining):
-                await _abort(context, ShuttingDown(), opened)
+                await abort(context, ShuttingDown(), opened)
 
-        return grpc.stream_stream_rpc_method_handler(stream, None, handler.response_serializer)
+        guarded = self._guarded(opened, stream)
+        return grpc.stream_stream_rpc_method_handler(guarded, None, handler.response_serializer)
 
     async def _answer_on_stream(self, call: Call, handler: Any, raw: bytes) -> Message:
         """Return the response to one message of a stream; an error is a response, too."""
@@ -247,23 +250,37 @@ class Front:
             async for answer in answers:
                 yield answer
 
-        async def answer(_: object, context: Context) -> None:
+        async def answer(context: Context) -> None:
             self._open_call(call, context)
-            try:
-                with nullcontext() if call.watcher else self._open.probing(self._limits.transfer_timeout_s):
-                    async for response in responses(context):
-                        await self._operations.write(context, response)
-            except TritonflareError as exc:
-                await _abort(context, without_frames(exc), call)
+            with nullcontext() if call.watcher else self._open.probing(self._limits.transfer_timeout_s):
+                async for response in responses(context):
+                    await self._operations.write(context, response)
 
-        return grpc.stream_stream_rpc_method_handler(answer, None, handler.response_serializer)
+        guarded = self._guarded(call, answer)
+        return grpc.stream_stream_rpc_method_handler(guarded, None, handler.response_serializer)
+
+    def _guarded(self, call: Call, behave: Callable[[Context], Awaitable[Message]]) -> Handler:
+        """Return the behaviour of a handler, whose call gets a status whatever goes wrong in ``behave``."""
+
+        async def guarded(_: object, context: Context) -> Message:
+            try:
+                return await behave(context)
+            except grpc.aio.BaseError:
+                raise  # gRPC's own: the call is aborted already, or its client has gone
+            except TritonflareError as exc:
+                error = without_frames(exc)
+            except Exception as exc:
+                error = _defect(exc, call)
+            await abort(context, error, call)
+
+        return guarded
 
     async def _messages(self, handler: Handler, context: Context) -> AsyncIterator[Message]:
         async for raw in self._receiver.receive_all(context):
             yield parsed(handler.request_deserializer, raw)
 
     async def _run(self, call: Call, behave: Callable[[], Awaitable[Message]]) -> Message | TritonflareError:
-        """Answer one request; the one place where an exception becomes an error of the tree."""
+        """Answer one request, and count it."""
         error: TritonflareError | None = None
         response: Message = None
         try:
@@ -272,15 +289,14 @@ class Front:
             response = await behave()
         except TritonflareError as exc:
             error = without_frames(exc)
-        except asyncio.CancelledError:
+        except (
+            asyncio.CancelledError,
+            grpc.aio.BaseError,
+        ):  # the latter from a write, when the client has gone
             self._end(call, ClientDisconnected())
             raise
         except Exception as exc:
-            # A defect of ours must not reach the caller as a traceback.
-            ray = call.record.ray_id
-            _log.exception("request %s failed", ray, extra={"ray": ray})
-            without_frames(exc)
-            error = UnknownError()
+            error = _defect(exc, call)
         self._end(call, error)
         return response if error is None else error
 
@@ -307,29 +323,13 @@ class Front:
         self._observer.end(record, api=not call.tokenless)
 
 
+def _defect(exc: Exception, call: Call) -> TritonflareError:
+    """Log an exception that is not of the tree, and return its error; gRPC would show it to the caller."""
+    ray = call.record.ray_id
+    _log.error("request %s failed", ray, exc_info=exc, extra={"ray": ray})
+    without_frames(exc)
+    return UnknownError()
+
+
 def _is_inference(call: Call) -> bool:
     return call.record.route.startswith(f"/{_INFERENCE}/")
-
-
-async def _conclude(context: Context, outcome: Message | TritonflareError, call: Call) -> None:
-    """Set the end of a unary call.
-
-    Raises:
-        grpc.aio.AbortError: the outcome is an error.
-    """
-    if isinstance(outcome, DeadlineExceeded) and call.patience_s is not None:
-        # The client ends the call itself; a status that it no longer reads leaks (`Operations`).
-        await asyncio.sleep(CANCELLATION_S)
-    if isinstance(outcome, TritonflareError):
-        await _abort(context, outcome, call)
-    context.set_trailing_metadata(call.identity())
-
-
-async def _abort(context: Context, error: TritonflareError, call: Call) -> None:
-    """End a call with an error.
-
-    Raises:
-        grpc.aio.AbortError: always.
-    """
-    status = status_of(error)
-    await context.abort(status.code, status.message, (*status.trailing_metadata, *call.identity()))

@@ -80,3 +80,33 @@ async def test_an_admitted_call_is_open(monkeypatch: pytest.MonkeyPatch) -> None
     assert front.calls == 1
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("refusal", [None, MissingCredentials()])
+async def test_a_defect_is_logged_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    path: str,
+    refusal: TritonflareError | None,
+) -> None:
+    address: Any = MagicMock()
+    address.of_request.side_effect = LookupError("a secret")
+    front, context = made(monkeypatch, refusal, address), Context()
+    with pytest.raises(grpc.aio.AbortError):
+        await called(front, path, context)
+    assert context.status == (grpc.StatusCode.INTERNAL, "An unknown error has occurred.")
+    (record,) = caplog.records
+    assert record.getMessage().endswith("-TFL failed")
+    assert record.exc_info
+
+
+async def test_errors_of_grpc_are_left_to_grpc(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    address: Any = MagicMock()
+    address.of_request.side_effect = grpc.aio.InternalError
+    front, context = made(monkeypatch, None, address), Context()
+    with pytest.raises(grpc.aio.InternalError):
+        await called(front, INFER, context)
+    assert caplog.records == []
