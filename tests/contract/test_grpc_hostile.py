@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import gzip
 import struct
+import time
 import zlib
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import cache
 
 import psutil
 import pytest
 from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection_pb2
 
-from gateway.inference_protocol.grpc.receive import MOST_REQUESTS
 from tests.support.fake_triton import FakeTriton
 from tests.support.grpc_calls import INFER, SERVICE, STREAM, grpc_stubs, infer_request
 from tests.support.harness import TOKEN, Running, running_gateway, settings_for, until
@@ -30,8 +29,6 @@ from tests.support.http2 import (
     PREFACE,
     RST_STREAM,
     SETTINGS,
-    WINDOW,
-    WINDOW_UPDATE,
     Field,
     Http2Peer,
     frame,
@@ -200,28 +197,6 @@ async def test_damaged_messages_of_reflection_have_a_status(attacked: Running) -
     assert await status_of(attacked.grpc_port, body, path=REFLECTION) == INVALID
 
 
-@pytest.mark.parametrize("start", [b"", message(b"x", length=1 << 20)])
-async def test_reflection_waits_for_each_message_as_long_as_a_transfer_may_take(
-    attacked: Running, start: bytes
-) -> None:
-    answered = message(reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString())
-    for first in (b"", answered):
-        assert await status_of(attacked.grpc_port, first + start, path=REFLECTION, end=False) == DEADLINE
-
-
-async def test_a_stream_of_reflection_has_a_bound_of_requests(attacked: Running) -> None:
-    asked = reflection_pb2.ServerReflectionRequest(file_containing_symbol="inference.GRPCInferenceService")
-    window = struct.pack(">HI", INITIAL_WINDOW_SIZE, (1 << 31) - 1)
-    for count, status in ((MOST_REQUESTS, OK), (2000, EXHAUSTED)):
-        async with http2_peer(attacked.grpc_port, settings=window) as peer:
-            peer.writer.write(frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", (1 << 31) - 1 - WINDOW)))
-            peer.call(1, REFLECTION, [], None)
-            await peer.send(1, count * message(asked.SerializeToString()))
-            assert await ended(peer) == status
-            received = sum(len(payload) for kind, _, _, payload in peer.frames if kind == DATA)
-        assert received < 6 << 20
-
-
 @pytest.mark.parametrize("path", [WATCH, REFLECTION, CHECK, LIVE])
 @pytest.mark.parametrize("settings", [b"", NO_WINDOW])
 async def test_floods_without_a_token_leave_room_for_callers_and_probes(
@@ -280,8 +255,15 @@ async def test_streams_that_are_reset_at_once_cost_little(attacked: Running) -> 
             for stream in range(1, 4000, 2):
                 opened = frame(HEADERS, END_HEADERS, stream, block)
                 peer.writer.write(opened + frame(RST_STREAM, 0, stream, reset))
+            await asyncio.wait_for(peer.writer.drain(), 5)
         async with grpc_stubs(attacked.grpc_port) as stubs:
-            await stubs.health.Check(health_pb2.HealthCheckRequest(), timeout=5)
+            # Others wait for a moment, and then neither time nor places are lost.
+            await stubs.health.Check(health_pb2.HealthCheckRequest(), timeout=2)
+            started = time.monotonic()
+            for _ in range(20):
+                assert len((await stubs.infer("good", timeout_s=2)).outputs) == 4
+            assert time.monotonic() - started < 2
+    assert await attacked.client.metric("tritonflare_requests_in_flight") == 0
 
 
 @pytest.mark.parametrize("sent", [b"", GOOD[:20]])
@@ -315,6 +297,8 @@ async def test_a_call_that_is_cancelled_before_its_message_came_counts_as_cancel
 async def test_floods_of_frames_leave_others_alone(attacked: Running, flood: bytes) -> None:
     async with http2_peer(attacked.grpc_port) as peer, grpc_stubs(attacked.grpc_port) as stubs:
         peer.writer.write(flood * 20_000)
+        with suppress(ConnectionError):  # the server may close the connection meanwhile
+            await asyncio.wait_for(peer.writer.drain(), 5)
         assert len((await stubs.infer("good")).outputs) == 4
 
 

@@ -289,10 +289,8 @@ class Front:
             response = await behave()
         except TritonflareError as exc:
             error = without_frames(exc)
-        except (
-            asyncio.CancelledError,
-            grpc.aio.BaseError,
-        ):  # the latter from a write, when the client has gone
+        except (asyncio.CancelledError, grpc.aio.BaseError):
+            # The latter comes from a write to a client that has gone.
             self._end(call, ClientDisconnected())
             raise
         except Exception as exc:

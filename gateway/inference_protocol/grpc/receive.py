@@ -40,7 +40,7 @@ class MessageReceiver:
         """
         if call.patience_s is not None and call.patience_s <= 0:
             raise DeadlineExceeded
-        raw = await self._operations.read(context)
+        raw = await self._operations.read(context, self._timeout_s)
         if not isinstance(raw, bytes):
             # So it is when the client has cancelled the call, too; gRPC cancels this task a moment later.
             await asyncio.sleep(CANCELLATION_S)
