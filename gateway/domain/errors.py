@@ -10,7 +10,7 @@
         * BadInput, NoSuchModel, NoSuchVersion, MalformedBody, BodyTooLarge
         * DeadlineExceeded, Overloaded, RateLimited, BackendFailed
         * BackendUnavailable
-            * ModelUnavailable
+            * ModelUnavailable, ShuttingDown
     * ClientDisconnected: there is no connection left to answer on
 
 Codes and texts follow the public contract of Workers AI; each class carries its HTTP status, its
@@ -265,6 +265,13 @@ class BackendUnavailable(AiError):
 
 class ModelUnavailable(BackendUnavailable):
     """The model server runs, but no longer has the model; callers see no difference."""
+
+
+class ShuttingDown(BackendUnavailable):
+    """The gateway stops and ends a connection or a stream that a client keeps open."""
+
+    def __init__(self) -> None:
+        AiError.__init__(self, "The gateway is shutting down, please try again.")
 
 
 class BackendFailed(AiError):

@@ -12,12 +12,23 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from gateway.inference_protocol.grpc.receive import MOST_REQUESTS
 from tests.support.fake_triton import FakeTriton
 from tests.support.grpc_calls import Stubs, code, grpc_stubs
-from tests.support.harness import Running, running_gateway, settings_for
-from tests.support.http2 import INITIAL_WINDOW_SIZE, http2_peer, message
+from tests.support.harness import Running, running_gateway, settings_for, until
+from tests.support.http2 import (
+    DATA,
+    INITIAL_WINDOW_SIZE,
+    WINDOW,
+    WINDOW_UPDATE,
+    Http2Peer,
+    frame,
+    http2_peer,
+    message,
+)
 
 Request, Response = health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse
+LARGEST_WINDOW = (1 << 31) - 1
 SERVING, NOT_SERVING = Response.SERVING, Response.NOT_SERVING
 KNOWN = [
     "",
@@ -104,3 +115,44 @@ async def test_reflection_lists_and_describes_the_services(stubs: Stubs) -> None
     assert (await stream.read()).error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
     await stream.done_writing()
     assert await stream.read() == grpc.aio.EOF
+
+
+async def reflection_status(peer: Http2Peer, body: bytes, *, end: bool) -> int | None:
+    """Send messages of reflection; return the status of the call."""
+    peer.writer.write(frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", LARGEST_WINDOW - WINDOW)))
+    peer.call(1, b"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", [], None)
+    await peer.send(1, body, end=end)
+
+    async def ended() -> bool:
+        return peer.ended(1)
+
+    await until(ended)
+    return peer.status(1)
+
+
+@pytest.mark.parametrize("start", [b"", message(b"x", length=1 << 20)])
+async def test_reflection_waits_for_each_message_as_long_as_a_transfer_may_take(
+    triton: FakeTriton, start: bytes
+) -> None:
+    answered = message(reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString())
+    async with running_gateway(settings_for(triton, grpc_port=0, transfer_timeout_s=1)) as running:
+        for first in (b"", answered):
+            async with http2_peer(running.grpc_port) as peer:
+                status = await reflection_status(peer, first + start, end=False)
+            assert status == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
+
+
+@pytest.mark.parametrize(
+    ("count", "status"),
+    [(MOST_REQUESTS, grpc.StatusCode.OK), (2000, grpc.StatusCode.RESOURCE_EXHAUSTED)],
+)
+async def test_a_stream_of_reflection_has_a_bound_of_requests(
+    running: Running, count: int, status: grpc.StatusCode
+) -> None:
+    asked = reflection_pb2.ServerReflectionRequest(file_containing_symbol="inference.GRPCInferenceService")
+    window = struct.pack(">HI", INITIAL_WINDOW_SIZE, LARGEST_WINDOW)
+    async with http2_peer(running.grpc_port, settings=window) as peer:
+        body = count * message(asked.SerializeToString())
+        assert await reflection_status(peer, body, end=True) == status.value[0]
+        received = sum(len(payload) for kind, _, _, payload in peer.frames if kind == DATA)
+    assert received < 6 << 20

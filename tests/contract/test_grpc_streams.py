@@ -6,10 +6,18 @@ import asyncio
 from typing import Any
 
 import grpc
+import pytest
 from grpc_health.v1 import health_pb2
 
 from tests.support.fake_triton import FakeTriton, hold, read_texts
-from tests.support.grpc_calls import AUTHORIZED, code, grpc_stubs, infer_request, outputs_of
+from tests.support.grpc_calls import (
+    AUTHORIZED,
+    failure,
+    grpc_stubs,
+    infer_request,
+    outputs_of,
+    retry_delay_s,
+)
 from tests.support.harness import Running, running_gateway, settings_for, until, until_in_flight
 
 CODE = grpc.StatusCode
@@ -88,7 +96,10 @@ async def test_idle_streams_and_watchers_do_not_hold_up_a_stop(triton: FakeTrito
         assert await watcher.code() in (CODE.UNAVAILABLE, CODE.CANCELLED)
 
 
-async def test_requests_of_a_stream_that_were_read_are_answered_before_a_stop(triton: FakeTriton) -> None:
+@pytest.mark.parametrize("half_closes", [True, False])
+async def test_requests_of_a_stream_that_were_read_are_answered_before_a_stop(
+    triton: FakeTriton, half_closes: bool
+) -> None:
     release = asyncio.Event()
     triton.infer_fault = hold(release)
     async with (
@@ -103,7 +114,15 @@ async def test_requests_of_a_stream_that_were_read_are_answered_before_a_stop(tr
         await asyncio.sleep(0.3)
         release.set()
         assert [(await stream.read()).infer_response.id for _ in range(3)] == ["0", "1", "2"]
-        assert await code(stream.read()) is CODE.UNAVAILABLE
+        if half_closes:
+            await stream.done_writing()
+            assert await stream.read() == grpc.aio.EOF
+            assert await stream.code() is CODE.OK
+        else:
+            error = await failure(stream.read())
+            assert error.code() is CODE.UNAVAILABLE
+            assert error.details() == "The gateway is shutting down, please try again."
+            assert retry_delay_s(error) == 1
         await stopping
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import struct
 from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2
 from tritonclient.grpc import service_pb2
 
 from gateway.telemetry.access_log import FLUSH_S
 from tests.support.fake_triton import SST2, FakeTriton
-from tests.support.grpc_calls import AUTHORIZED, STREAM, Stubs, failure, grpc_stubs, infer_request
-from tests.support.harness import access_lines, running_gateway, settings_for
+from tests.support.grpc_calls import AUTHORIZED, SERVICE, STREAM, Stubs, failure, grpc_stubs, infer_request
+from tests.support.harness import access_lines, running_gateway, settings_for, until
+from tests.support.http2 import INITIAL_WINDOW_SIZE, http2_peer, message
 from tests.support.otlp import collecting
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -106,12 +109,49 @@ async def test_a_call_is_part_of_the_trace_of_its_client(
             traced = (*AUTHORIZED, ("traceparent", f"00-{TRACE}-{PARENT}-01"))
             await stubs.inference.ModelInfer(infer_request("a"), metadata=traced)
             await failure(stubs.inference.ModelInfer(infer_request("a", model="nothing"), metadata=traced))
+            await failure(stubs.inference.ModelInfer(infer_request("a"), metadata=traced[1:]))
             await stubs.infer("not traced")
         spans = collector.of(TRACE)
     servers = [span for span in spans if span.parent == PARENT]
-    assert sorted(span.attributes["rpc.grpc.status_code"] for span in servers) == [0, 5]
+    assert sorted(span.attributes["rpc.grpc.status_code"] for span in servers) == [0, 5, 16]
     assert {(span.attributes["rpc.service"], span.attributes["rpc.method"]) for span in servers} == {
         ("inference.GRPCInferenceService", "ModelInfer")
     }
     assert len(spans) > len(servers), "the call to Triton has a span of its own"
     assert {span.trace for span in collector.spans} == {TRACE}
+
+
+async def test_refused_calls_of_health_are_neither_counted_nor_logged(
+    triton: FakeTriton, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = settings_for(triton, grpc_port=0, grpc_max_streams=8)
+    async with running_gateway(settings) as running, grpc_stubs(running.grpc_port) as stubs:
+        watcher = stubs.health.Watch(health_pb2.HealthCheckRequest())
+        await watcher.read()
+        error = await failure(stubs.health.Watch(health_pb2.HealthCheckRequest()).read())
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "Watch" not in (await running.client.get("/metrics")).body.decode()
+        assert not [line for line in await access_lines(capsys) if "Health" in line]
+        watcher.cancel()
+
+
+@pytest.mark.parametrize("reads", [True, False])
+async def test_a_probe_that_ends_too_late_is_counted_with_the_status_that_it_gets(
+    triton: FakeTriton, reads: bool
+) -> None:
+    """One does not send its message, the other does not read the response."""
+    settings = settings_for(triton, grpc_port=0, transfer_timeout_s=1)
+    window = struct.pack(">HI", INITIAL_WINDOW_SIZE, 70_000 if reads else 0)
+    async with (
+        running_gateway(settings) as running,
+        http2_peer(running.grpc_port, settings=window) as peer,
+    ):
+        peer.call(1, f"{SERVICE}/ServerLive".encode(), [], None if reads else message(b""))
+
+        async def counted() -> bool:
+            sample = 'tritonflare_grpc_requests_total{method="ServerLive",status="%s"}'
+            assert await running.client.metric(sample % "CANCELLED") == 0
+            assert await running.client.metric(sample % "OK") == 0
+            return await running.client.metric(sample % "DEADLINE_EXCEEDED") == 1
+
+        await until(counted)

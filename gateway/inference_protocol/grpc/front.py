@@ -22,21 +22,20 @@ from grpc_reflection.v1alpha import reflection
 from gateway.access.admission import Admission
 from gateway.access.authentication import authenticate
 from gateway.access.tokens import TokenTable
-from gateway.decompression import Coding, decompress
 from gateway.domain.errors import (
-    BackendUnavailable,
     ClientDisconnected,
-    DeadlineExceeded,
-    MalformedBody,
+    ShuttingDown,
     TritonflareError,
     UnknownError,
     without_frames,
 )
 from gateway.inference_protocol.grpc.call import Call
+from gateway.inference_protocol.grpc.ending import abort, conclude
 from gateway.inference_protocol.grpc.open_calls import OpenCalls
 from gateway.inference_protocol.grpc.operations import Context, Operations
 from gateway.inference_protocol.grpc.protobuf import Message, parsed, stream_failure
-from gateway.inference_protocol.grpc.statuses import code_of, status_of
+from gateway.inference_protocol.grpc.receive import MessageReceiver
+from gateway.inference_protocol.grpc.statuses import code_of
 from gateway.inference_protocol.grpc.stream import answer_stream
 from gateway.pipeline.observer import RequestObserver
 from gateway.telemetry.client_address import ClientAddress
@@ -48,14 +47,10 @@ _TOKENLESS_METHODS = frozenset({f"/{_INFERENCE}/ServerLive", f"/{_INFERENCE}/Ser
 _ADMITTED = frozenset({f"/{_INFERENCE}/ModelInfer", f"/{_INFERENCE}/ModelStreamInfer"})
 _WATCHERS = frozenset({"/grpc.health.v1.Health/Watch", f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"})
 """Methods without a token whose calls stay open."""
-_CODINGS = {b"\x1f\x8b": Coding.GZIP, b"\x78": Coding.DEFLATE}
-"""By the first bytes, none of which can begin a message of these services."""
 
 _QUIET_S = 0.01
 """Time without a new call after which none is on its way from gRPC's threads."""
 _LONGEST_HOLD_S = 0.1
-_CANCELLATION_S = 0.1
-"""Time in which gRPC cancels the task of a call that its client has ended."""
 
 Handler = Any
 """A ``grpc.RpcMethodHandler``; its types know synchronous servers only."""
@@ -100,6 +95,9 @@ class Front:
         self._limits = limits
         self._open = OpenCalls(limits.max_streams)
         self._operations = Operations()
+        self._receiver = MessageReceiver(
+            self._operations, limits.max_message_bytes, limits.transfer_timeout_s
+        )
         self._handlers: dict[str, Handler] = {}
         self._arrived_at = 0.0
         self._may_respond = asyncio.Event()
@@ -133,7 +131,7 @@ class Front:
             return None
         call = Call(route, handler_call_details.invocation_metadata)
         call.watcher = route in _WATCHERS
-        call.tokenless = route in _TOKENLESS_METHODS or not route.startswith(f"/{_INFERENCE}/")
+        call.tokenless = route in _TOKENLESS_METHODS or not _is_inference(call)
         try:
             self._admit(call)
         except TritonflareError as exc:
@@ -163,53 +161,56 @@ class Front:
             self._admission.check()
 
     def _wrap(self, call: Call, handler: Handler) -> Handler:
-        if not call.record.route.startswith(f"/{_INFERENCE}/"):
+        if not _is_inference(call):
             return self._of_other_service(call, handler)
         if handler.request_streaming:
             return self._stream(call, handler)
         return self._unary(call, handler)
 
     def _refusal(self, call: Call, error: TritonflareError) -> Handler:
-        async def refuse(_: object, context: Context) -> None:
+        async def refuse(context: Context) -> None:
             self._attach(call, context)
-            self._end(call, error)
-            await _abort(context, error, call)
+            if not call.tokenless:
+                self._observer.begin(call, call.record)
+            if _is_inference(call):
+                self._end(call, error)
+            await abort(context, error, call)
 
-        return grpc.stream_stream_rpc_method_handler(refuse)
+        return grpc.stream_stream_rpc_method_handler(self._guarded(call, refuse))
 
     def _unary(self, call: Call, handler: Handler) -> Handler:
-        async def answer(_: object, context: Context) -> Message:
-            self._attach(call, context)
+        async def response(context: Context) -> Message:
+            raw = await self._receiver.receive(call, context)
+            return await handler.unary_unary(parsed(handler.request_deserializer, raw), call)
 
-            async def behave() -> Message:
-                raw = await self._receive(call, context)
-                return await handler.unary_unary(parsed(handler.request_deserializer, raw), call)
-
-            outcome = await self._run(call, behave)
-            if not self._may_respond.is_set():
-                await self._may_respond.wait()
-            if isinstance(outcome, DeadlineExceeded) and call.patience_s is not None:
-                # The client ends the call itself; a status that it no longer reads leaks (`Operations`).
-                await asyncio.sleep(_CANCELLATION_S)
-            if isinstance(outcome, TritonflareError):
-                await _abort(context, outcome, call)
-            context.set_trailing_metadata(call.identity())
+        async def answer(context: Context) -> Message:
+            self._open_call(call, context)
+            outcome = await self._run(call, partial(response, context))
+            await self._may_respond.wait()
+            await conclude(context, outcome, call)
             return outcome
 
-        async def answer_probe(requests: object, context: Context) -> None:
-            try:
+        async def answer_probe(context: Context) -> None:
+            self._open_call(call, context)
+
+            async def behave() -> None:
+                # Its status is known once the prober has read the response.
                 with self._open.probing(self._limits.transfer_timeout_s):
-                    await self._operations.write(context, await answer(requests, context))
-            except DeadlineExceeded as exc:
-                await _abort(context, without_frames(exc), call)
+                    message = await response(context)
+                    await self._may_respond.wait()
+                    await self._operations.write(context, message)
+
+            await conclude(context, await self._run(call, behave), call)
 
         if call.tokenless:
-            return grpc.stream_stream_rpc_method_handler(answer_probe, None, handler.response_serializer)
-        return grpc.stream_unary_rpc_method_handler(answer, None, handler.response_serializer)
+            guarded = self._guarded(call, answer_probe)
+            return grpc.stream_stream_rpc_method_handler(guarded, None, handler.response_serializer)
+        guarded = self._guarded(call, answer)
+        return grpc.stream_unary_rpc_method_handler(guarded, None, handler.response_serializer)
 
     def _stream(self, opened: Call, handler: Handler) -> Handler:
-        async def stream(_: object, context: Context) -> None:
-            self._attach(opened, context)
+        async def stream(context: Context) -> None:
+            self._open_call(opened, context)
 
             async def answer(raw: bytes) -> Message:
                 return await self._answer_on_stream(opened.following(context.time_remaining()), handler, raw)
@@ -217,9 +218,10 @@ class Front:
             begin_read = partial(self._operations.begin_read, context)
             write = partial(self._operations.write, context)
             if not await answer_stream(begin_read, answer, write, self.draining):
-                await _abort(context, BackendUnavailable(), opened)
+                await abort(context, ShuttingDown(), opened)
 
-        return grpc.stream_stream_rpc_method_handler(stream, None, handler.response_serializer)
+        guarded = self._guarded(opened, stream)
+        return grpc.stream_stream_rpc_method_handler(guarded, None, handler.response_serializer)
 
     async def _answer_on_stream(self, call: Call, handler: Any, raw: bytes) -> Message:
         """Return the response to one message of a stream; an error is a response, too."""
@@ -228,7 +230,7 @@ class Front:
         async def behave() -> Message:
             nonlocal request
             call.account = authenticate(call, None, self._tokens)  # the token may have been revoked since
-            request = parsed(handler.request_deserializer, self._plain(raw))
+            request = parsed(handler.request_deserializer, self._receiver.decompress(raw))
             return await handler.stream_stream(request, call)
 
         outcome = await self._run(call, behave)
@@ -243,45 +245,42 @@ class Front:
             else:
                 behave = handler.unary_unary or handler.unary_stream
                 answers = behave(
-                    parsed(handler.request_deserializer, await self._receive(call, context)), context
+                    parsed(handler.request_deserializer, await self._receiver.receive(call, context)), context
                 )
             async for answer in answers:
                 yield answer
 
-        async def answer(_: object, context: Context) -> None:
-            self._attach(call, context)
-            try:
-                with nullcontext() if call.watcher else self._open.probing(self._limits.transfer_timeout_s):
-                    async for response in responses(context):
-                        await self._operations.write(context, response)
-            except TritonflareError as exc:
-                await _abort(context, without_frames(exc), call)
+        async def answer(context: Context) -> None:
+            self._open_call(call, context)
+            with nullcontext() if call.watcher else self._open.probing(self._limits.transfer_timeout_s):
+                async for response in responses(context):
+                    await self._operations.write(context, response)
 
-        return grpc.stream_stream_rpc_method_handler(answer, None, handler.response_serializer)
+        guarded = self._guarded(call, answer)
+        return grpc.stream_stream_rpc_method_handler(guarded, None, handler.response_serializer)
+
+    def _guarded(self, call: Call, behave: Callable[[Context], Awaitable[Message]]) -> Handler:
+        """Return the behaviour of a handler, whose call gets a status whatever goes wrong in ``behave``."""
+
+        async def guarded(_: object, context: Context) -> Message:
+            try:
+                return await behave(context)
+            except grpc.aio.BaseError:
+                raise  # gRPC's own: the call is aborted already, or its client has gone
+            except TritonflareError as exc:
+                error = without_frames(exc)
+            except Exception as exc:
+                error = _defect(exc, call)
+            await abort(context, error, call)
+
+        return guarded
 
     async def _messages(self, handler: Handler, context: Context) -> AsyncIterator[Message]:
-        while isinstance(raw := await self._operations.read(context), bytes):
-            yield parsed(handler.request_deserializer, self._plain(raw))
-
-    async def _receive(self, call: Call, context: Context) -> bytes:
-        """Return the message of a unary call.
-
-        Raises:
-            DeadlineExceeded: it did not arrive in time, or the client's own deadline is over.
-            MalformedBody: there is none, or it is compressed and damaged.
-            BodyTooLarge: it is too large after decompression.
-        """
-        if call.patience_s is not None and call.patience_s <= 0:
-            raise DeadlineExceeded
-        raw = await self._operations.read(context, self._limits.transfer_timeout_s)
-        if not isinstance(raw, bytes):
-            # So it is when the client has cancelled the call, too; gRPC cancels this task a moment later.
-            await asyncio.sleep(_CANCELLATION_S)
-            raise MalformedBody("the call has no message")
-        return self._plain(raw)
+        async for raw in self._receiver.receive_all(context):
+            yield parsed(handler.request_deserializer, raw)
 
     async def _run(self, call: Call, behave: Callable[[], Awaitable[Message]]) -> Message | TritonflareError:
-        """Answer one request; the one place where an exception becomes an error of the tree."""
+        """Answer one request, and count it."""
         error: TritonflareError | None = None
         response: Message = None
         try:
@@ -290,26 +289,23 @@ class Front:
             response = await behave()
         except TritonflareError as exc:
             error = without_frames(exc)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, grpc.aio.BaseError):
+            # The latter comes from a write to a client that has gone.
             self._end(call, ClientDisconnected())
             raise
         except Exception as exc:
-            # A defect of ours must not reach the caller as a traceback.
-            ray = call.record.ray_id
-            _log.exception("request %s failed", ray, extra={"ray": ray})
-            without_frames(exc)
-            error = UnknownError()
+            error = _defect(exc, call)
         self._end(call, error)
         return response if error is None else error
-
-    def _plain(self, raw: bytes) -> bytes:
-        coding = next((coding for start, coding in _CODINGS.items() if raw.startswith(start)), None)
-        return raw if coding is None else decompress(raw, coding, self._limits.max_message_bytes)
 
     def _attach(self, call: Call, context: Context) -> None:
         call.attach(context)
         if self._client_address is not None:
             call.record.client = self._client_address.of_request(call)
+
+    def _open_call(self, call: Call, context: Context) -> None:
+        """Count an admitted call until it ends."""
+        self._attach(call, context)
         self._open.change(call, 1)
         # The stubs give the callback a type that no function has.
         forget: Any = lambda _: self._open.change(call, -1)  # noqa: E731
@@ -325,11 +321,13 @@ class Front:
         self._observer.end(record, api=not call.tokenless)
 
 
-async def _abort(context: Context, error: TritonflareError, call: Call) -> None:
-    """End a call with an error.
+def _defect(exc: Exception, call: Call) -> TritonflareError:
+    """Log an exception that is not of the tree, and return its error; gRPC would show it to the caller."""
+    ray = call.record.ray_id
+    _log.error("request %s failed", ray, exc_info=exc, extra={"ray": ray})
+    without_frames(exc)
+    return UnknownError()
 
-    Raises:
-        grpc.aio.AbortError: always.
-    """
-    status = status_of(error)
-    await context.abort(status.code, status.message, (*status.trailing_metadata, *call.identity()))
+
+def _is_inference(call: Call) -> bool:
+    return call.record.route.startswith(f"/{_INFERENCE}/")

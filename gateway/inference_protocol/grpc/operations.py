@@ -16,6 +16,9 @@ import grpc
 
 from gateway.domain.errors import DeadlineExceeded
 
+CANCELLATION_S = 0.1
+"""Time in which gRPC cancels the task of a call that its client has ended."""
+
 Context = grpc.aio.ServicerContext[Any, Any]
 _Result = TypeVar("_Result")
 

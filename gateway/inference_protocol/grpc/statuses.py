@@ -35,6 +35,7 @@ _CODES: dict[type[TritonflareError], StatusCode] = {
     errors.DeadlineExceeded: StatusCode.DEADLINE_EXCEEDED,
     errors.BackendUnavailable: StatusCode.UNAVAILABLE,
     errors.ModelUnavailable: StatusCode.UNAVAILABLE,
+    errors.ShuttingDown: StatusCode.UNAVAILABLE,
     errors.BackendFailed: StatusCode.INTERNAL,
     errors.UnknownError: StatusCode.INTERNAL,
     errors.NoSuchService: StatusCode.NOT_FOUND,

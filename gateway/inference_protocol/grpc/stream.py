@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 
 MOST_PIPELINED = 16
 """Requests of one stream that are answered at the same time; further ones wait in the connection."""
+_END_S = 0.1
+"""Time for the end of a stream to arrive once the server drains and all answers are sent."""
 
 BeginRead = Callable[[], asyncio.Task[object]]
 """Begins to read the next message; anything but bytes is the end of the stream."""
@@ -33,15 +35,20 @@ async def answer_stream(
     room = asyncio.Semaphore(MOST_PIPELINED)
     under_way: set[asyncio.Task[object]] = set()
 
-    async def accept() -> bool:
+    unsent = 0
+
+    async def accept() -> tuple[asyncio.Task[object], bool]:
+        """Return the last read, which a drain may have overtaken, and whether answers were still to come."""
+        nonlocal unsent
         try:
-            while isinstance(message := await _unless_draining(begin_read(), draining), bytes):
+            while isinstance(message := await _unless_draining(reading := begin_read(), draining), bytes):
                 await room.acquire()
                 task = asyncio.ensure_future(answer(message))
                 under_way.add(task)
                 task.add_done_callback(under_way.discard)
                 answers.put_nowait(task)
-            return not draining.is_set()
+                unsent += 1
+            return reading, unsent > 0
         finally:
             answers.put_nowait(None)
 
@@ -50,7 +57,11 @@ async def answer_stream(
         while (task := await answers.get()) is not None:
             await write(await task)
             room.release()
-        return await accepting
+            unsent -= 1
+        last, was_busy = await accepting
+        # A client that has just got its last answer may be about to end the stream, which then did not fail.
+        await asyncio.wait((last,), timeout=_END_S if was_busy else 0)
+        return last.done() and not isinstance(last.result(), bytes)
     finally:
         accepting.cancel()
         for task in under_way:

@@ -92,3 +92,34 @@ async def test_a_drain_answers_what_was_read() -> None:
     client.draining.set()
     assert not await asyncio.wait_for(task, 5)
     assert client.answers == [b"a", b"b"]
+
+
+@pytest.mark.parametrize(("last", "ended"), [(None, True), (b"unanswered", False)])
+async def test_a_client_that_ends_the_stream_after_its_last_answer_is_not_interrupted_by_a_drain(
+    last: object, ended: bool
+) -> None:
+    client = Client(b"a")
+
+    async def answer(message: bytes) -> object:
+        await asyncio.sleep(0.1)
+        return message
+
+    task = asyncio.create_task(answer_stream(client.begin_read, answer, client.write, client.draining))
+    await asyncio.sleep(0.05)
+    client.draining.set()
+    while not client.answers:
+        await asyncio.sleep(0.01)
+    client.messages.put_nowait(last)
+    assert await asyncio.wait_for(task, 5) is ended
+    assert client.answers == [b"a"]
+
+
+async def test_the_end_of_a_stream_at_the_moment_of_a_drain_is_seen() -> None:
+    client = Client()
+    task = asyncio.create_task(
+        answer_stream(client.begin_read, lambda _: asyncio.sleep(0), client.write, client.draining)
+    )
+    await asyncio.sleep(0.01)
+    client.messages.put_nowait(None)
+    client.draining.set()
+    assert await asyncio.wait_for(task, 5)
