@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
 from collections.abc import Callable, Sequence
 from uuid import uuid4
@@ -35,7 +34,7 @@ from gateway.server import errors
 from gateway.server.errors import RequestError
 from gateway.server.message import Address, Header, HttpRequest, Response
 from gateway.telemetry.client_address import ClientAddress
-from gateway.telemetry.record import RequestRecord
+from gateway.telemetry.record import RequestRecord, new_ray_id
 
 _log = logging.getLogger("tritonflare.http")
 
@@ -71,7 +70,7 @@ class App:
     async def __call__(self, request: HttpRequest) -> tuple[Response, list[Header]]:
         """Answer a request, log and count it; return the answer with its headers."""
         started = time.perf_counter()
-        context = RequestContext(request, _new_ray_id(), envelope.failure)
+        context = RequestContext(request, new_ray_id(), envelope.failure)
         if self._client_address is not None:
             context.record.client = self._client_address.of_request(request)
         response = await self._answer(context)
@@ -86,7 +85,7 @@ class App:
 
     def refuse(self, error: RequestError, peer: Address | None) -> tuple[Response, list[Header]]:
         """Render, log and count the refusal of what never became a request; return it with its headers."""
-        request = RequestContext(HttpRequest("-", ""), _new_ray_id(), envelope.failure)
+        request = RequestContext(HttpRequest("-", ""), new_ray_id(), envelope.failure)
         if self._client_address is not None:
             request.record.client = self._client_address.of_peer(peer)
         response = _failure(_refusal(error), request)
@@ -128,10 +127,6 @@ class App:
         record = request.record
         record.status, record.code = response.status, response.code
         self._observer.end(record, api=request.api)
-
-
-def _new_ray_id() -> str:
-    return f"{secrets.token_hex(8)}-TFL"
 
 
 def _headers_of(record: RequestRecord, response: Response) -> list[Header]:

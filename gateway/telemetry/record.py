@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.domain.backend import Timing
+
+
+def new_ray_id() -> str:
+    """Return a fresh id of a request, in the form of Cloudflare's."""
+    return f"{secrets.token_hex(8)}-TFL"
 
 
 @dataclass(slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Iterable
 from typing import Protocol
@@ -10,7 +9,7 @@ from urllib.parse import unquote
 
 from gateway.pipeline.caller import Caller
 from gateway.server.message import Address
-from gateway.telemetry.record import RequestRecord
+from gateway.telemetry.record import RequestRecord, new_ray_id
 
 METHOD = "gRPC"
 """In place of an HTTP method, in logs and traces."""
@@ -48,7 +47,7 @@ class Call:
         """The client's own deadline, on the monotonic clock."""
         self.account = ""
         """The account whose rate it counts against; see `authenticate`."""
-        self.record = RequestRecord(METHOD, f"{secrets.token_hex(8)}-TFL", route=route, is_grpc=True)
+        self.record = RequestRecord(METHOD, new_ray_id(), route=route, is_grpc=True)
 
     def headers(self, name: bytes) -> list[str]:
         """Return all values of a metadata key (lower case)."""
