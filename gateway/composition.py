@@ -335,8 +335,9 @@ def _grpc(
     if settings.grpc_port is None:
         return None
     # A gateway without the port must not depend on names of gRPC that are not public.
-    from gateway.inference_protocol.grpc.front import Front, FrontLimits  # noqa: PLC0415
-    from gateway.inference_protocol.grpc.server import GrpcLimits, GrpcServer  # noqa: PLC0415
+    from gateway.inference_protocol.grpc.front import Front  # noqa: PLC0415
+    from gateway.inference_protocol.grpc.limits import GrpcLimits  # noqa: PLC0415
+    from gateway.inference_protocol.grpc.server import GrpcServer  # noqa: PLC0415
     from gateway.inference_protocol.grpc.servicer import InferenceServicer  # noqa: PLC0415
 
     limits = GrpcLimits(
@@ -352,7 +353,7 @@ def _grpc(
         observer,
         metrics.grpc_requests(),
         _client_address(settings),
-        FrontLimits(limits.max_message_bytes, limits.max_streams, limits.transfer_timeout_s),
+        limits,
     )
     is_ready = inference.monitor.is_ready
     certificate = credentials.certificate

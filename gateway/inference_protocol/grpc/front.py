@@ -12,7 +12,6 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -31,6 +30,7 @@ from gateway.domain.errors import (
 )
 from gateway.inference_protocol.grpc.call import Call
 from gateway.inference_protocol.grpc.ending import abort, conclude
+from gateway.inference_protocol.grpc.limits import GrpcLimits
 from gateway.inference_protocol.grpc.open_calls import OpenCalls
 from gateway.inference_protocol.grpc.operations import Context, Operations
 from gateway.inference_protocol.grpc.protobuf import Message, parsed, stream_failure
@@ -56,16 +56,6 @@ Handler = Any
 """A ``grpc.RpcMethodHandler``; its types know synchronous servers only."""
 
 
-@dataclass(frozen=True, slots=True)
-class FrontLimits:
-    """Bounds of a call; see the settings of the same names."""
-
-    max_message_bytes: int
-    """After decompression."""
-    max_streams: int
-    transfer_timeout_s: float
-
-
 class Front:
     """Finds the handler of a call; services are added to it as to a server.
 
@@ -75,7 +65,7 @@ class Front:
         observer: counts, traces and logs each request.
         count: counts a request by method and status.
         client_address: finds the address of a call's client for the access log; None leaves it out.
-        limits: see `FrontLimits`.
+        limits: see `GrpcLimits`.
     """
 
     def __init__(
@@ -85,7 +75,7 @@ class Front:
         observer: RequestObserver,
         count: Callable[[str, str], None],
         client_address: ClientAddress | None,
-        limits: FrontLimits,
+        limits: GrpcLimits,
     ) -> None:
         self._tokens = tokens
         self._admission = admission

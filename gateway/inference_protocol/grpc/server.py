@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -15,6 +14,7 @@ from tritonclient.grpc import service_pb2_grpc
 from gateway.inference_protocol.grpc.call_source import CallSource
 from gateway.inference_protocol.grpc.front import Front
 from gateway.inference_protocol.grpc.health import HealthServicer
+from gateway.inference_protocol.grpc.limits import GrpcLimits
 from gateway.inference_protocol.grpc.servicer import InferenceServicer
 from gateway.settings import ConfigurationError
 
@@ -31,17 +31,6 @@ _KEEPALIVE_S = 30
 
 ReadCertificate = Callable[[], tuple[bytes, bytes]]
 """Returns the private key and the certificate chain in PEM, as they are now."""
-
-
-@dataclass(frozen=True, slots=True)
-class GrpcLimits:
-    """Bounds of connections; see the settings of the same names."""
-
-    max_message_bytes: int
-    max_streams: int
-    max_connections: int
-    transfer_timeout_s: float
-    keep_alive_timeout_s: float
 
 
 class GrpcServer:

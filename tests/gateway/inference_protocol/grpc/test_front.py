@@ -12,7 +12,8 @@ import pytest
 
 from gateway.domain.errors import MissingCredentials, TritonflareError
 from gateway.inference_protocol.grpc import front as front_module
-from gateway.inference_protocol.grpc.front import Front, FrontLimits
+from gateway.inference_protocol.grpc.front import Front
+from gateway.inference_protocol.grpc.limits import GrpcLimits
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 PATHS = [INFER, "/inference.GRPCInferenceService/ServerLive", "/grpc.health.v1.Health/Check"]
@@ -46,7 +47,7 @@ def made(monkeypatch: pytest.MonkeyPatch, refusal: TritonflareError | None, addr
 
     monkeypatch.setattr(front_module, "authenticate", authenticate)
     given: Any = MagicMock()
-    front = Front(given, given, given, MagicMock(), address, FrontLimits(1000, 8, 1.0))
+    front = Front(given, given, given, MagicMock(), address, GrpcLimits(1000, 8, 8, 1.0, 75.0))
     method = SimpleNamespace(
         request_streaming=False, unary_unary=None, request_deserializer=None, response_serializer=None
     )
