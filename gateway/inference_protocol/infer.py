@@ -31,7 +31,6 @@ class ModelInfer:
         caller: Caller,
         receive: Receive[_Message],
         parse: Callable[[_Message], InferRequest],
-        patience_s: float | None = None,
     ) -> InferResponse:
         """Answer one request; all of its texts are answered, or none.
 
@@ -39,7 +38,6 @@ class ModelInfer:
             caller: whose request it is.
             receive: awaits the transport's message.
             parse: makes a request of the message.
-            patience_s: how long the client waits, if it has a deadline of its own.
 
         Raises:
             TritonflareError: the request is refused, or one of its texts has no answer.
@@ -54,7 +52,7 @@ class ModelInfer:
             check_outputs(request.outputs)
             return served, read_texts(request.inputs, self._classify.limits.max_batch_texts)
 
-        outcome = await self._classify(caller, receive, read, patience_s)
+        outcome = await self._classify(caller, receive, read)
         if request is None or served is None:
             raise RuntimeError("a request was answered before it was read")
         answers = [outcome] if isinstance(outcome, Classification) else [_answer(item) for item in outcome]

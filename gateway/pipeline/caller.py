@@ -18,3 +18,5 @@ class Caller:
     """Receives the model and the timing."""
     connection: DisconnectSource | None = None
     """None where the protocol's server cancels the task of a client that has disconnected."""
+    patience_s: float | None = None
+    """How long the client itself waits; None without a deadline of its own."""

@@ -58,7 +58,6 @@ class ClassifyCall:
         caller: Caller,
         receive: Receive[_Message],
         read: ReadMessage[_Message],
-        patience_s: float | None = None,
     ) -> Outcome:
         """Answer a request: receive → admission → read → rate → validate → infer.
 
@@ -68,12 +67,11 @@ class ClassifyCall:
             caller: whose request it is.
             receive: awaits the message.
             read: finds out what it asks for.
-            patience_s: how long the client waits, if it has a deadline of its own.
 
         Raises:
             TritonflareError: the request is refused, or nothing of it was answered.
         """
-        with RequestDeadline(self.limits.request_timeout_s, patience_s) as deadline:
+        with RequestDeadline(self.limits.request_timeout_s, caller.patience_s) as deadline:
             message = await receive(deadline)
             with self._admission:
                 model, call = read(message)

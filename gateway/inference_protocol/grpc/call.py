@@ -70,7 +70,7 @@ class Call:
     @property
     def caller(self) -> Caller:
         """The call as the pipeline sees it; a client that cancels it ends its task."""
-        return Caller(self.account, self.record)
+        return Caller(self.account, self.record, patience_s=self.patience_s)
 
     def following(self, patience_s: float | None) -> Call:
         """Return a call for the next request on the same stream."""

@@ -84,7 +84,7 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
         async def receive(deadline: RequestDeadline) -> Message:
             return request
 
-        response = await self._infer(call.caller, receive, protobuf.infer_request, call.patience_s)
+        response = await self._infer(call.caller, receive, protobuf.infer_request)
         return protobuf.infer_response(response)
 
     async def ModelStreamInfer(self, request: Message, call: Call) -> Message:

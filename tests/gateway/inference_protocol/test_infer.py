@@ -82,7 +82,9 @@ class Setup:
             return request
 
         try:
-            return await self.infer(Caller("a", self.record), receive, lambda message: message, patience_s)
+            return await self.infer(
+                Caller("a", self.record, patience_s=patience_s), receive, lambda message: message
+            )
         finally:
             assert self.admission.in_flight == 0
 
