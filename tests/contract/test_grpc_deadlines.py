@@ -8,12 +8,11 @@ from typing import Any
 
 import grpc
 import pytest
-from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from tests.support.fake_triton import SST2, FakeTriton
-from tests.support.harness import TOKEN, Running, running_gateway, settings_for, until
+from tests.support.fake_triton import FakeTriton
+from tests.support.grpc_calls import grpc_stubs
+from tests.support.harness import Running, running_gateway, settings_for, until
 
-METADATA = (("authorization", f"Bearer {TOKEN}"),)
 SLOTS = 2
 
 
@@ -26,13 +25,9 @@ async def gateway(triton: FakeTriton) -> AsyncIterator[Running]:
 
 async def call(gateway: Running, text: str, timeout_s: float) -> grpc.StatusCode:
     """Classify one text; return the status."""
-    request = service_pb2.ModelInferRequest(model_name=SST2)
-    tensor = request.inputs.add(name="TEXT", datatype="BYTES", shape=[1])
-    tensor.contents.bytes_contents.append(text.encode())
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{gateway.grpc_port}") as channel:
-        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+    async with grpc_stubs(gateway.grpc_port) as stubs:
         try:
-            await stub.ModelInfer(request, metadata=METADATA, timeout=timeout_s)
+            await stubs.infer(text, timeout_s=timeout_s)
         except grpc.aio.AioRpcError as error:
             return error.code()
     return grpc.StatusCode.OK

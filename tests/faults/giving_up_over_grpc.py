@@ -13,14 +13,14 @@ import re
 import sys
 import time
 from collections import Counter
-from typing import Any
 
 import grpc
 import psutil
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.grpc import service_pb2_grpc
 
 from tests.faults.conftest import MODEL, Served, serving
 from tests.support.bundled import bundled_repository
+from tests.support.grpc_calls import infer_request
 from tests.support.servers import TOKEN
 
 CALLERS = 4
@@ -34,14 +34,6 @@ GAUGES = (
 )
 _METADATA = (("authorization", f"Bearer {TOKEN}"),)
 _GRPC = re.compile(r"^gRPC: +(\S+)", re.MULTILINE)
-
-
-def infer_request(*texts: str) -> Any:
-    """Return a ModelInferRequest with typed contents."""
-    request = service_pb2.ModelInferRequest(model_name=MODEL)
-    tensor = request.inputs.add(name="TEXT", datatype="BYTES", shape=[len(texts)])
-    tensor.contents.bytes_contents.extend(text.encode() for text in texts)
-    return request
 
 
 def grpc_address(served: Served) -> str:
@@ -58,7 +50,7 @@ async def cancel_about_when_the_answer_comes(address: str, until: float, seen: C
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         while time.monotonic() < until:
             began = time.monotonic()
-            call = stub.ModelInfer(infer_request("A joy."), metadata=_METADATA)
+            call = stub.ModelInfer(infer_request("A joy.", model=MODEL), metadata=_METADATA)
             try:
                 await asyncio.wait_for(call, usual_s * random.uniform(0.5, 1.5))
                 seen["OK"] += 1
@@ -77,9 +69,9 @@ async def meet_short_deadlines(address: str, until: float, seen: Counter[str]) -
         while time.monotonic() < until:
             text = "A joy. " * random.choice((1, 1, 20, 60))
             try:
-                await stub.ModelInfer(
-                    infer_request(text), metadata=_METADATA, timeout=random.choice((0.001, 0.001, 0.03))
-                )
+                deadline_s = random.choice((0.001, 0.001, 0.03))
+                request = infer_request(text, model=MODEL)
+                await stub.ModelInfer(request, metadata=_METADATA, timeout=deadline_s)
                 seen["in time"] += 1
             except grpc.aio.AioRpcError as error:
                 seen[error.code().name] += 1
