@@ -15,6 +15,7 @@ from tests.support.clients.inference_clients import (
     check_classes,
     check_each,
     check_outputs,
+    check_selected,
     results_of,
 )
 
@@ -52,10 +53,7 @@ def test_texts_in_typed_contents(answers: dict[str, Any], http_scores: Scores) -
 
 
 def test_only_the_requested_outputs_come_in_their_order(answers: dict[str, Any], http_scores: Scores) -> None:
-    selected = answers["selected"]
-    assert (selected["id"], selected["model"], selected["version"]) == ("request-7", MODEL, "1")
-    assert selected["names"] == ["label", "probabilities"]
-    assert selected["outputs"]["probabilities"]["values"] == [value for row in http_scores for value in row]
+    check_selected(answers["selected"], MODEL, http_scores)
 
 
 def test_the_best_classes_come_with_value_index_and_label(

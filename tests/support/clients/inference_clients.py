@@ -135,6 +135,13 @@ def label_of(row: Sequence[float]) -> str:
     return "POSITIVE" if row[1] > row[0] else "NEGATIVE"
 
 
+def check_selected(answer: dict[str, Any], model: str, scores: Sequence[Sequence[float]]) -> None:
+    """Check the answer to request-7, which asks for labels and probabilities in this order."""
+    assert (answer["id"], answer["model"], answer["version"]) == ("request-7", model, "1")
+    assert answer["names"] == ["label", "probabilities"]
+    assert answer["outputs"]["probabilities"]["values"] == [value for row in scores for value in row]
+
+
 def check_classes(output: dict[str, Any], scores: Sequence[Sequence[float]], count: int) -> None:
     """``value:index:label`` of the best classes of each text, best first."""
     assert output["shape"] == [len(scores), count]
