@@ -7,9 +7,9 @@ read them last.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gateway.access.admission import Admission
@@ -29,72 +29,25 @@ from gateway.api.router import Route
 from gateway.api.routes import API_PREFIX, operations_routes, page_routes, query_routes, run_routes
 from gateway.api.run import RunModel
 from gateway.api.verify_token import VerifyToken
-from gateway.domain.cache import AnswerCache
-from gateway.domain.catalogue import Catalogue, Ensemble, Model
-from gateway.domain.coalescing.coalescer import Coalescer
-from gateway.domain.coalescing.queue import CoalescingLimits
-from gateway.domain.health import ModelHealth
-from gateway.domain.monitor import Monitor, MonitorTimes
-from gateway.domain.service import Classifier
+from gateway.composition.inference import Inference, compose_inference
+from gateway.composition.protocol import InferenceProtocol, compose_grpc, compose_protocol, grpc_connections
+from gateway.domain.monitor import Monitor
 from gateway.inference_protocol.http.routes import protocol_routes
-from gateway.inference_protocol.infer import ModelInfer
-from gateway.inference_protocol.models import ModelDirectory
 from gateway.pipeline.classify import ClassifyCall, RequestLimits
 from gateway.pipeline.observer import RequestObserver
-from gateway.processes.open_files import OpenFiles, grpc_connection_limit, room_for_connections
+from gateway.processes.open_files import OpenFiles, room_for_connections
 from gateway.processes.tasks import running_beside
 from gateway.server.connection_limiter import ConnectionLimiter
-from gateway.settings import MESSAGE_OVERHEAD_BYTES, ConfigurationError, Settings
+from gateway.settings import ConfigurationError, Settings
 from gateway.telemetry import gauges
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.client_address import ClientAddress
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.shared_metrics import SharedMetrics
-from gateway.triton.client import TritonClient, TritonOptions
-from gateway.triton.handover import HandoverBackend
 
 if TYPE_CHECKING:
     from gateway.inference_protocol.grpc.server import GrpcServer
     from gateway.telemetry.tracing import Tracing
-
-
-@dataclass(frozen=True, slots=True)
-class Inference:
-    """From a text to its scores, and what is known of the models."""
-
-    backend: HandoverBackend
-    coalescer: Coalescer
-    cache: AnswerCache | None
-    catalogue: Catalogue
-    health: ModelHealth
-    monitor: Monitor
-
-    @property
-    def classifier(self) -> Classifier:
-        """The use case, over the cache if there is one."""
-        return Classifier(self.coalescer if self.cache is None else self.cache)
-
-    async def hand_over(self, url: str, drain_s: float) -> None:
-        """Send new calls to another Triton; see `HandoverBackend.hand_over`."""
-        await self.backend.hand_over(url, self._replace_catalogue, drain_s)
-
-    def _replace_catalogue(self, found: Sequence[Ensemble]) -> None:
-        self.catalogue.replace(found)
-        for model in self.catalogue:
-            self.health.answered(model)  # a handover begins after the new Triton has answered canaries
-
-    async def close(self) -> None:
-        """Cancel the calls under way and close the channel to Triton."""
-        await self.coalescer.close()
-        await self.backend.close()
-
-
-@dataclass(frozen=True, slots=True)
-class InferenceProtocol:
-    """The Open Inference Protocol, as its HTTP and its gRPC front share it."""
-
-    models: ModelDirectory
-    infer: ModelInfer
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,12 +121,12 @@ def compose(
     credentials = ReloadableCredentials(settings, known)
     metrics = Metrics(shared)
     tracing = _tracing(settings)
-    inference = _inference(settings, metrics, tracing)
+    inference = compose_inference(settings, metrics, tracing)
     admission = Admission(settings.max_requests_in_flight)
     rate_store = _rate_store(settings, metrics)
     rate = RateLimit(settings.requests_per_minute, lambda: credentials.tokens.accounts, rate_store)
     limiter = ConnectionLimiter(
-        room_for_connections(settings.max_connections, _grpc_connections(settings)),
+        room_for_connections(settings.max_connections, grpc_connections(settings)),
         metrics.limiter_events(),
         settings.max_buffered_bytes,
     )
@@ -181,13 +134,14 @@ def compose(
     observer = RequestObserver(metrics, access_log, tracing.begin if tracing is not None else None)
     limits = RequestLimits(settings.request_timeout_s, settings.max_batch_texts)
     classify = ClassifyCall(inference.classifier, admission, rate, metrics, limits)
-    protocol = _protocol(settings, inference, classify)
+    protocol = compose_protocol(settings, inference, classify)
+    client_address = _client_address(settings)
     app = App(
         _routes(settings, inference, admission, classify, protocol, metrics, VerifyToken(credentials.tokens)),
         credentials.tokens,
         observer,
         binding_without_token=settings.binding_without_token,
-        client_address=_client_address(settings),
+        client_address=client_address,
     )
     _register_gauges(metrics, settings, inference, admission, limiter)
     return Gateway(
@@ -201,65 +155,9 @@ def compose(
         rate=rate,
         access_log=access_log,
         tracing=tracing,
-        grpc=_grpc(settings, inference, protocol, admission, observer, metrics, credentials),
-    )
-
-
-def _inference(settings: Settings, metrics: Metrics, tracing: Tracing | None) -> Inference:
-    catalogue = Catalogue()
-    health = ModelHealth(settings.canary_max_age_s)
-    backend = _backend(settings, metrics, tracing, catalogue)
-    coalescer = Coalescer(
-        backend,
-        CoalescingLimits(
-            settings.call_slots, settings.max_call_texts, settings.call_length_ratio, settings.max_queue_s
+        grpc=compose_grpc(
+            settings, inference, protocol, admission, observer, metrics, credentials, client_address
         ),
-        observe=metrics.call_sent,
-        answered=health.answered,
-        unavailable=health.unavailable,
-        tracer=tracing,
-    )
-    cache = None
-    if settings.cache_bytes:
-        counters = metrics.cache_counters()
-        cache = AnswerCache(coalescer, settings.cache_bytes, counters.looked_up, counters.evicted)
-        catalogue.on_replace(cache.serve)
-    times = MonitorTimes(
-        refresh_interval_s=settings.refresh_interval_s,
-        retry_interval_s=settings.retry_interval_s,
-        canary_timeout_s=settings.canary_timeout_s,
-        request_timeout_s=settings.request_timeout_s,
-        canaries_per_s=settings.canaries_per_s,
-    )
-    monitor = Monitor(backend, coalescer, catalogue, health, times)
-    return Inference(backend, coalescer, cache, catalogue, health, monitor)
-
-
-def _backend(
-    settings: Settings, metrics: Metrics, tracing: Tracing | None, catalogue: Catalogue
-) -> HandoverBackend:
-    options = _triton_options(settings)
-    call_metadata = tracing.metadata if tracing is not None else None
-
-    def called(model: Model, outcome: str, seconds: float) -> None:
-        metrics.triton_called(outcome, seconds)
-
-    def client(url: str) -> TritonClient:
-        return TritonClient(replace(options, url=url), called, call_metadata)
-
-    return HandoverBackend(client, options.url, lambda: catalogue)
-
-
-def _triton_options(settings: Settings) -> TritonOptions:
-    key: tuple[str, str] | None = None
-    if settings.triton_metadata_key is not None:
-        name, _, secret = settings.triton_metadata_key.get_secret_value().partition("=")
-        key = (name, secret)
-    return TritonOptions(
-        url=settings.triton_url,
-        max_message_bytes=settings.triton_max_message_bytes,
-        control_timeout_s=settings.triton_control_timeout_s,
-        restricted_key=key,
     )
 
 
@@ -292,11 +190,6 @@ def _rate_store(settings: Settings, metrics: Metrics) -> RateStore:
     return RedisStore(settings.rate_redis_url.get_secret_value(), metrics.rate_store_failures())
 
 
-def _protocol(settings: Settings, inference: Inference, classify: ClassifyCall) -> InferenceProtocol:
-    models = ModelDirectory(inference.catalogue, inference.health, settings.max_batch_texts)
-    return InferenceProtocol(models, ModelInfer(classify, models))
-
-
 def _routes(
     settings: Settings,
     inference: Inference,
@@ -321,53 +214,6 @@ def _routes(
         *operations_routes(Operations(inference.monitor, metrics)),
         *page_routes(settings.playground),
     )
-
-
-def _grpc(
-    settings: Settings,
-    inference: Inference,
-    protocol: InferenceProtocol,
-    admission: Admission,
-    observer: RequestObserver,
-    metrics: Metrics,
-    credentials: ReloadableCredentials,
-) -> GrpcServer | None:
-    if settings.grpc_port is None:
-        return None
-    # A gateway without the port must not depend on names of gRPC that are not public.
-    from gateway.inference_protocol.grpc.front import Front  # noqa: PLC0415
-    from gateway.inference_protocol.grpc.limits import GrpcLimits  # noqa: PLC0415
-    from gateway.inference_protocol.grpc.server import GrpcServer  # noqa: PLC0415
-    from gateway.inference_protocol.grpc.servicer import InferenceServicer  # noqa: PLC0415
-
-    limits = GrpcLimits(
-        max_message_bytes=settings.max_body_bytes + MESSAGE_OVERHEAD_BYTES,
-        max_streams=settings.grpc_max_streams,
-        max_connections=_grpc_connections(settings),
-        transfer_timeout_s=settings.transfer_timeout_s,
-        keep_alive_timeout_s=settings.keep_alive_timeout_s,
-    )
-    front = Front(
-        credentials.tokens,
-        admission,
-        observer,
-        metrics.grpc_requests(),
-        _client_address(settings),
-        limits,
-    )
-    is_ready = inference.monitor.is_ready
-    certificate = credentials.certificate
-    return GrpcServer(
-        InferenceServicer(protocol.infer, protocol.models, is_ready),
-        front,
-        is_ready,
-        limits,
-        None if certificate is None else lambda: certificate.pem,
-    )
-
-
-def _grpc_connections(settings: Settings) -> int:
-    return 0 if settings.grpc_port is None else grpc_connection_limit(settings.grpc_max_streams)
 
 
 def _register_gauges(
