@@ -9,9 +9,9 @@ from uuid import uuid4
 
 import msgspec
 
+from gateway.api.results import answer_headers, batch_headers, batch_result, error_entry, result_of
 from gateway.domain.errors import AiError, FrontError, MethodNotSupported, TritonflareError
-from gateway.domain.scores import Score, best_first
-from gateway.domain.service import BatchItem, Classification
+from gateway.domain.service import BatchItem, TaskAnswer
 from gateway.domain.validate import ResultShape
 from gateway.server.message import Header, Response
 
@@ -30,71 +30,14 @@ def success(
     return Response(200, _encode(body), headers=list(headers))
 
 
-def classification(answer: Classification, shape: ResultShape, ai_request_id: str) -> Response:
-    """Render one classification, with its price and whether the text was cut in the headers."""
-    return success(shaped(answer.scores, shape), answer_headers(answer, ai_request_id))
-
-
-def answer_headers(answer: Classification, ai_request_id: str) -> list[Header]:
-    """Name the request, its price, and whether the text was cut and the answer cached."""
-    return _usage_headers(ai_request_id, answer.neurons, answer.truncated, answer.cached)
+def answer(answered: TaskAnswer, shape: ResultShape, ai_request_id: str) -> Response:
+    """Render the answer to one request, with its price and whether a text was cut in the headers."""
+    return success(result_of(answered, shape), answer_headers(answered, ai_request_id))
 
 
 def batch(items: Sequence[BatchItem], shape: ResultShape, ai_request_id: str) -> Response:
     """Render a batch as a finished one."""
     return success(batch_result(items, shape, ai_request_id), batch_headers(items, ai_request_id))
-
-
-def batch_headers(items: Sequence[BatchItem], ai_request_id: str) -> list[Header]:
-    """Name the request, the price of all of its texts, whether any was cut and all were cached."""
-    answers = [item.outcome for item in items if isinstance(item.outcome, Classification)]
-    neurons = sum(answer.neurons for answer in answers)
-    truncated = any(answer.truncated for answer in answers)
-    cached = None
-    if any(answer.cached is not None for answer in answers):
-        cached = len(answers) == len(items) and all(answer.cached for answer in answers)
-    return _usage_headers(ai_request_id, neurons, truncated, cached)
-
-
-def batch_result(items: Sequence[BatchItem], shape: ResultShape, ai_request_id: str) -> dict[str, object]:
-    """Return the result of a finished batch: one response an item, in order, and the tokens read."""
-    tokens = sum(item.outcome.tokens for item in items if isinstance(item.outcome, Classification))
-    return {
-        "responses": [_response(place, item, shape, ai_request_id) for place, item in enumerate(items)],
-        "usage": {"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens},
-    }
-
-
-def _response(place: int, item: BatchItem, shape: ResultShape, ai_request_id: str) -> dict[str, object]:
-    """Render one item; one that failed looks like the answer to a single text that failed."""
-    response: dict[str, object] = {"id": place, "result": {}, "success": False}
-    if isinstance(item.outcome, Classification):
-        response |= {"result": shaped(item.outcome.scores, shape), "success": True}
-    else:
-        response["errors"] = [_ai_entry(item.outcome, ai_request_id)]
-    return response | {"external_reference": item.reference}
-
-
-def _usage_headers(ai_request_id: str, neurons: float, truncated: bool, cached: bool | None) -> list[Header]:
-    headers = [
-        (b"cf-ai-req-id", ai_request_id.encode()),
-        (b"cf-ai-neurons", b"%.2f" % neurons),
-    ]
-    if truncated:
-        headers.append((b"x-truncated", b"true"))
-    if cached is not None:
-        headers.append((b"cf-aig-cache-status", b"HIT" if cached else b"MISS"))
-    return headers
-
-
-def shaped(scores: Sequence[Score], shape: ResultShape) -> object:
-    """Return the scores of one text as JSON values."""
-    return {"items": entries(best_first(scores))} if shape == "items" else entries(scores)
-
-
-def entries(scores: Sequence[Score]) -> list[dict[str, object]]:
-    """Return the scores as the API lists them, in the given order."""
-    return [{"label": label, "score": score} for label, score in scores]
 
 
 def failure(error: TritonflareError, ai_request_id: str | None) -> Response:
@@ -112,16 +55,12 @@ def failure(error: TritonflareError, ai_request_id: str | None) -> Response:
 
 def _ai_failure(error: AiError, ai_request_id: str) -> Response:
     body = {
-        "errors": [_ai_entry(error, ai_request_id)],
+        "errors": [error_entry(error, ai_request_id)],
         "success": False,
         "result": {},
         "messages": [],
     }
     return Response(error.status, _encode(body), headers=[(b"cf-ai-req-id", ai_request_id.encode())])
-
-
-def _ai_entry(error: AiError, ai_request_id: str) -> dict[str, object]:
-    return {"message": f"AiError: {error.message} ({ai_request_id})", "code": error.code}
 
 
 def _front_failure(error: TritonflareError) -> Response:

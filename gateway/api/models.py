@@ -11,6 +11,7 @@ from gateway.api.context import RequestContext
 from gateway.domain import search
 from gateway.domain.catalogue import Catalogue, Model
 from gateway.domain.errors import BackendUnavailable, BadInput
+from gateway.domain.schemas import SCHEMAS
 from gateway.pipeline.model_label import label_with_model
 from gateway.server.message import Response
 
@@ -52,13 +53,13 @@ class ModelQueries:
         name = request.http.query("model")
         if not name:
             raise BadInput("Error: query parameter 'model' is required")
-        label_with_model(request.record, self._catalogue.find, name)
-        return envelope.success(search.SCHEMAS)
+        model = label_with_model(request.record, self._catalogue.find, name)
+        return envelope.success(SCHEMAS[model.task])
 
     async def tasks(self, request: RequestContext) -> Response:
         """List the tasks that some model is for."""
-        names = sorted({search.task_of(model) for model in self._models()})
-        return envelope.success([search.task_record(name) for name in names])
+        self._models()  # refused while none is known
+        return envelope.success([search.TASK])
 
     async def authors(self, request: RequestContext) -> Response:
         """List the authors that some model's name has."""

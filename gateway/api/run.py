@@ -5,28 +5,20 @@ from __future__ import annotations
 from uuid import uuid4
 
 from gateway.api import envelope
-from gateway.api.classify import ClassifyBody
 from gateway.api.context import RequestContext
+from gateway.api.predict import PredictBody
 from gateway.domain.catalogue import Model
-from gateway.domain.validate import (
-    BatchCall,
-    ResultShape,
-    TextCall,
-    asks_for_batch,
-    call_of,
-    parse_json,
-    read_call,
-    result_shape,
-)
-from gateway.pipeline.classify import ReadMessage
+from gateway.domain.requests import Call, read_call
+from gateway.domain.validate import ResultShape, asks_for_batch, call_of, parse_json, result_shape
+from gateway.pipeline.predict import ReadMessage
 from gateway.server.message import Response
 
 
 class RunModel:
-    """Handlers that classify the text or texts of one request."""
+    """Handlers that answer what one request asks of a model."""
 
-    def __init__(self, classify: ClassifyBody, default_shape: ResultShape) -> None:
-        self._classify = classify
+    def __init__(self, classify: PredictBody, default_shape: ResultShape) -> None:
+        self._predict = classify
         self._default_shape = default_shape
 
     async def __call__(self, context: RequestContext) -> Response:
@@ -35,11 +27,11 @@ class RunModel:
         The model comes before the body because its name costs nothing to look up and decides the schema.
         """
         context.record.ai_request_id = str(uuid4())
-        model = self._classify.find_model(context, context.params["model"])
+        model = self._predict.find_model(context, context.params["model"])
 
-        def read(body: bytes) -> tuple[Model, TextCall | BatchCall]:
+        def read(body: bytes) -> tuple[Model, Call]:
             payload = parse_json(body)
-            return model, self._read(context, payload, queued=asks_for_batch(payload))
+            return model, self._read(context, model, payload, queued=asks_for_batch(payload))
 
         return await self._answer(context, read)
 
@@ -47,23 +39,24 @@ class RunModel:
         """Answer a request whose body names the model: ``{"model":…,"input":…,"options":…}``."""
         context.record.ai_request_id = str(uuid4())
 
-        def read(body: bytes) -> tuple[Model, TextCall | BatchCall]:
+        def read(body: bytes) -> tuple[Model, Call]:
             name, given, queued = call_of(parse_json(body))
-            return self._classify.find_model(context, name), self._read(context, given, queued=queued)
+            model = self._predict.find_model(context, name)
+            return model, self._read(context, model, given, queued=queued)
 
         return await self._answer(context, read)
 
-    def _read(self, context: RequestContext, payload: object, *, queued: bool) -> TextCall | BatchCall:
-        self._shape(context)  # refused before anything is classified
+    def _read(self, context: RequestContext, model: Model, payload: object, *, queued: bool) -> Call:
+        self._shape(context)  # refused before anything is computed
         queued = queued or context.http.query("queueRequest") == "true"
-        return read_call(payload, self._classify.limits.max_batch_texts, queued=queued)
+        return read_call(payload, model.task, self._predict.limits.inputs, queued=queued)
 
     async def _answer(self, context: RequestContext, read: ReadMessage[bytes]) -> Response:
-        outcome = await self._classify(context, read)
+        outcome = await self._predict(context, read)
         ai_request_id = context.record.ai_request_id or ""
         if isinstance(outcome, list):
             return envelope.batch(outcome, self._shape(context), ai_request_id)
-        return envelope.classification(outcome, self._shape(context), ai_request_id)
+        return envelope.answer(outcome, self._shape(context), ai_request_id)
 
     def _shape(self, context: RequestContext) -> ResultShape:
         return result_shape(context.http.query("result_shape"), self._default_shape)

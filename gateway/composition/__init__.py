@@ -21,9 +21,9 @@ from gateway.access.tokens import TokenTable
 from gateway.addresses import networks
 from gateway.api.app import App
 from gateway.api.binding.handlers import Binding
-from gateway.api.classify import ClassifyBody
 from gateway.api.models import ModelQueries
 from gateway.api.operations import Operations
+from gateway.api.predict import PredictBody
 from gateway.api.request_body import BodyReader
 from gateway.api.router import Route
 from gateway.api.routes import API_PREFIX, operations_routes, page_routes, query_routes, run_routes
@@ -32,9 +32,10 @@ from gateway.api.verify_token import VerifyToken
 from gateway.composition.inference import Inference, compose_inference
 from gateway.composition.protocol import InferenceProtocol, compose_grpc, compose_protocol, grpc_connections
 from gateway.domain.monitor import Monitor
+from gateway.domain.requests import InputLimits
 from gateway.inference_protocol.http.routes import protocol_routes
-from gateway.pipeline.classify import ClassifyCall, RequestLimits
 from gateway.pipeline.observer import RequestObserver
+from gateway.pipeline.predict import PredictCall, RequestLimits
 from gateway.processes.open_files import OpenFiles, room_for_connections
 from gateway.processes.tasks import running_beside
 from gateway.server.connection_limiter import ConnectionLimiter
@@ -132,8 +133,8 @@ def compose(
     )
     access_log = AccessLog(settings.log_level, settings.access_log_share, settings.log_format)
     observer = RequestObserver(metrics, access_log, tracing.begin if tracing is not None else None)
-    limits = RequestLimits(settings.request_timeout_s, settings.max_batch_texts)
-    classify = ClassifyCall(inference.classifier, admission, rate, metrics, limits)
+    limits = RequestLimits(settings.request_timeout_s, _input_limits(settings))
+    classify = PredictCall(inference.predictor, admission, rate, metrics, limits)
     protocol = compose_protocol(settings, inference, classify)
     client_address = _client_address(settings)
     app = App(
@@ -159,6 +160,11 @@ def compose(
             settings, inference, protocol, admission, observer, metrics, credentials, client_address
         ),
     )
+
+
+def _input_limits(settings: Settings) -> InputLimits:
+    # A permitted request has to fit: each context takes a place.
+    return InputLimits(settings.max_batch_texts, min(settings.max_contexts, settings.max_requests_in_flight))
 
 
 def _tracing(settings: Settings) -> Tracing | None:
@@ -194,13 +200,13 @@ def _routes(
     settings: Settings,
     inference: Inference,
     admission: Admission,
-    classify_call: ClassifyCall,
+    classify_call: PredictCall,
     protocol: InferenceProtocol,
     metrics: Metrics,
     verify: VerifyToken,
 ) -> tuple[Route, ...]:
     bodies = BodyReader(admission, settings.max_body_bytes, settings.max_requests_in_flight)
-    classify = ClassifyBody(classify_call, inference.catalogue, bodies)
+    classify = PredictBody(classify_call, inference.catalogue, bodies)
     queries = ModelQueries(inference.catalogue)
     binding = Binding(classify, queries.search)
     return (

@@ -12,7 +12,7 @@ from gateway.domain.coalescing.coalescer import Coalescer
 from gateway.domain.coalescing.queue import CoalescingLimits
 from gateway.domain.health import ModelHealth
 from gateway.domain.monitor import Monitor, MonitorTimes
-from gateway.domain.service import Classifier
+from gateway.domain.service import Predictor
 from gateway.settings import Settings
 from gateway.telemetry.metrics import Metrics
 from gateway.triton.client import TritonClient, TritonOptions
@@ -34,9 +34,9 @@ class Inference:
     monitor: Monitor
 
     @property
-    def classifier(self) -> Classifier:
+    def predictor(self) -> Predictor:
         """The use case, over the cache if there is one."""
-        return Classifier(self.coalescer if self.cache is None else self.cache)
+        return Predictor(self.coalescer if self.cache is None else self.cache)
 
     async def hand_over(self, url: str, drain_s: float) -> None:
         """Send new calls to another Triton; see `HandoverBackend.hand_over`."""

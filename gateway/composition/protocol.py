@@ -10,8 +10,8 @@ from gateway.access.credentials import ReloadableCredentials
 from gateway.composition.inference import Inference
 from gateway.inference_protocol.infer import ModelInfer
 from gateway.inference_protocol.models import ModelDirectory
-from gateway.pipeline.classify import ClassifyCall
 from gateway.pipeline.observer import RequestObserver
+from gateway.pipeline.predict import PredictCall
 from gateway.processes.open_files import grpc_connection_limit
 from gateway.settings import MESSAGE_OVERHEAD_BYTES, Settings
 from gateway.telemetry.client_address import ClientAddress
@@ -29,7 +29,7 @@ class InferenceProtocol:
     infer: ModelInfer
 
 
-def compose_protocol(settings: Settings, inference: Inference, classify: ClassifyCall) -> InferenceProtocol:
+def compose_protocol(settings: Settings, inference: Inference, classify: PredictCall) -> InferenceProtocol:
     """Put together what both transports share."""
     models = ModelDirectory(inference.catalogue, inference.health, settings.max_batch_texts)
     return InferenceProtocol(models, ModelInfer(classify, models))

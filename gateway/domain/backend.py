@@ -8,6 +8,10 @@ from typing import NamedTuple, Protocol
 
 from gateway.domain.catalogue import Ensemble, Model
 from gateway.domain.errors import AiError
+from gateway.domain.inputs import ModelInput
+
+QUERY_TOO_LONG = -1
+"""Token count of a pair whose query alone leaves no room for its text."""
 
 
 class Timing(NamedTuple):
@@ -21,14 +25,15 @@ class Timing(NamedTuple):
 
 @dataclass(slots=True)
 class RawScores:
-    """The model's output for one text."""
+    """The model's output for one input."""
 
     logits: tuple[float, ...]
     """One for each label, in the order of the model's labels; not checked to be finite."""
     token_count: int
-    """Tokens of the text before truncation, special tokens included.
+    """Tokens of the input before truncation, special tokens included.
 
-    Above the model's limit it is a lower bound: a long text need not be read to its end.
+    Above the model's limit it is a lower bound: a long text need not be read to its end. `QUERY_TOO_LONG` if
+    there are no logits because of the query.
     """
     cached: bool | None = None
     """Whether it was computed earlier, for another request; None without a cache."""
@@ -52,8 +57,10 @@ class Backend(Protocol):
         """
         ...
 
-    async def classify(self, model: Model, texts: Sequence[bytes], deadline_s: float) -> Sequence[RawScores]:
-        """Run the model on ``texts`` (UTF-8), in one call, and return as many answers in the same order.
+    async def classify(
+        self, model: Model, texts: Sequence[ModelInput], deadline_s: float
+    ) -> Sequence[RawScores]:
+        """Run the model on ``texts``, in one call, and return as many answers in the same order.
 
         Raises:
             BackendUnavailable: the server is away, or does not have the model ready.
@@ -67,8 +74,8 @@ class Backend(Protocol):
 class AnswerSource(Protocol):
     """Answers texts one by one: the coalescer, or a cache in front of it."""
 
-    async def classify(self, model: Model, texts: Sequence[bytes], deadline_s: float) -> list[Answer]:
-        """Run the model on ``texts`` (UTF-8); return for each, in order, its scores or its own error.
+    async def classify(self, model: Model, texts: Sequence[ModelInput], deadline_s: float) -> list[Answer]:
+        """Run the model on ``texts``; return for each, in order, its scores or its own error.
 
         Raises:
             Overloaded: no text was accepted.

@@ -19,6 +19,7 @@ from typing import Literal
 from gateway.domain.backend import Answer, AnswerSource, RawScores
 from gateway.domain.catalogue import Model
 from gateway.domain.errors import AiError, DeadlineExceeded, Overloaded, without_frames
+from gateway.domain.inputs import ModelInput
 
 Lookup = Literal["hit", "shared", "miss"]
 """Kept; not kept, but in flight for another request; to be computed."""
@@ -40,8 +41,8 @@ class _Served:
         self.salt = hashlib.sha256(json.dumps(asdict(model)).encode()).digest()
         self.scores = struct.Struct(f"<q{len(model.labels)}d")
 
-    def key(self, text: bytes) -> bytes:
-        return self.tag + hashlib.sha256(self.salt + text).digest()
+    def key(self, data: ModelInput) -> bytes:
+        return self.tag + hashlib.sha256(self.salt + bytes(data)).digest()
 
     def pack(self, answer: RawScores) -> bytes | None:
         """Return what to keep of an answer: None if its logits are invalid."""
@@ -150,8 +151,8 @@ class AnswerCache:
             if self._served.get(gone.model.name) is not gone:
                 self._entries.forget(gone.tag)
 
-    async def classify(self, model: Model, texts: Sequence[bytes], deadline_s: float) -> list[Answer]:
-        """Return for each of ``texts`` (UTF-8), in order, its scores or its own error; only scores are kept.
+    async def classify(self, model: Model, texts: Sequence[ModelInput], deadline_s: float) -> list[Answer]:
+        """Return for each of ``texts``, in order, its scores or its own error; only scores are kept.
 
         A text that is in flight for another request is awaited, and computed again if that request is
         cancelled or exceeds its deadline.
@@ -174,7 +175,7 @@ class AnswerCache:
         found = iter(computed)
         return [next(found) if answer is None else answer for answer in answers]
 
-    async def _answer(self, served: _Served, key: bytes, text: bytes, ends: float) -> Answer:
+    async def _answer(self, served: _Served, key: bytes, text: ModelInput, ends: float) -> Answer:
         kept = self._find(served, key)
         flight = self._flights.get(key)
         self._looked_up("hit" if kept else "shared" if flight else "miss")
@@ -190,7 +191,7 @@ class AnswerCache:
             kept, flight = self._find(served, key), self._flights.get(key)
         return kept or await self._compute(served, key, text, ends)
 
-    async def _compute(self, served: _Served, key: bytes, text: bytes, ends: float) -> Answer:
+    async def _compute(self, served: _Served, key: bytes, text: ModelInput, ends: float) -> Answer:
         """Get the answer of the source, and share it with waiting requests: None if they must compute it."""
         loop = asyncio.get_running_loop()
         flight = self._flights[key] = loop.create_future()

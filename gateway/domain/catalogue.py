@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 
 from gateway.domain.errors import BackendUnavailable, NoSuchModel
 from gateway.domain.scores import ProblemType
+from gateway.domain.tasks import Task, parse_task
 
 _log = logging.getLogger("tritonflare.catalogue")
 
@@ -49,8 +50,8 @@ class Model:
     problem_type: ProblemType
     max_batch_size: int = 1
     """Most texts in one call."""
+    task: Task = Task.CLASSIFICATION
     version: str = ""
-    task: str = ""
     precision: str = ""
     target: str = ""
     checkpoint: str = ""
@@ -76,15 +77,26 @@ def parse_model(ensemble: Ensemble) -> Model:
     if not name or not name.isprintable():
         raise MalformedEntry(f"{NAME_KEY} is empty or not printable")
     texts = {field: given.get(PREFIX + field, "") for field in _TEXT_FIELDS}
+    task, labels = _task(given), _labels(given)
+    if task is Task.RERANK and len(labels) != 1:
+        raise MalformedEntry(f"{PREFIX}labels must be one label, because the task is {task.value}")
     return Model(
         name=name,
         ensemble=ensemble.name,
-        labels=_labels(given),
+        labels=labels,
+        task=task,
         max_tokens=_max_tokens(given),
         problem_type=_problem_type(given),
         max_batch_size=max(1, ensemble.max_batch_size),
         **texts,
     )
+
+
+def _task(given: Mapping[str, str]) -> Task:
+    try:
+        return parse_task(given.get(PREFIX + "task", ""))
+    except ValueError:
+        raise MalformedEntry(f"{PREFIX}task is none of {', '.join(task.value for task in Task)}") from None
 
 
 def _labels(given: Mapping[str, str]) -> tuple[str, ...]:

@@ -19,10 +19,16 @@ from gateway.domain.errors import (
     without_frames,
 )
 from gateway.domain.health import ModelHealth
+from gateway.domain.inputs import ModelInput, Pair
+from gateway.domain.tasks import Task
 
 _log = logging.getLogger("tritonflare.monitor")
 
 CANARY_TEXT = b"This is a canary."
+_CANARIES: dict[Task, ModelInput] = {
+    Task.CLASSIFICATION: CANARY_TEXT,
+    Task.RERANK: Pair(CANARY_TEXT, CANARY_TEXT),
+}
 _CONCURRENT_CANARIES = 8
 """Concurrent canaries of one refresh; also the number of failures after which it sends no more."""
 _SHOWN_MODELS = 3
@@ -178,7 +184,9 @@ class Monitor:
     async def _classify_canary(self, model: Model) -> bool:
         self._health.canary_sent(model)
         try:
-            (answer,) = await self._source.classify(model, (CANARY_TEXT,), self._times.request_timeout_s)
+            (answer,) = await self._source.classify(
+                model, (_CANARIES[model.task],), self._times.request_timeout_s
+            )
         except AiError as exc:
             answer = without_frames(exc)
         except Exception:

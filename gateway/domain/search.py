@@ -14,13 +14,10 @@ SOURCE = 1
 """The live API's value for models that it hosts itself; used for all models here."""
 
 _NAMESPACE = uuid5(NAMESPACE_URL, "tritonflare")
-_KNOWN_MODEL_IDS = {"@cf/huggingface/distilbert-sst-2-int8": "eaf31752-a074-441f-8b70-d593255d2811"}
-_CLASSIFICATION = "Text Classification"
-_CLASSIFICATION_ID = "19606750-23ed-4371-aab2-c20349b53a60"
-_CLASSIFICATION_DESCRIPTION = (
-    "Sentiment analysis or text classification is a common NLP task that classifies a text input into labels"
-    " or classes."
-)
+_KNOWN_MODEL_IDS = {
+    "@cf/huggingface/distilbert-sst-2-int8": "eaf31752-a074-441f-8b70-d593255d2811",
+    "@cf/baai/bge-reranker-base": "145337e7-cec3-4ebb-8e78-16ddfc75e580",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +67,7 @@ def find(models: Iterable[Model], wanted: Criteria) -> list[Model]:
 def _matches(model: Model, wanted: Criteria) -> bool:
     return (
         (wanted.source is None or wanted.source == SOURCE)
-        and (not wanted.task or _normalised(task_of(model)) == _normalised(wanted.task))
+        and (not wanted.task or _normalised(TASK["name"]) == _normalised(wanted.task))
         and (not wanted.author or author_of(model).casefold() == wanted.author.casefold())
         and wanted.search.casefold() in f"{model.name}\n{model.description}".casefold()
     )
@@ -86,16 +83,13 @@ def author_of(model: Model) -> str:
     return parts[1] if len(parts) > 2 else parts[0]
 
 
-def task_of(model: Model) -> str:
-    """Return the name of the model's task; without one it is text classification, as all models here."""
-    return _CLASSIFICATION if _normalised(model.task) in {"", _normalised(_CLASSIFICATION)} else model.task
-
-
-def task_record(task: str) -> dict[str, object]:
-    """Return a task as the API describes it."""
-    if task == _CLASSIFICATION:
-        return {"id": _CLASSIFICATION_ID, "name": task, "description": _CLASSIFICATION_DESCRIPTION}
-    return {"id": str(uuid5(_NAMESPACE, f"task {task}")), "name": task, "description": ""}
+TASK = {
+    "id": "19606750-23ed-4371-aab2-c20349b53a60",
+    "name": "Text Classification",
+    "description": "Sentiment analysis or text classification is a common NLP task that classifies a text "
+    "input into labels or classes.",
+}
+"""The task as the API describes it; at Workers AI, rerankers belong to it as well."""
 
 
 def model_record(model: Model) -> dict[str, object]:
@@ -110,7 +104,7 @@ def model_record(model: Model) -> dict[str, object]:
         "source": SOURCE,
         "name": model.name,
         "description": model.description,
-        "task": task_record(task_of(model)),
+        "task": TASK,
         "created_at": model.created_at,
         "tags": [],
         "properties": [{"property_id": key, "value": value} for key, value in properties.items() if value],
@@ -132,41 +126,3 @@ def _unix_time(created_at: str) -> int:
         return int(datetime.fromisoformat(created_at).replace(tzinfo=timezone.utc).timestamp())
     except (ValueError, OverflowError):
         return 0
-
-
-_INPUT = {
-    "type": "object",
-    "description": "The text to classify",
-    "properties": {
-        "text": {"type": "string", "minLength": 1, "description": "The text that you want to classify"}
-    },
-    "required": ["text"],
-    "additionalProperties": True,
-}
-_OUTPUT = {
-    "type": "array",
-    "contentType": "application/json",
-    "description": "An array of classification results for the input text",
-    "items": {
-        "type": "object",
-        "properties": {
-            "score": {
-                "type": "number",
-                "description": "Confidence score indicating the likelihood that the text belongs to the "
-                "specified label",
-            },
-            "label": {
-                "type": "string",
-                "description": "The classification label assigned to the text "
-                "(e.g., 'POSITIVE' or 'NEGATIVE')",
-            },
-        },
-    },
-    "additionalProperties": True,
-}
-SCHEMAS = {"input": _INPUT, "output": _OUTPUT}
-"""JSON Schemas of input and output of every text classifier, as Workers AI documents them.
-
-Its SDKs type ``description``, ``type`` and ``additionalProperties`` of both as always present; the last has
-no meaning for an array, and ``true`` forbids nothing.
-"""

@@ -1,4 +1,4 @@
-"""The use case: texts in, labelled scores out."""
+"""The use case: requests in, labelled scores or rankings out."""
 
 from __future__ import annotations
 
@@ -6,21 +6,19 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from gateway.domain.backend import AnswerSource, RawScores, Timing
+from gateway.domain.backend import QUERY_TOO_LONG, Answer, AnswerSource, RawScores, Timing
 from gateway.domain.catalogue import Model
-from gateway.domain.errors import AiError, BackendFailed, without_frames
+from gateway.domain.errors import AiError, BackendFailed, BadInput, without_frames
+from gateway.domain.requests import RerankRequest, TaskRequest
 from gateway.domain.scores import InvalidLogits, Score, label_scores
-from gateway.domain.validate import utf8
+from gateway.domain.tasks import PRICES, Task
 
 _log = logging.getLogger("tritonflare.service")
-
-NEURONS_PER_TOKEN = 2394 / 1_000_000
-"""Price of this task on Workers AI: 2394 neurons per million input tokens (its pricing page, 2026)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """The answer for one text."""
+    """The scores of one text, or of one pair."""
 
     scores: list[Score]
     """In the order of the catalogue's labels."""
@@ -34,13 +32,53 @@ class Classification:
     """Tokens of the text before truncation; see `RawScores`."""
     cached: bool | None = None
     """Whether the answer is from the cache; None without a cache."""
+    task: Task = Task.CLASSIFICATION
+    """Of the model."""
     timing: Timing | None = field(default=None, compare=False)
     """None if nothing was sent for this request."""
 
     @property
     def neurons(self) -> float:
         """The price of the call in Workers AI's unit."""
-        return self.tokens * NEURONS_PER_TOKEN
+        return PRICES[self.task].of(self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Contexts by their relevance to a query."""
+
+    entries: list[tuple[int, float]]
+    """Index and score (0 to 1) of each context that was asked for, best first; equal ones in their order."""
+    pairs: Sequence[Classification] = ()
+    """The pair of the query with each context, in the order of the request."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens the model read, of all pairs, after truncation."""
+        return sum(pair.tokens for pair in self.pairs)
+
+    @property
+    def truncated(self) -> bool:
+        """Whether a context was cut because its pair had more tokens than the model reads."""
+        return any(pair.truncated for pair in self.pairs)
+
+    @property
+    def cached(self) -> bool | None:
+        """Whether all scores are from the cache; None without a cache, or without contexts."""
+        return all_cached([pair.cached for pair in self.pairs])
+
+    @property
+    def neurons(self) -> float:
+        """The price of the call in Workers AI's unit."""
+        return PRICES[Task.RERANK].of(self.tokens)
+
+    @property
+    def timing(self) -> Timing | None:
+        """What the caller waited for at least; None if nothing was sent for this request."""
+        return longest([pair.timing for pair in self.pairs])
+
+
+TaskAnswer = Classification | Ranking
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,37 +87,66 @@ class BatchItem:
 
     reference: str | None
     """The caller's name for it."""
-    outcome: Classification | AiError
+    outcome: TaskAnswer | AiError
 
 
-class Classifier:
-    """Classifies texts with the answers of a source: the coalescer, or the cache in front of it."""
+class Predictor:
+    """Answers requests with the scores of a source: the coalescer, or the cache in front of it."""
 
     def __init__(self, source: AnswerSource) -> None:
         self._source = source
 
-    async def classify(self, model: Model, text: str, deadline_s: float) -> Classification:
-        """Classify one text.
+    async def answer(self, model: Model, request: TaskRequest, deadline_s: float) -> TaskAnswer:
+        """Answer one request.
 
         Raises:
-            AiError: what ``Backend.classify`` raises; BackendFailed too when the logits are not finite.
+            AiError: what ``Backend.classify`` raises; BackendFailed too when the logits are not finite, and
+                BadInput when a query is too long.
         """
-        (answer,) = await self._source.classify(model, (utf8(text),), deadline_s)
+        (answer,) = await self.answer_all(model, (request,), deadline_s)
         if isinstance(answer, AiError):
             raise answer
-        return _read(answer, model)
+        return answer
 
-    async def classify_all(
-        self, model: Model, texts: Sequence[str], deadline_s: float
-    ) -> list[Classification | AiError]:
-        """Classify many texts; return for each, in order, its answer or its error."""
-        answers = await self._source.classify(model, [utf8(text) for text in texts], deadline_s)
+    async def answer_all(
+        self, model: Model, requests: Sequence[TaskRequest], deadline_s: float
+    ) -> list[TaskAnswer | AiError]:
+        """Answer many requests; return for each, in order, its answer or its error.
+
+        A ranking has an error if one of its pairs has.
+        """
+        inputs = [request.inputs() for request in requests]
+        flat = [data for each in inputs for data in each]
+        scores = iter(await self._source.classify(model, flat, deadline_s) if flat else ())
         return [
-            answer if isinstance(answer, AiError) else _read_or_error(answer, model) for answer in answers
+            _answer(request, [next(scores) for _ in each], model)
+            for request, each in zip(requests, inputs, strict=True)
         ]
 
 
-def _read(raw: RawScores, model: Model) -> Classification:
+def _answer(request: TaskRequest, answers: Sequence[Answer], model: Model) -> TaskAnswer | AiError:
+    try:
+        pairs = [_read(answer, model) for answer in answers]
+    except AiError as exc:
+        return without_frames(exc)
+    if not isinstance(request, RerankRequest):
+        return pairs[0]
+    entries = [(place, pair.scores[0][1]) for place, pair in enumerate(pairs)]
+    entries.sort(key=lambda entry: -entry[1])
+    return Ranking(entries[: request.top_k], pairs)
+
+
+def _read(raw: Answer, model: Model) -> Classification:
+    if isinstance(raw, AiError):
+        raise raw
+    if raw.token_count == QUERY_TOO_LONG:
+        raise BadInput(
+            f"Error: '/query' leaves no room for a context: the model reads {model.max_tokens} tokens"
+        )
+    return _scored(raw, model)
+
+
+def _scored(raw: RawScores, model: Model) -> Classification:
     try:
         scores = label_scores(raw.logits, model.labels, model.problem_type)
     except InvalidLogits as exc:
@@ -92,12 +159,19 @@ def _read(raw: RawScores, model: Model) -> Classification:
         logits=raw.logits,
         token_count=raw.token_count,
         cached=raw.cached,
+        task=model.task,
         timing=raw.timing,
     )
 
 
-def _read_or_error(raw: RawScores, model: Model) -> Classification | AiError:
-    try:
-        return _read(raw, model)
-    except AiError as exc:
-        return without_frames(exc)
+def all_cached(found: Sequence[bool | None]) -> bool | None:
+    """Whether all of several answers are from the cache; None if there is no cache."""
+    return None if all(cached is None for cached in found) else all(found)
+
+
+def longest(timings: Sequence[Timing | None]) -> Timing | None:
+    """Return the longest wait and the longest call among several: what their caller waited for at least."""
+    known = [timing for timing in timings if timing is not None]
+    if not known:
+        return None
+    return Timing(max(timing.queue_s for timing in known), max(timing.triton_s for timing in known))

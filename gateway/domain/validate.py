@@ -1,4 +1,4 @@
-"""From body bytes to the text to classify, with the error messages of the public API.
+"""From body bytes to values, with the error messages of the public API.
 
 The messages for bad input are those of ``@cloudflare/cabidela`` 0.2, the validator of the live API.
 Where JavaScript and Python parse JSON differently, this follows JavaScript.
@@ -9,41 +9,15 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, NoReturn, cast
 
 import msgspec
 
-from gateway.domain.errors import BadInput, MalformedBody, without_frames
+from gateway.domain.errors import BadInput, MalformedBody
 
 ResultShape = Literal["array", "items"]
 _SHAPES = ("array", "items")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-@dataclass(frozen=True, slots=True)
-class TextCall:
-    """A request for one text."""
-
-    text: str | BadInput
-    """Or its validation error."""
-
-
-@dataclass(frozen=True, slots=True)
-class BatchText:
-    """One input of a batch."""
-
-    reference: str | None
-    """The caller's name for it."""
-    text: str | BadInput
-
-
-@dataclass(frozen=True, slots=True)
-class BatchCall:
-    """A request for several texts, answered at once in the shape of a finished batch."""
-
-    items: Sequence[BatchText]
 
 
 def parse_json(body: bytes) -> object:
@@ -80,24 +54,6 @@ def _reject_constant(name: str) -> NoReturn:
     raise ValueError(name)
 
 
-def text_of(payload: object) -> str:
-    """Return the ``text`` of a classification request; other keys are ignored.
-
-    The schema is ``{"type": "object", "properties": {"text": {"type": "string", "minLength": 1}},
-    "required": ["text"]}``. Whitespace alone is valid; length counts UTF-16 units, which for a minimum
-    of 1 is any character at all.
-
-    Raises:
-        BadInput: with the validator's message.
-    """
-    if not isinstance(payload, dict) or "text" not in payload:
-        raise BadInput("Error: required properties at '/' are 'text'")
-    text = _string(payload["text"], "/text")
-    if not text:
-        raise BadInput("Error: Length of '/text' must be >= 1 not met")
-    return text
-
-
 def call_of(payload: object) -> tuple[str, object, bool]:
     """Return model, input and ``options.queueRequest`` of a request that names its model in the body.
 
@@ -107,7 +63,7 @@ def call_of(payload: object) -> tuple[str, object, bool]:
     if not isinstance(payload, dict) or "model" not in payload or "input" not in payload:
         # The validator lists all that are required, not only those that are missing.
         raise BadInput("Error: required properties at '/' are 'model,input'")
-    model = _string(payload["model"], "/model")
+    model = string(payload["model"], "/model")
     if not model:
         raise BadInput("Error: Length of '/model' must be >= 1 not met")
     return printable(model), payload["input"], asks_for_batch(payload)
@@ -119,76 +75,19 @@ def asks_for_batch(payload: object) -> bool:
     return isinstance(options, dict) and options.get("queueRequest") is True
 
 
-def read_call(payload: object, max_batch_texts: int, *, queued: bool) -> TextCall | BatchCall:
-    """Read the texts of a request.
-
-    Args:
-        payload: the inputs. A key ``requests`` makes it a batch, even beside a ``text``: the official
-            Python SDK cannot leave ``text`` out.
-        max_batch_texts: how many inputs a batch may have.
-        queued: whether the caller asked for ``queueRequest``; one text is then a batch of one.
+def string(value: object, path: str) -> str:
+    """Return ``value``, which stands at ``path`` of a request.
 
     Raises:
-        BadInput: no inputs, too many, or not an array; or a poll for results. The error of a single text
-            takes the place of that text, so that the number of texts is known in any case.
+        BadInput: it is not a string.
     """
-    given = payload if isinstance(payload, dict) else {}
-    if "requests" in given:
-        return BatchCall([_batch_text(item) for item in _batch_inputs(given["requests"], max_batch_texts)])
-    if "text" in given and queued:
-        return BatchCall([_batch_text(payload)])
-    if "text" not in given:
-        if "request_id" in given:
-            raise BadInput("Error: '/request_id' is not known, a batch is answered at once")
-        if queued:
-            raise BadInput("Error: required properties at '/' are 'requests'")
-    return read_text(payload)
-
-
-def read_text(payload: object) -> TextCall:
-    """Read one text, or its validation error."""
-    try:
-        return TextCall(text_of(payload))
-    except BadInput as exc:
-        return TextCall(without_frames(exc))
-
-
-def _batch_inputs(requests: object, max_batch_texts: int) -> list[object]:
-    if not isinstance(requests, list):
-        raise BadInput(f"Error: Type mismatch of '/requests', 'array' not in {_types(requests)}")
-    if not requests:
-        raise BadInput("Error: Length of '/requests' must be >= 1 not met")
-    if len(requests) > max_batch_texts:
-        raise BadInput(f"Error: Length of '/requests' must be <= {max_batch_texts}")
-    return requests
-
-
-def _batch_text(item: object) -> BatchText:
-    reference = None
-    try:
-        reference = reference_of(item)
-        return BatchText(reference, text_of(item))
-    except BadInput as exc:
-        return BatchText(reference, without_frames(exc))
-
-
-def reference_of(item: object) -> str | None:
-    """Return the ``external_reference`` of one input of a batch.
-
-    Raises:
-        BadInput: it is neither a string nor null.
-    """
-    reference = item.get("external_reference") if isinstance(item, dict) else None
-    return None if reference is None else printable(_string(reference, "/external_reference"))
-
-
-def _string(value: object, path: str) -> str:
     if not isinstance(value, str):
-        raise BadInput(f"Error: Type mismatch of '{path}', 'string' not in {_types(value)}")
+        raise BadInput(f"Error: Type mismatch of '{path}', 'string' not in {types_of(value)}")
     return value
 
 
-def _types(value: object) -> str:
+def types_of(value: object) -> str:
+    """Name the types of a value as the validator lists them."""
     return ",".join(f"'{name}'" for name in _javascript_types(value))
 
 
@@ -199,7 +98,7 @@ def _javascript_types(value: object) -> tuple[str, ...]:
         case bool():
             return ("boolean",)
         case int() | float():
-            return ("number", "integer") if _is_javascript_integer(value) else ("number",)
+            return ("number", "integer") if is_javascript_integer(value) else ("number",)
         case str():
             return ("string",)
         case list():
@@ -215,7 +114,7 @@ def _is_number_or_string(value: object) -> bool:
     return isinstance(value, int | float | str) and not isinstance(value, bool)
 
 
-def _is_javascript_integer(value: float) -> bool:
+def is_javascript_integer(value: float) -> bool:
     """``Number.isInteger``: 1.0 is one; what overflows a double is Infinity and is not."""
     try:
         number = float(value)

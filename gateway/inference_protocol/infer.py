@@ -7,14 +7,14 @@ from typing import TypeVar
 
 from gateway.domain.catalogue import Model
 from gateway.domain.errors import AiError
-from gateway.domain.service import BatchItem, Classification
-from gateway.domain.validate import BatchCall, TextCall
-from gateway.inference_protocol.inputs import read_texts
+from gateway.domain.requests import Call
+from gateway.domain.service import Classification, Ranking, TaskAnswer
+from gateway.inference_protocol.inputs import read_inputs
 from gateway.inference_protocol.messages import InferRequest, InferResponse
 from gateway.inference_protocol.models import ModelDirectory
 from gateway.inference_protocol.outputs import check_outputs, make_outputs
 from gateway.pipeline.caller import Caller
-from gateway.pipeline.classify import ClassifyCall, Receive
+from gateway.pipeline.predict import PredictCall, Receive
 
 _Message = TypeVar("_Message")
 
@@ -22,8 +22,8 @@ _Message = TypeVar("_Message")
 class ModelInfer:
     """Answers requests for inference."""
 
-    def __init__(self, classify: ClassifyCall, models: ModelDirectory) -> None:
-        self._classify = classify
+    def __init__(self, classify: PredictCall, models: ModelDirectory) -> None:
+        self._predict = classify
         self._models = models
 
     async def __call__(
@@ -45,23 +45,27 @@ class ModelInfer:
         request: InferRequest | None = None
         served: Model | None = None
 
-        def read(message: _Message) -> tuple[Model, TextCall | BatchCall]:
+        def read(message: _Message) -> tuple[Model, Call]:
             nonlocal request, served
             request = parse(message)
             served = self._models.find(request.model, request.version, caller.record)
             check_outputs(request.outputs)
-            return served, read_texts(request.inputs, self._classify.limits.max_batch_texts)
+            most = self._predict.limits.inputs.max_batch_texts
+            return served, read_inputs(request.inputs, served.task, most)
 
-        outcome = await self._classify(caller, receive, read)
+        outcome = await self._predict(caller, receive, read)
         if request is None or served is None:
             raise RuntimeError("a request was answered before it was read")
-        answers = [outcome] if isinstance(outcome, Classification) else [_answer(item) for item in outcome]
+        outcomes = [item.outcome for item in outcome] if isinstance(outcome, list) else [outcome]
+        answers = [_scores(each) for each in outcomes]
         return InferResponse(
             request.model, self._models.version(served), request.id, make_outputs(answers, request.outputs)
         )
 
 
-def _answer(item: BatchItem) -> Classification:
-    if isinstance(item.outcome, AiError):
-        raise item.outcome
-    return item.outcome
+def _scores(outcome: TaskAnswer | AiError) -> Classification:
+    if isinstance(outcome, AiError):
+        raise outcome
+    if isinstance(outcome, Ranking):
+        raise TypeError("tensors hold the pairs of a ranking, each by itself")
+    return outcome

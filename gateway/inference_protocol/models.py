@@ -11,7 +11,7 @@ import msgspec
 from gateway.domain.catalogue import Catalogue, Model
 from gateway.domain.errors import BackendUnavailable, NoSuchVersion
 from gateway.domain.health import ModelHealth
-from gateway.inference_protocol.inputs import TEXT
+from gateway.inference_protocol.inputs import INPUTS
 from gateway.pipeline.model_label import label_with_model
 from gateway.telemetry.record import RequestRecord
 
@@ -116,7 +116,7 @@ class ModelDirectory:
         return ModelDescription(
             name=name,
             version=self.version(model),
-            inputs=(TensorDescription(TEXT, "BYTES", (-1, 1)),),
+            inputs=[TensorDescription(name, "BYTES", (-1, 1)) for name in INPUTS[model.task]],
             outputs=(
                 TensorDescription("logits", "FP32", (-1, labels)),
                 TensorDescription("probabilities", "FP32", (-1, labels)),
@@ -126,7 +126,7 @@ class ModelDirectory:
             max_batch_size=self._max_batch_texts,
             parameters={
                 "name": model.name,
-                "task": model.task,
+                "task": model.task.value,
                 "labels": msgspec.json.encode(model.labels).decode(),
                 "problem_type": model.problem_type.value,
                 "max_tokens": str(model.max_tokens),

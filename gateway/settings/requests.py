@@ -26,6 +26,12 @@ class RequestSettings(BaseModel):
     max_batch_texts: int = Field(
         100, gt=0, description="Most texts in one request (`requests`); above it 400, code 5006."
     )
+    max_contexts: int = Field(
+        100,
+        gt=0,
+        description="Most contexts in one request to a reranker; above it 400, code 5006. Never more than "
+        "GATEWAY_MAX_REQUESTS_IN_FLIGHT.",
+    )
     request_timeout_s: Seconds = Field(
         10.0, description="Time from admission to answer, body included; above it 408, code 3007."
     )

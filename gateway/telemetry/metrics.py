@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, generate_latest
 
-from gateway.domain.service import Classification
+from gateway.domain.service import Ranking, TaskAnswer
 from gateway.server.connection_limiter import LimiterEvents
 from gateway.telemetry.counters import (
     CacheCounters,
@@ -88,13 +88,14 @@ class Metrics:
         count()
         observe(seconds)
 
-    def text_classified(self, model: str, answer: Classification) -> None:
-        """Count the tokens of one answer."""
-        count, observe = self._texts.of(model)
-        count(answer.tokens)
-        observe(answer.tokens)
-        if answer.truncated:
-            self._texts.truncated.labels(model).inc()
+    def answered(self, model: str, answer: TaskAnswer) -> None:
+        """Count the texts of one answer, or its pairs, and their tokens."""
+        for text in answer.pairs if isinstance(answer, Ranking) else (answer,):
+            count, observe = self._texts.of(model)
+            count(text.tokens)
+            observe(text.tokens)
+            if text.truncated:
+                self._texts.truncated.labels(model).inc()
 
     def call_sent(self, texts: int, waited_s: float) -> None:
         """Count one call of several texts."""

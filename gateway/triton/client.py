@@ -15,6 +15,8 @@ from tritonclient.grpc import service_pb2
 from gateway.domain.backend import RawScores
 from gateway.domain.catalogue import Ensemble, Model
 from gateway.domain.errors import AiError, BackendFailed, DeadlineExceeded, ModelUnavailable
+from gateway.domain.inputs import ModelInput
+from gateway.domain.tasks import Task
 from gateway.triton.errors import mapped_errors
 from gateway.triton.failover_channel import FailoverChannel
 from gateway.triton.outages import Outages
@@ -98,7 +100,9 @@ class TritonClient:
         known = (self._described[name].ensemble for name in sorted(self._described))
         return [ensemble for ensemble in known if ensemble is not None]
 
-    async def classify(self, model: Model, texts: Sequence[bytes], deadline_s: float) -> Sequence[RawScores]:
+    async def classify(
+        self, model: Model, texts: Sequence[ModelInput], deadline_s: float
+    ) -> Sequence[RawScores]:
         """Run one ModelInfer on all ``texts``; see Backend."""
         started = time.perf_counter()
         outcome = "ok"
@@ -113,7 +117,7 @@ class TritonClient:
         finally:
             self._observe(model, outcome, time.perf_counter() - started)
 
-    async def _infer(self, model: Model, texts: Sequence[bytes], deadline_s: float) -> list[RawScores]:
+    async def _infer(self, model: Model, texts: Sequence[ModelInput], deadline_s: float) -> list[RawScores]:
         if deadline_s <= 0:
             raise DeadlineExceeded
         request = infer_request(model.ensemble, texts).SerializeToString()
@@ -121,7 +125,8 @@ class TritonClient:
             raw = await self._call(request, deadline_s)
         try:
             response = service_pb2.ModelInferResponse.FromString(raw)
-            return read_scores(response, len(texts), len(model.labels))
+            pairs = model.task is Task.RERANK
+            return read_scores(response, len(texts), len(model.labels), pairs=pairs)
         except (MalformedResponse, DecodeError) as exc:
             _log.error("ModelInfer %s: %s", model.ensemble, exc)
             raise BackendFailed from exc

@@ -9,6 +9,7 @@ from typing import Protocol
 from gateway.domain.backend import Backend, RawScores
 from gateway.domain.catalogue import Ensemble, Model
 from gateway.domain.errors import ModelUnavailable
+from gateway.domain.inputs import ModelInput
 
 _QUIET_S = 0.1
 """A server is idle after so long without a call: queued texts follow each other faster."""
@@ -33,7 +34,9 @@ class _Server:
         self.client = client
         self.under_way = 0
 
-    async def classify(self, model: Model, texts: Sequence[bytes], deadline_s: float) -> Sequence[RawScores]:
+    async def classify(
+        self, model: Model, texts: Sequence[ModelInput], deadline_s: float
+    ) -> Sequence[RawScores]:
         self.under_way += 1
         try:
             return await self.client.classify(model, texts, deadline_s)
@@ -80,7 +83,9 @@ class HandoverBackend:
         found = await server.client.discover()
         return found if server is self._now else await self._now.client.discover()
 
-    async def classify(self, model: Model, texts: Sequence[bytes], deadline_s: float) -> Sequence[RawScores]:
+    async def classify(
+        self, model: Model, texts: Sequence[ModelInput], deadline_s: float
+    ) -> Sequence[RawScores]:
         """Run one call; see Backend."""
         server = self._now
         if self._replaced_models and model in self._replaced_models:

@@ -1,8 +1,9 @@
 """Triton's tensors as bytes: one request message from texts, scores from one response message.
 
-The ensemble takes ``TEXT`` BYTES ``[n, 1]`` and answers ``logits`` FP32 ``[n, labels]`` and
-``token_count`` INT32 ``[n, 1]``. Raw contents are little-endian; a BYTES element is a 4-byte length and
-the bytes (KServe protocol v2, "raw tensor contents"; Triton's "binary tensor data" extension).
+The ensemble takes ``TEXT`` BYTES ``[n, 1]``, a reranker's ``QUERY`` of the same shape as well, and answers
+``logits`` FP32 ``[n, labels]`` and ``token_count`` INT32 ``[n, 1]``. Raw contents are little-endian; a BYTES
+element is a 4-byte length and the bytes (KServe protocol v2, "raw tensor contents"; Triton's "binary tensor
+data" extension).
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from typing import Any
 
 from tritonclient.grpc import service_pb2
 
-from gateway.domain.backend import RawScores
+from gateway.domain.backend import QUERY_TOO_LONG, RawScores
+from gateway.domain.inputs import ModelInput, Pair
 
-_TEXT, _LOGITS, _TOKEN_COUNT = "TEXT", "logits", "token_count"
+_QUERY, _TEXT, _LOGITS, _TOKEN_COUNT = "QUERY", "TEXT", "logits", "token_count"
 _LENGTH = struct.Struct("<I")
 
 # The stubs are generated without types, so messages are Any here and nowhere else.
@@ -26,30 +28,36 @@ class MalformedResponse(ValueError):
     """The response is not what the ensemble's contract promises."""
 
 
-def infer_request(ensemble: str, texts: Sequence[bytes]) -> Message:
-    """Return a ModelInferRequest for ``n`` UTF-8 texts."""
+def infer_request(ensemble: str, inputs: Sequence[ModelInput]) -> Message:
+    """Return a ModelInferRequest for ``n`` UTF-8 texts, or for ``n`` pairs."""
     request = service_pb2.ModelInferRequest(model_name=ensemble)
-    request.inputs.add(name=_TEXT, datatype="BYTES", shape=[len(texts), 1])
     request.outputs.add(name=_LOGITS)
     request.outputs.add(name=_TOKEN_COUNT)
-    request.raw_input_contents.append(b"".join(part for text in texts for part in _element(text)))
+    if any(isinstance(data, Pair) for data in inputs):
+        _add(request, _QUERY, [data.query for data in inputs if isinstance(data, Pair)])
+    _add(request, _TEXT, [data.text if isinstance(data, Pair) else data for data in inputs])
     return request
+
+
+def _add(request: Message, name: str, elements: Sequence[bytes]) -> None:
+    request.inputs.add(name=name, datatype="BYTES", shape=[len(elements), 1])
+    request.raw_input_contents.append(b"".join(part for text in elements for part in _element(text)))
 
 
 def _element(text: bytes) -> tuple[bytes, bytes]:
     return _LENGTH.pack(len(text)), text
 
 
-def read_scores(response: Message, texts: int, labels: int) -> list[RawScores]:
-    """Return one RawScores a text, in order.
+def read_scores(response: Message, texts: int, labels: int, *, pairs: bool = False) -> list[RawScores]:
+    """Return one RawScores an input, in order.
 
     Raises:
         MalformedResponse: an output is missing, or its type, shape or size is not the promised one.
     """
     logits = struct.unpack(f"<{texts * labels}f", _raw(response, _LOGITS, "FP32", [texts, labels]))
     counts = struct.unpack(f"<{texts}i", _raw(response, _TOKEN_COUNT, "INT32", [texts, 1]))
-    if min(counts) < 0:
-        raise MalformedResponse(f"{_TOKEN_COUNT} is negative")
+    if min(counts) < (QUERY_TOO_LONG if pairs else 0):
+        raise MalformedResponse(f"{_TOKEN_COUNT} is {min(counts)}")
     return [RawScores(logits[row * labels : (row + 1) * labels], count) for row, count in enumerate(counts)]
 
 

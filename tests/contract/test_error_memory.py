@@ -10,7 +10,7 @@ from types import FrameType
 
 import pytest
 
-from gateway.domain.service import Classifier
+from gateway.domain.service import Predictor
 from tests.support.failing import AUTH, FAILURES, FORMS, Form, failing
 from tests.support.fake_triton import FakeTriton
 from tests.support.harness import away_from_the_end_of_a_minute, running_gateway, settings_for
@@ -133,8 +133,8 @@ async def test_a_defect_leaves_no_cycle(triton: FakeTriton, monkeypatch: pytest.
         error = RuntimeError("a defect")
         raise error  # which this frame holds
 
-    monkeypatch.setattr(Classifier, "classify", classify)
-    monkeypatch.setattr(Classifier, "classify_all", classify)
+    monkeypatch.setattr(Predictor, "answer", classify)
+    monkeypatch.setattr(Predictor, "answer_all", classify)
     async with running_gateway(settings_for(triton)) as running:
         for form in FORMS.values():
             with without_collector() as garbage:

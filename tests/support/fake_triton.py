@@ -13,6 +13,7 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 SST2 = "@cf/huggingface/distilbert-sst-2-int8"
+RERANKER = "@cf/baai/bge-reranker-base"
 TRACEBACK = (
     'Traceback (most recent call last):\n  File "/opt/secret/model.py", line 7, in execute\nKeyError: 1'
 )
@@ -32,6 +33,7 @@ class FakeEnsemble:
     logits: tuple[float, ...] = (-4.0, 4.5)
     platform: str = "ensemble"
     max_batch_size: int = 8
+    task: str = "text-classification"
     overrides: dict[str, str] = field(default_factory=dict)
 
     def parameters(self) -> dict[str, str]:
@@ -39,7 +41,7 @@ class FakeEnsemble:
         if self.public_name is not None:
             given |= {
                 "tritonflare.name": self.public_name,
-                "tritonflare.task": "text-classification",
+                "tritonflare.task": self.task,
                 "tritonflare.labels": json.dumps(self.labels),
                 "tritonflare.max_tokens": str(self.max_tokens),
                 "tritonflare.precision": "int8",
@@ -52,9 +54,33 @@ class FakeEnsemble:
         return given | self.overrides
 
 
-def read_texts(request: Any) -> list[bytes]:
-    """Decode the BYTES tensor of a ModelInferRequest."""
-    raw, texts, at = request.raw_input_contents[0], [], 0
+def reranker(name: str = "reranker", max_tokens: int = 512) -> FakeEnsemble:
+    """Return an ensemble that scores pairs; see `relevance`."""
+    return FakeEnsemble(
+        name=name,
+        public_name=RERANKER,
+        labels=("LABEL_0",),
+        max_tokens=max_tokens,
+        problem_type="multi_label_classification",
+        logits=(0.0,),
+        task="rerank",
+    )
+
+
+def relevance(query: bytes, text: bytes) -> float:
+    """Return the logit of a pair: the words of the query that the text has, minus one."""
+    return len(set(query.split()) & set(text.split())) - 1.0
+
+
+def read_pairs(request: Any) -> list[tuple[bytes, bytes]]:
+    """Decode the tensors QUERY and TEXT of a ModelInferRequest."""
+    return list(zip(read_texts(request, "QUERY"), read_texts(request), strict=True))
+
+
+def read_texts(request: Any, name: str = "TEXT") -> list[bytes]:
+    """Decode a BYTES tensor of a ModelInferRequest."""
+    place = [tensor.name for tensor in request.inputs].index(name)
+    raw, texts, at = request.raw_input_contents[place], [], 0
     while at < len(raw):
         (length,) = struct.unpack_from("<I", raw, at)
         texts.append(raw[at + 4 : at + 4 + length])
@@ -143,6 +169,10 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         texts = read_texts(request)
         logits = [value for _ in texts for value in ensemble.logits]
         counts = [len(text.split()) + 2 for text in texts]
+        if ensemble.task == "rerank":
+            pairs = read_pairs(request)
+            logits = [relevance(*pair) for pair in pairs]
+            counts = [_pair_tokens(*pair, ensemble.max_tokens) for pair in pairs]
         answer = service_pb2.ModelInferResponse(model_name=request.model_name)
         # Not in the order of the request, to prove that outputs are found by name.
         answer.outputs.add(name="token_count", datatype="INT32", shape=[len(texts), 1])
@@ -164,6 +194,11 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     def answer_logits(self, *logits: float) -> None:
         """Answer these logits from now on."""
         self.ensembles[0] = replace(self.ensembles[0], logits=logits)
+
+
+def _pair_tokens(query: bytes, text: bytes, max_tokens: int) -> int:
+    needed = len(query.split()) + 3
+    return -1 if needed >= max_tokens else needed + len(text.split())
 
 
 def fail(code: grpc.StatusCode, details: str = TRACEBACK) -> Fault:

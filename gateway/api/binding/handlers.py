@@ -18,13 +18,15 @@ from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 from gateway.api.binding import rendering, tensors
-from gateway.api.classify import ClassifyBody
 from gateway.api.context import RequestContext
+from gateway.api.predict import PredictBody
 from gateway.api.router import Handler, Route
 from gateway.domain.catalogue import Model
 from gateway.domain.errors import BadInput, MalformedBody, NoRoute
-from gateway.domain.service import Classification
-from gateway.domain.validate import BatchCall, TextCall, asks_for_batch, parse_json, read_call, read_text
+from gateway.domain.requests import Call, read_call, read_single
+from gateway.domain.service import Classification, TaskAnswer
+from gateway.domain.tasks import Task
+from gateway.domain.validate import asks_for_batch, parse_json
 from gateway.server.message import Response
 
 RUN_PATHS = ("/run", "/ai-gateway/run")
@@ -37,8 +39,8 @@ _Version = Literal["tensor", "2", "3"]
 class Binding:
     """Handlers of the binding's routes."""
 
-    def __init__(self, classify: ClassifyBody, search_models: Handler) -> None:
-        self._classify = classify
+    def __init__(self, classify: PredictBody, search_models: Handler) -> None:
+        self._predict = classify
         self._search_models = search_models
 
     def routes(self, api_prefix: str) -> tuple[Route, ...]:
@@ -62,19 +64,21 @@ class Binding:
             raise BadInput("Error: option 'websocket' is not supported by this server")
         version = _version(request)
         model = self._model(request)
+        if version == "tensor" and model.task is Task.RERANK:
+            raise BadInput("Error: @cloudflare/ai 1.0 knows no rerankers, use env.AI.run instead")
         debug = False
 
-        def read(body: bytes) -> tuple[Model, TextCall | BatchCall]:
+        def read(body: bytes) -> tuple[Model, Call]:
             nonlocal debug
             payload = parse_json(body)
             debug = _wants_debug(payload)
             inputs = _inputs(payload, version)
             if version != "3":
-                return model, read_text(inputs)
+                return model, read_single(inputs, model.task, self._predict.limits.inputs)
             queued = asks_for_batch(payload)
-            return model, read_call(inputs, self._classify.limits.max_batch_texts, queued=queued)
+            return model, read_call(inputs, model.task, self._predict.limits.inputs, queued=queued)
 
-        outcome = await self._classify(request, read)
+        outcome = await self._predict(request, read)
         if isinstance(outcome, list):
             return rendering.batch(outcome, ai_request_id)
         return _render(outcome, version, ai_request_id, debug=debug)
@@ -108,7 +112,7 @@ class Binding:
         if not name.startswith("@"):
             # new Ai(binding, {prefix}) writes prefix:@cf/…
             name = name.partition(":")[2] or name
-        return self._classify.find_model(request, name)
+        return self._predict.find_model(request, name)
 
 
 def _ai_request_id(request: RequestContext) -> str:
@@ -152,11 +156,9 @@ def _wants_debug(payload: object) -> bool:
     return isinstance(options, dict) and bool(options.get("debug"))
 
 
-def _render(answer: Classification, version: _Version, ai_request_id: str, *, debug: bool) -> Response:
-    match version:
-        case "tensor":
-            return rendering.tensors(answer, ai_request_id)
-        case "2":
-            return rendering.gzipped(answer, ai_request_id, debug=debug)
-        case "3":
-            return rendering.classification(answer, ai_request_id)
+def _render(answer: TaskAnswer, version: _Version, ai_request_id: str, *, debug: bool) -> Response:
+    if version == "2":
+        return rendering.gzipped(answer, ai_request_id, debug=debug)
+    if version == "tensor" and isinstance(answer, Classification):
+        return rendering.tensors(answer, ai_request_id)
+    return rendering.answer(answer, ai_request_id)

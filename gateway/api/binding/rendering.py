@@ -15,39 +15,45 @@ from uuid import uuid4
 import msgspec
 
 from gateway.api import envelope
+from gateway.api.results import answer_headers, batch_headers, batch_result, result_of
 from gateway.domain.errors import AiError, BadInput, TritonflareError
-from gateway.domain.service import BatchItem, Classification
+from gateway.domain.service import BatchItem, Classification, TaskAnswer
 from gateway.server.message import Header, Response
 
 _encode = msgspec.json.Encoder().encode
 _NAME = "AiError"
 
 
-def classification(answer: Classification, ai_request_id: str) -> Response:
-    """Render the array that ``env.AI.run`` resolves to (``version=3``)."""
-    return Response(200, _entries(answer), headers=envelope.answer_headers(answer, ai_request_id))
+def answer(answered: TaskAnswer, ai_request_id: str) -> Response:
+    """Render what ``env.AI.run`` resolves to (``version=3``)."""
+    return Response(200, _encode(result_of(answered)), headers=answer_headers(answered, ai_request_id))
 
 
 def batch(items: Sequence[BatchItem], ai_request_id: str) -> Response:
     """Render a finished batch, as polling for one with ``env.AI.run`` resolves (``version=3``)."""
     return Response(
         200,
-        _encode(envelope.batch_result(items, "array", ai_request_id)),
-        headers=envelope.batch_headers(items, ai_request_id),
+        _encode(batch_result(items, "array", ai_request_id)),
+        headers=batch_headers(items, ai_request_id),
     )
 
 
-def gzipped(answer: Classification, ai_request_id: str, *, debug: bool) -> Response:
+def gzipped(answered: TaskAnswer, ai_request_id: str, *, debug: bool) -> Response:
     """Render for ``@cloudflare/ai`` 1.1 (``version=2``): gzip bytes that no header announces.
 
     The client unpacks the body itself, so a Content-Encoding would have it unpacked twice. With
     ``debug``, ``cf-ai-logs`` carries what ``getLogs()`` returns: base64 of a JSON array.
     """
-    headers = envelope.answer_headers(answer, ai_request_id)
+    headers = answer_headers(answered, ai_request_id)
     if debug:
-        entry = {"tokens": answer.tokens, "truncated": answer.truncated, "neurons": round(answer.neurons, 2)}
+        entry = {
+            "tokens": answered.tokens,
+            "truncated": answered.truncated,
+            "neurons": round(answered.neurons, 2),
+        }
         headers.append((b"cf-ai-logs", base64.b64encode(_encode([entry]))))
-    return Response(200, gzip.compress(_entries(answer), compresslevel=1, mtime=0), headers=headers)
+    body = _encode(result_of(answered))
+    return Response(200, gzip.compress(body, compresslevel=1, mtime=0), headers=headers)
 
 
 def tensors(answer: Classification, ai_request_id: str) -> Response:
@@ -57,7 +63,7 @@ def tensors(answer: Classification, ai_request_id: str) -> Response:
     """
     scores = [score for _, score in answer.scores]
     tensor = {"type": "float32", "shape": [1, len(scores)], "name": "logits", "value": [scores]}
-    headers = envelope.answer_headers(answer, ai_request_id)
+    headers = answer_headers(answer, ai_request_id)
     return Response(200, _encode({"result": [tensor]}), headers=headers)
 
 
@@ -75,7 +81,3 @@ def failure(error: TritonflareError, ai_request_id: str | None) -> Response:
     headers: list[Header] = [(b"cf-ai-req-id", (ai_request_id or str(uuid4())).encode())]
     headers += envelope.retry_headers(error)
     return Response(error.status, _encode(body), headers=headers, code=error.code)
-
-
-def _entries(answer: Classification) -> bytes:
-    return _encode(envelope.entries(answer.scores))

@@ -38,6 +38,7 @@ from gateway.domain.errors import (
     Overloaded,
     without_frames,
 )
+from gateway.domain.inputs import ModelInput
 
 _log = logging.getLogger("tritonflare.coalesce")
 
@@ -94,8 +95,8 @@ class Coalescer:
         self._calls: dict[asyncio.Task[None], InferenceCall] = {}
         self._closed = False
 
-    async def classify(self, model: Model, texts: Sequence[bytes], deadline_s: float) -> list[Answer]:
-        """Run the model on ``texts`` (UTF-8); return for each, in order, its scores or its own error.
+    async def classify(self, model: Model, texts: Sequence[ModelInput], deadline_s: float) -> list[Answer]:
+        """Run the model on ``texts``; return for each, in order, its scores or its own error.
 
         The texts may leave in different calls, together with those of other requests. At most one call's
         worth of them waits at a time, so that other requests get in between. When this coroutine is
@@ -155,7 +156,7 @@ class Coalescer:
             call.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)
 
-    def _queues_for(self, model: Model, texts: Sequence[bytes], now: float) -> list[ModelQueue]:
+    def _queues_for(self, model: Model, texts: Sequence[ModelInput], now: float) -> list[ModelQueue]:
         """Return the queue of each text.
 
         Raises:

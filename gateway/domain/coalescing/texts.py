@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from gateway.domain.backend import Answer
 from gateway.domain.coalescing.grouping import CallGroup
 from gateway.domain.errors import DeadlineExceeded
+from gateway.domain.inputs import ModelInput
 
 _FEWEST_COMPACTED = 64
 """Abandoned texts that are kept before the queue is rebuilt without them."""
@@ -26,7 +27,7 @@ class QueuedText:
 
     def __init__(
         self,
-        data: bytes,
+        data: ModelInput,
         context: object | None,
         arrived: float,
         deadline: float,

@@ -15,7 +15,7 @@ from gateway.access.admission import Admission
 from gateway.access.rate_limit import RateLimit
 from gateway.access.tokens import load_tokens
 from gateway.api.app import App
-from gateway.api.classify import ClassifyBody
+from gateway.api.predict import PredictBody
 from gateway.api.request_body import BodyReader
 from gateway.api.router import Route
 from gateway.api.run import RunModel
@@ -23,9 +23,10 @@ from gateway.domain.backend import RawScores
 from gateway.domain.catalogue import Catalogue, Ensemble, Model
 from gateway.domain.coalescing.coalescer import Coalescer
 from gateway.domain.coalescing.queue import CoalescingLimits
-from gateway.domain.service import Classifier
-from gateway.pipeline.classify import ClassifyCall, RequestLimits
+from gateway.domain.requests import InputLimits
+from gateway.domain.service import Predictor
 from gateway.pipeline.observer import RequestObserver
+from gateway.pipeline.predict import PredictCall, RequestLimits
 from gateway.server.message import Header, HttpRequest, Response
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.metrics import Metrics
@@ -51,7 +52,7 @@ class Constant:
     async def discover(self) -> Sequence[Ensemble]:
         return [Ensemble("e", GOOD, max_batch_size=4)]
 
-    async def classify(self, model: Model, texts: Sequence[bytes], deadline_s: float) -> Sequence[RawScores]:
+    async def classify(self, model: Model, texts: Sequence[Any], deadline_s: float) -> Sequence[RawScores]:
         if len(texts) > model.max_batch_size:
             raise AssertionError("more texts than the model takes")
         for text in texts:
@@ -63,10 +64,10 @@ def _app() -> tuple[App, Admission]:
     catalogue, admission = Catalogue(), Admission(10)
     catalogue.replace(asyncio.run(Constant().discover()))
     metrics = Metrics()
-    classifier = Classifier(Coalescer(Constant(), CoalescingLimits(2, 8, 4.0, 30.0)))
+    classifier = Predictor(Coalescer(Constant(), CoalescingLimits(2, 8, 4.0, 30.0)))
     rate = RateLimit(0, tuple)
-    classify = ClassifyCall(classifier, admission, rate, metrics, RequestLimits(60, 3))
-    run = RunModel(ClassifyBody(classify, catalogue, BodyReader(admission, 1 << 20, 10)), "array")
+    classify = PredictCall(classifier, admission, rate, metrics, RequestLimits(60, InputLimits(3, 3)))
+    run = RunModel(PredictBody(classify, catalogue, BodyReader(admission, 1 << 20, 10)), "array")
     routes = [
         Route(("POST",), "/{account_id}/run/{model:path}", run),
         Route(("POST",), "/{account_id}/run", run.by_body),

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.api.envelope import classification, failure
+from gateway.api.envelope import answer as rendered
+from gateway.api.envelope import failure
 from gateway.domain.errors import (
     BackendFailed,
     BadInput,
@@ -28,7 +29,7 @@ def answer(*scores: tuple[str, float], tokens: int = 7, truncated: bool = False)
 
 def test_the_bytes_of_a_success_are_those_of_the_live_capture() -> None:
     scores = (("NEGATIVE", 0.9562734961509705), ("POSITIVE", 0.043726541101932526))
-    assert classification(answer(*scores), "array", ID).body == (
+    assert rendered(answer(*scores), "array", ID).body == (
         b'{"result":[{"label":"NEGATIVE","score":0.9562734961509705},'
         b'{"label":"POSITIVE","score":0.043726541101932526}],"success":true,"errors":[],"messages":[]}'
     )
@@ -36,7 +37,7 @@ def test_the_bytes_of_a_success_are_those_of_the_live_capture() -> None:
 
 def test_the_bytes_of_the_items_shape() -> None:
     scores = (("NEGATIVE", 0.25), ("POSITIVE", 0.75))
-    assert classification(answer(*scores), "items", ID).body == (
+    assert rendered(answer(*scores), "items", ID).body == (
         b'{"result":{"items":[{"label":"POSITIVE","score":0.75},{"label":"NEGATIVE","score":0.25}]},'
         b'"success":true,"errors":[],"messages":[]}'
     )
@@ -44,18 +45,18 @@ def test_the_bytes_of_the_items_shape() -> None:
 
 @given(st.lists(st.tuples(st.text(), st.floats(0, 1)), min_size=1, max_size=6))
 def test_scores_lose_nothing_on_the_wire(scores: list[tuple[str, float]]) -> None:
-    result = json.loads(classification(answer(*scores), "array", ID).body)["result"]
+    result = json.loads(rendered(answer(*scores), "array", ID).body)["result"]
     assert [(entry["label"], entry["score"]) for entry in result] == scores
 
 
 @pytest.mark.parametrize(("tokens", "neurons"), [(2, b"0.00"), (7, b"0.02"), (512, b"1.23"), (827, b"1.98")])
 def test_neurons_have_two_decimals(tokens: int, neurons: bytes) -> None:
-    headers = dict(classification(answer(("A", 1.0), tokens=tokens), "array", ID).headers)
+    headers = dict(rendered(answer(("A", 1.0), tokens=tokens), "array", ID).headers)
     assert headers == {b"cf-ai-req-id": ID.encode(), b"cf-ai-neurons": neurons}
 
 
 def test_a_cut_text_is_marked() -> None:
-    headers = dict(classification(answer(("A", 1.0), truncated=True), "array", ID).headers)
+    headers = dict(rendered(answer(("A", 1.0), truncated=True), "array", ID).headers)
     assert headers[b"x-truncated"] == b"true"
 
 

@@ -53,7 +53,7 @@ class Source:
     """Models whose answers are not kept any more, so that nothing is shared either."""
     unlike: Callable[[bytes], RawScores] | None = None
 
-    async def classify(self, model: Model, texts: Sequence[bytes], deadline_s: float) -> list[Answer]:
+    async def classify(self, model: Model, texts: Sequence[Any], deadline_s: float) -> list[Answer]:
         return [await self._answer(model, text) for text in texts]
 
     async def _answer(self, model: Model, text: bytes) -> Answer:
@@ -433,7 +433,7 @@ def test_memory_grows_as_estimated(labels: int, bound: int, texts: int) -> None:
 
 async def test_a_text_that_finds_no_room_does_not_take_the_others_of_its_batch_along() -> None:
     class Crowded(Source):
-        async def classify(self, model: Model, texts: Sequence[bytes], deadline_s: float) -> list[Answer]:
+        async def classify(self, model: Model, texts: Sequence[Any], deadline_s: float) -> list[Answer]:
             if b"late" in texts:
                 raise Overloaded
             return [truth(model, text) for text in texts]

@@ -10,6 +10,7 @@ import pytest
 from gateway.domain.catalogue import Catalogue, Ensemble, MalformedEntry, parse_model
 from gateway.domain.errors import BackendUnavailable, NoSuchModel
 from gateway.domain.scores import ProblemType
+from gateway.domain.tasks import Task
 
 GOOD = {
     "tritonflare.name": "@cf/x/y",
@@ -40,9 +41,9 @@ def test_every_parameter_arrives_in_the_model() -> None:
     assert (model.name, model.ensemble, model.max_tokens) == ("@cf/x/y", "e", 512)
     assert model.labels == ("NEGATIVE", "POSITIVE")
     assert model.problem_type is ProblemType.SINGLE_LABEL
+    assert model.task is Task.CLASSIFICATION
     for field in [
         "version",
-        "task",
         "precision",
         "target",
         "checkpoint",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ class Backend:
             raise self.discovery
         return self.ensembles
 
-    async def classify(self, model: Model, texts: Sequence[bytes], deadline_s: float) -> Sequence[RawScores]:
+    async def classify(self, model: Model, texts: Sequence[Any], deadline_s: float) -> Sequence[RawScores]:
         raise AssertionError("canaries go the way of all texts")
 
 
@@ -44,7 +45,7 @@ class Source:
         self.open = 0
         self.most_open = 0
 
-    async def classify(self, model: Model, texts: Sequence[bytes], deadline_s: float) -> list[Answer]:
+    async def classify(self, model: Model, texts: Sequence[Any], deadline_s: float) -> list[Answer]:
         self.asked.append(model.name)
         self.open += 1
         self.most_open = max(self.most_open, self.open)

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.domain.errors import BadInput, MalformedBody
-from gateway.domain.validate import parse_json, result_shape, text_of, utf8
+from gateway.domain.requests import text_of
+from gateway.domain.validate import parse_json, result_shape, utf8
 
 ANY_TEXT = st.text(alphabet=st.characters())  # lone surrogates included
 JSON_VALUES = st.recursive(

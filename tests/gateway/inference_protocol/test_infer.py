@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -21,14 +22,15 @@ from gateway.domain.errors import (
     Overloaded,
 )
 from gateway.domain.health import ModelHealth
-from gateway.domain.service import Classifier
+from gateway.domain.requests import InputLimits
+from gateway.domain.service import Predictor
 from gateway.inference_protocol.infer import ModelInfer
 from gateway.inference_protocol.messages import InferRequest, InferResponse
 from gateway.inference_protocol.models import ModelDirectory
 from gateway.inference_protocol.tensors import InputTensor, RequestedOutput
 from gateway.pipeline.caller import Caller
-from gateway.pipeline.classify import ClassifyCall, RequestLimits
 from gateway.pipeline.deadline import RequestDeadline
+from gateway.pipeline.predict import PredictCall, RequestLimits
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.record import RequestRecord
 from tests.gateway.domain.test_catalogue import GOOD
@@ -43,7 +45,7 @@ class Source(AnswerSource):
         self.deadlines: list[float] = []
 
     async def classify(
-        self, model: Model, texts: Sequence[bytes], deadline_s: float
+        self, model: Model, texts: Sequence[Any], deadline_s: float
     ) -> list[RawScores | AiError]:
         self.deadlines.append(deadline_s)
         await asyncio.sleep(0.01)
@@ -61,8 +63,12 @@ class Setup:
         catalogue.replace([Ensemble("cf-ensemble", GOOD, max_batch_size=8)])
         self.admission = Admission(places)
         self.source = Source()
-        classify = ClassifyCall(
-            Classifier(self.source), self.admission, RateLimit(0, tuple), Metrics(), RequestLimits(60, 3)
+        classify = PredictCall(
+            Predictor(self.source),
+            self.admission,
+            RateLimit(0, tuple),
+            Metrics(),
+            RequestLimits(60, InputLimits(3, 3)),
         )
         self.infer = ModelInfer(classify, ModelDirectory(catalogue, ModelHealth(1), 3))
         self.record = RequestRecord("POST", "ray")

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.domain.errors import BadInput
-from gateway.domain.validate import BatchCall, TextCall
-from gateway.inference_protocol.inputs import read_texts
+from gateway.domain.requests import BatchCall, SingleCall, TextRequest
+from gateway.domain.tasks import Task
+from gateway.inference_protocol.inputs import read_inputs
 from gateway.inference_protocol.tensors import InputTensor
 
 MAX_TEXTS = 4
@@ -21,12 +22,16 @@ def read(
 ) -> list[object]:
     """Return the texts of a request with one input."""
     given_shape = (len(elements), 1) if shape is None else shape
-    call = read_texts([InputTensor(name, datatype, given_shape, elements)], MAX_TEXTS)
-    if isinstance(call, TextCall):
-        return [call.text]
+    call = read_inputs([InputTensor(name, datatype, given_shape, elements)], Task.CLASSIFICATION, MAX_TEXTS)
+    if isinstance(call, SingleCall):
+        return [_text(call.request)]
     assert isinstance(call, BatchCall)
     assert [item.reference for item in call.items] == [None] * len(call.items)
-    return [item.text for item in call.items]
+    return [_text(item.request) for item in call.items]
+
+
+def _text(request: object) -> object:
+    return request.text if isinstance(request, TextRequest) else request
 
 
 @given(
@@ -91,7 +96,9 @@ def test_a_datatype_other_than_bytes_is_refused() -> None:
 @pytest.mark.parametrize("names", [[], ["text"], ["TEXT", "TEXT"], ["TEXT", "MASK"], ["x" * 10_000] * 1000])
 def test_exactly_the_input_text_is_needed(names: list[str]) -> None:
     with pytest.raises(BadInput, match="the only input must be 'TEXT', but the request has") as caught:
-        read_texts([InputTensor(name, "BYTES", (1,), ["a"]) for name in names], MAX_TEXTS)
+        read_inputs(
+            [InputTensor(name, "BYTES", (1,), ["a"]) for name in names], Task.CLASSIFICATION, MAX_TEXTS
+        )
     assert len(caught.value.message) < 700
 
 

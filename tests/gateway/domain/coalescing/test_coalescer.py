@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 import uvloop
@@ -44,7 +45,7 @@ class Calls:
     async def discover(self) -> Sequence[Ensemble]:
         return []
 
-    async def classify(self, model: Model, texts: Sequence[bytes], deadline_s: float) -> Sequence[RawScores]:
+    async def classify(self, model: Model, texts: Sequence[Any], deadline_s: float) -> Sequence[RawScores]:
         self.sent.append(list(texts))
         self.deadlines.append(deadline_s)
         self.open += 1
@@ -138,7 +139,7 @@ async def test_a_call_holds_a_bounded_number_of_bytes_but_one_text_may_be_longer
 class Stuck(Calls):
     """Never answers what is long."""
 
-    async def classify(self, model: Model, texts: Sequence[bytes], deadline_s: float) -> Sequence[RawScores]:
+    async def classify(self, model: Model, texts: Sequence[Any], deadline_s: float) -> Sequence[RawScores]:
         if max(map(len, texts)) > LONG:
             await asyncio.Event().wait()
         return await super().classify(model, texts, deadline_s)

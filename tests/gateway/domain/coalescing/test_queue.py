@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -71,7 +72,7 @@ async def test_a_replaced_model_keeps_its_slots_and_is_counted() -> None:
 async def test_a_wrong_number_of_answers_is_no_answer_to_any_text(caplog: pytest.LogCaptureFixture) -> None:
     class Short(Calls):
         async def classify(
-            self, model: Model, texts: Sequence[bytes], deadline_s: float
+            self, model: Model, texts: Sequence[Any], deadline_s: float
         ) -> Sequence[RawScores]:
             return (await super().classify(model, texts, deadline_s))[1:]
 
@@ -101,7 +102,7 @@ async def test_a_model_that_changes_never_shares_a_call_with_what_it_was() -> No
     coalescer = Coalescer(calls, replace(LIMITS, call_slots=1))
     seen: list[tuple[str, int]] = []
 
-    async def classify(model: Model, texts: Sequence[bytes], deadline_s: float) -> Sequence[RawScores]:
+    async def classify(model: Model, texts: Sequence[Any], deadline_s: float) -> Sequence[RawScores]:
         seen.append((model.version, len(texts)))
         return await Calls.classify(calls, model, texts, deadline_s)
 

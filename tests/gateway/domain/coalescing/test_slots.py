@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ class Lossy(Calls):
 
     lost: frozenset[bytes] = frozenset()
 
-    async def classify(self, model: Model, texts: Sequence[bytes], deadline_s: float) -> Sequence[RawScores]:
+    async def classify(self, model: Model, texts: Sequence[Any], deadline_s: float) -> Sequence[RawScores]:
         if not self.lost.isdisjoint(texts):
             self.sent.append(list(texts))
             await asyncio.sleep(deadline_s)

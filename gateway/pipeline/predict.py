@@ -8,11 +8,10 @@ from typing import TypeVar
 
 from gateway.access.admission import Admission
 from gateway.access.rate_limit import RateLimit
-from gateway.domain.backend import Timing
 from gateway.domain.catalogue import Model
 from gateway.domain.errors import AiError, BadInput
-from gateway.domain.service import BatchItem, Classification, Classifier
-from gateway.domain.validate import BatchCall, TextCall
+from gateway.domain.requests import BatchCall, Call, InputLimits, RerankRequest, SingleCall, TaskRequest
+from gateway.domain.service import BatchItem, Predictor, TaskAnswer, longest
 from gateway.pipeline.caller import Caller
 from gateway.pipeline.deadline import RequestDeadline
 from gateway.telemetry.metrics import Metrics
@@ -23,9 +22,9 @@ _RENDERING_S = 0.25
 _Message = TypeVar("_Message")
 Receive = Callable[[RequestDeadline], Awaitable[_Message]]
 """Receives the whole request."""
-ReadMessage = Callable[[_Message], tuple[Model, TextCall | BatchCall]]
+ReadMessage = Callable[[_Message], tuple[Model, Call]]
 """Parses a request: returns the model and the call that it asks for."""
-Outcome = Classification | list[BatchItem]
+Outcome = TaskAnswer | list[BatchItem]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +32,21 @@ class RequestLimits:
     """What a request may ask for; see the settings of the same names."""
 
     request_timeout_s: float
-    max_batch_texts: int
+    inputs: InputLimits
 
 
-class ClassifyCall:
-    """Receives, admits, counts and classifies what one request asks for."""
+class PredictCall:
+    """Receives, admits, counts and answers what one request asks for."""
 
     def __init__(
         self,
-        classifier: Classifier,
+        predictor: Predictor,
         admission: Admission,
         rate: RateLimit,
         metrics: Metrics,
         limits: RequestLimits,
     ) -> None:
-        self._classifier = classifier
+        self._predictor = predictor
         self._admission = admission
         self._rate = rate
         self._metrics = metrics
@@ -77,63 +76,67 @@ class ClassifyCall:
                 model, call = read(message)
                 if isinstance(call, BatchCall):
                     return await self._batch(caller, model, call, deadline)
-                return await self._text(caller, model, call, deadline)
+                return await self._single(caller, model, call, deadline)
 
-    async def _text(
-        self, caller: Caller, model: Model, call: TextCall, deadline: RequestDeadline
-    ) -> Classification:
-        await self._rate.spend(caller.account)
-        if isinstance(call.text, AiError):
-            raise call.text
-        deadline.watch_for_disconnect(caller.connection)
-        answer = await self._classifier.classify(model, call.text, deadline.remaining_s())
+    async def _single(
+        self, caller: Caller, model: Model, call: SingleCall, deadline: RequestDeadline
+    ) -> TaskAnswer:
+        with self._admission.places(_places((call.request,))):
+            await self._rate.spend(caller.account)
+            if isinstance(call.request, AiError):
+                raise call.request
+            deadline.watch_for_disconnect(caller.connection)
+            answer = await self._predictor.answer(model, call.request, deadline.remaining_s())
         caller.record.timing = answer.timing
-        self._metrics.text_classified(model.name, answer)
+        self._metrics.answered(model.name, answer)
         return answer
 
     async def _batch(
         self, caller: Caller, model: Model, call: BatchCall, deadline: RequestDeadline
     ) -> list[BatchItem]:
-        """Classify a batch; the request itself has been admitted as one text.
+        """Answer a batch; the request itself has been admitted as one text.
 
         Raises:
             AiError: nothing was answered, and the backend is the reason: the caller sees what a single
-                text would have got, so that clients repeat what they would repeat.
+                request would have got, so that clients repeat what they would repeat.
             Overloaded: there is no room for so many texts.
-            RateLimited: so many texts exceed the account's rate.
+            RateLimited: so many requests exceed the account's rate.
         """
-        with self._admission.places(len(call.items) - 1):
+        with self._admission.places(_places([item.request for item in call.items])):
             # After admission: what is refused for lack of room must not count against the rate.
             await self._rate.spend(caller.account, len(call.items))
-            texts = [item.text for item in call.items if isinstance(item.text, str)]
+            requests = [item.request for item in call.items if not isinstance(item.request, AiError)]
             deadline.watch_for_disconnect(caller.connection)
             left_s = deadline.remaining_s()
             # A little less than the request has: what was answered by then is not thrown away.
             deadline_s = max(left_s - _RENDERING_S, left_s / 2)
-            answers = iter(await self._classifier.classify_all(model, texts, deadline_s))
+            answers = iter(await self._predictor.answer_all(model, requests, deadline_s))
             items = [
-                BatchItem(item.reference, next(answers) if isinstance(item.text, str) else item.text)
+                BatchItem(
+                    item.reference, item.request if isinstance(item.request, AiError) else next(answers)
+                )
                 for item in call.items
             ]
         _raise_if_nothing_was_answered(items)
-        classified = [item.outcome for item in items if isinstance(item.outcome, Classification)]
-        for answer in classified:
-            self._metrics.text_classified(model.name, answer)
-        caller.record.timing = _longest(classified)
+        answered = [item.outcome for item in items if not isinstance(item.outcome, AiError)]
+        for answer in answered:
+            self._metrics.answered(model.name, answer)
+        caller.record.timing = longest([answer.timing for answer in answered])
         return items
 
 
-def _longest(answers: Sequence[Classification]) -> Timing | None:
-    """The longest wait of a text, and the longest call of a text: what the caller waited for at least."""
-    timings = [answer.timing for answer in answers if answer.timing is not None]
-    if not timings:
-        return None
-    return Timing(max(timing.queue_s for timing in timings), max(timing.triton_s for timing in timings))
+def _places(requests: Sequence[TaskRequest | AiError]) -> int:
+    """How many places requests take in flight, beside the one that their call was admitted with.
+
+    A ranking takes one for each pair, because that is what it costs.
+    """
+    sizes = (len(request.contexts) if isinstance(request, RerankRequest) else 1 for request in requests)
+    return sum(max(size, 1) for size in sizes) - 1
 
 
 def _raise_if_nothing_was_answered(items: Sequence[BatchItem]) -> None:
     outcomes = [item.outcome for item in items]
-    if any(isinstance(outcome, Classification) for outcome in outcomes):
+    if any(not isinstance(outcome, AiError) for outcome in outcomes):
         return
     for outcome in outcomes:
         if isinstance(outcome, AiError) and not isinstance(outcome, BadInput):

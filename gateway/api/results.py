@@ -1,0 +1,96 @@
+"""What answers look like as JSON values, and the headers that go with them; REST and the binding share it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gateway.domain.errors import AiError
+from gateway.domain.scores import Score, best_first
+from gateway.domain.service import BatchItem, Ranking, TaskAnswer
+from gateway.domain.validate import ResultShape
+from gateway.server.message import Header
+
+
+def result_of(answer: TaskAnswer, shape: ResultShape = "array") -> object:
+    """Return the result of one request; ``shape`` is for classifications."""
+    return _ranking(answer) if isinstance(answer, Ranking) else shaped(answer.scores, shape)
+
+
+def shaped(scores: Sequence[Score], shape: ResultShape) -> object:
+    """Return the scores of one text."""
+    return {"items": entries(best_first(scores))} if shape == "items" else entries(scores)
+
+
+def entries(scores: Sequence[Score]) -> list[dict[str, object]]:
+    """Return the scores as the API lists them, in the given order."""
+    return [{"label": label, "score": score} for label, score in scores]
+
+
+def _ranking(answer: Ranking) -> dict[str, object]:
+    usage = {
+        **usage_of(answer.tokens),
+        "prompt_tokens_details": {"cached_tokens": 0},
+        "neurons": answer.neurons,
+    }
+    return {"response": [{"id": place, "score": score} for place, score in answer.entries], "usage": usage}
+
+
+def usage_of(tokens: int) -> dict[str, object]:
+    """Return the tokens that were read; a model of this kind writes none."""
+    return {"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens}
+
+
+def answer_headers(answer: TaskAnswer, ai_request_id: str) -> list[Header]:
+    """Name the request, its price, and whether a text was cut and the answer cached."""
+    return _headers(ai_request_id, answer.neurons, answer.truncated, answer.cached)
+
+
+def batch_result(items: Sequence[BatchItem], shape: ResultShape, ai_request_id: str) -> dict[str, object]:
+    """Return the result of a finished batch: one response an item, in order, and the tokens read."""
+    tokens = sum(answer.tokens for answer in _answers(items))
+    return {
+        "responses": [_response(place, item, shape, ai_request_id) for place, item in enumerate(items)],
+        "usage": usage_of(tokens),
+    }
+
+
+def batch_headers(items: Sequence[BatchItem], ai_request_id: str) -> list[Header]:
+    """Name the request, the price of all of its texts, whether any was cut and all were cached."""
+    answers = _answers(items)
+    neurons = sum(answer.neurons for answer in answers)
+    truncated = any(answer.truncated for answer in answers)
+    cached = None
+    if any(answer.cached is not None for answer in answers):
+        cached = len(answers) == len(items) and all(answer.cached for answer in answers)
+    return _headers(ai_request_id, neurons, truncated, cached)
+
+
+def _answers(items: Sequence[BatchItem]) -> list[TaskAnswer]:
+    return [item.outcome for item in items if not isinstance(item.outcome, AiError)]
+
+
+def _response(place: int, item: BatchItem, shape: ResultShape, ai_request_id: str) -> dict[str, object]:
+    """Render one item; one that failed looks like the answer to a single request that failed."""
+    response: dict[str, object] = {"id": place, "result": {}, "success": False}
+    if isinstance(item.outcome, AiError):
+        response["errors"] = [error_entry(item.outcome, ai_request_id)]
+    else:
+        response |= {"result": result_of(item.outcome, shape), "success": True}
+    return response | {"external_reference": item.reference}
+
+
+def error_entry(error: AiError, ai_request_id: str) -> dict[str, object]:
+    """Return an error as an entry of ``errors``."""
+    return {"message": f"AiError: {error.message} ({ai_request_id})", "code": error.code}
+
+
+def _headers(ai_request_id: str, neurons: float, truncated: bool, cached: bool | None) -> list[Header]:
+    headers = [
+        (b"cf-ai-req-id", ai_request_id.encode()),
+        (b"cf-ai-neurons", b"%.2f" % neurons),
+    ]
+    if truncated:
+        headers.append((b"x-truncated", b"true"))
+    if cached is not None:
+        headers.append((b"cf-aig-cache-status", b"HIT" if cached else b"MISS"))
+    return headers

@@ -1,0 +1,91 @@
+"""JSON Schemas of what models take and answer, by task."""
+
+from __future__ import annotations
+
+from gateway.domain.tasks import Task
+
+_CLASSIFICATION_INPUT = {
+    "type": "object",
+    "description": "The text to classify",
+    "properties": {
+        "text": {"type": "string", "minLength": 1, "description": "The text that you want to classify"}
+    },
+    "required": ["text"],
+    "additionalProperties": True,
+}
+_CLASSIFICATION_OUTPUT = {
+    "type": "array",
+    "contentType": "application/json",
+    "description": "An array of classification results for the input text",
+    "items": {
+        "type": "object",
+        "properties": {
+            "score": {
+                "type": "number",
+                "description": "Confidence score indicating the likelihood that the text belongs to the "
+                "specified label",
+            },
+            "label": {
+                "type": "string",
+                "description": "The classification label assigned to the text "
+                "(e.g., 'POSITIVE' or 'NEGATIVE')",
+            },
+        },
+    },
+    "additionalProperties": True,
+}
+_RERANK_INPUT = {
+    "type": "object",
+    "description": "A query, and the contexts to sort by their relevance to it",
+    "properties": {
+        "query": {
+            "type": "string",
+            "minLength": 1,
+            "description": "A query you wish to perform against the contexts",
+        },
+        "top_k": {
+            "type": "integer",
+            "minimum": 1,
+            "description": "Number of results to return, the best ones; without it, all",
+        },
+        "contexts": {
+            "type": "array",
+            "description": "The contexts to sort",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "text": {"type": "string", "minLength": 1, "description": "The text of one context"}
+                },
+            },
+        },
+    },
+    "required": ["query", "contexts"],
+    "additionalProperties": True,
+}
+_RERANK_OUTPUT = {
+    "type": "object",
+    "contentType": "application/json",
+    "description": "The contexts, best first",
+    "properties": {
+        "response": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "id": {"type": "integer", "description": "Index of the context in the request"},
+                    "score": {"type": "number", "description": "Relevance to the query, from 0 to 1"},
+                },
+            },
+        }
+    },
+    "additionalProperties": True,
+}
+SCHEMAS = {
+    Task.CLASSIFICATION: {"input": _CLASSIFICATION_INPUT, "output": _CLASSIFICATION_OUTPUT},
+    Task.RERANK: {"input": _RERANK_INPUT, "output": _RERANK_OUTPUT},
+}
+"""JSON Schemas of input and output, as Workers AI documents them.
+
+Its SDKs type ``description``, ``type`` and ``additionalProperties`` of both as always present; the last has
+no meaning for an array, and ``true`` forbids nothing.
+"""
