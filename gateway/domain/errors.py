@@ -8,9 +8,11 @@
           UnknownError
     * AiError: refused or failed inside the AI service
         * BadInput, NoSuchModel, NoSuchVersion, MalformedBody, BodyTooLarge
-        * DeadlineExceeded, Overloaded, RateLimited, BackendFailed
+        * DeadlineExceeded, RateLimited, BackendFailed
+        * Overloaded
+            * BatchQueueFull
         * BackendUnavailable
-            * ModelUnavailable, ShuttingDown
+            * ModelUnavailable, ShuttingDown, BatchStoreUnavailable
     * ClientDisconnected: there is no connection left to answer on
 
 Codes and texts follow the public contract of Workers AI; each class carries its HTTP status, its
@@ -244,6 +246,15 @@ class Overloaded(AiError):
         super().__init__("Capacity temporarily exceeded, please try again.")
 
 
+class BatchQueueFull(Overloaded):
+    """The account has too many unfinished batches, or the store of batches is full."""
+
+    retry_after_s = 10.0
+
+    def __init__(self) -> None:
+        AiError.__init__(self, "Too many batches are queued, please try again later.")
+
+
 class RateLimited(AiError):
     """The account has used up its requests of this minute."""
 
@@ -272,6 +283,15 @@ class ShuttingDown(BackendUnavailable):
 
     def __init__(self) -> None:
         AiError.__init__(self, "The gateway is shutting down, please try again.")
+
+
+class BatchStoreUnavailable(BackendUnavailable):
+    """The store of queued batches cannot be reached or written to; nothing was accepted."""
+
+    retry_after_s = 5.0
+
+    def __init__(self) -> None:
+        AiError.__init__(self, "Queued batches are not available, please try again.")
 
 
 class BackendFailed(AiError):

@@ -1,0 +1,145 @@
+"""The steps of `RedisStore` that must happen whole or not at all, in Lua.
+
+Keys, all with one hash tag, so that a cluster keeps them together:
+
+==================  =========  =================================================================
+``…:batch:<id>``    hash       account, bucket, model, inputs, chunks, size, submitted, begun, owner,
+                               failed, finished
+``…:inputs:<id>``   hash       inputs of a chunk by its place, until it has outcomes
+``…:outcomes:<id>`` hash       outcomes of a chunk by its place
+``…:waiting``       zset       ids without a runner, by their number
+``…:leased``        zset       ids with a runner, by the end of its lease
+``…:open``          zset       ids that are not finished, by the time of their submission
+``…:expiring``      zset       ids that are finished, by the time of their removal
+``…:of:<bucket>``   set        ids of the bucket that are not finished
+``…:models``        hash       number of batches by account and model
+``…:bytes``         string     bytes of all batches
+``…:number``        string     the last number
+==================  =========  =================================================================
+
+Times are in seconds, by the clock of Redis: those of gateways may differ.
+"""
+
+from __future__ import annotations
+
+PREFIX = "{tritonflare:batches}"
+
+_CLOCK = f"""
+local clock = redis.call('TIME')
+local now = clock[1] + clock[2] / 1000000
+local function key(...) return table.concat({{'{PREFIX}', ...}}, ':') end
+"""
+
+_ROOM = """
+local function has_room(bucket, size, most_batches, most_bytes)
+    return redis.call('SCARD', key('of', bucket)) < tonumber(most_batches)
+        and tonumber(redis.call('GET', key('bytes')) or 0) + tonumber(size) <= tonumber(most_bytes)
+end
+"""
+
+CHECK_ROOM = f"""{_CLOCK}{_ROOM}
+return has_room(ARGV[1], ARGV[2], ARGV[3], ARGV[4]) and 1 or 0
+"""
+"""Arguments: bucket, size, and the most batches and bytes. Returns whether there is room."""
+
+SUBMIT = f"""{_CLOCK}{_ROOM}
+local id, account, bucket, model, inputs, size = unpack(ARGV, 1, 6)
+if not has_room(bucket, size, ARGV[7], ARGV[8]) then return 0 end
+local number = redis.call('INCR', key('number'))
+redis.call('HSET', key('batch', id), 'account', account, 'bucket', bucket, 'model', model, 'inputs', inputs,
+    'chunks', #ARGV - 8, 'size', size, 'submitted', now, 'begun', 0, 'owner', '', 'failed', 0, 'finished', 0)
+for place = 0, #ARGV - 9 do
+    redis.call('HSET', key('inputs', id), place, ARGV[9 + place])
+end
+redis.call('ZADD', key('waiting'), number, id)
+redis.call('HSET', key('batch', id), 'number', number)
+redis.call('ZADD', key('open'), now, id)
+redis.call('SADD', key('of', bucket), id)
+redis.call('HINCRBY', key('models'), account .. ' ' .. model, 1)
+redis.call('INCRBY', key('bytes'), size)
+return 1
+"""
+"""Arguments: id, account, bucket, model, inputs, size, the most batches and bytes, then the chunks."""
+
+FIND = f"""{_CLOCK}
+local batch = redis.call('HMGET', key('batch', ARGV[2]), 'account', 'model', 'begun', 'finished')
+if batch[1] ~= ARGV[1] then return false end
+if batch[4] ~= '1' then return {{batch[2], batch[3]}} end
+if tonumber(redis.call('ZSCORE', key('expiring'), ARGV[2]) or 0) <= now then return false end
+return {{batch[2], batch[3], redis.call('HGETALL', key('outcomes', ARGV[2]))}}
+"""
+"""Arguments: account, id. Returns the model, whether it was begun and, if finished, places and outcomes."""
+
+CLAIM = f"""{_CLOCK}
+local id = redis.call('ZRANGEBYSCORE', key('leased'), '-inf', now, 'LIMIT', 0, 1)[1]
+    or redis.call('ZRANGE', key('waiting'), 0, 0)[1]
+if not id then return false end
+redis.call('ZREM', key('waiting'), id)
+redis.call('ZADD', key('leased'), now + ARGV[2], id)
+redis.call('HSET', key('batch', id), 'owner', ARGV[1], 'begun', 1)
+return {{id, redis.call('HGET', key('batch', id), 'model'), redis.call('HKEYS', key('inputs', id))}}
+"""
+"""Arguments: owner, lease. Returns the id, the model, and the places of the chunks without outcomes."""
+
+RENEW = f"""{_CLOCK}
+if redis.call('HGET', key('batch', ARGV[1]), 'owner') ~= ARGV[2] then return 0 end
+redis.call('ZADD', key('leased'), now + ARGV[3], ARGV[1])
+return 1
+"""
+"""Arguments: id, owner, lease. Returns whether the lease is still that of the owner."""
+
+RELEASE = f"""{_CLOCK}
+if redis.call('HGET', key('batch', ARGV[1]), 'owner') ~= ARGV[2] then return 0 end
+redis.call('HSET', key('batch', ARGV[1]), 'owner', '')
+redis.call('ZREM', key('leased'), ARGV[1])
+redis.call('ZADD', key('waiting'), redis.call('HGET', key('batch', ARGV[1]), 'number'), ARGV[1])
+return 1
+"""
+"""Arguments: id, owner."""
+
+SAVE = f"""{_CLOCK}
+if redis.call('HDEL', key('inputs', ARGV[1]), ARGV[2]) == 0 then return 0 end
+redis.call('HSET', key('outcomes', ARGV[1]), ARGV[2], ARGV[3])
+redis.call('HINCRBY', key('batch', ARGV[1]), 'failed', ARGV[4])
+return 1
+"""
+"""Arguments: id, place, outcomes, how many of them failed. Does nothing if the chunk has outcomes."""
+
+FINISH = f"""{_CLOCK}
+local id = ARGV[1]
+local batch = redis.call('HMGET', key('batch', id),
+    'model', 'inputs', 'failed', 'submitted', 'bucket', 'size', 'chunks', 'finished')
+if batch[8] ~= '0' or redis.call('HLEN', key('outcomes', id)) ~= tonumber(batch[7]) then return false end
+local size = 0
+for _, outcomes in ipairs(redis.call('HVALS', key('outcomes', id))) do size = size + #outcomes end
+redis.call('HSET', key('batch', id), 'finished', 1, 'owner', '', 'size', size)
+redis.call('ZREM', key('leased'), id)
+redis.call('ZREM', key('waiting'), id)
+redis.call('ZREM', key('open'), id)
+redis.call('SREM', key('of', batch[5]), id)
+redis.call('ZADD', key('expiring'), now + ARGV[2], id)
+redis.call('INCRBY', key('bytes'), size - batch[6])
+return {{batch[1], batch[2], batch[3], tostring(now - batch[4])}}
+"""
+"""Arguments: id, how long to keep it. Returns model, inputs, failed ones and seconds; nil if not finished."""
+
+REMOVE_EXPIRED = f"""{_CLOCK}
+local ids = redis.call('ZRANGEBYSCORE', key('expiring'), '-inf', now, 'LIMIT', 0, 100)
+for _, id in ipairs(ids) do
+    local batch = redis.call('HMGET', key('batch', id), 'size', 'account', 'model')
+    redis.call('DECRBY', key('bytes'), batch[1])
+    local named = batch[2] .. ' ' .. batch[3]
+    if redis.call('HINCRBY', key('models'), named, -1) <= 0 then redis.call('HDEL', key('models'), named) end
+    redis.call('DEL', key('batch', id), key('outcomes', id))
+    redis.call('ZREM', key('expiring'), id)
+end
+return #ids
+"""
+"""Removes at most 100; returns how many."""
+
+STATS = f"""{_CLOCK}
+local oldest = redis.call('ZRANGE', key('open'), 0, 0, 'WITHSCORES')
+return {{redis.call('ZCARD', key('waiting')), redis.call('ZCARD', key('leased')),
+    tostring(oldest[2] and now - oldest[2] or 0)}}
+"""
+"""Returns the batches that wait, those that run, and the age of the oldest."""
