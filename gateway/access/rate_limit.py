@@ -49,10 +49,13 @@ class RateLimit:
         """
         if self._item is None:
             return
-        bucket = account if account in self._accounts() else ANY_ACCOUNT
-        wait_s = await self._store.spend(self._item, bucket, texts)
+        wait_s = await self._store.spend(self._item, self.bucket_of(account), texts)
         if wait_s:
             raise RateLimited(wait_s)
+
+    def bucket_of(self, account: str) -> str:
+        """Return the account that what this one does counts against."""
+        return account if account in self._accounts() else ANY_ACCOUNT
 
     async def close(self) -> None:
         """Close the store."""

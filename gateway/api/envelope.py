@@ -9,7 +9,15 @@ from uuid import uuid4
 
 import msgspec
 
-from gateway.api.results import answer_headers, batch_headers, batch_result, error_entry, result_of
+from gateway.api.results import (
+    answer_headers,
+    batch_headers,
+    batch_result,
+    error_entry,
+    pending_result,
+    result_of,
+)
+from gateway.batches.store import PendingBatch
 from gateway.domain.errors import AiError, FrontError, MethodNotSupported, TritonflareError
 from gateway.domain.service import BatchItem, TaskAnswer
 from gateway.domain.validate import ResultShape
@@ -35,9 +43,24 @@ def answer(answered: TaskAnswer, shape: ResultShape, ai_request_id: str) -> Resp
     return success(result_of(answered, shape), answer_headers(answered, ai_request_id))
 
 
-def batch(items: Sequence[BatchItem], shape: ResultShape, ai_request_id: str) -> Response:
-    """Render a batch as a finished one."""
-    return success(batch_result(items, shape, ai_request_id), batch_headers(items, ai_request_id))
+def batch(
+    items: Sequence[BatchItem], shape: ResultShape, ai_request_id: str, batch_id: str | None = None
+) -> Response:
+    """Render a batch as a finished one.
+
+    Args:
+        items: with their outcomes.
+        shape: of each classification.
+        ai_request_id: of this request.
+        batch_id: of a batch that is fetched; its errors name it, so that every poll shows the same.
+    """
+    headers = batch_headers(items, ai_request_id)
+    return success(batch_result(items, shape, batch_id or ai_request_id), headers)
+
+
+def pending_batch(batch: PendingBatch, ai_request_id: str) -> Response:
+    """Render a batch that has no result yet."""
+    return success(pending_result(batch), [(b"cf-ai-req-id", ai_request_id.encode())])
 
 
 def failure(error: TritonflareError, ai_request_id: str | None) -> Response:

@@ -1,29 +1,113 @@
-"""The pipeline for requests whose body asks for classification."""
+"""The pipeline for requests whose body asks something of a model."""
 
 from __future__ import annotations
 
 from gateway.api.context import RequestContext
 from gateway.api.request_body import BodyReader
 from gateway.domain.catalogue import Catalogue, Model
+from gateway.domain.errors import BodyTooLarge, NoSuchModel
+from gateway.domain.requests import BatchCall, Call, PollCall, read_call, read_poll
 from gateway.pipeline.model_label import label_with_model
-from gateway.pipeline.predict import Outcome, PredictCall, ReadMessage
+from gateway.pipeline.queued import ReadRun, RunCall, RunOutcome
 
 
 class PredictBody:
-    """Reads the body of an HTTP request and classifies what it asks for."""
+    """Reads the body of an HTTP request and answers what it asks for.
 
-    def __init__(self, classify: PredictCall, catalogue: Catalogue, bodies: BodyReader) -> None:
-        self._predict = classify
+    Args:
+        run: answers it.
+        catalogue: the models.
+        bodies: reads bodies of ``max_body_bytes``.
+        max_body_bytes: largest body.
+        max_queued_body_bytes: largest body of a request that queues a batch.
+    """
+
+    def __init__(
+        self,
+        run: RunCall,
+        catalogue: Catalogue,
+        bodies: BodyReader,
+        max_body_bytes: int,
+        max_queued_body_bytes: int,
+    ) -> None:
+        self._run = run
         self._catalogue = catalogue
         self._bodies = bodies
-        self.limits = classify.limits
+        self._max_body_bytes = max_body_bytes
+        self._max_queued_body_bytes = max_queued_body_bytes
+        self.limits = run.limits.inputs
 
     def find_model(self, context: RequestContext, name: str) -> Model:
         """Find a model; see `label_with_model`."""
         return label_with_model(context.record, self._catalogue.find, name)
 
-    async def __call__(self, context: RequestContext, read: ReadMessage[bytes]) -> Outcome:
-        """Answer a request; see `PredictCall`."""
-        return await self._predict(
-            context.caller, lambda deadline: self._bodies.read(context.http, deadline), read
+    async def find_model_or_batch(self, context: RequestContext, name: str) -> Model | NoSuchModel:
+        """Find a model.
+
+        Returns:
+            The model, or why there is none; that only where the account may still fetch batches for it.
+
+        Raises:
+            NoSuchModel: no model of this name is served, and there are no such batches.
+            BackendUnavailable: no model at all is known.
+        """
+        try:
+            return self.find_model(context, name)
+        except NoSuchModel as exc:
+            if self.limits.can_queue and await self._run.may_fetch(context.caller, name):
+                return exc
+            raise
+
+    def read_poll(self, payload: object, *, queued: bool) -> PollCall | None:
+        """Return what a request polls for, if it does; the model need not be served any more.
+
+        Raises:
+            BadInput: see `read_poll`.
+        """
+        return read_poll(payload, queued=queued and self.limits.can_queue)
+
+    def read(
+        self, body: bytes, payload: object, model: Model | NoSuchModel, *, queued: bool
+    ) -> tuple[Model, Call] | PollCall:
+        """Read what a request asks for.
+
+        Args:
+            body: of the request.
+            payload: the inputs in it.
+            model: see `find_model_or_batch`.
+            queued: whether it asks for ``queueRequest``.
+
+        Raises:
+            BadInput: see `read_call`.
+            BodyTooLarge: for something that is answered at once.
+            NoSuchModel: there is no model, and it does not poll.
+        """
+        poll = self.read_poll(payload, queued=queued)
+        if poll is not None:
+            return poll
+        if isinstance(model, NoSuchModel):
+            raise model
+        call = read_call(payload, model.task, self.limits, queued=queued)
+        is_queued = isinstance(call, BatchCall) and call.is_queued
+        if not is_queued and len(body) > self._max_body_bytes:
+            raise BodyTooLarge(self._max_body_bytes)
+        return model, call
+
+    async def __call__(
+        self, context: RequestContext, read: ReadRun[bytes], *, may_queue: bool = False
+    ) -> RunOutcome:
+        """Answer a request; see `RunCall`.
+
+        Args:
+            context: the request.
+            read: see `ReadRun`; it checks the size again (`read`).
+            may_queue: whether it may turn out to ask for a queued batch, whose body may be larger.
+        """
+        limit_bytes = self._max_body_bytes
+        if may_queue and self.limits.can_queue:
+            limit_bytes = max(limit_bytes, self._max_queued_body_bytes)
+        return await self._run(
+            context.caller,
+            lambda deadline: self._bodies.read(context.http, deadline, limit_bytes=limit_bytes),
+            read,
         )

@@ -23,13 +23,21 @@ class BodyReader:
         self._limit = limit
         self._arriving: dict[RequestDeadline, None] = {}
 
-    async def read(self, request: HttpRequest, deadline: RequestDeadline, *, deflate: bool = False) -> bytes:
+    async def read(
+        self,
+        request: HttpRequest,
+        deadline: RequestDeadline,
+        *,
+        deflate: bool = False,
+        limit_bytes: int | None = None,
+    ) -> bytes:
         """Read the whole body, unless there is no place in flight for what it asks.
 
         Args:
             request: with the body.
             deadline: of the request.
             deflate: decompress bodies in deflate, too.
+            limit_bytes: instead of that of all bodies.
 
         Raises:
             Overloaded: there is none; the body is not read.
@@ -37,15 +45,16 @@ class BodyReader:
             BodyTooLarge, MalformedBody, ClientDisconnected: see `read_body`.
         """
         self._admission.check()
+        most = self._limit_bytes if limit_bytes is None else limit_bytes
         if request.body.complete:
-            return _whole_body(request, self._limit_bytes, deflate=deflate)
+            return _whole_body(request, most, deflate=deflate)
         if len(self._arriving) >= self._limit:
             oldest = next(iter(self._arriving))
             del self._arriving[oldest]
             oldest.expire()
         self._arriving[deadline] = None
         try:
-            return await read_body(request, self._limit_bytes, deflate=deflate)
+            return await read_body(request, most, deflate=deflate)
         finally:
             self._arriving.pop(deadline, None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gateway.batches.store import PendingBatch
 from gateway.domain.errors import AiError
 from gateway.domain.scores import Score, best_first
 from gateway.domain.service import BatchItem, Ranking, TaskAnswer
@@ -51,6 +52,15 @@ def batch_result(items: Sequence[BatchItem], shape: ResultShape, ai_request_id: 
     return {
         "responses": [_response(place, item, shape, ai_request_id) for place, item in enumerate(items)],
         "usage": usage_of(tokens),
+    }
+
+
+def pending_result(batch: PendingBatch) -> dict[str, object]:
+    """Return what is known of a batch that has no result yet."""
+    return {
+        "status": "running" if batch.is_running else "queued",
+        "request_id": batch.id,
+        "model": batch.model,
     }
 
 

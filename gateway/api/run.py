@@ -7,18 +7,20 @@ from uuid import uuid4
 from gateway.api import envelope
 from gateway.api.context import RequestContext
 from gateway.api.predict import PredictBody
+from gateway.batches.queue import FetchedBatch
+from gateway.batches.store import PendingBatch
 from gateway.domain.catalogue import Model
-from gateway.domain.requests import Call, read_call
+from gateway.domain.requests import Call, PollCall
 from gateway.domain.validate import ResultShape, asks_for_batch, call_of, parse_json, result_shape
-from gateway.pipeline.predict import ReadMessage
+from gateway.pipeline.queued import ReadRun
 from gateway.server.message import Response
 
 
 class RunModel:
     """Handlers that answer what one request asks of a model."""
 
-    def __init__(self, classify: PredictBody, default_shape: ResultShape) -> None:
-        self._predict = classify
+    def __init__(self, predict: PredictBody, default_shape: ResultShape) -> None:
+        self._predict = predict
         self._default_shape = default_shape
 
     async def __call__(self, context: RequestContext) -> Response:
@@ -27,11 +29,13 @@ class RunModel:
         The model comes before the body because its name costs nothing to look up and decides the schema.
         """
         context.record.ai_request_id = str(uuid4())
-        model = self._predict.find_model(context, context.params["model"])
+        model = await self._predict.find_model_or_batch(context, context.params["model"])
 
-        def read(body: bytes) -> tuple[Model, Call]:
+        def read(body: bytes) -> tuple[Model, Call] | PollCall:
             payload = parse_json(body)
-            return model, self._read(context, model, payload, queued=asks_for_batch(payload))
+            self._shape(context)  # refused before anything is computed
+            queued = asks_for_batch(payload) or _is_queued(context)
+            return self._predict.read(body, payload, model, queued=queued)
 
         return await self._answer(context, read)
 
@@ -39,24 +43,34 @@ class RunModel:
         """Answer a request whose body names the model: ``{"model":…,"input":…,"options":…}``."""
         context.record.ai_request_id = str(uuid4())
 
-        def read(body: bytes) -> tuple[Model, Call]:
+        def read(body: bytes) -> tuple[Model, Call] | PollCall:
             name, given, queued = call_of(parse_json(body))
+            queued = queued or _is_queued(context)
+            poll = self._predict.read_poll(given, queued=queued)
+            if poll is not None:
+                return poll  # the model need not be served any more
             model = self._predict.find_model(context, name)
-            return model, self._read(context, model, given, queued=queued)
+            self._shape(context)
+            return self._predict.read(body, given, model, queued=queued)
 
         return await self._answer(context, read)
 
-    def _read(self, context: RequestContext, model: Model, payload: object, *, queued: bool) -> Call:
-        self._shape(context)  # refused before anything is computed
-        queued = queued or context.http.query("queueRequest") == "true"
-        return read_call(payload, model.task, self._predict.limits.inputs, queued=queued)
-
-    async def _answer(self, context: RequestContext, read: ReadMessage[bytes]) -> Response:
-        outcome = await self._predict(context, read)
+    async def _answer(self, context: RequestContext, read: ReadRun[bytes]) -> Response:
+        outcome = await self._predict(context, read, may_queue=_is_queued(context))
         ai_request_id = context.record.ai_request_id or ""
-        if isinstance(outcome, list):
-            return envelope.batch(outcome, self._shape(context), ai_request_id)
-        return envelope.answer(outcome, self._shape(context), ai_request_id)
+        match outcome:
+            case PendingBatch():
+                return envelope.pending_batch(outcome, ai_request_id)
+            case FetchedBatch():
+                return envelope.batch(outcome.items, self._shape(context), ai_request_id, outcome.id)
+            case list():
+                return envelope.batch(outcome, self._shape(context), ai_request_id)
+            case _:
+                return envelope.answer(outcome, self._shape(context), ai_request_id)
 
     def _shape(self, context: RequestContext) -> ResultShape:
         return result_shape(context.http.query("result_shape"), self._default_shape)
+
+
+def _is_queued(context: RequestContext) -> bool:
+    return context.http.query("queueRequest") == "true"

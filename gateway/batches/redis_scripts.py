@@ -44,6 +44,7 @@ return has_room(ARGV[1], ARGV[2], ARGV[3], ARGV[4]) and 1 or 0
 
 SUBMIT = f"""{_CLOCK}{_ROOM}
 local id, account, bucket, model, inputs, size = unpack(ARGV, 1, 6)
+if redis.call('EXISTS', key('batch', id)) == 1 then return 1 end
 if not has_room(bucket, size, ARGV[7], ARGV[8]) then return 0 end
 local number = redis.call('INCR', key('number'))
 redis.call('HSET', key('batch', id), 'account', account, 'bucket', bucket, 'model', model, 'inputs', inputs,
@@ -59,7 +60,10 @@ redis.call('HINCRBY', key('models'), account .. ' ' .. model, 1)
 redis.call('INCRBY', key('bytes'), size)
 return 1
 """
-"""Arguments: id, account, bucket, model, inputs, size, the most batches and bytes, then the chunks."""
+"""Arguments: id, account, bucket, model, inputs, size, the most batches and bytes, then the chunks.
+
+Does nothing if it has run before.
+"""
 
 FIND = f"""{_CLOCK}
 local batch = redis.call('HMGET', key('batch', ARGV[2]), 'account', 'model', 'begun', 'finished')

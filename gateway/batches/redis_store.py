@@ -46,6 +46,9 @@ class RedisBatchStore:
 
     def __init__(self, url: str, limits: StoreLimits) -> None:
         from redis.asyncio import BlockingConnectionPool, Redis  # noqa: PLC0415 (an extra)
+        from redis.asyncio.retry import Retry  # noqa: PLC0415
+        from redis.backoff import NoBackoff  # noqa: PLC0415
+        from redis.exceptions import ConnectionError as Disconnected  # noqa: PLC0415
         from redis.exceptions import RedisError  # noqa: PLC0415
 
         try:
@@ -55,6 +58,8 @@ class RedisBatchStore:
                 timeout=_CONNECT_S,
                 socket_connect_timeout=_CONNECT_S,
                 socket_timeout=_ANSWER_S,
+                # For a connection that was closed while it was idle; every script may run twice.
+                retry=Retry(NoBackoff(), 1, (Disconnected,)),
             )
         except (ValueError, TypeError):
             raise MalformedRedisUrl from None  # the message may contain the password

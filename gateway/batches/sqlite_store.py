@@ -90,6 +90,8 @@ class SqliteStore:
 
     async def check_room(self, bucket: str, size: int) -> None:
         """See `BatchStore`."""
+        if size > self._limits.batch_store_bytes:
+            raise BatchQueueFull
         await self._run(lambda db: self._check_room(db, bucket, size), None)
 
     async def submit(self, batch: NewBatch) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,7 @@ from gateway.api.router import Route
 from gateway.api.routes import API_PREFIX, operations_routes, page_routes, query_routes, run_routes
 from gateway.api.run import RunModel
 from gateway.api.verify_token import VerifyToken
+from gateway.composition.batches import Batches, compose_batches, max_queued_batch_texts
 from gateway.composition.inference import Inference, compose_inference
 from gateway.composition.protocol import InferenceProtocol, compose_grpc, compose_protocol, grpc_connections
 from gateway.domain.monitor import Monitor
@@ -36,6 +37,7 @@ from gateway.domain.requests import InputLimits
 from gateway.inference_protocol.http.routes import protocol_routes
 from gateway.pipeline.observer import RequestObserver
 from gateway.pipeline.predict import PredictCall, RequestLimits
+from gateway.pipeline.queued import RunCall
 from gateway.processes.open_files import OpenFiles, room_for_connections
 from gateway.processes.tasks import running_beside
 from gateway.server.connection_limiter import ConnectionLimiter
@@ -67,6 +69,8 @@ class Gateway:
     tracing: Tracing | None
     grpc: GrpcServer | None
     """The gRPC front; None without a port for it."""
+    batches: Batches | None
+    """None if all batches are answered at once."""
 
     @property
     def certificate(self) -> Certificate | None:
@@ -79,7 +83,7 @@ class Gateway:
         await self.inference.backend.open()
         tasks = (self.monitor.run(), self.metrics.publish(), *self.credentials.tasks())
         try:
-            async with running_beside(tasks):
+            async with running_beside(tasks), self._running_batches():
                 yield
         finally:
             await self.inference.close()
@@ -87,6 +91,9 @@ class Gateway:
             self.access_log.flush()
             if self.tracing is not None:
                 await asyncio.to_thread(self.tracing.close)
+
+    def _running_batches(self) -> AbstractAsyncContextManager[None]:
+        return nullcontext() if self.batches is None else self.batches.running()
 
     def triton_restarted(self, reason: str) -> None:
         """Count a restart of Triton after a fault; see `TritonEvents`."""
@@ -134,11 +141,20 @@ def compose(
     access_log = AccessLog(settings.log_level, settings.access_log_share, settings.log_format)
     observer = RequestObserver(metrics, access_log, tracing.begin if tracing is not None else None)
     limits = RequestLimits(settings.request_timeout_s, _input_limits(settings))
+    batches = compose_batches(settings, inference, admission, rate, metrics)
     classify = PredictCall(inference.predictor, admission, rate, metrics, limits)
     protocol = compose_protocol(settings, inference, classify)
     client_address = _client_address(settings)
     app = App(
-        _routes(settings, inference, admission, classify, protocol, metrics, VerifyToken(credentials.tokens)),
+        _routes(
+            settings,
+            inference,
+            admission,
+            RunCall(classify, rate, None if batches is None else batches.queue),
+            protocol,
+            metrics,
+            VerifyToken(credentials.tokens),
+        ),
         credentials.tokens,
         observer,
         binding_without_token=settings.binding_without_token,
@@ -156,6 +172,7 @@ def compose(
         rate=rate,
         access_log=access_log,
         tracing=tracing,
+        batches=batches,
         grpc=compose_grpc(
             settings, inference, protocol, admission, observer, metrics, credentials, client_address
         ),
@@ -164,7 +181,11 @@ def compose(
 
 def _input_limits(settings: Settings) -> InputLimits:
     # A permitted request has to fit: each context takes a place.
-    return InputLimits(settings.max_batch_texts, min(settings.max_contexts, settings.max_requests_in_flight))
+    return InputLimits(
+        settings.max_batch_texts,
+        min(settings.max_contexts, settings.max_requests_in_flight),
+        max_queued_batch_texts(settings),
+    )
 
 
 def _tracing(settings: Settings) -> Tracing | None:
@@ -200,19 +221,21 @@ def _routes(
     settings: Settings,
     inference: Inference,
     admission: Admission,
-    classify_call: PredictCall,
+    run: RunCall,
     protocol: InferenceProtocol,
     metrics: Metrics,
     verify: VerifyToken,
 ) -> tuple[Route, ...]:
     bodies = BodyReader(admission, settings.max_body_bytes, settings.max_requests_in_flight)
-    classify = PredictBody(classify_call, inference.catalogue, bodies)
+    predict = PredictBody(
+        run, inference.catalogue, bodies, settings.max_body_bytes, settings.max_queued_body_bytes
+    )
     queries = ModelQueries(inference.catalogue)
-    binding = Binding(classify, queries.search)
+    binding = Binding(predict, queries.search)
     return (
         # First: ai/run/{model} would take the proxy's path for a model.
         *binding.routes(API_PREFIX),
-        *run_routes(RunModel(classify, settings.result_shape)),
+        *run_routes(RunModel(predict, settings.result_shape)),
         *query_routes(queries, verify),
         *protocol_routes(
             protocol.models, protocol.infer, inference.monitor, bodies, settings.request_timeout_s

@@ -75,9 +75,18 @@ class BatchRequest:
 
 @dataclass(frozen=True, slots=True)
 class BatchCall:
-    """A call with several requests, answered at once in the shape of a finished batch."""
+    """A call with several requests."""
 
     items: Sequence[BatchRequest]
+    is_queued: bool = False
+    """To be fetched later, as opposed to answered at once in the shape of a finished batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class PollCall:
+    """A call for the result of a queued batch."""
+
+    batch_id: str
 
 
 Call = SingleCall | BatchCall
@@ -89,6 +98,37 @@ class InputLimits:
 
     max_batch_texts: int
     max_contexts: int
+    max_queued_batch_texts: int | None = None
+    """None if batches cannot be queued; then they are all answered at once."""
+
+    @property
+    def can_queue(self) -> bool:
+        """Whether batches can be queued."""
+        return self.max_queued_batch_texts is not None
+
+    def most_texts(self, *, queued: bool) -> int:
+        """Return how many texts a batch may have."""
+        if queued and self.max_queued_batch_texts is not None:
+            return self.max_queued_batch_texts
+        return self.max_batch_texts
+
+
+def read_poll(payload: object, *, queued: bool) -> PollCall | None:
+    """Return what a call polls for; None if it asks for something else.
+
+    Args:
+        payload: the inputs. Beside ``queueRequest``, ``request_id`` counts more than a ``text``: the official
+            Python SDK cannot leave ``text`` out.
+        queued: whether the caller asked for ``queueRequest``, which is not needed.
+
+    Raises:
+        BadInput: ``request_id`` is not a string.
+    """
+    if not isinstance(payload, dict) or "request_id" not in payload or "requests" in payload:
+        return None
+    if not queued and any(key in payload for key in _KEY.values()):
+        return None
+    return PollCall(string(payload["request_id"], "/request_id"))
 
 
 def read_call(payload: object, task: Task, limits: InputLimits, *, queued: bool) -> Call:
@@ -99,24 +139,23 @@ def read_call(payload: object, task: Task, limits: InputLimits, *, queued: bool)
             Python SDK cannot leave ``text`` out.
         task: of the model.
         limits: how many requests and contexts there may be.
-        queued: whether the caller asked for ``queueRequest``; one request is then a batch of one.
+        queued: whether the caller asked for ``queueRequest``; one request is then a batch of one. It is
+            queued if batches can be.
 
     Raises:
-        BadInput: no inputs, too many, or not an array; or a poll for results. The error of a single request
-            takes its place, so that the number of requests is known in any case.
+        BadInput: no inputs, too many, or not an array. The error of a single request takes its place, so that
+            the number of requests is known in any case.
     """
     given = payload if isinstance(payload, dict) else {}
+    is_queued = queued and limits.can_queue
     if "requests" in given:
-        inputs = _batch_inputs(given["requests"], limits.max_batch_texts)
-        return _within(limits, BatchCall([_batch_request(item, task, limits) for item in inputs]))
+        inputs = _batch_inputs(given["requests"], limits.most_texts(queued=is_queued))
+        return _within(limits, BatchCall([_batch_request(item, task, limits) for item in inputs], is_queued))
     is_request = _KEY[task] in given
     if is_request and queued:
-        return BatchCall([_batch_request(payload, task, limits)])
-    if not is_request:
-        if "request_id" in given:
-            raise BadInput("Error: '/request_id' is not known, a batch is answered at once")
-        if queued:
-            raise BadInput("Error: required properties at '/' are 'requests'")
+        return BatchCall([_batch_request(payload, task, limits)], is_queued)
+    if not is_request and queued:
+        raise BadInput("Error: required properties at '/' are 'requests'")
     return read_single(payload, task, limits)
 
 
@@ -244,7 +283,7 @@ def _within(limits: InputLimits, call: BatchCall) -> BatchCall:
         BadInput: they are more.
     """
     pairs = sum(len(item.request.contexts) for item in call.items if isinstance(item.request, RerankRequest))
-    most = max(limits.max_batch_texts, limits.max_contexts)
+    most = max(limits.most_texts(queued=call.is_queued), limits.max_contexts)
     if pairs > most:
         raise BadInput(f"Error: '/requests' have {pairs} contexts, all together must be <= {most}")
     return call

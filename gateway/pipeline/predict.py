@@ -20,6 +20,7 @@ _RENDERING_S = 0.25
 """Time kept of a batch's deadline to render what was answered by then."""
 
 _Message = TypeVar("_Message")
+_Result = TypeVar("_Result")
 Receive = Callable[[RequestDeadline], Awaitable[_Message]]
 """Receives the whole request."""
 ReadMessage = Callable[[_Message], tuple[Model, Call]]
@@ -70,13 +71,34 @@ class PredictCall:
         Raises:
             TritonflareError: the request is refused, or nothing of it was answered.
         """
+
+        async def answer(message: _Message, deadline: RequestDeadline) -> Outcome:
+            model, call = read(message)
+            return await self.answer(caller, model, call, deadline)
+
+        return await self.admitted(caller, receive, answer)
+
+    async def admitted(
+        self,
+        caller: Caller,
+        receive: Receive[_Message],
+        handle: Callable[[_Message, RequestDeadline], Awaitable[_Result]],
+    ) -> _Result:
+        """Receive a request, admit it as one text, and handle it before its deadline.
+
+        Raises:
+            TritonflareError: it is refused, or ``handle`` raises it.
+        """
         with RequestDeadline(self.limits.request_timeout_s, caller.patience_s) as deadline:
             message = await receive(deadline)
             with self._admission:
-                model, call = read(message)
-                if isinstance(call, BatchCall):
-                    return await self._batch(caller, model, call, deadline)
-                return await self._single(caller, model, call, deadline)
+                return await handle(message, deadline)
+
+    async def answer(self, caller: Caller, model: Model, call: Call, deadline: RequestDeadline) -> Outcome:
+        """Answer a call that was admitted as one text; see `__call__`."""
+        if isinstance(call, BatchCall):
+            return await self._batch(caller, model, call, deadline)
+        return await self._single(caller, model, call, deadline)
 
     async def _single(
         self, caller: Caller, model: Model, call: SingleCall, deadline: RequestDeadline

@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from gateway.addresses import is_loopback
 from gateway.settings.access import AccessSettings
+from gateway.settings.batches import BatchSettings
 from gateway.settings.inference import InferenceSettings
 from gateway.settings.requests import RequestSettings
 from gateway.settings.server import ServerSettings
@@ -30,7 +31,13 @@ class ConfigurationError(ValueError):
 
 # The last one's fields come first in the documents.
 class Settings(
-    TelemetrySettings, InferenceSettings, RequestSettings, AccessSettings, ServerSettings, BaseSettings
+    TelemetrySettings,
+    InferenceSettings,
+    BatchSettings,
+    RequestSettings,
+    AccessSettings,
+    ServerSettings,
+    BaseSettings,
 ):
     """All settings of the gateway."""
 
@@ -55,6 +62,27 @@ class Settings(
             raise ValueError(
                 "max_batch_texts must not exceed max_requests_in_flight, or a permitted batch would never fit"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_batches(self) -> Settings:
+        if self.max_buffered_bytes < self.max_queued_body_bytes + BUFFERED_OVERHEAD_BYTES:
+            raise ValueError(
+                "max_buffered_bytes must exceed max_queued_body_bytes by at least "
+                f"{BUFFERED_OVERHEAD_BYTES} bytes, or a permitted batch would find no room"
+            )
+        if self.triton_max_message_bytes < self.max_queued_body_bytes + MESSAGE_OVERHEAD_BYTES:
+            raise ValueError(
+                "triton_max_message_bytes must exceed max_queued_body_bytes by at least "
+                f"{MESSAGE_OVERHEAD_BYTES} bytes, or a permitted text could not be sent"
+            )
+        if self.batch_store_bytes < self.max_queued_body_bytes:
+            raise ValueError(
+                "batch_store_bytes must not be below max_queued_body_bytes, or a permitted batch would "
+                "never fit"
+            )
+        if self.batch_folder is not None and self.batch_redis_url is not None:
+            raise ValueError("batch_folder and batch_redis_url exclude each other: set one of them")
         return self
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ from gateway.domain.cache import Lookup
 from gateway.server.connection_limiter import LimiterEvents
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_BATCH_SECONDS = (0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 36000.0)
 _TOKENS = (8, 16, 32, 64, 128, 256, 512)
 
 
@@ -112,6 +113,33 @@ class CacheCounters:
     def looked_up(self, result: Lookup) -> None:
         """Count one text."""
         self._count[result]()
+
+
+class BatchCounters:
+    """Counts queued batches."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.accepted: Callable[[], None] = Counter(
+            "tritonflare_batches_accepted", "Batches that were queued.", registry=registry
+        ).inc
+        finished = Counter(
+            "tritonflare_batches_finished",
+            "Queued batches that have a result: ok, or failed if every input of it failed.",
+            ("result",),
+            registry=registry,
+        )
+        self._finished = {result: finished.labels(result).inc for result in ("ok", "failed")}
+        self._duration = Histogram(
+            "tritonflare_batch_duration_seconds",
+            "Time from the acceptance of a queued batch to its result.",
+            buckets=_BATCH_SECONDS,
+            registry=registry,
+        ).observe
+
+    def finished(self, *, failed: bool, seconds: float) -> None:
+        """Count one batch."""
+        self._finished["failed" if failed else "ok"]()
+        self._duration(seconds)
 
 
 def limiter_events(registry: CollectorRegistry) -> LimiterEvents:

@@ -35,3 +35,14 @@ OPEN_FILES = GaugeSpec(
 )
 CACHE_BYTES = GaugeSpec("tritonflare_cache_bytes", "Memory that the answer cache takes, estimated.")
 CACHE_ENTRIES = GaugeSpec("tritonflare_cache_entries", "Answers in the cache.")
+BATCHES_QUEUED = GaugeSpec(
+    "tritonflare_batches_queued", "Queued batches that no gateway runs at the moment.", "livemax"
+)
+BATCHES_RUNNING = GaugeSpec(
+    "tritonflare_batches_running", "Queued batches that a gateway runs at the moment.", "livemax"
+)
+OLDEST_BATCH = GaugeSpec(
+    "tritonflare_oldest_batch_seconds",
+    "Age of the oldest batch without a result; 0 if there is none.",
+    "livemax",
+)

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, genera
 from gateway.domain.service import Ranking, TaskAnswer
 from gateway.server.connection_limiter import LimiterEvents
 from gateway.telemetry.counters import (
+    BatchCounters,
     CacheCounters,
     CallCounters,
     RequestCounters,
@@ -69,6 +70,10 @@ class Metrics:
     def cache_counters(self) -> CacheCounters:
         """Add the counters of the answer cache; for a gateway that has one."""
         return CacheCounters(self._registry)
+
+    def batch_counters(self) -> BatchCounters:
+        """Add the counters of queued batches; for a gateway that has them."""
+        return BatchCounters(self._registry)
 
     def limiter_events(self) -> LimiterEvents:
         """Add the counters of connections that the limiter closes or refuses."""

@@ -100,7 +100,7 @@ async def test_a_defect_of_the_gateway_gets_the_golden_bytes(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("gateway.api.run.read_call", broken)
+    monkeypatch.setattr("gateway.api.predict.read_call", broken)
     async with running_gateway(settings_for(triton)) as running:
         case = Case(DEFECT)
         _compare(DEFECT, case.document(await _ask(running, case)))

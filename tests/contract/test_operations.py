@@ -164,7 +164,7 @@ async def test_a_defect_of_the_gateway_is_a_plain_500_and_its_traceback_is_only_
     def defect(*_: object, **__: object) -> None:
         raise RuntimeError("a secret of the inside")
 
-    monkeypatch.setattr("gateway.api.run.read_call", defect)
+    monkeypatch.setattr("gateway.api.predict.read_call", defect)
     answer = await client.run(GOOD)
     assert (answer.status, answer.body) == (
         500,

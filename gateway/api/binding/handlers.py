@@ -21,9 +21,11 @@ from gateway.api.binding import rendering, tensors
 from gateway.api.context import RequestContext
 from gateway.api.predict import PredictBody
 from gateway.api.router import Handler, Route
+from gateway.batches.queue import FetchedBatch
+from gateway.batches.store import PendingBatch
 from gateway.domain.catalogue import Model
-from gateway.domain.errors import BadInput, MalformedBody, NoRoute
-from gateway.domain.requests import Call, read_call, read_single
+from gateway.domain.errors import BadInput, MalformedBody, NoRoute, NoSuchModel
+from gateway.domain.requests import Call, PollCall, read_single
 from gateway.domain.service import Classification, TaskAnswer
 from gateway.domain.tasks import Task
 from gateway.domain.validate import asks_for_batch, parse_json
@@ -63,25 +65,34 @@ class Binding:
         if request.http.method == "GET":
             raise BadInput("Error: option 'websocket' is not supported by this server")
         version = _version(request)
-        model = self._model(request)
-        if version == "tensor" and model.task is Task.RERANK:
+        model = await self._model(request)
+        if version == "tensor" and isinstance(model, Model) and model.task is Task.RERANK:
             raise BadInput("Error: @cloudflare/ai 1.0 knows no rerankers, use env.AI.run instead")
         debug = False
 
-        def read(body: bytes) -> tuple[Model, Call]:
+        def read(body: bytes) -> tuple[Model, Call] | PollCall:
             nonlocal debug
             payload = parse_json(body)
             debug = _wants_debug(payload)
             inputs = _inputs(payload, version)
             if version != "3":
-                return model, read_single(inputs, model.task, self._predict.limits.inputs)
+                if isinstance(model, NoSuchModel):
+                    raise model
+                return model, read_single(inputs, model.task, self._predict.limits)
             queued = asks_for_batch(payload)
-            return model, read_call(inputs, model.task, self._predict.limits.inputs, queued=queued)
+            return self._predict.read(body, inputs, model, queued=queued)
 
-        outcome = await self._predict(request, read)
-        if isinstance(outcome, list):
-            return rendering.batch(outcome, ai_request_id)
-        return _render(outcome, version, ai_request_id, debug=debug)
+        # Only the body tells whether a batch is to be queued.
+        outcome = await self._predict(request, read, may_queue=version == "3")
+        match outcome:
+            case PendingBatch():
+                return rendering.pending_batch(outcome, ai_request_id)
+            case FetchedBatch():
+                return rendering.batch(outcome.items, ai_request_id, outcome.id)
+            case list():
+                return rendering.batch(outcome, ai_request_id)
+            case _:
+                return _render(outcome, version, ai_request_id, debug=debug)
 
     async def proxy(self, request: RequestContext) -> Response:
         """Answer ``/accounts/{account_id}/ai/run/proxy``, by which wrangler forwards what the binding calls.
@@ -104,7 +115,7 @@ class Binding:
             return await self._search_models(request)
         raise NoRoute
 
-    def _model(self, request: RequestContext) -> Model:
+    async def _model(self, request: RequestContext) -> Model | NoSuchModel:
         names = request.http.headers(b"cf-consn-model-id")
         if not names:
             raise MalformedBody("cf-consn-model-id")
@@ -112,7 +123,7 @@ class Binding:
         if not name.startswith("@"):
             # new Ai(binding, {prefix}) writes prefix:@cf/…
             name = name.partition(":")[2] or name
-        return self._predict.find_model(request, name)
+        return await self._predict.find_model_or_batch(request, name)
 
 
 def _ai_request_id(request: RequestContext) -> str:

@@ -15,7 +15,8 @@ from uuid import uuid4
 import msgspec
 
 from gateway.api import envelope
-from gateway.api.results import answer_headers, batch_headers, batch_result, result_of
+from gateway.api.results import answer_headers, batch_headers, batch_result, pending_result, result_of
+from gateway.batches.store import PendingBatch
 from gateway.domain.errors import AiError, BadInput, TritonflareError
 from gateway.domain.service import BatchItem, Classification, TaskAnswer
 from gateway.server.message import Header, Response
@@ -29,13 +30,19 @@ def answer(answered: TaskAnswer, ai_request_id: str) -> Response:
     return Response(200, _encode(result_of(answered)), headers=answer_headers(answered, ai_request_id))
 
 
-def batch(items: Sequence[BatchItem], ai_request_id: str) -> Response:
+def batch(items: Sequence[BatchItem], ai_request_id: str, batch_id: str | None = None) -> Response:
     """Render a finished batch, as polling for one with ``env.AI.run`` resolves (``version=3``)."""
     return Response(
         200,
-        _encode(batch_result(items, "array", ai_request_id)),
+        _encode(batch_result(items, "array", batch_id or ai_request_id)),
         headers=batch_headers(items, ai_request_id),
     )
+
+
+def pending_batch(pending: PendingBatch, ai_request_id: str) -> Response:
+    """Render a batch that has no result yet, as ``env.AI.run`` resolves (``version=3``)."""
+    headers = [(b"cf-ai-req-id", ai_request_id.encode())]
+    return Response(200, _encode(pending_result(pending)), headers=headers)
 
 
 def gzipped(answered: TaskAnswer, ai_request_id: str, *, debug: bool) -> Response:

@@ -27,6 +27,7 @@ from gateway.domain.requests import InputLimits
 from gateway.domain.service import Predictor
 from gateway.pipeline.observer import RequestObserver
 from gateway.pipeline.predict import PredictCall, RequestLimits
+from gateway.pipeline.queued import RunCall
 from gateway.server.message import Header, HttpRequest, Response
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.metrics import Metrics
@@ -67,7 +68,9 @@ def _app() -> tuple[App, Admission]:
     classifier = Predictor(Coalescer(Constant(), CoalescingLimits(2, 8, 4.0, 30.0)))
     rate = RateLimit(0, tuple)
     classify = PredictCall(classifier, admission, rate, metrics, RequestLimits(60, InputLimits(3, 3)))
-    run = RunModel(PredictBody(classify, catalogue, BodyReader(admission, 1 << 20, 10)), "array")
+    bodies = BodyReader(admission, 1 << 20, 10)
+    body = PredictBody(RunCall(classify, rate, None), catalogue, bodies, 1 << 20, 1 << 20)
+    run = RunModel(body, "array")
     routes = [
         Route(("POST",), "/{account_id}/run/{model:path}", run),
         Route(("POST",), "/{account_id}/run", run.by_body),

@@ -1,0 +1,156 @@
+"""Requests and outcomes of a batch as the store keeps them: JSON, so that nothing read can be code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from gateway.domain.errors import (
+    AiError,
+    BackendFailed,
+    BackendUnavailable,
+    BadInput,
+    DeadlineExceeded,
+    NoSuchModel,
+    Overloaded,
+    TritonflareError,
+)
+from gateway.domain.requests import BatchRequest, PairRequest, RerankRequest, TaskRequest, TextRequest
+from gateway.domain.service import BatchItem, Classification, Ranking, TaskAnswer
+from gateway.domain.tasks import Task
+from gateway.domain.validate import printable
+
+_BAD_INPUT = "Bad input: "
+_KINDS: dict[int, type[AiError]] = {
+    kind.code: kind
+    for kind in (BadInput, BackendFailed, BackendUnavailable, DeadlineExceeded, NoSuchModel, Overloaded)
+}
+
+
+class _Stored(msgspec.Struct, array_like=True):
+    reference: str | None
+
+
+class _Text(_Stored, tag="text"):
+    text: str
+
+
+class _Contexts(_Stored, tag="contexts"):
+    query: str
+    contexts: list[str]
+    top_k: int | None
+
+
+class _Pair(_Stored, tag="pair"):
+    query: str
+    text: str
+
+
+class _Failed(_Stored, tag="failed"):
+    code: int
+    message: str
+
+
+class _Scores(_Stored, tag="scores"):
+    scores: list[tuple[str, float]]
+    tokens: int
+    truncated: bool
+    cached: bool | None
+    task: Task
+
+
+class _Order(_Stored, tag="order"):
+    entries: list[tuple[int, float]]
+    tokens: int
+    truncated: bool
+    cached: bool | None
+
+
+_encode = msgspec.json.Encoder().encode
+_inputs = msgspec.json.Decoder(list[_Text | _Contexts | _Pair | _Failed])
+_outcomes = msgspec.json.Decoder(list[_Scores | _Order | _Failed])
+
+
+def encode_inputs(items: Iterable[BatchRequest]) -> bytes:
+    """Encode requests, those with a validation error included."""
+    return _encode([_stored_request(item.reference, item.request) for item in items])
+
+
+def _stored_request(reference: str | None, request: TaskRequest | AiError) -> _Stored:
+    match request:
+        case TextRequest(text):
+            return _Text(reference, printable(text))
+        case RerankRequest(query, contexts, top_k):
+            return _Contexts(reference, printable(query), [printable(text) for text in contexts], top_k)
+        case PairRequest(query, text):
+            return _Pair(reference, printable(query), printable(text))
+        case AiError():
+            return _failed(reference, request)
+
+
+def decode_inputs(stored: bytes) -> list[BatchRequest]:
+    """Return what `encode_inputs` was given."""
+    return [BatchRequest(item.reference, _request(item)) for item in _inputs.decode(stored)]
+
+
+def _request(stored: _Text | _Contexts | _Pair | _Failed) -> TaskRequest | BadInput:
+    match stored:
+        case _Text():
+            return TextRequest(stored.text)
+        case _Contexts():
+            return RerankRequest(stored.query, stored.contexts, stored.top_k)
+        case _Pair():
+            return PairRequest(stored.query, stored.text)
+        case _Failed():
+            return BadInput(stored.message.removeprefix(_BAD_INPUT))
+
+
+def encode_outcomes(items: Iterable[BatchItem]) -> bytes:
+    """Encode outcomes, without what no batch shows: logits, timing, the tokens of each pair."""
+    return _encode([_stored_outcome(item.reference, item.outcome) for item in items])
+
+
+def _stored_outcome(reference: str | None, outcome: TaskAnswer | AiError) -> _Stored:
+    match outcome:
+        case Classification():
+            usage = outcome.tokens, outcome.truncated, outcome.cached
+            return _Scores(reference, outcome.scores, *usage, outcome.task)
+        case Ranking():
+            usage = outcome.tokens, outcome.truncated, outcome.cached
+            return _Order(reference, outcome.entries, *usage)
+        case AiError():
+            return _failed(reference, outcome)
+
+
+def decode_outcomes(chunks: Sequence[bytes]) -> list[BatchItem]:
+    """Return the outcomes of all chunks, which show and cost the same as before."""
+    return [BatchItem(item.reference, _outcome(item)) for chunk in chunks for item in _outcomes.decode(chunk)]
+
+
+def _outcome(stored: _Scores | _Order | _Failed) -> TaskAnswer | AiError:
+    match stored:
+        case _Scores():
+            return Classification(
+                stored.scores, stored.tokens, stored.truncated, cached=stored.cached, task=stored.task
+            )
+        case _Order():
+            # One pair with the sum of all.
+            pair = Classification([], stored.tokens, stored.truncated, cached=stored.cached, task=Task.RERANK)
+            return Ranking(stored.entries, (pair,) if stored.entries else ())
+        case _Failed():
+            return _error(stored)
+
+
+def _failed(reference: str | None, error: AiError) -> _Failed:
+    return _Failed(reference, error.code, printable(error.message))
+
+
+def _error(stored: _Failed) -> AiError:
+    """Make the error again, with its own text; one of an unknown code comes from a newer gateway."""
+    if stored.code == BadInput.code:
+        return BadInput(stored.message.removeprefix(_BAD_INPUT))
+    kind = _KINDS.get(stored.code, BackendFailed)
+    error = kind.__new__(kind)
+    TritonflareError.__init__(error, stored.message)
+    return error

@@ -1,0 +1,178 @@
+"""Answers inputs of batches with what is idle: live requests go first."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
+from gateway.domain.backend import Answer, AnswerSource
+from gateway.domain.catalogue import Model
+from gateway.domain.errors import BackendUnavailable, DeadlineExceeded, Overloaded, without_frames
+from gateway.domain.inputs import ModelInput
+
+IDLE_TARGET_S = 0.05
+"""How long a call of a batch should take at most while there are no live requests."""
+LIVE_TARGET_S = 0.01
+"""The same while there are: a live text may have to wait for that long."""
+MOST_TRIES = 10
+"""Calls that an input may fail with, although the model answers others, until their error is its outcome."""
+_LIVE_S = 1.0
+"""How long after a live request others are expected."""
+_LOOK_S = 0.005
+"""Pause between two looks whether there is something idle."""
+_RETRY_S = 0.5
+_MOST_FAILURES = 10_000
+_INPUT_COST = 32
+_LONG_BYTES_PER_TOKEN = 4
+_FIRST_BUDGET = 16 * _INPUT_COST
+
+
+class ModelAway(Exception):
+    """The model does not answer now, or another version has taken its name; its inputs can wait."""
+
+
+class IdleSource:
+    """An AnswerSource for texts that can wait, over the one of live requests.
+
+    It hands over as much at a time as can be answered in `IDLE_TARGET_S`, or `LIVE_TARGET_S`; how much that
+    is, it learns from the calls before. It retries what failed because a server was away, overloaded or slow.
+
+    Args:
+        source: answers live requests too.
+        is_idle: whether it has nothing waiting, and room for a call.
+        in_flight: how many texts are in progress, live ones and those of `places`.
+        places: takes so many places among them, or raises Overloaded.
+        is_available: whether the model is still served under its name, and answers.
+        most_inputs: in one call.
+    """
+
+    def __init__(
+        self,
+        source: AnswerSource,
+        is_idle: Callable[[], bool],
+        in_flight: Callable[[], int],
+        places: Callable[[int], AbstractContextManager[None]],
+        is_available: Callable[[Model], bool],
+        most_inputs: int,
+    ) -> None:
+        self._source = source
+        self._is_idle = is_idle
+        self._in_flight = in_flight
+        self._places = places
+        self._is_available = is_available
+        self._most_inputs = most_inputs
+        self._budget = float(_FIRST_BUDGET)
+        """Cost of one call."""
+        self._live_at = -_LIVE_S
+        self._failures: Counter[bytes] = Counter()
+        """By a hash of the input, those of inputs without an outcome; they outlast `ModelAway`."""
+
+    async def classify(self, model: Model, texts: Sequence[ModelInput], deadline_s: float) -> list[Answer]:
+        """Run the model on ``texts``; return for each, in order, its scores or its own error.
+
+        Args:
+            model: see `AnswerSource`.
+            texts: see `AnswerSource`.
+            deadline_s: of each call; there is none for all of them.
+
+        Raises:
+            ModelAway: the answers so far are lost.
+        """
+        answers: list[Answer] = []
+        while len(answers) < len(texts):
+            part = self._part(model, texts, len(answers))
+            answers += await self._answers(model, part, deadline_s)
+        return answers
+
+    def _part(self, model: Model, texts: Sequence[ModelInput], start: int) -> Sequence[ModelInput]:
+        """Return what is handed over next; an input that has failed before is alone.
+
+        An input may end the server whenever it is computed. Alone it takes no other input with it, and only
+        its own failures are counted.
+        """
+        end, left = start, self._budget
+        while end < min(len(texts), start + self._most_inputs) and (end == start or left > 0):
+            has_failed = bool(self._failures) and _digest(texts[end]) in self._failures
+            if has_failed and end > start:
+                break
+            left -= _cost(model, texts[end])
+            end += 1
+            if has_failed:
+                break
+        return texts[start:end]
+
+    async def _answers(self, model: Model, part: Sequence[ModelInput], deadline_s: float) -> list[Answer]:
+        """Answer one part, until each input has an outcome that would not change."""
+        answers = await self._call(model, part, deadline_s)
+        self._note(part, answers)
+        for place, text in enumerate(part):
+            while _may_pass(answers[place]) and self._failures[_digest(text)] < MOST_TRIES:
+                await asyncio.sleep(_RETRY_S)
+                answers[place] = (await self._call(model, (text,), deadline_s))[0]
+                self._note((text,), answers[place : place + 1])
+            if self._failures:
+                self._failures.pop(_digest(text), None)
+        return answers
+
+    def _note(self, texts: Sequence[ModelInput], answers: Sequence[Answer]) -> None:
+        """Count failures; forget those of inputs that other processes have answered at some time."""
+        if len(self._failures) > _MOST_FAILURES:
+            self._failures.clear()
+        for text, answer in zip(texts, answers, strict=True):
+            if _may_pass(answer):
+                self._failures[_digest(text)] += 1
+
+    async def _call(self, model: Model, part: Sequence[ModelInput], deadline_s: float) -> list[Answer]:
+        while True:
+            await self._wait_until_idle(model)
+            began = time.monotonic()
+            try:
+                with self._places(len(part)):
+                    answers = await self._source.classify(model, part, deadline_s)
+            except Overloaded as exc:
+                without_frames(exc)
+                await asyncio.sleep(_RETRY_S)
+                continue
+            self._learn(sum(_cost(model, text) for text in part), time.monotonic() - began)
+            return answers
+
+    async def _wait_until_idle(self, model: Model) -> None:
+        while True:
+            if not self._is_available(model):
+                raise ModelAway
+            self._look_for_live_texts()
+            if self._is_idle():
+                return
+            await asyncio.sleep(_LOOK_S)
+
+    def _look_for_live_texts(self) -> None:
+        """Note whether there are any; called while this source has nothing in progress."""
+        if self._in_flight():
+            self._live_at = time.monotonic()
+
+    def _learn(self, cost: int, seconds: float) -> None:
+        """Adapt the cost of a call to the time that this one took."""
+        self._look_for_live_texts()
+        is_live = time.monotonic() - self._live_at < _LIVE_S
+        target_s = LIVE_TARGET_S if is_live else IDLE_TARGET_S
+        # What was cut short by the end of the inputs says little about a larger call: at most double it.
+        wanted = cost * min(2.0, target_s / max(seconds, 1e-6))
+        self._budget = max(float(_INPUT_COST), wanted)
+
+
+def _cost(model: Model, text: ModelInput) -> int:
+    """Estimate what an input costs: bytes up to what the model reads, and something for each input."""
+    return _INPUT_COST + min(len(text), _LONG_BYTES_PER_TOKEN * model.max_tokens)
+
+
+def _digest(text: ModelInput) -> bytes:
+    return hashlib.sha256(bytes(text)).digest()
+
+
+def _may_pass(answer: Answer) -> bool:
+    """Whether this is an error, and the same input may be answered later."""
+    return isinstance(answer, BackendUnavailable | DeadlineExceeded | Overloaded)

@@ -1,0 +1,109 @@
+"""Submitting batches and fetching their results."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from uuid import uuid4
+
+from gateway.batches import codec
+from gateway.batches.store import BatchStore, NewBatch, PendingBatch
+from gateway.domain.errors import AiError, BadInput
+from gateway.domain.requests import BatchRequest, RerankRequest
+from gateway.domain.service import BatchItem
+
+CHUNK_INPUTS = 64
+"""Texts or pairs in a chunk, unless a single request has more: what a killed runner loses at most."""
+_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedBatch:
+    """The result of a batch."""
+
+    id: str
+    items: list[BatchItem]
+
+
+class BatchQueue:
+    """The use cases of batches that are fetched later.
+
+    Args:
+        store: keeps them.
+        bucket_of: whose number of batches a batch of this account counts against.
+        submitted: called when there is a new one.
+    """
+
+    def __init__(
+        self,
+        store: BatchStore,
+        bucket_of: Callable[[str], str],
+        submitted: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._store = store
+        self._bucket_of = bucket_of
+        self._submitted = submitted
+
+    def prepare(self, account: str, model: str, requests: Sequence[BatchRequest]) -> NewBatch:
+        """Make a batch of requests, those with a validation error included; nothing is stored yet."""
+        chunks = [codec.encode_inputs(chunk) for chunk in _chunks(requests)]
+        return NewBatch(str(uuid4()), account, self._bucket_of(account), model, len(requests), chunks)
+
+    async def check_room(self, batch: NewBatch) -> None:
+        """Check that a batch has room.
+
+        Raises:
+            BatchQueueFull: it has none.
+            BatchStoreUnavailable: nobody knows.
+        """
+        await self._store.check_room(batch.bucket, batch.size)
+
+    async def submit(self, batch: NewBatch) -> PendingBatch:
+        """Accept a batch: it will be answered, whatever happens to this process.
+
+        Raises:
+            BatchQueueFull: there is no room for it; nothing is stored.
+            BatchStoreUnavailable: it could not be stored.
+        """
+        await self._store.submit(batch)
+        self._submitted()
+        return PendingBatch(batch.id, batch.model, is_running=False)
+
+    async def fetch(self, account: str, batch_id: str) -> PendingBatch | FetchedBatch:
+        """Return the result of a batch, or how far it is.
+
+        Raises:
+            BadInput: the account has none of this id; the message is the same for an expired one, and for
+                one of another account.
+            BatchStoreUnavailable: nobody knows.
+        """
+        found = await self._store.find(account, batch_id) if _ID.fullmatch(batch_id) else None
+        if found is None:
+            raise BadInput("Error: '/request_id' is not known, or its result has expired")
+        if isinstance(found, PendingBatch):
+            return found
+        return FetchedBatch(found.id, codec.decode_outcomes(found.chunks))
+
+    async def has_batch_for(self, account: str, model: str) -> bool:
+        """Tell whether the account may fetch a batch for a model, which need not be served any more."""
+        return await self._store.has_batch_for(account, model)
+
+
+def _chunks(requests: Sequence[BatchRequest]) -> Iterator[list[BatchRequest]]:
+    chunk: list[BatchRequest] = []
+    inputs = 0
+    for request in requests:
+        size = _inputs(request)
+        if chunk and inputs + size > CHUNK_INPUTS:
+            yield chunk
+            chunk, inputs = [], 0
+        chunk.append(request)
+        inputs += size
+    yield chunk
+
+
+def _inputs(item: BatchRequest) -> int:
+    if isinstance(item.request, AiError):
+        return 1
+    return max(1, len(item.request.contexts)) if isinstance(item.request, RerankRequest) else 1

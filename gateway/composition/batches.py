@@ -1,0 +1,133 @@
+"""Batches that are fetched later: their store, their queue, and their runner."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from gateway.access.admission import Admission
+from gateway.access.rate_limit import RateLimit
+from gateway.batches.idle_source import IdleSource
+from gateway.batches.queue import BatchQueue
+from gateway.batches.redis_store import MalformedRedisUrl, RedisBatchStore
+from gateway.batches.runner import BatchRunner, RunnerEvents
+from gateway.batches.sqlite_store import SqliteStore
+from gateway.batches.store import BatchStore, BatchSummary, StoreLimits
+from gateway.composition.inference import Inference
+from gateway.domain.catalogue import Model
+from gateway.domain.service import Predictor, TaskAnswer
+from gateway.settings import ConfigurationError, Settings
+from gateway.telemetry import gauges
+from gateway.telemetry.counters import BatchCounters
+from gateway.telemetry.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """What queued batches need; the queue is for the pipeline."""
+
+    store: BatchStore
+    queue: BatchQueue
+    runner: BatchRunner
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run batches in the background; at the end, the chunk under way is finished."""
+        task = asyncio.create_task(self.runner.run())
+        try:
+            yield
+        finally:
+            await self.runner.stop(task)
+            await self.store.close()
+
+
+def max_queued_batch_texts(settings: Settings) -> int | None:
+    """Return how many texts a queued batch may have; None if batches cannot be queued.
+
+    A batch with more texts than an account may send in a minute would never be accepted.
+    """
+    if settings.batch_folder is None and settings.batch_redis_url is None:
+        return None
+    return min(
+        settings.max_queued_batch_texts, settings.requests_per_minute or settings.max_queued_batch_texts
+    )
+
+
+def compose_batches(
+    settings: Settings, inference: Inference, admission: Admission, rate: RateLimit, metrics: Metrics
+) -> Batches | None:
+    """Put the parts together; None if batches cannot be queued.
+
+    Raises:
+        ConfigurationError: the URL of Redis is malformed, or the extra is not installed.
+    """
+    store = _store(settings)
+    if store is None:
+        return None
+    counters = metrics.batch_counters()
+    source = IdleSource(
+        inference.coalescer if inference.cache is None else inference.cache,
+        is_idle=inference.coalescer.is_idle,
+        in_flight=lambda: admission.in_flight,
+        places=admission.places,
+        is_available=lambda model: _is_available(inference, model),
+        most_inputs=min(settings.max_call_texts, settings.max_requests_in_flight),
+    )
+    runner = BatchRunner(
+        store,
+        Predictor(source),
+        inference.catalogue.find,
+        lambda: any(inference.health.is_healthy(model) for model in inference.catalogue),
+        settings.request_timeout_s,
+        _Events(metrics, counters),
+    )
+
+    def submitted() -> None:
+        counters.accepted()
+        runner.wake()
+
+    metrics.register_gauges(
+        {
+            gauges.BATCHES_QUEUED: lambda: runner.stats.queued,
+            gauges.BATCHES_RUNNING: lambda: runner.stats.running,
+            gauges.OLDEST_BATCH: lambda: runner.stats.oldest_s,
+        }
+    )
+    return Batches(store, BatchQueue(store, rate.bucket_of, submitted), runner)
+
+
+def _store(settings: Settings) -> BatchStore | None:
+    limits = StoreLimits(settings.max_queued_batches, settings.batch_store_bytes, settings.batch_keep_s)
+    if settings.batch_redis_url is None:
+        return None if settings.batch_folder is None else SqliteStore(settings.batch_folder, limits)
+    try:
+        return RedisBatchStore(settings.batch_redis_url.get_secret_value(), limits)
+    except ImportError:
+        raise ConfigurationError(
+            "GATEWAY_BATCH_REDIS_URL needs the package redis: .venv/bin/pip install -e '.[redis]'."
+        ) from None
+    except MalformedRedisUrl:
+        raise ConfigurationError(
+            "GATEWAY_BATCH_REDIS_URL is not of the form redis://[:password@]host:port/db."
+        ) from None
+
+
+def _is_available(inference: Inference, model: Model) -> bool:
+    """Whether this very version is still served, and answers."""
+    catalogue = inference.catalogue
+    is_served = model.name in catalogue and catalogue.find(model.name) == model
+    return is_served and inference.health.is_healthy(model)
+
+
+class _Events(RunnerEvents):
+    def __init__(self, metrics: Metrics, counters: BatchCounters) -> None:
+        self._metrics = metrics
+        self._counters = counters
+
+    def answered(self, model: str, answer: TaskAnswer) -> None:
+        self._metrics.answered(model, answer)
+
+    def finished(self, summary: BatchSummary) -> None:
+        self._counters.finished(failed=summary.failed == summary.inputs, seconds=summary.seconds)
