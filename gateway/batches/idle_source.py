@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 from gateway.domain.backend import Answer, AnswerSource
 from gateway.domain.catalogue import Model
@@ -33,6 +33,13 @@ _FIRST_BUDGET = 16 * _INPUT_COST
 
 class ModelAway(Exception):
     """The model does not answer now, or another version has taken its name; its inputs can wait."""
+
+
+@dataclass(slots=True)
+class _Failure:
+    error: Answer
+    """The last one."""
+    count: int = 1
 
 
 class IdleSource:
@@ -68,8 +75,8 @@ class IdleSource:
         self._budget = float(_FIRST_BUDGET)
         """Cost of one call."""
         self._live_at = -_LIVE_S
-        self._failures: Counter[bytes] = Counter()
-        """By a hash of the input, those of inputs without an outcome; they outlast `ModelAway`."""
+        self._failures: dict[bytes, _Failure] = {}
+        """By a hash of the input; they outlast `ModelAway`."""
 
     async def classify(self, model: Model, texts: Sequence[ModelInput], deadline_s: float) -> list[Answer]:
         """Run the model on ``texts``; return for each, in order, its scores or its own error.
@@ -80,12 +87,13 @@ class IdleSource:
             deadline_s: of each call; there is none for all of them.
 
         Raises:
-            ModelAway: the answers so far are lost.
+            ModelAway: the answers so far are lost. Failures are remembered for the same texts.
         """
         answers: list[Answer] = []
         while len(answers) < len(texts):
             part = self._part(model, texts, len(answers))
             answers += await self._answers(model, part, deadline_s)
+        self._forget(texts)
         return answers
 
     def _part(self, model: Model, texts: Sequence[ModelInput], start: int) -> Sequence[ModelInput]:
@@ -107,24 +115,36 @@ class IdleSource:
 
     async def _answers(self, model: Model, part: Sequence[ModelInput], deadline_s: float) -> list[Answer]:
         """Answer one part, until each input has an outcome that would not change."""
+        failure = self._failures.get(_digest(part[0])) if self._failures else None
+        if failure is not None:
+            return [await self._retried(model, part[0], failure, deadline_s)]
         answers = await self._call(model, part, deadline_s)
-        self._note(part, answers)
+        for place, answer in enumerate(answers):
+            if _may_pass(answer):
+                self._failures[_digest(part[place])] = _Failure(answer)
         for place, text in enumerate(part):
-            while _may_pass(answers[place]) and self._failures[_digest(text)] < MOST_TRIES:
-                await asyncio.sleep(_RETRY_S)
-                answers[place] = (await self._call(model, (text,), deadline_s))[0]
-                self._note((text,), answers[place : place + 1])
-            if self._failures:
-                self._failures.pop(_digest(text), None)
+            if _may_pass(answers[place]):
+                failure = self._failures[_digest(text)]
+                answers[place] = await self._retried(model, text, failure, deadline_s)
         return answers
 
-    def _note(self, texts: Sequence[ModelInput], answers: Sequence[Answer]) -> None:
-        """Count failures; forget those of inputs that other processes have answered at some time."""
+    async def _retried(self, model: Model, text: ModelInput, failure: _Failure, deadline_s: float) -> Answer:
+        """Try an input again that has failed, unless it has failed often enough."""
+        while failure.count < MOST_TRIES:
+            await asyncio.sleep(_RETRY_S)
+            (answer,) = await self._call(model, (text,), deadline_s)
+            if not _may_pass(answer):
+                return answer
+            failure.count += 1
+            failure.error = answer
+        return failure.error
+
+    def _forget(self, texts: Sequence[ModelInput]) -> None:
+        """Forget failures of texts that have outcomes, and now and then all of those that others answered."""
         if len(self._failures) > _MOST_FAILURES:
             self._failures.clear()
-        for text, answer in zip(texts, answers, strict=True):
-            if _may_pass(answer):
-                self._failures[_digest(text)] += 1
+        for text in texts if self._failures else ():
+            self._failures.pop(_digest(text), None)
 
     async def _call(self, model: Model, part: Sequence[ModelInput], deadline_s: float) -> list[Answer]:
         while True:
