@@ -1,7 +1,7 @@
 """Classify several texts in one request: python batch.py ["a text" …].
 
-Where batches are queued, the first answer is a receipt and the result is asked for until it is there;
-tritonflare answers at once with what a finished batch holds.
+The first answer is a receipt, and the program asks for the result until it is there. A gateway without a
+store of batches answers at once with what a finished batch holds.
 """
 
 import os

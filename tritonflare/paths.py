@@ -38,6 +38,7 @@ CHECKPOINT = _default(_BUNDLED)
 REPOSITORY = _default("model_repository")
 ARTEFACTS = _default(".cache/artefacts")
 TOKENS = _default(".state/tokens")
+BATCHES = _default(".state/batches")
 BENCH = _default(".cache/bench")
 
 

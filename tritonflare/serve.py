@@ -17,7 +17,7 @@ import uvloop
 from pydantic import SecretStr
 
 from tritonflare.gateway import given, grpc_port_option, workers_option
-from tritonflare.paths import REPOSITORY, TOKENS, runnable
+from tritonflare.paths import BATCHES, REPOSITORY, TOKENS, runnable
 from tritonflare.token import store_token
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def serve(
     settings = load_settings(**given(host=host, port=port, grpc_port=grpc_port, workers=workers))
     _require_own_triton(settings)
     configure_logging(settings.log_level, settings.log_format)
-    token, settings = _with_token(settings)
+    token, settings = _with_token(_with_batches(settings))
     # Tokens and port first: their errors are reported before Triton takes seconds to load.
     if token is None:
         check_tokens(settings)
@@ -110,6 +110,13 @@ def _require_own_triton(settings: Settings) -> None:
                 f"GATEWAY_{field.upper()} is for a Triton that runs elsewhere, and `tritonflare serve` "
                 "runs its own; unset it, or run `tritonflare gateway`."
             )
+
+
+def _with_batches(settings: Settings) -> Settings:
+    """Return the settings with a place for queued batches; the folder is made when one arrives."""
+    if settings.batch_folder is not None or settings.batch_redis_url is not None:
+        return settings
+    return settings.model_copy(update={"batch_folder": BATCHES})
 
 
 def _with_token(settings: Settings) -> tuple[str | None, Settings]:

@@ -64,6 +64,19 @@ def open_gateway(real_triton: TritonServer) -> Iterator[Program]:
 
 
 @pytest.fixture(scope="session")
+def queueing_gateway(
+    real_triton: TritonServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Program]:
+    """A gateway that queues batches, and is open to bindings on this machine."""
+    settings = _settings(real_triton) | {
+        "GATEWAY_BINDING_WITHOUT_TOKEN": "true",
+        "GATEWAY_BATCH_FOLDER": str(tmp_path_factory.mktemp("batches")),
+    }
+    with running("gateway", "--port", "0", "--triton-url", real_triton.address, **settings) as program:
+        yield program
+
+
+@pytest.fixture(scope="session")
 def hasty_gateway(real_triton: TritonServer) -> Iterator[Program]:
     """A gateway that gives a text less time than a long one takes."""
     settings = _settings(real_triton) | {

@@ -113,7 +113,11 @@ def test_the_example_shows_the_api_s_errors(folder: Path, gateway: Program, name
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "10000: Authentication error\n")
 
 
-def test_the_batch_gives_each_text_its_own_result_or_error(folder: Path, gateway: Program) -> None:
+@pytest.mark.parametrize("kind", ["gateway", "queueing_gateway"])
+def test_the_batch_gives_each_text_its_own_result_or_error(
+    folder: Path, kind: str, request: pytest.FixtureRequest
+) -> None:
+    gateway: Program = request.getfixturevalue(kind)
     done = run(folder, gateway.url, "batch.py", TEXT, "The waiter was rude.", "")
     assert (done.returncode, done.stderr) == (1, "")
     good, bad, empty = done.stdout.splitlines()

@@ -83,6 +83,35 @@ def test_the_native_binding_gets_a_batch_answered_at_once(tmp_path: Path, way: W
     assert poll["error"] == {"name": "AiError", "message": words}
 
 
+@pytest.mark.parametrize("kind", ["connection", "wrapped"])
+@pytest.mark.parametrize("native", [True, False], ids=["native", "@cloudflare/ai 1.2.2"])
+def test_the_binding_submits_a_batch_and_polls_for_it(
+    tmp_path: Path, queueing_gateway: Program, kind: str, native: bool
+) -> None:
+    way: Way = {"way": kind, "gateway": queueing_gateway.url}
+    if kind == "wrapped":
+        way["token"] = TOKEN
+    requests = [{"text": TEXT, "external_reference": "first"}, {"text": ""}]
+    submit = {"native": native, "run": [MODEL, {"requests": requests}, {"queueRequest": True}]}
+    accepted = drive(tmp_path, [submit], **way)[0]["result"]
+    assert accepted == {"status": "queued", "request_id": accepted["request_id"], "model": MODEL}
+    assert UUID.fullmatch(accepted["request_id"])
+    poll = {"native": native, "run": [MODEL, {"request_id": accepted["request_id"]}]}
+    unknown = {"native": native, "run": [MODEL, {"request_id": "0"}]}
+    for _ in range(20):
+        polled, refused = drive(tmp_path, [poll, unknown], **way)
+        words = "5006: Error: '/request_id' is not known, or its result has expired"
+        assert refused["error"] == {"name": "AiError", "message": words}
+        if "responses" in polled["result"]:
+            break
+        assert polled["result"]["status"] in ("queued", "running")
+    first, failed = polled["result"]["responses"]
+    assert (first["id"], first["external_reference"], first["success"]) == (0, "first", True)
+    check_scores(first["result"])
+    assert (failed["success"], failed["errors"][0]["code"]) == (False, 5006)
+    assert list(polled["result"]) == ["responses", "usage"]
+
+
 @pytest.mark.parametrize("version", ["1.1.0", "1.0.53"])
 def test_older_packages_work(tmp_path: Path, way: Way, version: str) -> None:
     good, bad = drive(tmp_path, [GOOD, {"run": [MODEL, {"text": ""}]}], ai=f"ai-{version}", **way)

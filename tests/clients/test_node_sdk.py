@@ -58,6 +58,22 @@ def test_several_texts_in_one_request(tmp_path: Path, gateway: Program) -> None:
     assert bad["errors"][0]["code"] == 5006
 
 
+def test_a_batch_is_queued_and_fetched(tmp_path: Path, queueing_gateway: Program) -> None:
+    queued = {"query": {"queueRequest": True}}
+    body = {"account_id": ACCOUNT, "requests": [{"text": TEXT, "external_reference": "good"}, {"text": ""}]}
+    (accepted,) = sdk(tmp_path, queueing_gateway, ["ai.run", MODEL, body, queued])
+    request_id = accepted["result"]["request_id"]
+    assert accepted["result"] == {"status": "queued", "request_id": request_id, "model": MODEL}
+    for _ in range(20):
+        poll = ["ai.run", MODEL, {"account_id": ACCOUNT, "request_id": request_id}, queued]
+        (polled,) = sdk(tmp_path, queueing_gateway, poll)
+        if "responses" in polled["result"]:
+            break
+    good, bad = polled["result"]["responses"]
+    check_scores(good["result"])
+    assert (good["external_reference"], bad["success"]) == ("good", False)
+
+
 def test_listing_models_ends_after_the_first_empty_page(tmp_path: Path, gateway: Program) -> None:
     before = requests_seen(gateway)
     all_of_them, filtered, none = sdk(

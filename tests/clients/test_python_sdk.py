@@ -199,3 +199,24 @@ def test_a_used_up_rate_sends_retry_after(spent_gateway: Program) -> None:
     headers = caught.value.response.headers
     assert 0 < int(headers["retry-after"]) <= 60
     assert 0 < int(headers["retry-after-ms"]) <= 60_000
+
+
+def test_a_batch_is_queued_and_fetched(queueing_gateway: Program) -> None:
+    def run(client: cloudflare.Cloudflare, **body: Any) -> Any:
+        # The SDK sends a text in any case, and knows no type for these answers.
+        answer = client.ai.with_raw_response.run(
+            MODEL, account_id=ACCOUNT, text="", extra_query={"queueRequest": "true"}, extra_body=body
+        )
+        return answer.json()["result"]  # type: ignore[operator, index, unused-ignore]
+
+    with sdk(queueing_gateway) as client:
+        accepted = run(client, requests=[{"text": TEXT, "external_reference": "first"}, {"text": ""}])
+        assert accepted["status"] == "queued"
+        for _ in range(100):
+            polled = run(client, request_id=accepted["request_id"])
+            if "responses" in polled:
+                break
+            time.sleep(0.1)
+    first, failed = polled["responses"]
+    check_scores(first["result"])
+    assert (first["external_reference"], failed["success"]) == ("first", False)

@@ -14,7 +14,7 @@ import pytest
 from tests.support.bundled import bundled_repository
 from tests.support.servers import ROOT, running
 
-PLACES = "from tritonflare import paths; print(paths.REPOSITORY, paths.TOKENS)"
+PLACES = "from tritonflare import paths; print(paths.REPOSITORY, paths.TOKENS, paths.BATCHES)"
 
 
 def places(folder: Path, **environment: str) -> list[str]:
@@ -42,14 +42,19 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_defaults_are_those_of_the_checkout_in_every_folder(tmp_path: Path) -> None:
-    assert places(ROOT) == ["model_repository", ".state/tokens"]
-    assert places(tmp_path) == [f"{ROOT}/model_repository", f"{ROOT}/.state/tokens"]
+    assert places(ROOT) == ["model_repository", ".state/tokens", ".state/batches"]
+    assert places(tmp_path) == [
+        f"{ROOT}/model_repository",
+        f"{ROOT}/.state/tokens",
+        f"{ROOT}/.state/batches",
+    ]
 
 
 def test_a_home_of_your_own_comes_first(tmp_path: Path) -> None:
     assert places(ROOT, TRITONFLARE_HOME=str(tmp_path)) == [
         f"{tmp_path}/model_repository",
         f"{tmp_path}/.state/tokens",
+        f"{tmp_path}/.state/batches",
     ]
 
 
