@@ -116,6 +116,11 @@ def _with_batches(settings: Settings) -> Settings:
     """Return the settings with a place for queued batches; the folder is made when one arrives."""
     if settings.batch_folder is not None or settings.batch_redis_url is not None:
         return settings
+    above = next(folder for folder in (BATCHES, *BATCHES.absolute().parents) if folder.exists())
+    if not os.access(above, os.W_OK | os.X_OK):
+        # As in a container with a read-only root; what is asked for can still be answered.
+        _log.warning("the folder for queued batches cannot be written: queueRequest is answered at once")
+        return settings
     return settings.model_copy(update={"batch_folder": BATCHES})
 
 

@@ -81,8 +81,6 @@ class Settings(
                 "batch_store_bytes must not be below max_queued_body_bytes, or a permitted batch would "
                 "never fit"
             )
-        if self.batch_folder is not None and self.batch_redis_url is not None:
-            raise ValueError("batch_folder and batch_redis_url exclude each other: set one of them")
         return self
 
     @model_validator(mode="after")

@@ -20,9 +20,9 @@ class BatchSettings(BaseModel):
     )
     batch_redis_url: SecretStr | None = Field(
         None,
-        description="redis://[:password@]host:port/db that keeps these batches instead, for gateways on "
-        "several hosts: any of them answers a poll, and takes over the batches of one that has died (extra "
-        "redis).",
+        description="redis://[:password@]host:port/db that keeps these batches instead of a folder, for "
+        "gateways on several hosts: any of them answers a poll, and takes over the batches of one that has "
+        "died (extra redis).",
     )
     max_queued_batch_texts: int = Field(
         10_000,
