@@ -92,7 +92,9 @@ def test_the_binding_submits_a_batch_and_polls_for_it(
     if kind == "wrapped":
         way["token"] = TOKEN
     requests = [{"text": TEXT, "external_reference": "first"}, {"text": ""}]
-    submit = {"native": native, "run": [MODEL, {"requests": requests}, {"queueRequest": True}]}
+    # The package passes on what its constructor is given, as options of every call.
+    settings = {} if native else {"settings": {"queueRequest": True}}
+    submit = {"native": native, "run": [MODEL, {"requests": requests}, {"queueRequest": True}]} | settings
     accepted = drive(tmp_path, [submit], **way)[0]["result"]
     assert accepted == {"status": "queued", "request_id": accepted["request_id"], "model": MODEL}
     assert UUID.fullmatch(accepted["request_id"])
