@@ -19,9 +19,15 @@ _LARGEST = float(np.finfo(np.float32).max)
 _erf = np.frompyfunc(math.erf, 1, 1)
 
 
-def logits(encoder: Encoder, ids: list[int]) -> Array:
-    """Logits [labels] of one text given its token ids, special tokens included; NaN past FP32's range."""
-    x = _within_fp32(encoder.words[ids].astype(np.float64) + encoder.positions[: len(ids)])
+def logits(encoder: Encoder, ids: list[int], types: list[int] | None = None) -> Array:
+    """Logits [labels] of one text given its token ids, special tokens included; NaN past FP32's range.
+
+    ``types``: the token types of a pair, all 0 without them; only an encoder that reads them takes any.
+    """
+    x = encoder.words[ids].astype(np.float64) + encoder.positions[: len(ids)]
+    if encoder.types is not None:
+        x = x + encoder.types[types or [0] * len(ids)]
+    x = _within_fp32(x)
     x = _normalise(x, encoder.embedding_norm, encoder.epsilon)
     for layer in encoder.layers:
         q, k, v = (_heads(_apply(x, part), encoder.heads) for part in (layer.query, layer.key, layer.value))

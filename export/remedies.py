@@ -23,9 +23,14 @@ def _up(value: float) -> str:
     return f"{math.ceil(value / unit) * unit:.2g}"
 
 
+_LEAST = {"agreement", "kendall tau", "top text"}
+"""Checks of which the smallest value found is the worst."""
 _LIMITS: dict[str, tuple[str, Callable[[float], str]]] = {
     "accuracy drop": ("--max-drop", _up),
     "agreement": ("--min-agreement", _down),
+    "MRR drop": ("--max-drop", _up),
+    "kendall tau": ("--min-tau", lambda value: f"{math.floor(1e3 * value) / 1e3:g}"),
+    "top text": ("--min-top", _down),
     "neighbours": ("--max-neighbours", _up),
 }
 
@@ -75,7 +80,7 @@ def _other_schemes(plan: ExportPlan, chosen: str, checks: set[str]) -> list[str]
 
 
 def _other_texts(plan: ExportPlan, checks: set[str], texts: int, enough: int) -> list[str]:
-    if not checks & {"accuracy drop", "agreement", "p99 shift"}:
+    if not checks & {"accuracy drop", "agreement", "p99 shift", "MRR drop", "kendall tau", "top text"}:
         return []
     if plan.examples is None:
         accuracy = " With labels, accuracy is judged in place of |Δp|." if "p99 shift" in checks else ""
@@ -89,12 +94,12 @@ def _other_limits(failed: Sequence[Finding]) -> list[str]:
     values: dict[str, float] = {}
     for each in failed:
         check = each.check.removesuffix(OWN)
-        worst = min if check == "agreement" else max
+        worst = min if check in _LEAST else max
         values[check] = worst(each.value, values.get(check, each.value))
     options = [
         f"{_LIMITS[check][0]} {_LIMITS[check][1](value)}"
         for check, value in values.items()
-        if check in _LIMITS and math.isfinite(value) and not (check == "agreement" and value < 0.5)
+        if check in _LIMITS and math.isfinite(value) and not (check in _LEAST and value < 0.5)
     ]
     if not options or values.keys() - _LIMITS.keys():
         return []  # no option moves the other limits

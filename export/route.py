@@ -12,13 +12,15 @@ import onnx
 from export.checkpoint.model import Checkpoint, Encoder
 from export.graph.encoder import build_graph
 from export.reference import logits
+from export.rows import types_of
 from export.torch_route import TorchRoute
 
 
 class ExportRoute(Protocol):
     """Graphs of one checkpoint, and what their answers are compared with.
 
-    Every graph takes input_ids and attention_mask INT64 [B, S] and gives logits FP32 [B, labels].
+    Every graph takes input_ids and attention_mask INT64 [B, S] and gives logits FP32 [B, labels]. Those of
+    a checkpoint that reads token types also take token_type_ids INT64 [B, S].
     """
 
     def fp32_graph(self, flavour: str) -> onnx.ModelProto:
@@ -54,4 +56,4 @@ class WrittenRoute:
 
     def reference(self, rows: Sequence[Sequence[int]]) -> npt.NDArray[np.float64]:
         """See ExportRoute; float64 in plain numpy, slow."""
-        return np.array([logits(self._encoder, list(row)) for row in rows])
+        return np.array([logits(self._encoder, list(row), types_of(row)) for row in rows])

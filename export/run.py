@@ -15,9 +15,10 @@ from export.errors import ExportError, first_line
 from export.evaluation.data import Examples
 from export.evaluation.doubts import FEWEST_TEXTS, Doubt, doubts
 from export.evaluation.evaluate import Evaluation, Progress, Silent, evaluate
-from export.evaluation.gate import Finding, judge, require
+from export.evaluation.gate import Finding, GateLimits, judge, require
 from export.evaluation.host import describe_host
-from export.evaluation.metrics import accuracy, agreement, answers
+from export.evaluation.metrics import Answers, accuracy, agreement, answers
+from export.evaluation.ranking import compare_rankings
 from export.evaluation.report import write_report
 from export.evaluation.runner import onnx_candidate, run_grouped
 from export.evaluation.settings import TimingSettings
@@ -29,14 +30,13 @@ from export.remedies import OWN, ways_out
 from export.repository.configs import as_text, ensemble_config
 from export.repository.inventory import refuse_conflict
 from export.repository.publish import publish_model
-from export.samples import OWN_TEXTS, own_texts
-from export.source import Source, read_source
+from export.source import Source, own_examples, read_source
 from export.spec import INSTANCES, ServedModel, ensemble_name
 from export.tensorrt.export import write_plan_graphs, write_plan_kit
 from export.verify import verify_fp32
 
 # Checks that FP32 weights can mend; a dependence on neighbours they cannot.
-MENDABLE = {"accuracy drop", "agreement", "p99 shift"}
+MENDABLE = {"accuracy drop", "agreement", "p99 shift", "MRR drop", "kendall tau", "top text"}
 ENOUGH_TEXTS = 200
 _log = logging.getLogger("tritonflare.export")
 
@@ -185,9 +185,10 @@ def _on_own_texts(builder: Builder, evaluation: Evaluation, chosen: str) -> _Own
     """The gate on our own sentences too, where there are too few others to tell 98 from 99 per cent."""
     if len(evaluation.examples.texts) >= ENOUGH_TEXTS:
         return _Own()
-    own = _evaluate(builder, None, ("fp32", chosen), Examples(own_texts(), None, OWN_TEXTS))
+    examples = own_examples(builder.source.tokenizer)
+    own = _evaluate(builder, None, ("fp32", chosen), examples)
     findings = [
-        replace(each, check=f"{each.check}{OWN}", found=f"{each.found} on {OWN_TEXTS}")
+        replace(each, check=f"{each.check}{OWN}", found=f"{each.found} on {examples.source}")
         for each in judge(own, builder.plan.limits, [chosen])
     ]
     # Where labels can tell, they do: a good model of spam may find none in our sentences.
@@ -268,6 +269,8 @@ def _passes_quickly(builder: Builder, evaluation: Evaluation, name: str) -> bool
     logits = run_grouped(artefact, builder.source.example_rows, builder.progress.advance)
     given = answers(logits, checkpoint.problem_type)
     fp32 = evaluation.measurements["fp32"]
+    if fp32.ranking is not None:
+        return _ranks_alike(given, evaluation, limits)
     same = agreement(given, fp32.answers)
     if examples.targets is None or fp32.accuracy is None:
         return same.share >= limits.agreement and same.p99_shift <= limits.p99_shift
@@ -275,9 +278,24 @@ def _passes_quickly(builder: Builder, evaluation: Evaluation, name: str) -> bool
     return same.share >= limits.agreement and 100 * drop <= limits.accuracy_drop
 
 
+def _ranks_alike(given: Answers, evaluation: Evaluation, limits: GateLimits) -> bool:
+    fp32, examples = evaluation.measurements["fp32"], evaluation.examples
+    relevant = None if examples.targets is None else examples.targets[:, 0]
+    wanted = fp32.answers.scores[:, 0]
+    found = compare_rankings(given.scores[:, 0], wanted, examples.groups, relevant)
+    if agreement(given, fp32.answers).p99_shift > limits.p99_shift:
+        return False
+    if found.relevance and fp32.ranking and fp32.ranking.relevance:
+        drop = fp32.ranking.relevance.mrr - found.relevance.mrr
+        if 100 * drop > limits.accuracy_drop:
+            return False
+    return found.kendall_tau >= limits.kendall_tau and found.top_share >= limits.top
+
+
 def _about(source: Source) -> dict[str, str]:
     return {
         "name": source.name,
+        "task": source.checkpoint.task,
         "checkpoint": source.checkpoint.name,
         "weights SHA-256": source.checkpoint.weights_sha256,
     }
@@ -300,4 +318,6 @@ def _served(plan: ExportPlan, source: Source, file: Path) -> ServedModel:
         model_sha256=sha256(file),
         pad_id=checkpoint.pad_id,
         instances=plan.instances or INSTANCES[plan.target],
+        task=checkpoint.task,
+        token_types=checkpoint.token_types,
     )

@@ -16,10 +16,13 @@ TARGETS = ("cpu", "onnxruntime", "tensorrt")
 # One process has a thread for each core; on a GPU, one copy computes while another's batch is gathered.
 INSTANCES = {"cpu": 1, "onnxruntime": 2, "tensorrt": 2}
 PREFIX = "tritonflare."
-TASK = "Text Classification"
+CLASSIFICATION, RERANK = "classification", "rerank"
+TASKS = (CLASSIFICATION, RERANK)
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification")
+ENCODER_INPUTS = ("input_ids", "attention_mask")
+TYPE_IDS = "token_type_ids"
 # What ServedModel.tokenizer may give.
-TOKENIZER = re.compile(r"tokenizer_[0-9a-f]{12}_\d+(_pad\d+)?(_padded)?")
+TOKENIZER = re.compile(r"tokenizer_[0-9a-f]{12}_\d+(_pad\d+)?(_pairs(_types)?)?(_padded)?")
 _NAME = re.compile(r"@?[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 
 
@@ -50,7 +53,7 @@ def length_buckets(max_tokens: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A classifier as the catalogue knows it; every field travels in the ensemble's parameters."""
+    """A model as the catalogue knows it; every field travels in the ensemble's parameters."""
 
     name: str
     labels: tuple[str, ...]
@@ -71,6 +74,10 @@ class ServedModel:
     """How many copies of the encoder run at once: on a GPU, for each GPU; on a CPU they share the cores."""
     version: int = 1
     """The folder that Triton serves; publishing sets it."""
+    task: str = CLASSIFICATION
+    """One of TASKS: a reranker takes QUERY and TEXT, and gives one logit."""
+    token_types: bool = False
+    """Whether the encoder reads token types, which only pairs have; a parameter only where it does."""
 
     def __post_init__(self) -> None:
         ensemble_name(self.name)
@@ -81,6 +88,12 @@ class ServedModel:
             raise ExportError(f"problem_type {self.problem_type!r} is not classification; known are {known}.")
         if self.target not in TARGETS:
             raise ExportError(f"{self.target!r} is no target; known are {', '.join(TARGETS)}.")
+        if self.task not in TASKS:
+            raise ExportError(f"{self.task!r} is no task; known are {' and '.join(TASKS)}.")
+        if self.task == RERANK and (len(self.labels) != 1 or self.problem_type != PROBLEM_TYPES[1]):
+            raise ExportError("a reranker has one label, with a sigmoid of its own.")
+        if self.token_types and self.task != RERANK:
+            raise ExportError("only pairs of texts have token types.")
         if self.instances < 1:
             raise ExportError("a model needs at least one instance.")
 
@@ -95,10 +108,22 @@ class ServedModel:
         return self.target != "cpu"
 
     @property
+    def inputs(self) -> tuple[str, ...]:
+        """What the ensemble takes, BYTES [1] each."""
+        return ("QUERY", "TEXT") if self.task == RERANK else ("TEXT",)
+
+    @property
+    def encoder_inputs(self) -> tuple[str, ...]:
+        """What the encoder takes, INT64 [S] each."""
+        return (*ENCODER_INPUTS, TYPE_IDS) if self.token_types else ENCODER_INPUTS
+
+    @property
     def tokenizer(self) -> str:
         """Triton's name of the first step: what it does, so that models can share it."""
         pad = f"_pad{self.pad_id}" if self.pad_id else ""
-        return f"tokenizer_{self.tokenizer_sha256[:12]}_{self.max_tokens}{pad}{'_padded' * self.padded}"
+        pairs = "_pairs" * (self.task == RERANK) + "_types" * self.token_types
+        does = f"{pad}{pairs}{'_padded' * self.padded}"
+        return f"tokenizer_{self.tokenizer_sha256[:12]}_{self.max_tokens}{does}"
 
     @property
     def encoder(self) -> str:
@@ -111,7 +136,7 @@ class ServedModel:
         values = {
             "name": self.name,
             "version": str(self.version),
-            "task": TASK,
+            "task": self.task,
             "labels": json.dumps(self.labels),
             "max_tokens": str(self.max_tokens),
             "precision": self.precision,
@@ -126,4 +151,6 @@ class ServedModel:
             "tokenizer_sha256": self.tokenizer_sha256,
             "model_sha256": self.model_sha256,
         }
+        if self.token_types:
+            values |= {"token_types": "true"}
         return {PREFIX + key: value for key, value in values.items()}

@@ -20,6 +20,8 @@ from onnx import TensorProto
 from export.checkpoint.model import Checkpoint
 from export.checkpoint.torch_model import without_noise
 from export.errors import CheckpointError, ExportError, first_line
+from export.rows import types_of
+from export.spec import ENCODER_INPUTS, TYPE_IDS
 
 _OPSET = 18
 _TRACED = (2, 7)  # texts and tokens; a dimension of 1 would be taken for a constant
@@ -61,10 +63,9 @@ class TorchRoute:
         found = []
         for row in rows:
             try:
+                inputs = [list(row), [1] * len(row), types_of(row)][: len(self._inputs)]
                 with torch.no_grad():
-                    found.append(
-                        self._module(torch.tensor([row]), torch.ones(1, len(row), dtype=torch.int64))
-                    )
+                    found.append(self._module(*(torch.tensor([each]) for each in inputs)))
             except Exception as error:  # the model's own code may raise anything
                 raise CheckpointError(
                     f"{self._checkpoint.name}, a {self._checkpoint.family!r} model, cannot score a text of "
@@ -78,16 +79,16 @@ class TorchRoute:
 
         ids = torch.ones(_TRACED, dtype=torch.int64)
         axes = {0: "batch", 1: "sequence"}
-        module = self._module
+        module, inputs = self._module, self._inputs
         try:
             # Where it gives up, torch writes the whole graph to stderr, a hundred lines and more.
             with without_noise(), redirect_stderr(io.StringIO()):
                 program = torch.onnx.export(
                     module,
-                    (ids, torch.ones_like(ids)),
-                    input_names=["input_ids", "attention_mask"],
+                    tuple(torch.ones_like(ids) for _ in inputs),
+                    input_names=list(inputs),
                     output_names=["logits"],
-                    dynamic_shapes=(axes, axes),
+                    dynamic_shapes=(axes,) * len(inputs),
                     opset_version=_OPSET,
                     dynamo=True,
                     verbose=False,
@@ -102,9 +103,13 @@ class TorchRoute:
         _forget_where_it_was_made(model)
         return model
 
+    @property
+    def _inputs(self) -> tuple[str, ...]:
+        return (*ENCODER_INPUTS, TYPE_IDS) if self._checkpoint.token_types else ENCODER_INPUTS
+
     @cached_property
     def _module(self) -> Any:
-        """ids, mask → logits FP32, independent of the padding's ids."""
+        """ids, mask and types where there are any → logits FP32, independent of the padding's ids."""
         import torch  # noqa: PLC0415
 
         model, pad_id = self._checkpoint.torch_model, self._checkpoint.pad_id
@@ -119,7 +124,17 @@ class TorchRoute:
                 ids = torch.where(attention_mask == 0, pad_id, input_ids)
                 return self.model(input_ids=ids, attention_mask=attention_mask).logits.float()
 
-        return Logits().eval()
+        class PairLogits(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.model = model
+
+            def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Any:
+                ids = torch.where(attention_mask == 0, pad_id, input_ids)
+                mask, types = attention_mask, token_type_ids
+                return self.model(input_ids=ids, attention_mask=mask, token_type_ids=types).logits.float()
+
+        return (PairLogits if self._checkpoint.token_types else Logits)().eval()
 
 
 def _cause(error: Exception) -> Exception:

@@ -35,7 +35,7 @@ def verify_fp32(
         CheckpointError: the reference itself is not finite, so no graph can be.
         VerificationError: they differ by more than arithmetic explains, or are not finite.
     """
-    picked = [list(rows[index]) for index in pick_evenly([len(row) for row in rows], TEXTS)]
+    picked = [rows[index] for index in pick_evenly([len(row) for row in rows], TEXTS)]
     wanted = route.reference(picked).astype(np.float32)
     if not np.isfinite(wanted).all():
         raise CheckpointError(

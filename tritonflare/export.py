@@ -17,6 +17,7 @@ from tritonflare.paths import ARTEFACTS, CHECKPOINT, REPOSITORY, runnable
 from tritonflare.progress import progress
 
 if TYPE_CHECKING:
+    from export.evaluation.evaluate import Measurement
     from export.evaluation.gate import GateLimits
     from export.plan import ExportPlan
     from export.repository.inventory import Published
@@ -88,13 +89,28 @@ def _path(exists: bool = False) -> click.Path:
     "--eval",
     "examples",
     type=_path(exists=True),
-    help="CSV, TSV or JSONL with text and label [default: heldout.tsv beside the checkpoint].",
+    help="CSV, TSV or JSONL with text and label, for a reranker with query, text and perhaps label (0 or 1) "
+    "[default: heldout.tsv beside the checkpoint].",
 )
-@click.option("--max-drop", type=click.FloatRange(0), help="Gate: accuracy that may be lost, in points.")
+@click.option(
+    "--max-drop", type=click.FloatRange(0), help="Gate: accuracy, or MRR@10, that may be lost, in points."
+)
 @click.option(
     "--min-agreement",
     type=click.FloatRange(50, 100),
     help="Gate: labels as in FP32, in per cent, e.g. 98.5.",
+)
+@click.option(
+    "--min-tau",
+    type=click.FloatRange(-1, 1),
+    help="Gate of rerankers: mean Kendall's tau between the order of a query's texts and FP32's "
+    "[default: 0.999 fp32, 0.98 fp16, 0.9 int8].",
+)
+@click.option(
+    "--min-top",
+    type=click.FloatRange(0, 100),
+    help="Gate of rerankers: queries whose first text is FP32's, in per cent "
+    "[default: 99.9 fp32, 98 fp16, 90 int8].",
 )
 @click.option("--max-neighbours", type=click.FloatRange(0), help="Gate: |Δp| that neighbours may cause.")
 @click.option(
@@ -198,13 +214,21 @@ def _export(
     if_changed: bool,
     max_drop: float | None,
     min_agreement: float | None,
+    min_tau: float | None,
+    min_top: float | None,
     max_neighbours: float | None,
     **options: Any,
 ) -> None:
     from export.evaluation.settings import TimingSettings
     from export.plan import ExportPlan
 
-    limits = _limits(max_drop, min_agreement, max_neighbours)
+    limits = _limits(
+        accuracy_drop=max_drop,
+        agreement=min_agreement and min_agreement / 100,
+        kendall_tau=min_tau,
+        top=None if min_top is None else min_top / 100,
+        neighbours=max_neighbours,
+    )
     timing = None if quick else TimingSettings()
     plan = ExportPlan(
         repository=repository, limits=limits, timing=timing, all_precisions=not quick, **options
@@ -219,6 +243,8 @@ def _export(
     _show(result)
     if options["examples"] is not None and result.evaluation.examples.by_number:
         click.echo(_order_of(result.model.labels, result.evaluation.examples.source))
+    if result.model.task == "rerank":
+        click.echo("Task rerank, because the model has one label: it scores a TEXT for a QUERY.")
     click.echo(
         f"Published {result.model.name} ({result.artefact}, version {result.model.version}) in {repository}. "
         f"Report: {result.report}"
@@ -248,35 +274,34 @@ def _is_unchanged(plan: ExportPlan) -> bool:
     return True
 
 
-def _limits(
-    max_drop: float | None, min_agreement: float | None, max_neighbours: float | None
-) -> Mapping[str, GateLimits]:
+def _limits(**values: float | None) -> Mapping[str, GateLimits]:
     """Return the gate's limits; a given one replaces the default of every precision."""
     from export.evaluation.gate import DEFAULT_LIMITS
 
-    given: dict[str, float] = {}
-    if max_drop is not None:
-        given["accuracy_drop"] = max_drop
-    if min_agreement is not None:
-        given["agreement"] = min_agreement / 100
-    if max_neighbours is not None:
-        given["neighbours"] = max_neighbours
+    given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
     return {precision: replace(limits, **given) for precision, limits in DEFAULT_LIMITS.items()}
 
 
 def _show(result: ExportResult) -> None:
     evaluation = result.evaluation
     for name, found in evaluation.measurements.items():
-        same = found.agreement
-        line = f"{name:22}{found.size / 1e6:7.1f} MB  agreement {100 * same.share:6.2f} %"
-        if found.accuracy:
-            line += f"  accuracy {100 * found.accuracy.share:.2f} %"
+        line = f"{name:22}{found.size / 1e6:7.1f} MB  {_quality(found)}"
         line += f"  neighbours move it by {found.invariance.largest_shift:.1e}"
         if found.speed:
             line += f"  {found.speed.grouped_per_second:.0f} texts/s ({found.speed.grouped_ratio:.2f} ×)"
         click.echo(line)
     if evaluation.host.warning and result.model.precision == "int8":
         click.echo(f"Warning: {evaluation.host.warning}", err=True)
+
+
+def _quality(found: Measurement) -> str:
+    """How close an artefact is to FP32, and how good it is where there are labels."""
+    if found.ranking is not None:
+        ranking = found.ranking
+        said = f"Kendall's tau {ranking.kendall_tau:.4f}  first text {100 * ranking.top_share:6.2f} %"
+        return f"{said}  MRR@10 {ranking.relevance.mrr:.4f}" if ranking.relevance else said
+    said = f"agreement {100 * found.agreement.share:6.2f} %"
+    return f"{said}  accuracy {100 * found.accuracy.share:.2f} %" if found.accuracy else said
 
 
 def _order_of(labels: Sequence[str], file: str) -> str:

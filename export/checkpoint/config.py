@@ -80,10 +80,8 @@ class Config:
             )
 
     def labels(self) -> tuple[str, ...]:
-        """Names of the classes in the order of the logits; two or more, all different."""
+        """Names of the classes in the order of the logits, all different; a reranker has one."""
         names = self._label_names()
-        if len(names) < 2:
-            raise CheckpointError(f"{self.name} has one label only; a classifier needs two or more.")
         if not all(names) or len(set(names)) != len(names):
             raise CheckpointError(
                 f"{self.name}: the labels {', '.join(names)} are not all different and not empty; "
@@ -120,6 +118,13 @@ class Config:
 
     def other_labels(self, scored: int, named: int) -> CheckpointError:
         """The error of a model that scores another number of labels than ``labels`` gave."""
+        if 1 in (scored, named):
+            counts = ["1 label" if count == 1 else f"{count} labels" for count in (scored, named)]
+            return CheckpointError(
+                f"{self.name} scores {counts[0]} but its config names {counts[1]}. One label makes a "
+                "reranker, which scores pairs of texts, and more make a classifier: correct id2label or "
+                "num_labels in its config.json, or take the weights that belong to it."
+            )
         if self.values.get("id2label") is None and not self._counts_labels:
             return CheckpointError(
                 f"{self.name} scores {scored} labels, but its config.json has neither id2label nor "
@@ -134,8 +139,14 @@ class Config:
             )
         return str(value)
 
+    def task(self) -> str:
+        """``rerank`` for one label, whatever it was trained for; ``classification`` for more."""
+        return "rerank" if len(self.labels()) == 1 else "classification"
+
     def problem_type(self) -> str:
-        """Softmax or one sigmoid per label; transformers' default is the first."""
+        """Softmax or one sigmoid per label; transformers' default is the first. One label has a sigmoid."""
+        if len(self.labels()) == 1:
+            return _PROBLEM_TYPES[1]
         value = self.values.get("problem_type") or _PROBLEM_TYPES[0]
         if value not in _PROBLEM_TYPES:
             raise CheckpointError(

@@ -17,7 +17,10 @@ from export.errors import CheckpointError
 
 @dataclass(frozen=True)
 class Family:
-    """How one ``model_type`` is read; ``activation`` is the config's name for the hidden one."""
+    """How one ``model_type`` is read, with its token types apart if it has any.
+
+    ``activation`` is the config's name for the hidden one.
+    """
 
     prefix: str
     activation: str
@@ -111,8 +114,7 @@ def _bert_like(
     positions = _table(tensors, "embeddings.position_embeddings.weight", hidden)[first_position:]
     if not len(positions):
         raise CheckpointError(f"{config.name} has no positions left after the first {first_position}.")
-    # One text is one segment: its token type is always 0.
-    positions = positions + _table(tensors, "embeddings.token_type_embeddings.weight", hidden)[0]
+    types = _table(tensors, "embeddings.token_type_embeddings.weight", hidden)
     layers = []
     for i in range(config.count("num_hidden_layers")):
         at = f"encoder.layer.{i}"
@@ -138,6 +140,7 @@ def _bert_like(
         classifier=_linear(tensors, classifier, hidden, tensors.rows(f"{classifier}.weight")),
         heads=config.head_count("num_attention_heads", hidden),
         epsilon=config.epsilon(),
+        types=types,
     )
 
 

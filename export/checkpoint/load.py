@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from pathlib import Path
 
 from export.checkpoint.config import Config, read_config, tokens_limit
 from export.checkpoint.families import Family, why_not_written, written_family
 from export.checkpoint.files import sha256
 from export.checkpoint.model import Checkpoint, Encoder
+from export.checkpoint.pairs import check_pairs, types_of_pairs
 from export.checkpoint.tensors import Tensors, weight_files, weights_digest
 from export.checkpoint.tokenizer import check_ids, check_limit, load_tokenizer, tokenizer_file
 from export.checkpoint.torch_model import DEFAULT_LIMIT, TorchModel, load_torch_model, longest_input
 from export.errors import CheckpointError
 
+_log = logging.getLogger("tritonflare.export")
+
 
 def load_checkpoint(folder: Path, work: Path | None = None) -> Checkpoint:
     """Read ``config.json``, the safetensors weights and the tokenizer of a folder.
+
+    A model with one label is a reranker, whatever it was trained for; more labels are a classifier.
 
     Args:
         folder: Hugging Face layout; never written to.
@@ -29,7 +35,9 @@ def load_checkpoint(folder: Path, work: Path | None = None) -> Checkpoint:
     """
     config = read_config(folder)
     config.refuse_what_is_no_text_classifier()
-    labels, problem_type = config.labels(), config.problem_type()
+    labels, problem_type, task = config.labels(), config.problem_type(), config.task()
+    pairs = task == "rerank"
+    _log.info("%s: task %s, because its config names %d label(s)", config.name, task, len(labels))
     files = weight_files(folder)
     family = written_family(config)
     weights: Encoder | None = None
@@ -43,12 +51,20 @@ def load_checkpoint(folder: Path, work: Path | None = None) -> Checkpoint:
         model = load_torch_model(folder, config, labels)
         pad_id, vocabulary = config.pad_id(model.pad_id), model.vocabulary
         max_tokens = DEFAULT_LIMIT  # until it is asked; the tokens' side alone goes into their file
-    tokens = tokenizer_file(folder, work, vocabulary, max_tokens)
+    tokens = tokenizer_file(folder, work, vocabulary, max_tokens, pairs=pairs)
     tokenizer = load_tokenizer(tokens)
     check_ids(tokenizer, config.name, vocabulary, pad_id)
     if model:
         max_tokens = longest_input(folder, config, model, tokenizer, pad_id)
-    check_limit(tokenizer, config.name, max_tokens)
+    if pairs:
+        check_pairs(tokenizer, config.name, max_tokens)
+    else:
+        check_limit(tokenizer, config.name, max_tokens)
+    types = weights.types if weights else None
+    table = len(types) if types is not None else model.token_types if model else 0
+    token_types = pairs and types_of_pairs(folder, config.name, tokenizer, table)
+    if weights and not token_types:
+        weights = weights.without_types()
     return Checkpoint(
         name=config.name,
         folder=folder,
@@ -63,6 +79,8 @@ def load_checkpoint(folder: Path, work: Path | None = None) -> Checkpoint:
         weights_sha256=weights_digest(files),
         tokenizer_sha256=sha256(tokens),
         torch_model=model and model.model,
+        task=task,
+        token_types=token_types,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,9 @@ class Encoder:
     """Weights of a text classifier that pools the first token.
 
     words FP32 [vocabulary, hidden]; positions FP32 [max tokens, hidden], row 0 for the first
-    token, token-type row 0 already added where the family has one; head: dense, activation
-    (``relu`` or ``tanh``), classifier [hidden, labels].
+    token; head: dense, activation (``relu`` or ``tanh``), classifier [hidden, labels]; types
+    FP32 [token types, hidden] for a model of pairs that reads them, else None: token-type row 0 is then
+    already added to the positions where the family has one.
     """
 
     words: Array
@@ -62,11 +63,18 @@ class Encoder:
     classifier: Linear
     heads: int
     epsilon: float
+    types: Array | None = None
+
+    def without_types(self) -> Encoder:
+        """The same for inputs whose token types are all 0."""
+        if self.types is None:
+            return self
+        return replace(self, positions=self.positions + self.types[0], types=None)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A classifier with the facts of its config and tokenizer.
+    """A classifier or reranker with the facts of its config and tokenizer.
 
     Attributes:
         name: how people call it: the hub id, or the folder's name.
@@ -83,6 +91,8 @@ class Checkpoint:
         weights_sha256: of the weights file; of all shards' digests where there are several.
         tokenizer_sha256: of ``tokenizer_file``.
         torch_model: the model of transformers where ``weights`` is None.
+        task: ``classification``, or ``rerank`` for a model that scores pairs of texts.
+        token_types: whether the model reads token types; only pairs have any but 0.
     """
 
     name: str
@@ -98,6 +108,8 @@ class Checkpoint:
     weights_sha256: str
     tokenizer_sha256: str
     torch_model: Any = None
+    task: str = "classification"
+    token_types: bool = False
 
     @property
     def encoder(self) -> Encoder:

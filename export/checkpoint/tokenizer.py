@@ -26,7 +26,12 @@ _EXTRA = ".venv/bin/pip install -e '.[convert]'"
 
 
 def tokenizer_file(
-    folder: Path, work: Path | None, vocabulary: int = sys.maxsize, max_tokens: int = 512
+    folder: Path,
+    work: Path | None,
+    vocabulary: int = sys.maxsize,
+    max_tokens: int = 512,
+    *,
+    pairs: bool = False,
 ) -> Path:
     """The folder's ``tokenizer.json``, or one written to ``work`` that gives the tokens of transformers.
 
@@ -38,6 +43,7 @@ def tokenizer_file(
         work: where another file goes; None writes and converts nothing.
         vocabulary: how many tokens the model has a row for.
         max_tokens: the model's limit.
+        pairs: whether it has to make pairs of texts as well.
 
     Raises:
         CheckpointError: there is no tokenizer, an option cannot be applied exactly, or transformers is
@@ -51,7 +57,7 @@ def tokenizer_file(
         known = tokenizer_class(model_type, named)
         if known is not None:
             content = _content(file)
-            result = apply_options(folder, content, known, vocabulary, max_tokens)
+            result = apply_options(folder, content, known, vocabulary, max_tokens, pairs=pairs)
             return file if result is content else _write(name, result, work)
         needed = ["transformers"]
         why = f"the tokenizer of {name} is one of {named or model_type}, and reading its options"
@@ -62,7 +68,29 @@ def tokenizer_file(
         why = f"{name} has no {FILE}, and converting its vocabulary"
     if not all(importlib.util.find_spec(package) for package in needed):
         raise CheckpointError(f"{why} needs {' and '.join(needed)}: {_EXTRA}.")
-    return _write(name, _convert(folder, max_tokens), work)
+    return _write(name, _convert(folder, max_tokens, pairs=pairs), work)
+
+
+def hands_token_types(folder: Path) -> bool:
+    """Whether transformers 5 gives a model the token types of a pair that this tokenizer makes.
+
+    Raises:
+        CheckpointError: a file is damaged, or transformers is needed to tell and not installed.
+    """
+    config = read_object(folder, "config.json") if (folder / "config.json").is_file() else {}
+    options = folder / "tokenizer_config.json"
+    names = read_object(folder, options.name).get("model_input_names") if options.is_file() else None
+    if isinstance(names, list):
+        return "token_type_ids" in names
+    known = tokenizer_class(*named_class(folder, config))
+    if known is not None:
+        return known.token_types
+    if not importlib.util.find_spec("transformers"):
+        raise CheckpointError(
+            f"telling whether the tokenizer of {display_name(folder)} gives token types needs transformers: "
+            f"{_EXTRA}."
+        )
+    return "token_type_ids" in _from_transformers(folder).model_input_names
 
 
 def _write(name: str, content: dict[str, Any], work: Path | None) -> Path:
@@ -76,14 +104,28 @@ def _write(name: str, content: dict[str, Any], work: Path | None) -> Path:
     return file
 
 
-def _convert(folder: Path, max_tokens: int) -> dict[str, Any]:
+def _convert(folder: Path, max_tokens: int, *, pairs: bool) -> dict[str, Any]:
+    tokenizer = _from_transformers(folder)
+    backend, name = getattr(tokenizer, "backend_tokenizer", None), display_name(folder)
+    if backend is None:
+        raise CheckpointError(
+            f"the tokenizer of {name} exists in Python only; a {FILE} is needed to serve it."
+        )
+    refuse_dropout(name, getattr(backend.model, "dropout", None))
+    refuse_token_types(name, backend, "token_type_ids" in tokenizer.model_input_names and not pairs)
+    return publishable(
+        name, backend, tokenizer.truncation_side, bool(tokenizer.split_special_tokens), max_tokens
+    )
+
+
+def _from_transformers(folder: Path) -> Any:
     # Heavy, and only here: most checkpoints bring a tokenizer.json of a class that is written here.
     import transformers  # noqa: PLC0415
 
     level = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
     try:
-        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
+        return transformers.AutoTokenizer.from_pretrained(
             str(folder), use_fast=True, local_files_only=True, trust_remote_code=False
         )
     except ImportError as error:
@@ -94,16 +136,6 @@ def _convert(folder: Path, max_tokens: int) -> dict[str, Any]:
         raise _unreadable(folder, error) from error
     finally:
         transformers.logging.set_verbosity(level)
-    backend, name = getattr(tokenizer, "backend_tokenizer", None), display_name(folder)
-    if backend is None:
-        raise CheckpointError(
-            f"the tokenizer of {name} exists in Python only; a {FILE} is needed to serve it."
-        )
-    refuse_dropout(name, getattr(backend.model, "dropout", None))
-    refuse_token_types(name, backend, "token_type_ids" in tokenizer.model_input_names)
-    return publishable(
-        name, backend, tokenizer.truncation_side, bool(tokenizer.split_special_tokens), max_tokens
-    )
 
 
 def _unreadable(folder: Path, error: BaseException) -> CheckpointError:

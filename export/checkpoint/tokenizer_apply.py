@@ -39,7 +39,15 @@ _PREFIX_SPACE = (
 _PARTS = {"normalizer": "normalizer", "pre_tokenizer": "pre-tokenizer", "model": "model"}
 
 
-def apply_options(folder: Path, file: Json, known: TokenizerClass, vocabulary: int, max_tokens: int) -> Json:
+def apply_options(
+    folder: Path,
+    file: Json,
+    known: TokenizerClass,
+    vocabulary: int,
+    max_tokens: int,
+    *,
+    pairs: bool = False,
+) -> Json:
     """tokenizer.json with everything applied; equal to ``file`` where nothing has to change.
 
     Args:
@@ -48,6 +56,7 @@ def apply_options(folder: Path, file: Json, known: TokenizerClass, vocabulary: i
         known: the class of its tokenizer.
         vocabulary: how many tokens the model has a row for.
         max_tokens: the model's limit.
+        pairs: whether it has to make pairs of texts as well.
 
     Raises:
         CheckpointError: an option is not understood, or cannot be applied exactly.
@@ -62,13 +71,13 @@ def apply_options(folder: Path, file: Json, known: TokenizerClass, vocabulary: i
     refuse_dropout(name, model.get("dropout"))
     options = read_options(folder, known, file)
     try:
-        tokenizer = _built(file, known, options)
+        tokenizer = _built(file, known, options, pairs=pairs)
     except Exception as error:  # tokenizers raises bare Exception
         raise CheckpointError(
             f"{name}: its options and tokenizer.json do not make a {known.name} "
             f"({str(error).splitlines()[0]})."
         ) from error
-    refuse_token_types(name, tokenizer, options.token_types)
+    refuse_token_types(name, tokenizer, options.token_types and not pairs)
     side = options.side or (file["truncation"] or {}).get("direction", "right").lower()
     result = publishable(name, tokenizer, side, options.split, max_tokens)
     result["added_tokens"] = [
@@ -77,22 +86,23 @@ def apply_options(folder: Path, file: Json, known: TokenizerClass, vocabulary: i
         # A class adds its own special tokens unasked; one without a row would only break the model.
         if token["id"] < vocabulary or token["content"] in options.declared
     ]
-    other = _other_parts(file, result, options.split)
+    other = _other_parts(file, result, options.split, pairs=pairs)
     if other:
         _log.warning(_OTHER_PARTS, name, " and ".join(other), known.name, CONFIG)
     space = options.values.get("add_prefix_space")
     if known.model is None and (file["pre_tokenizer"] or {}).get("add_prefix_space", space) != space:
         _log.warning(_PREFIX_SPACE, name, not space, CONFIG, space)
-    return file if _same(file, result) else result
+    return file if _same(file, result, pairs=pairs) else result
 
 
-def _built(file: Json, known: TokenizerClass, options: TokenizerOptions) -> Tokenizer:
+def _built(file: Json, known: TokenizerClass, options: TokenizerOptions, *, pairs: bool) -> Tokenizer:
     anew: Json = {"added_tokens": []} if known.model else {}
     content = file | {"truncation": None, "padding": None} | anew
     content |= known.parts(file, options.values, options.tokens)
     tokenizer: Tokenizer = Tokenizer.from_str(json.dumps(content))
     tokenizer.add_tokens(_tokens_to_add(tokenizer, options))
-    tokenizer.post_processor = known.post_processor(tokenizer, options.values, options.tokens)
+    process = (pairs and known.pair_processor) or known.post_processor
+    tokenizer.post_processor = process(tokenizer, options.values, options.tokens)
     return tokenizer
 
 
@@ -163,13 +173,13 @@ def refuse_token_types(name: str, tokenizer: Tokenizer, used: bool) -> None:
         )
 
 
-def _same(file: Json, result: Json) -> bool:
-    """Whether no id depends on what differs, such as padding, decoder and pairs of texts."""
+def _same(file: Json, result: Json, *, pairs: bool) -> bool:
+    """Whether no id depends on what differs, such as padding, decoder and pairs that nobody makes."""
 
     def read(content: Json) -> Any:
         left = (content["truncation"] or {}).get("direction") == "Left"
         kept = {key: content[key] for key in ("added_tokens", "post_processor", *_PARTS)}
-        return left, _without(kept, {"pair", "trim_offsets"})
+        return left, _without(kept, {"trim_offsets"} if pairs else {"pair", "trim_offsets"})
 
     return bool(read(file) == read(result))
 
@@ -184,14 +194,14 @@ def _without(part: Any, keys: set[str]) -> Any:
     return part
 
 
-def _other_parts(file: Json, result: Json, split: bool) -> list[str]:
+def _other_parts(file: Json, result: Json, split: bool, *, pairs: bool) -> list[str]:
     """What a class builds otherwise than its file has it, options aside: transformers 4 takes the file."""
     other = [
         label
         for key, label in _PARTS.items()
         if _without(file[key], _OPTIONS) != _without(result[key], _OPTIONS)
     ]
-    if _frame(file) != _frame(result):
+    if _frame(file, pairs=pairs) != _frame(result, pairs=pairs):
         other.append("post-processor")
     kept = {token["content"] for token in result["added_tokens"]}
     if not split and any(token["content"] not in kept for token in file["added_tokens"]):
@@ -199,11 +209,10 @@ def _other_parts(file: Json, result: Json, split: bool) -> list[str]:
     return other
 
 
-def _frame(content: Json) -> list[int]:
-    """The ids that are put around a text."""
+def _frame(content: Json, *, pairs: bool) -> list[int]:
+    """The ids that are put around a text, or around two."""
     bare = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}
     empty = content | {"added_tokens": [], "model": bare, "normalizer": None, "pre_tokenizer": None}
-    ids: list[int] = (
-        Tokenizer.from_str(json.dumps(empty | {"truncation": None, "padding": None})).encode("").ids
-    )
+    tokenizer = Tokenizer.from_str(json.dumps(empty | {"truncation": None, "padding": None}))
+    ids: list[int] = tokenizer.encode("", "" if pairs else None).ids
     return ids

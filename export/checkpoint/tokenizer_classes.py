@@ -46,6 +46,7 @@ class TokenizerClass:
         options: its own options with their defaults.
         parts: what it builds anew, given tokenizer.json, options and special tokens.
         post_processor: what it adds to a text; called when all tokens have their ids.
+        pair_processor: the same for a pair of texts too; None if ``post_processor`` knows pairs.
         needs: special tokens without which it cannot be built.
         wrap: what it makes of a special token given as a string.
         extra: additional special tokens unless the checkpoint names some.
@@ -62,6 +63,7 @@ class TokenizerClass:
     wrap: Callable[[str, Any], Any] = _as_it_is
     extra: tuple[str, ...] = ()
     token_types: bool = False
+    pair_processor: Callable[[Tokenizer, Values, Tokens], Any] | None = None
 
 
 # WordPiece
@@ -206,11 +208,18 @@ def _pair(tokenizer: Tokenizer, token: Any) -> tuple[str, int]:
     return str(token), index
 
 
-def _around(first: str, last: str) -> Callable[[Tokenizer, Values, Tokens], Any]:
+# What stands around a pair; the number behind a colon is the token type, 0 without one.
+_TYPED, _DOUBLED = "{0}:0 $A:0 {1}:0 $B:1 {1}:1", "{0} $A {1} {1} $B {1}"
+
+
+def _around(first: str, last: str, pair: str | None = None) -> Callable[[Tokenizer, Values, Tokens], Any]:
     def post_processor(tokenizer: Tokenizer, values: Values, tokens: Tokens) -> Any:
         begin, end = _pair(tokenizer, tokens[first]), _pair(tokenizer, tokens[last])
         # As one string, which fails on a token with a space in it, as it does there.
-        return TemplateProcessing(single=f"{begin[0]} $A {end[0]}", special_tokens=[begin, end])
+        single, special = f"{begin[0]} $A {end[0]}", [begin, end]
+        if pair is None:
+            return TemplateProcessing(single=single, special_tokens=special)
+        return TemplateProcessing(single=single, pair=pair.format(begin[0], end[0]), special_tokens=special)
 
     return post_processor
 
@@ -218,6 +227,12 @@ def _around(first: str, last: str) -> Callable[[Tokenizer, Values, Tokens], Any]
 def _xlm_roberta_post_processor(tokenizer: Tokenizer, values: Values, tokens: Tokens) -> Any:
     begin, end = _pair(tokenizer, tokens["bos_token"]), _pair(tokenizer, tokens["eos_token"])
     return TemplateProcessing(single=[begin[0], "$A", end[0]], special_tokens=[begin, end])
+
+
+def _xlm_roberta_pair_processor(tokenizer: Tokenizer, values: Values, tokens: Tokens) -> Any:
+    begin, end = _pair(tokenizer, tokens["bos_token"]), _pair(tokenizer, tokens["eos_token"])
+    pair = [begin[0], "$A", end[0], end[0], "$B", end[0]]
+    return TemplateProcessing(single=[begin[0], "$A", end[0]], pair=pair, special_tokens=[begin, end])
 
 
 def _as_roberta(tokenizer: Tokenizer, values: Values, tokens: Tokens) -> Any:
@@ -232,6 +247,13 @@ def _albert_post_processor(tokenizer: Tokenizer, values: Values, tokens: Tokens)
     return tokenizer.post_processor or _around("cls_token", "sep_token")(tokenizer, values, tokens)
 
 
+def _albert_pair_processor(tokenizer: Tokenizer, values: Values, tokens: Tokens) -> Any:
+    own = _albert_post_processor(tokenizer, values, tokens)
+    return own if tokenizer.post_processor else _TYPED_PAIR(tokenizer, values, tokens)
+
+
+_TYPED_PAIR = _around("cls_token", "sep_token", _TYPED)
+
 _BERT_TOKENS = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]",
                 "mask_token": "[MASK]"}  # fmt: skip
 _ROBERTA_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "cls_token": "<s>",
@@ -244,10 +266,11 @@ PRETRAINED = TokenizerClass("PreTrainedTokenizerFast", options={"add_prefix_spac
 _BERT = TokenizerClass(
     "BertTokenizer", "WordPiece", _BERT_TOKENS, _WORDPIECE, _wordpiece_parts,
     _around("cls_token", "sep_token"), ("unk_token", "cls_token", "sep_token"), token_types=True,
+    pair_processor=_TYPED_PAIR,
 )  # fmt: skip
 _DISTILBERT = TokenizerClass(
     "DistilBertTokenizer", "WordPiece", _BERT_TOKENS, _WORDPIECE, _wordpiece_parts,
-    _around("cls_token", "sep_token"), _BERT.needs,
+    _around("cls_token", "sep_token"), _BERT.needs, pair_processor=_TYPED_PAIR,
 )  # fmt: skip
 _MPNET = TokenizerClass(
     "MPNetTokenizer", "WordPiece", _ROBERTA_TOKENS | {"unk_token": "[UNK]"}, _WORDPIECE, _wordpiece_parts,
@@ -264,26 +287,28 @@ _GPT2 = TokenizerClass(
 _DEBERTA = TokenizerClass(
     "DebertaTokenizer", "BPE", _DEBERTA_TOKENS, {"add_prefix_space": False}, _byte_level_parts,
     _around("cls_token", "sep_token"), ("cls_token", "sep_token"), token_types=True,
+    pair_processor=_around("cls_token", "sep_token", _DOUBLED),
 )  # fmt: skip
 _XLM_ROBERTA = TokenizerClass(
     "XLMRobertaTokenizer", "Unigram", _ROBERTA_TOKENS, {"add_prefix_space": True}, _xlm_roberta_parts,
-    _xlm_roberta_post_processor, ("bos_token", "eos_token"),
+    _xlm_roberta_post_processor, ("bos_token", "eos_token"), pair_processor=_xlm_roberta_pair_processor,
 )  # fmt: skip
 _CAMEMBERT = TokenizerClass(
     "CamembertTokenizer", "Unigram", _ROBERTA_TOKENS, {"add_prefix_space": True}, _camembert_parts,
     _around("bos_token", "eos_token"), ("bos_token", "eos_token", "unk_token"), _camembert_wrap,
     ("<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"),
+    pair_processor=_around("bos_token", "eos_token", _DOUBLED),
 )  # fmt: skip
 _ALBERT = TokenizerClass(
     "AlbertTokenizer", "Unigram", _DEBERTA_TOKENS | {"unk_token": "<unk>", "pad_token": "<pad>"},
     {"do_lower_case": True, "keep_accents": False, "add_prefix_space": True}, _albert_parts,
-    _albert_post_processor, ("cls_token", "sep_token"),
+    _albert_post_processor, ("cls_token", "sep_token"), pair_processor=_albert_pair_processor,
 )  # fmt: skip
 _DEBERTA_V2 = TokenizerClass(
     "DebertaV2Tokenizer", "Unigram", _DEBERTA_TOKENS,
     {"do_lower_case": False, "split_by_punct": False, "add_prefix_space": True, "unk_id": 1},
     _deberta_v2_parts, _around("cls_token", "sep_token"), ("unk_token", "cls_token", "sep_token"),
-    token_types=True,
+    token_types=True, pair_processor=_TYPED_PAIR,
 )  # fmt: skip
 
 # By the name without "Fast"; several are one class in transformers 5.

@@ -6,6 +6,7 @@ family that is written here, may need them.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -34,12 +35,14 @@ class TorchModel:
 
     positions: as many as its config names, which need not be what it takes (`longest_input`); None
     if it has no table of them. vocabulary: rows of the word embeddings. pad_id: None if it has none.
+    token_types: how many it tells apart; 0 if it reads none.
     """
 
     model: Any
     positions: int | None
     vocabulary: int
     pad_id: int | None
+    token_types: int = 0
 
 
 def load_torch_model(folder: Path, config: Config, labels: Sequence[str]) -> TorchModel:
@@ -61,7 +64,11 @@ def load_torch_model(folder: Path, config: Config, labels: Sequence[str]) -> Tor
             ) from error
     pad_id = getattr(model.config, "pad_token_id", None)
     known = isinstance(positions, int) and positions > 0
-    return TorchModel(model, positions if known else None, int(vocabulary), pad_id)
+    types = getattr(model.config, "type_vocab_size", None)
+    reads = isinstance(types, int) and "token_type_ids" in inspect.signature(model.forward).parameters
+    return TorchModel(
+        model, positions if known else None, int(vocabulary), pad_id, int(types or 0) if reads else 0
+    )
 
 
 def _read(folder: Path, config: Config, labels: Sequence[str]) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,20 @@ from export.errors import ExamplesError
 
 MULTI_LABEL = "multi_label_classification"
 Targets = npt.NDArray[np.bool_]
-_WANTED = {"text", "label"}
+_WANTED = ("text", "label")
 _DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons"}
 SHOWN, SHOWN_NAMES = 40, 10
-Row = tuple[int, Any, Any]  # line number, text, label as written
+Row = tuple[int, Mapping[str, Any]]  # line number, what it says
+Reader = Callable[[str, str, Sequence[str]], Iterator[Row]]
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Texts with what they should be called.
+    """Texts with what they should be called, or pairs with their relevance.
 
     targets: bool [texts, labels], True for a text's labels (one a row unless the model is
-    multi-label); None if nothing is known, and then accuracy is not measured.
+    multi-label), or [pairs, 1], True for relevant texts; None if nothing is known, and then accuracy, or MRR,
+    is not measured. queries: what each text is ranked for; None for a classifier's texts.
     """
 
     texts: tuple[str, ...]
@@ -36,6 +38,20 @@ class Examples:
     source: str
     by_number: bool = False
     """Whether labels were given as numbers, which were read as places in ``id2label``."""
+    queries: tuple[str, ...] | None = None
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """Query and text of each pair; a classifier's texts have no query, and there are none."""
+        return tuple(zip(self.queries or (), self.texts, strict=False))
+
+    @property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """Places of the texts of each query, in the order of the queries' first pairs."""
+        found: dict[str, list[int]] = {}
+        for place, query in enumerate(self.queries or ()):
+            found.setdefault(query, []).append(place)
+        return tuple(map(tuple, found.values()))
 
 
 def load_examples(path: Path, labels: Sequence[str], problem_type: str) -> Examples:
@@ -47,19 +63,24 @@ def load_examples(path: Path, labels: Sequence[str], problem_type: str) -> Examp
     Raises:
         ExamplesError: the file cannot be used; the message names the line and the remedy.
     """
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        raise ExamplesError(f"{path.name} ends in {path.suffix!r}; give a .csv, .tsv or .jsonl file.")
     names = _Labels(labels, several=problem_type == MULTI_LABEL)
     texts: list[str] = []
     targets: list[Targets] = []
-    for line, text, label in reader(path.name, _read(path)):
+    for line, row in read_rows(path, _WANTED):
         where = f"{path.name}, line {line}"
-        texts.append(_text(text, where))
-        targets.append(names.target(label, where))
+        texts.append(checked_text(row["text"], where))
+        targets.append(names.target(row["label"], where))
     if not texts:
         raise ExamplesError(f"{path.name} holds no texts; give rows of text and label.")
     return Examples(tuple(texts), np.array(targets, bool), path.name, names.by_number)
+
+
+def read_rows(path: Path, wanted: Sequence[str]) -> Iterator[Row]:
+    """Every row of a file that names at least the wanted columns; raises ExamplesError."""
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise ExamplesError(f"{path.name} ends in {path.suffix!r}; give a .csv, .tsv or .jsonl file.")
+    return reader(path.name, _read(path), wanted)
 
 
 def _read(path: Path) -> str:
@@ -74,35 +95,36 @@ def _read(path: Path) -> str:
         raise ExamplesError(f"{path.name}, line {line}: not UTF-8; save the file as UTF-8.") from error
 
 
-def _text(text: Any, where: str) -> str:
+def checked_text(text: Any, where: str, column: str = "text") -> str:
+    """A text of a row; raises ExamplesError if it is none, is empty, or cannot be UTF-8."""
     if not isinstance(text, str) or not text:
-        raise ExamplesError(f"{where}: text must be a string that is not empty.")
+        raise ExamplesError(f"{where}: {column} must be a string that is not empty.")
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ExamplesError(f"{where}: the text has half a character (a lone surrogate).") from error
+        raise ExamplesError(f"{where}: the {column} has half a character (a lone surrogate).") from error
     return text
 
 
-def _csv(name: str, content: str) -> Iterator[Row]:
-    return _table(name, content, ",")
+def _csv(name: str, content: str, wanted: Sequence[str]) -> Iterator[Row]:
+    return _table(name, content, wanted, ",")
 
 
-def _tsv(name: str, content: str) -> Iterator[Row]:
-    return _table(name, content, "\t")
+def _tsv(name: str, content: str, wanted: Sequence[str]) -> Iterator[Row]:
+    return _table(name, content, wanted, "\t")
 
 
-def _table(name: str, content: str, delimiter: str) -> Iterator[Row]:
+def _table(name: str, content: str, wanted: Sequence[str], delimiter: str) -> Iterator[Row]:
     # Strict: a stray quotation mark would otherwise swallow the rows up to the next one.
     rows = csv.DictReader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
     try:
         found = rows.fieldnames or ()
     except csv.Error as error:
         raise _unreadable(name, 0, error) from error
-    if not set(found) >= _WANTED:
+    if not set(found) >= set(wanted):
         raise ExamplesError(
-            f"{name}, line 1: {_missing(found, 'column')}; its first line must name the columns, two of them "
-            f"text and label{_other_delimiter(found, delimiter)}."
+            f"{name}, line 1: {_missing(found, wanted, 'column')}; its first line must name the columns, two "
+            f"of them {' and '.join(wanted)}{_other_delimiter(found, delimiter)}."
         )
     try:
         for row in rows:
@@ -111,7 +133,7 @@ def _table(name: str, content: str, delimiter: str) -> Iterator[Row]:
                     f"{name}, line {rows.line_num}: more or fewer columns than the header; "
                     "put texts that hold the separator in double quotes."
                 )
-            yield rows.line_num, row["text"], row["label"]
+            yield rows.line_num, row
     except csv.Error as error:
         raise _unreadable(name, rows.line_num, error) from error
 
@@ -130,13 +152,13 @@ def _unreadable(name: str, good: int, error: csv.Error) -> ExamplesError:
     )
 
 
-def _missing(found: Iterable[str], kind: str) -> str:
+def _missing(found: Iterable[str], wanted: Sequence[str], kind: str) -> str:
     """Which of the wanted ones are not there, and what is."""
     found = list(found)
-    wanted = " and ".join(repr(each) for each in sorted(_WANTED - set(found), reverse=True))
+    missing = " and ".join(repr(each) for each in wanted if each not in found)
     shown = [repr(each if len(each) <= SHOWN else f"{each[: SHOWN - 1]}…") for each in found[:SHOWN_NAMES]]
     more = f" and {len(found) - SHOWN_NAMES} more" if len(found) > SHOWN_NAMES else ""
-    return f"no {kind} {wanted} among those found ({', '.join(shown) or 'none'}{more})"
+    return f"no {kind} {missing} among those found ({', '.join(shown) or 'none'}{more})"
 
 
 def _other_delimiter(found: Sequence[str], delimiter: str) -> str:
@@ -147,7 +169,8 @@ def _other_delimiter(found: Sequence[str], delimiter: str) -> str:
     return f", with {_DELIMITERS[delimiter]} between them and not {_DELIMITERS[other]}"
 
 
-def _jsonl(name: str, content: str) -> Iterator[Row]:
+def _jsonl(name: str, content: str, wanted: Sequence[str]) -> Iterator[Row]:
+    both = " and ".join(wanted)
     # Not splitlines(): a JSON string may hold U+2028, which ends no line here.
     for line, text in enumerate(content.split("\n"), 1):
         if not text.strip():
@@ -157,15 +180,15 @@ def _jsonl(name: str, content: str) -> Iterator[Row]:
         except (ValueError, RecursionError) as error:
             raise ExamplesError(f"{name}, line {line}: not JSON ({error}).") from error
         if not isinstance(row, dict):
-            raise ExamplesError(f"{name}, line {line}: no object; every line is one with text and label.")
-        if not row.keys() >= _WANTED:
+            raise ExamplesError(f"{name}, line {line}: no object; every line is one with {both}.")
+        if not row.keys() >= set(wanted):
             raise ExamplesError(
-                f"{name}, line {line}: {_missing(row, 'key')}; every line is an object with text and label."
+                f"{name}, line {line}: {_missing(row, wanted, 'key')}; every line is an object with {both}."
             )
-        yield line, row["text"], row["label"]
+        yield line, row
 
 
-_READERS: dict[str, Callable[[str, str], Iterator[Row]]] = {".csv": _csv, ".tsv": _tsv, ".jsonl": _jsonl}
+_READERS: dict[str, Reader] = {".csv": _csv, ".tsv": _tsv, ".jsonl": _jsonl}
 
 
 class _Labels:

@@ -15,6 +15,7 @@ from export.evaluation.assignment import best_assignment
 from export.evaluation.data import Targets
 from export.evaluation.evaluate import Evaluation
 from export.evaluation.metrics import Chosen
+from export.evaluation.ranking import Ranking
 
 FEWEST_TEXTS = 20
 """Fewer prove nothing: three right answers of five may be luck."""
@@ -43,6 +44,9 @@ class Doubt:
 
 def doubts(evaluation: Evaluation, artefact: str) -> list[Doubt]:
     """What speaks against publishing an artefact; empty where nothing does or too few texts were asked."""
+    ranking = evaluation.measurements[artefact].ranking
+    if ranking is not None:
+        return _of_ranking(ranking, evaluation.examples.source)
     chosen, targets = evaluation.measurements[artefact].answers.chosen, evaluation.examples.targets
     if len(chosen) < FEWEST_TEXTS:
         return []
@@ -55,6 +59,32 @@ def doubts(evaluation: Evaluation, artefact: str) -> list[Doubt]:
             _one_answer(evaluation, chosen, targets),
         ]
     return [each for each in found if each is not None]
+
+
+def _of_ranking(ranking: Ranking, source: str) -> list[Doubt]:
+    found = []
+    if ranking.flat >= ONE_ANSWER * ranking.queries:
+        found.append(
+            Doubt(
+                "one score",
+                f"The model gives all texts of a query the same score, for {ranking.flat:,} of "
+                f"{ranking.queries:,} queries from {source}.",
+                "Check that the weights are the trained ones, and that they were trained on pairs of texts.",
+            )
+        )
+    relevance = ranking.relevance
+    if relevance is not None and relevance.queries >= FEWEST_TEXTS and relevance.mrr <= relevance.random:
+        backwards = f"; backwards it would be {relevance.backwards:.3f}"
+        found.append(
+            Doubt(
+                "no better than chance",
+                f"MRR@10 is {relevance.mrr:.3f} over {relevance.queries:,} queries, and a random order would "
+                f"give {relevance.random:.3f}{backwards if relevance.backwards > relevance.random else ''}.",
+                f"Check that label is 1 for relevant texts in {source}, that the weights are the trained "
+                "ones, and that the model scores a query with a text.",
+            )
+        )
+    return found
 
 
 def _permuted(evaluation: Evaluation, chosen: Chosen, targets: Targets) -> Doubt | None:

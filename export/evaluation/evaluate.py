@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+from tokenizers import Tokenizer
 
 from export.artefact import Logits
+from export.checkpoint.pairs import PairTokenizer
 from export.evaluation.data import Examples
 from export.evaluation.host import Host, describe_host
 from export.evaluation.invariance import Invariance, InvarianceSettings, check_invariance
@@ -24,6 +26,7 @@ from export.evaluation.metrics import (
     flipped,
     shifts,
 )
+from export.evaluation.ranking import Ranking, compare_rankings
 from export.evaluation.runner import Candidate, run_grouped
 from export.evaluation.settings import TimingSettings
 from export.evaluation.timing import Speed, time_artefacts
@@ -53,9 +56,10 @@ class Silent:
 class Measurement:
     """What was found about one artefact.
 
-    accuracy: None without labels. agreement: with the reference, which agrees with itself.
-    flipped: indices of texts that the reference calls otherwise. shifts: |Δp| to the reference,
-    float64 [texts]. speed: None if no time was taken. size: bytes.
+    accuracy: None without labels, and for rerankers. agreement: with the reference, which agrees with itself.
+    flipped: indices of texts that the reference calls otherwise, or that are first for a query instead of
+    the reference's. shifts: |Δp| to the reference, float64 [texts]. speed: None if no time was taken. size:
+    bytes. ranking: of rerankers only.
     """
 
     precision: str
@@ -67,6 +71,7 @@ class Measurement:
     speed: Speed | None
     answers: Answers
     shifts: Scores
+    ranking: Ranking | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ class Evaluation:
 def evaluate(
     artefacts: Mapping[str, Candidate],
     examples: Examples,
-    tokenizer: Any,
+    tokenizer: Tokenizer | PairTokenizer,
     *,
     labels: tuple[str, ...],
     problem_type: str,
@@ -101,8 +106,9 @@ def evaluate(
 
     Args:
         artefacts: any number of them under free names; the reference is one.
-        examples: texts, with labels if accuracy is to be measured.
-        tokenizer: a ``tokenizers.Tokenizer`` that truncates to ``max_tokens`` and does not pad.
+        examples: texts, with labels if accuracy is to be measured; for a reranker pairs, all of which have
+            room for their texts.
+        tokenizer: one that truncates to ``max_tokens`` and does not pad; a reranker's makes pairs.
         labels: label names in the order of the logits.
         problem_type: how logits become scores.
         max_tokens: the longest input that the model takes.
@@ -116,7 +122,7 @@ def evaluate(
     """
     progress = progress or Silent()
     invariance = invariance or InvarianceSettings()
-    rows = [encoding.ids for encoding in tokenizer.encode_batch_fast(list(examples.texts))]
+    rows = _rows(tokenizer, examples)
     host = describe_host()
     logits, neighbours = {}, {}
     for name, candidate in artefacts.items():
@@ -144,6 +150,12 @@ def evaluate(
     )
 
 
+def _rows(tokenizer: Tokenizer | PairTokenizer, examples: Examples) -> list[list[int]]:
+    if isinstance(tokenizer, PairTokenizer):
+        return [row for row in tokenizer.rows(examples.pairs) if row is not None]
+    return [encoding.ids for encoding in tokenizer.encode_batch_fast(list(examples.texts))]
+
+
 def _compare(
     artefacts: Mapping[str, Candidate],
     logits: Mapping[str, Logits],
@@ -155,6 +167,8 @@ def _compare(
 ) -> dict[str, Measurement]:
     given = {name: answers(each, problem_type) for name, each in logits.items()}
     expected, targets = given[reference], examples.targets
+    if examples.queries is not None:
+        return _compare_rerankers(artefacts, logits, reference, examples, given, neighbours, speeds)
     return {
         name: Measurement(
             precision=artefacts[name].precision,
@@ -166,6 +180,39 @@ def _compare(
             speed=speeds.get(name),
             answers=own,
             shifts=shifts(own.scores, expected.scores),
+        )
+        for name, own in given.items()
+    }
+
+
+def _compare_rerankers(
+    artefacts: Mapping[str, Candidate],
+    logits: Mapping[str, Logits],
+    reference: str,
+    examples: Examples,
+    given: Mapping[str, Answers],
+    neighbours: Mapping[str, Invariance],
+    speeds: Mapping[str, Speed],
+) -> dict[str, Measurement]:
+    relevant = None if examples.targets is None else examples.targets[:, 0]
+    # Scores that are not finite have failed anyway; here they must only be comparable.
+    order = {name: np.nan_to_num(each[:, 0]) for name, each in logits.items()}
+    rankings = {
+        name: compare_rankings(own, order[reference], examples.groups, relevant)
+        for name, own in order.items()
+    }
+    return {
+        name: Measurement(
+            precision=artefacts[name].precision,
+            size=artefacts[name].size,
+            accuracy=None,
+            agreement=agreement(own, given[reference]),
+            flipped=rankings[name].changed,
+            invariance=neighbours[name],
+            speed=speeds.get(name),
+            answers=own,
+            shifts=shifts(own.scores, given[reference].scores),
+            ranking=rankings[name],
         )
         for name, own in given.items()
     }

@@ -10,6 +10,7 @@ from export.errors import VerificationError
 
 if TYPE_CHECKING:  # the limits are part of a plan, which must load without ONNX Runtime
     from export.evaluation.evaluate import Evaluation, Measurement
+    from export.evaluation.ranking import Ranking
 
 SHOWN_FLIPS = 5
 SHOWN_CHARACTERS = 80
@@ -22,19 +23,31 @@ class GateLimits:
     accuracy_drop: percentage points. agreement: least share of texts with the same labels, ties
     included. neighbours: largest |Δp| of a text between alone and in any batch. p99_shift: 99th
     percentile of |Δp|, judged only where there are no labels to judge accuracy by.
+
+    Of a reranker, accuracy_drop is of MRR@10, in points of 100, and p99_shift is always judged. Instead of
+    agreement, kendall_tau is the least mean of Kendall's tau-b with the reference's order, and top the
+    least share of queries with the reference's first text.
     """
 
     accuracy_drop: float
     agreement: float
     neighbours: float
     p99_shift: float
+    kendall_tau: float
+    top: float
 
 
 DEFAULT_LIMITS: Mapping[str, GateLimits] = {
-    "fp32": GateLimits(accuracy_drop=0.1, agreement=0.999, neighbours=1e-4, p99_shift=1e-3),
+    "fp32": GateLimits(
+        accuracy_drop=0.1, agreement=0.999, neighbours=1e-4, p99_shift=1e-3, kendall_tau=0.999, top=0.999
+    ),
     # Adding in another order can move an FP16 activation by a whole step, and a score by some 1e-4.
-    "fp16": GateLimits(accuracy_drop=0.2, agreement=0.998, neighbours=1e-3, p99_shift=1e-2),
-    "int8": GateLimits(accuracy_drop=0.5, agreement=0.985, neighbours=1e-4, p99_shift=0.2),
+    "fp16": GateLimits(
+        accuracy_drop=0.2, agreement=0.998, neighbours=1e-3, p99_shift=1e-2, kendall_tau=0.98, top=0.98
+    ),
+    "int8": GateLimits(
+        accuracy_drop=0.5, agreement=0.985, neighbours=1e-4, p99_shift=0.2, kendall_tau=0.9, top=0.9
+    ),
 }
 
 
@@ -74,29 +87,85 @@ def judge(
 
 
 def _judge(name: str, found: Measurement, evaluation: Evaluation, limits: GateLimits) -> list[Finding]:
+    if found.ranking is not None:
+        return _judge_reranker(name, found, found.ranking, evaluation, limits)
     same, texts = found.agreement, found.agreement.texts
     flips = sum(each.flips for each in found.invariance.tried)
-    undefined = int((~found.answers.finite).sum())
     at_least = f"at least {100 * limits.agreement:g} %"
     agreed = f"agreement {100 * same.share:.2f} % with {evaluation.reference}"
     agreed += f", {texts - same.same} of {texts} flipped"
-    moved = found.invariance.largest_shift
     return [
-        _at_most(name, "finite", undefined, 0, f"{undefined} of {texts} texts without finite scores", "none"),
+        _finite(name, found),
         _accuracy_or_shift(name, found, evaluation, limits),
         Finding(
             name, "agreement", same.share, limits.agreement, same.share >= limits.agreement, agreed, at_least
         ),
-        _at_most(name, "neighbours", moved, limits.neighbours, f"neighbours move a score by {moved:.1e}"),
+        _neighbours(name, found, limits),
         _at_most(name, "neighbour flips", flips, 0, f"{flips} labels changed by neighbours", "none"),
     ]
+
+
+def _judge_reranker(
+    name: str, found: Measurement, ranking: Ranking, evaluation: Evaluation, limits: GateLimits
+) -> list[Finding]:
+    reference, tau, queries = evaluation.reference, ranking.kendall_tau, ranking.queries
+    said = f"Kendall's tau {tau:.4f} with {reference}"
+    top = f"{ranking.same_top} of {queries} queries have {reference}'s first text"
+    least = f"at least {100 * limits.top:g} %"
+    return [
+        _finite(name, found),
+        *_relevance_drop(name, ranking, evaluation, limits),
+        _p99_shift(name, found, limits),
+        Finding(
+            name, "kendall tau", tau, limits.kendall_tau, tau >= limits.kendall_tau, said,
+            f"at least {limits.kendall_tau:g}",
+        ),
+        Finding(name, "top text", ranking.top_share, limits.top, ranking.top_share >= limits.top, top, least),
+        _neighbours(name, found, limits),
+    ]  # fmt: skip
+
+
+def _relevance_drop(name: str, ranking: Ranking, evaluation: Evaluation, limits: GateLimits) -> list[Finding]:
+    expected = evaluation.measurements[evaluation.reference].ranking
+    if ranking.relevance is None or expected is None or expected.relevance is None:
+        return []
+    drop = 100 * (expected.relevance.mrr - ranking.relevance.mrr)
+    said = (
+        f"MRR@10 {100 * ranking.relevance.mrr:.2f}, {0.0 - drop:+.2f} points against {evaluation.reference}"
+    )
+    return [
+        _at_most(
+            name,
+            "MRR drop",
+            drop,
+            limits.accuracy_drop,
+            said,
+            f"at most {limits.accuracy_drop:g} points less",
+        )
+    ]
+
+
+def _finite(name: str, found: Measurement) -> Finding:
+    undefined, texts = int((~found.answers.finite).sum()), found.agreement.texts
+    return _at_most(
+        name, "finite", undefined, 0, f"{undefined} of {texts} texts without finite scores", "none"
+    )
+
+
+def _neighbours(name: str, found: Measurement, limits: GateLimits) -> Finding:
+    moved = found.invariance.largest_shift
+    return _at_most(name, "neighbours", moved, limits.neighbours, f"neighbours move a score by {moved:.1e}")
+
+
+def _p99_shift(name: str, found: Measurement, limits: GateLimits) -> Finding:
+    shift = found.agreement.p99_shift
+    return _at_most(name, "p99 shift", shift, limits.p99_shift, f"99th percentile of |Δp| {shift:.1e}")
 
 
 def _accuracy_or_shift(name: str, found: Measurement, evaluation: Evaluation, limits: GateLimits) -> Finding:
     expected = evaluation.measurements[evaluation.reference].accuracy
     if found.accuracy is None or expected is None:
-        shift = found.agreement.p99_shift
-        return _at_most(name, "p99 shift", shift, limits.p99_shift, f"99th percentile of |Δp| {shift:.1e}")
+        return _p99_shift(name, found, limits)
     # From counts: a difference of two rounded shares could miss the limit by the last bit.
     drop = 100 * (expected.correct - found.accuracy.correct) / found.accuracy.texts
     said = f"accuracy {100 * found.accuracy.share:.2f} %"
@@ -145,7 +214,8 @@ def _flipped_lines(evaluation: Evaluation, name: str, failed: Sequence[Finding])
     found, checks = evaluation.measurements[name], {each.check for each in failed}
     lines = []
     if checks - {"neighbours", "neighbour flips"}:
-        lines += _listed(f"flipped against {evaluation.reference}", found.flipped, evaluation)
+        title = "flipped against" if found.ranking is None else "first for a query, other than with"
+        lines += _listed(f"{title} {evaluation.reference}", found.flipped, evaluation)
     if "neighbour flips" in checks:
         lines += _listed("changed by neighbours", found.invariance.flipped, evaluation)
     return lines

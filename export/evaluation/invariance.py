@@ -17,6 +17,7 @@ import numpy as np
 from export.artefact import Logits
 from export.evaluation.metrics import answers, flipped, shifts
 from export.evaluation.runner import Rows, Runner, run_rows
+from export.rows import PairRow
 from export.triton_models.encoder import length_groups
 
 # Descending and ascending mixed, so that a small set of texts meets large batches as well.
@@ -117,9 +118,15 @@ def _cut(order: Sequence[int], lengths: Sequence[int]) -> Iterator[tuple[int, ..
 
 
 def longest_allowed(rows: Rows, max_tokens: int) -> list[int]:
-    """Token ids [max_tokens]: the rows' own tokens one after another, between the ends of the first row."""
+    """Token ids [max_tokens]: the rows' own tokens one after another, between the ends of the first row.
+
+    Where rows have token types, so has this one: 0 in its first half, 1 in its second.
+    """
     inner = [token for row in rows for token in row[1:-1]] or list(rows[0])
-    return [rows[0][0], *islice(cycle(inner), max(0, max_tokens - 2)), rows[0][-1]]
+    row = [rows[0][0], *islice(cycle(inner), max(0, max_tokens - 2)), rows[0][-1]]
+    if isinstance(rows[0], PairRow):
+        return PairRow(row, [int(place >= len(row) // 2) for place in range(len(row))])
+    return row
 
 
 def check_invariance(

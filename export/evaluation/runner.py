@@ -9,7 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
-from export.artefact import Artefact, Ids, Logits, pad
+from export.artefact import Artefact, Logits
+from export.rows import Ids, pad, pad_types
 from export.triton_models.encoder import length_groups
 
 Rows = Sequence[Sequence[int]]
@@ -18,8 +19,11 @@ Rows = Sequence[Sequence[int]]
 class Runner(Protocol):
     """A loaded model."""
 
-    def run(self, ids: Ids, mask: Ids) -> Logits:
-        """Logits FP32 [B, labels] of ids and mask INT64 [B, S]; the mask is 1 on tokens, 0 on padding."""
+    def run(self, ids: Ids, mask: Ids, types: Ids | None = None) -> Logits:
+        """Logits FP32 [B, labels] of ids, mask and token types INT64 [B, S].
+
+        The mask is 1 on tokens, 0 on padding. Only rows of a model that reads types have any.
+        """
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ def onnx_candidate(path: Path, labels: int, precision: str) -> Candidate:
 
 def run_rows(runner: Runner, rows: Rows) -> Logits:
     """Logits FP32 [B, labels] of token ids padded into one batch."""
-    return runner.run(*pad(rows))
+    return runner.run(*pad(rows), pad_types(rows))
 
 
 def run_grouped(runner: Runner, rows: Rows, advance: Callable[[int, int], None]) -> Logits:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from export.errors import ExportError
+from export.spec import ENCODER_INPUTS
 
 OPSET = 17
 # ONNX Runtime 1.19 (Triton 24.10) still reads this one.
@@ -79,9 +81,11 @@ class GraphBuilder:
         """Give the last node's only output its public name."""
         self._graph.node[-1].output[0] = name
 
-    def model(self, labels: int, metadata: dict[str, str]) -> onnx.ModelProto:
-        """The finished model: input_ids, attention_mask INT64 [B, S] → logits FP32 [B, labels]."""
-        for name in ("input_ids", "attention_mask"):
+    def model(
+        self, labels: int, metadata: dict[str, str], inputs: Sequence[str] = ENCODER_INPUTS
+    ) -> onnx.ModelProto:
+        """The finished model: ``inputs`` INT64 [B, S] → logits FP32 [B, labels]."""
+        for name in inputs:
             self._graph.input.append(
                 helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"])
             )

@@ -13,6 +13,7 @@ from export.graph.builder import GraphBuilder
 from export.graph.flavour import Flavour, Parameters
 from export.graph.fused import Fused, FusedForCpu
 from export.graph.plain import Plain
+from export.spec import ENCODER_INPUTS, TYPE_IDS
 
 PRECISIONS: dict[str, type[np.floating[Any]]] = {"fp32": np.float32, "fp16": np.float16}
 FLAVOURS: dict[str, Callable[[Parameters], Flavour]] = {
@@ -33,7 +34,8 @@ def build_graph(encoder: Encoder, precision: str, flavour: str = "cpu") -> onnx.
             standard operators only.
 
     Returns:
-        input_ids, attention_mask INT64 [B, S] → logits FP32 [B, labels].
+        input_ids, attention_mask INT64 [B, S] → logits FP32 [B, labels]; token_type_ids INT64 [B, S] is a
+        third input where the encoder has types.
 
     Raises:
         ExportError: the weights do not fit into one ONNX file.
@@ -67,7 +69,8 @@ class _Writer:
         graph.op("Cast", logits, to=onnx.TensorProto.FLOAT)
         graph.rename_last("logits")
         labels = encoder.classifier.weight.shape[1]
-        return graph.model(labels, {"precision": precision, "flavour": self.flavour.name})
+        inputs = ENCODER_INPUTS if encoder.types is None else (*ENCODER_INPUTS, TYPE_IDS)
+        return graph.model(labels, {"precision": precision, "flavour": self.flavour.name}, inputs)
 
     def dense(self, x: str, name: str, linear: Linear) -> str:
         weight = self.parameter(f"{name}_weight", linear.weight)
@@ -81,6 +84,9 @@ class _Writer:
         positions = self.parameter("positions", self.encoder.positions)
         positions = graph.op("Slice", positions, zero, length, zero)
         summed = graph.op("Add", words, positions)
+        if self.encoder.types is not None:
+            types = graph.op("Gather", self.parameter("types", self.encoder.types), TYPE_IDS)
+            summed = graph.op("Add", summed, types)
         return self.flavour.norm("embedding_norm", summed, self.encoder.embedding_norm)
 
     def layer(self, name: str, layer: Layer, x: str, mask: str, *, first_token_only: bool) -> str:

@@ -15,6 +15,7 @@ from onnxruntime.quantization.calibrate import HistogramCollector
 
 from export.graph.builder import GraphBuilder
 from export.quantise.rewrite import opset_of, products
+from export.rows import feeds
 
 METHODS = ("minmax", "percentile", "entropy")
 PERCENTILE = 99.99
@@ -99,12 +100,10 @@ def _runner(model: onnx.ModelProto, outputs: list[str]) -> Callable[[Sequence[in
     options = ort.SessionOptions()
     options.log_severity_level = 3
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    inputs = {each.name for each in session.get_inputs()}
 
     def run(row: Sequence[int]) -> list[Activations]:
-        ids = np.array([row], np.int64)
-        found: list[Activations] = session.run(
-            outputs, {"input_ids": ids, "attention_mask": np.ones_like(ids)}
-        )
+        found: list[Activations] = session.run(outputs, feeds([row], inputs))
         return found
 
     return run

@@ -14,7 +14,6 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from export.spec import MAX_BATCH_SIZE, ServedModel, length_buckets
 
-ENCODER_INPUTS = ("input_ids", "attention_mask")
 # On a GPU one tokenizer process (some 25 thousand short texts a second) may not keep up with the encoder.
 PADDED_TOKENIZERS = 2
 # Only adjacent texts of one bucket merge, so a GPU's batcher waits a moment for the next; in µs.
@@ -24,12 +23,12 @@ GRAPH_BATCHES = (1, 2, 4, 8)
 
 
 def tokenizer_config(model: ServedModel) -> pb.ModelConfig:
-    """TEXT BYTES [1] → input_ids, attention_mask INT64 [S], token_count INT32 [1]."""
+    """The model's texts BYTES [1] → its encoder's inputs INT64 [S], token_count INT32 [1]."""
     config = _config(
         model.tokenizer,
-        inputs=[_input("TEXT", pb.TYPE_STRING, [1])],
+        inputs=[_input(name, pb.TYPE_STRING, [1]) for name in model.inputs],
         outputs=[
-            *(_output(name, pb.TYPE_INT64, [-1]) for name in ENCODER_INPUTS),
+            *(_output(name, pb.TYPE_INT64, [-1]) for name in model.encoder_inputs),
             _output("token_count", pb.TYPE_INT32, [1]),
         ],
     )
@@ -42,24 +41,25 @@ def tokenizer_config(model: ServedModel) -> pb.ModelConfig:
         buckets = ",".join(map(str, length_buckets(model.max_tokens)))
         config.parameters["length_buckets"].string_value = buckets
     sample = config.model_warmup.add(name="text", batch_size=1, count=1)
-    sample.inputs["TEXT"].CopyFrom(
-        pb.ModelWarmup.Input(data_type=pb.TYPE_STRING, dims=[1], input_data_file="text.bin")
-    )
+    for name in model.inputs:
+        sample.inputs[name].CopyFrom(
+            pb.ModelWarmup.Input(data_type=pb.TYPE_STRING, dims=[1], input_data_file="text.bin")
+        )
     return config
 
 
 def encoder_config(model: ServedModel) -> pb.ModelConfig:
-    """input_ids, attention_mask INT64 [S] → logits FP32 [labels], run by the model's target."""
+    """The encoder's inputs INT64 [S] → logits FP32 [labels], run by the model's target."""
     return _ENCODERS[model.target](model)
 
 
 def ensemble_config(model: ServedModel) -> pb.ModelConfig:
-    """TEXT BYTES [1] → logits FP32 [labels], token_count INT32 [1]; carries the catalogue entry."""
+    """The model's texts BYTES [1] → logits FP32 [labels], token_count INT32 [1]; has the catalogue entry."""
     config = pb.ModelConfig(
         name=model.ensemble,
         platform="ensemble",
         max_batch_size=MAX_BATCH_SIZE,
-        input=[_input("TEXT", pb.TYPE_STRING, [1])],
+        input=[_input(name, pb.TYPE_STRING, [1]) for name in model.inputs],
         output=[
             _output("logits", pb.TYPE_FP32, [len(model.labels)]),
             _output("token_count", pb.TYPE_INT32, [1]),
@@ -69,13 +69,13 @@ def ensemble_config(model: ServedModel) -> pb.ModelConfig:
     steps.add(
         model_name=model.tokenizer,
         model_version=-1,
-        input_map={"TEXT": "TEXT"},
-        output_map={name: name for name in (*ENCODER_INPUTS, "token_count")},
+        input_map={name: name for name in model.inputs},
+        output_map={name: name for name in (*model.encoder_inputs, "token_count")},
     )
     steps.add(
         model_name=model.encoder,
         model_version=-1,
-        input_map={name: name for name in ENCODER_INPUTS},
+        input_map={name: name for name in model.encoder_inputs},
         output_map={"logits": "logits"},
     )
     for key, value in model.parameters().items():
@@ -128,7 +128,7 @@ def _plan_encoder(model: ServedModel) -> pb.ModelConfig:
         for size in GRAPH_BATCHES:
             # No graph_lower_bound: a graph for a larger shape would run on uninitialised memory.
             spec = cuda.graph_spec.add(batch_size=size)
-            for name in ENCODER_INPUTS:
+            for name in model.encoder_inputs:
                 spec.input[name].dim.append(bucket)
     _warm_up(config, model, batches=[1, MAX_BATCH_SIZE])
     return config
@@ -140,7 +140,7 @@ _ENCODERS = {"cpu": _cpu_encoder, "onnxruntime": _onnxruntime_encoder, "tensorrt
 def _encoder(model: ServedModel, *, ragged: bool = False) -> pb.ModelConfig:
     return _config(
         model.encoder,
-        inputs=[_input(name, pb.TYPE_INT64, [-1], ragged=ragged) for name in ENCODER_INPUTS],
+        inputs=[_input(name, pb.TYPE_INT64, [-1], ragged=ragged) for name in model.encoder_inputs],
         outputs=[_output("logits", pb.TYPE_FP32, [len(model.labels)])],
     )
 
@@ -151,7 +151,7 @@ def _warm_up(config: pb.ModelConfig, model: ServedModel, batches: Iterable[int])
         for length in length_buckets(model.max_tokens):
             name = f"tokens_{length}" if batch == 1 else f"tokens_{length}_batch_{batch}"
             sample = config.model_warmup.add(name=name, batch_size=batch, count=1)
-            for tensor in ENCODER_INPUTS:
+            for tensor in model.encoder_inputs:
                 sample.inputs[tensor].CopyFrom(
                     pb.ModelWarmup.Input(
                         data_type=pb.TYPE_INT64, dims=[length], input_data_file=f"ones_{length}.bin"

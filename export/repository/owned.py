@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from export.errors import PublishError
-from export.repository.configs import ENCODER_INPUTS
 from export.repository.inventory import Published, read_config
 from export.repository.write import MODEL_SOURCES
-from export.spec import ServedModel
+from export.spec import ENCODER_INPUTS, TYPE_IDS, ServedModel
 
+_INPUTS = (ENCODER_INPUTS, (*ENCODER_INPUTS, TYPE_IDS))
 _ENCODER = re.compile(r"_encoder_(fp32|fp16|int8)(_plan)?")
 # docker/triton/plans/install.py leaves it in the folder of every plan.
 _PLAN_MARKER = "plan.json"
@@ -55,7 +55,7 @@ def wrote_encoder(folder: Path) -> bool:
         return _runs(folder, "encoder.py")
     warmup = [sample.name for sample in config.model_warmup]
     return (
-        tuple(each.name for each in config.input) == ENCODER_INPUTS
+        tuple(each.name for each in config.input) in _INPUTS
         and bool(warmup)
         and all(name.startswith("tokens_") for name in warmup)
     )
@@ -65,9 +65,10 @@ def wrote_tokenizer(folder: Path) -> bool:
     """Whether this exporter wrote a tokenizer's folder."""
     config = read_config(folder)
     if config is None:
-        return _runs(folder, "tokenizer.py")
+        return _runs(folder, "tokenizer.py") or _runs(folder, "pair_tokenizer.py")
     outputs = tuple(each.name for each in config.output)
-    return outputs == (*ENCODER_INPUTS, "token_count") and "max_tokens" in config.parameters
+    known = [(*inputs, "token_count") for inputs in _INPUTS]
+    return outputs in known and "max_tokens" in config.parameters
 
 
 def _runs(folder: Path, source: str) -> bool:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
 from export.errors import VerificationError
+from export.spec import ENCODER_INPUTS
 
 _STANDARD = ("", "ai.onnx")
-INPUTS = ("input_ids", "attention_mask")
 
 
-def check_graph(model: onnx.ModelProto, labels: int) -> None:
+def check_graph(model: onnx.ModelProto, labels: int, wanted: Sequence[str] = ENCODER_INPUTS) -> None:
     """Standard operators, agreed inputs and output, and one float type into every operator.
 
     Raises:
@@ -28,10 +28,10 @@ def check_graph(model: onnx.ModelProto, labels: int) -> None:
     initializers = {tensor.name for tensor in model.graph.initializer}
     inputs = {i.name: _type(i) for i in model.graph.input if i.name not in initializers}
     outputs = {o.name: _type(o) for o in model.graph.output}
-    agreed = dict.fromkeys(INPUTS, (TensorProto.INT64, 2))
+    agreed = dict.fromkeys(wanted, (TensorProto.INT64, 2))
     if inputs != agreed or outputs != {"logits": (TensorProto.FLOAT, 2)}:
         raise VerificationError(
-            "a graph for TensorRT takes input_ids and attention_mask INT64 [batch, sequence] and gives "
+            f"a graph for TensorRT takes {' and '.join(wanted)} INT64 [batch, sequence] and gives "
             f"logits FP32 [batch, labels]; this one has {sorted(inputs)} and {sorted(outputs)}."
         )
     if model.graph.output[0].type.tensor_type.shape.dim[1].dim_value != labels:

@@ -18,7 +18,7 @@ from export.files import write_atomically
 from export.plan import ExportPlan
 from export.repository.write import write_plan_configs
 from export.source import Source
-from export.spec import ServedModel
+from export.spec import ENCODER_INPUTS, RERANK, TYPE_IDS, ServedModel
 from export.tensorrt.check import check_graph
 from export.tensorrt.kit import KitModel, PlanCandidate, Samples, write_kit
 from export.tensorrt.quantise import quantise
@@ -43,9 +43,11 @@ def write_plan_graphs(plan: ExportPlan, source: Source, folder: Path) -> dict[st
     """
     labels = len(source.checkpoint.labels)
     graphs = {"fp16": source.route.fp16_graph("plain")}
-    check_graph(graphs["fp16"], labels)
+    check_graph(graphs["fp16"], labels, _inputs(source))
     if plan.served == "int8":
-        graphs["int8"] = quantise(source.route.fp32_graph("plain"), source.rows, labels)
+        graphs["int8"] = quantise(
+            source.route.fp32_graph("plain"), source.rows, labels, inputs=_inputs(source)
+        )
     files = {precision: folder / f"{precision}-plain" / "model.onnx" for precision in graphs}
     for precision, file in files.items():
         write_atomically(file, graphs[precision].SerializeToString(deterministic=True))
@@ -76,10 +78,15 @@ def write_plan_kit(
         version=str(published.version),
         pad_id=published.pad_id,
         limits=plan.limits,
+        inputs=_inputs(source),
     )
     candidates = [_candidate(published, precision, file) for precision, file in files.items()]
     write_kit(folder / KIT, kit, candidates, _samples(source, folder))
     return folder / KIT
+
+
+def _inputs(source: Source) -> tuple[str, ...]:
+    return (*ENCODER_INPUTS, TYPE_IDS) if source.checkpoint.token_types else ENCODER_INPUTS
 
 
 def _candidate(published: ServedModel, precision: str, file: Path) -> PlanCandidate:
@@ -90,7 +97,8 @@ def _candidate(published: ServedModel, precision: str, file: Path) -> PlanCandid
 def _samples(source: Source, folder: Path) -> Samples:
     step = -(-len(source.example_rows) // SAMPLES)
     rows = source.example_rows[::step]
-    targets = source.examples.targets
+    # Relevance of a text is no label: a plan keeps the scores of a reranker, not a decision about them.
+    targets = None if source.checkpoint.task == RERANK else source.examples.targets
     labels = [] if targets is None else [np.flatnonzero(line).tolist() for line in targets[::step]]
     fp32 = Artefact(folder / "fp32" / "model.onnx", len(source.checkpoint.labels))
     return Samples(rows, run_grouped(fp32, rows, lambda done, total: None), labels)

@@ -19,6 +19,8 @@ import numpy.typing as npt
 from export.checkpoint import sha256
 from export.errors import ExportError
 from export.evaluation.gate import DEFAULT_LIMITS, GateLimits
+from export.rows import types_of
+from export.spec import ENCODER_INPUTS, TYPE_IDS
 from export.tensorrt.profiles import Profile, profiles
 
 SCHEMA = 1
@@ -67,6 +69,7 @@ class KitModel:
     pad_id: int = 0
     flags: tuple[str, ...] = ()
     limits: Mapping[str, GateLimits] = field(default_factory=lambda: DEFAULT_LIMITS)
+    inputs: tuple[str, ...] = ENCODER_INPUTS
 
 
 def plan_limits(precision: str, limits: Mapping[str, GateLimits] = DEFAULT_LIMITS) -> dict[str, float]:
@@ -98,7 +101,7 @@ def write_kit(folder: Path, model: KitModel, candidates: Sequence[PlanCandidate]
     for candidate in candidates:
         _write_candidate(part, candidate)
     shapes = profiles(model.max_tokens)
-    _write_json(part / "samples.json", _write_samples(part / "samples", shapes, samples, model.pad_id))
+    _write_json(part / "samples.json", _write_samples(part / "samples", shapes, samples, model))
     content = {
         "schema": SCHEMA,
         "name": model.name,
@@ -117,6 +120,8 @@ def write_kit(folder: Path, model: KitModel, candidates: Sequence[PlanCandidate]
             for c in candidates
         ],
     }
+    if model.inputs != ENCODER_INPUTS:
+        content["inputs"] = list(model.inputs)
     # Last, and by a rename: the builder waits for kit.json.
     _write_json(part / "kit.json", content)
     shutil.rmtree(folder, ignore_errors=True)
@@ -148,7 +153,9 @@ def _write_candidate(part: Path, candidate: PlanCandidate) -> None:
     candidate.write_configs(target)
 
 
-def _write_samples(folder: Path, shapes: Sequence[Profile], samples: Samples, pad_id: int) -> dict[str, Any]:
+def _write_samples(
+    folder: Path, shapes: Sequence[Profile], samples: Samples, model: KitModel
+) -> dict[str, Any]:
     """Batches to be judged on, every sentence once, and one batch per length to be timed on."""
     judged, timed = [], []
     start = 0
@@ -161,30 +168,37 @@ def _write_samples(folder: Path, shapes: Sequence[Profile], samples: Samples, pa
         for at in range(0, len(rows), profile.max[0]):
             chunk = rows[at : at + profile.max[0]]
             entry = _write_batch(
-                folder, f"{length}_{at // profile.max[0]}", length, chunk, samples.rows, pad_id
+                folder, f"{length}_{at // profile.max[0]}", length, chunk, samples.rows, model
             )
             entry["logits"] = [[float(value) for value in samples.logits[i]] for i in chunk]
             entry["labels"] = [list(samples.labels[i]) for i in chunk] if len(samples.labels) else []
             judged.append(entry)
         # Real sentences, again and again until the batch is full.
         full = [rows[i % len(rows)] for i in range(profile.opt[0])]
-        entry = _write_batch(folder, f"timed_{length}", length, full, samples.rows, pad_id)
+        entry = _write_batch(folder, f"timed_{length}", length, full, samples.rows, model)
         timed.append({**entry, "share": len(rows) / len(samples.rows)})
     return {"judged": judged, "timed": timed}
 
 
 def _write_batch(
-    folder: Path, name: str, length: int, chosen: Sequence[int], rows: Sequence[Sequence[int]], pad_id: int
+    folder: Path,
+    name: str,
+    length: int,
+    chosen: Sequence[int],
+    rows: Sequence[Sequence[int]],
+    model: KitModel,
 ) -> dict[str, Any]:
     """Raw little-endian INT64 [rows, length], as trtexec's --loadInputs reads it."""
-    ids = np.full((len(chosen), length), pad_id, "<i8")
-    mask = np.zeros_like(ids)
+    ids = np.full((len(chosen), length), model.pad_id, "<i8")
+    mask, types = np.zeros_like(ids), np.zeros_like(ids)
     for line, index in enumerate(chosen):
         row = rows[index]
         ids[line, : len(row)] = row
         mask[line, : len(row)] = 1
-    ids.tofile(folder / f"{name}.input_ids.bin")
-    mask.tofile(folder / f"{name}.attention_mask.bin")
+        types[line, : len(row)] = types_of(row)
+    tensors = {"input_ids": ids, "attention_mask": mask, TYPE_IDS: types}
+    for tensor in model.inputs:
+        tensors[tensor].tofile(folder / f"{name}.{tensor}.bin")
     return {"shape": list(ids.shape), "file": name}
 
 

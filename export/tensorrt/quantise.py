@@ -19,6 +19,8 @@ import numpy as np
 import onnx
 
 from export.errors import ExportError
+from export.rows import PairRow, types_of
+from export.spec import ENCODER_INPUTS, TYPE_IDS
 from export.tensorrt.check import check_graph, check_quantised, weight_products
 from export.tensorrt.smooth import Inputs, smooth
 
@@ -33,7 +35,11 @@ SCOPES = {
 
 
 def quantise(
-    model: onnx.ModelProto, rows: Sequence[Sequence[int]], labels: int, scope: str = "linear"
+    model: onnx.ModelProto,
+    rows: Sequence[Sequence[int]],
+    labels: int,
+    scope: str = "linear",
+    inputs: Sequence[str] = ENCODER_INPUTS,
 ) -> onnx.ModelProto:
     """A QDQ graph of an FP32 plain graph.
 
@@ -42,6 +48,7 @@ def quantise(
         rows: token ids of real sentences, which calibrate the activations.
         labels: logits a text.
         scope: a key of SCOPES: which products become INT8.
+        inputs: names of the graph's inputs.
 
     Returns:
         INT8 in the chosen products, FP16 elsewhere; inputs and output as they were.
@@ -50,21 +57,21 @@ def quantise(
         ExportError: modelopt is not installed, failed, or the sentences are too few.
         VerificationError: what it wrote is not what TensorRT needs.
     """
-    check_graph(model, labels)
+    check_graph(model, labels, inputs)
     products = [node for node in weight_products(model) if node.input[1].endswith(SCOPES[scope])]
     if not products:
         raise ExportError(
             "the graph has no product to quantise; the weights' names are not the expected ones."
         )
-    inputs = calibration(rows)
-    quantised = _modelopt(smooth(model, products, inputs), [node.name for node in products], inputs)
-    check_graph(quantised, labels)
+    samples = calibration(rows)
+    quantised = _modelopt(smooth(model, products, samples), [node.name for node in products], samples)
+    check_graph(quantised, labels, inputs)
     check_quantised(quantised, [node.input[1] for node in products])
     return quantised
 
 
 def calibration(rows: Sequence[Sequence[int]]) -> Inputs:
-    """input_ids and attention_mask INT64 [≤ CALIBRATION_ROWS, CALIBRATION_TOKENS], without padding.
+    """Ids, mask, and types where rows have any, INT64 [≤ CALIBRATION_ROWS, CALIBRATION_TOKENS], no padding.
 
     Sentences are strung together and cut: what padding positions compute is never read, but
     it would widen the ranges and cost the real tokens their resolution.
@@ -77,7 +84,11 @@ def calibration(rows: Sequence[Sequence[int]]) -> Inputs:
     if count == 0:
         raise ExportError("there are too few sentences to calibrate INT8 with; add a heldout.tsv.")
     ids = flat[: count * CALIBRATION_TOKENS].reshape(count, CALIBRATION_TOKENS)
-    return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    samples = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    if any(isinstance(row, PairRow) for row in rows):
+        types = np.array([each for row in rows for each in types_of(row)], np.int64)
+        samples[TYPE_IDS] = types[: ids.size].reshape(ids.shape)
+    return samples
 
 
 def _modelopt(model: onnx.ModelProto, nodes: Sequence[str], inputs: Inputs) -> onnx.ModelProto:

@@ -1,5 +1,7 @@
 """Encoder step on the CPU: input_ids, attention_mask INT64 [n, S] → logits FP32 [n, labels].
 
+A model of pairs may read token_type_ids INT64 [n, S] as well; its configuration then names them.
+
 Runs ONNX Runtime in Triton's python backend, on one thread for each core. What Triton hands
 over goes into one queue, text by text, and each thread takes from it, so that the
 texts of a call are spread over the cores before they are grouped, and no core waits for another's
@@ -73,10 +75,11 @@ def cores(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
 class Call:
     """A request of Triton: its texts run in any order and group, and its answer leaves as one."""
 
-    def __init__(self, sender: Any, rows: list[Any], labels: int) -> None:
-        """Take the response sender and the token ids of each text, without padding."""
+    def __init__(self, sender: Any, rows: list[Any], labels: int, types: list[Any] | None = None) -> None:
+        """Take the response sender, and the token ids and types of each text, without padding."""
         self.sender = sender
         self.rows = rows
+        self.types = types
         self.logits = np.empty((len(rows), labels), np.float32)
         self.left = len(rows)
         self.problem: str | None = None
@@ -147,6 +150,11 @@ class TextQueue:
         raise IndexError("no text waits")
 
 
+def _rows(values: Any, lengths: list[int]) -> list[Any]:
+    """The tokens of each text: copies, as Triton takes the memory back when ``execute`` returns."""
+    return [row[:length].copy() for row, length in zip(values, lengths)]  # noqa: B905 (one shape)
+
+
 class Padding:
     """Tells Triton's metrics port how many tokens were read and how many computed for them, padding included.
 
@@ -203,6 +211,7 @@ class TritonPythonModel:
         self.pb_utils = pb_utils
         config = json.loads(args["model_config"])
         self.labels = config["output"][0]["dims"][0]
+        self.token_types = any(each["name"] == "token_type_ids" for each in config.get("input", ()))
         instances = sum(group["count"] for group in config["instance_group"])
         count = max(1, cores() // instances)
         options = ort.SessionOptions()
@@ -227,9 +236,11 @@ class TritonPythonModel:
         for request in requests:
             ids = tensor(request, "input_ids").as_numpy()
             lengths = tensor(request, "attention_mask").as_numpy().sum(axis=1).tolist()
-            # A copy: the arrays lie in memory that Triton takes back when this function returns.
-            rows = [row[:length].copy() for row, length in zip(ids, lengths)]  # noqa: B905 (one shape)
-            calls.append(Call(request.get_response_sender(), rows, self.labels))
+            rows = _rows(ids, lengths)
+            types = None
+            if self.token_types:
+                types = _rows(tensor(request, "token_type_ids").as_numpy(), lengths)
+            calls.append(Call(request.get_response_sender(), rows, self.labels, types))
         with self.lock:
             for call in calls:
                 self.queue.add(call)
@@ -277,7 +288,10 @@ class TritonPythonModel:
             for line, (length, _, place, call) in enumerate(group):
                 ids[line, :length] = call.rows[place]
                 mask[line, :length] = 1
-            (logits,) = self.session.run(["logits"], {"input_ids": ids, "attention_mask": mask})
+            inputs = {"input_ids": ids, "attention_mask": mask}
+            if self.token_types:
+                inputs["token_type_ids"] = self._types(group, width)
+            (logits,) = self.session.run(["logits"], inputs)
         except Exception as problem:
             if len(group) > 1:
                 return [self._run([text])[0] for text in group]
@@ -285,6 +299,12 @@ class TritonPythonModel:
             group[0][-1].problem = type(problem).__name__
             return [None]
         return list(logits)
+
+    def _types(self, group: list[Text], width: int) -> Any:
+        types = np.zeros((len(group), width), np.int64)
+        for line, (length, _, place, call) in enumerate(group):
+            types[line, :length] = call.types[place] if call.types else 0
+        return types
 
     def _ended(self, group: list[Text], logits: list[Any]) -> list[Call]:
         """Hand the logits to their calls; return the calls that wait for no other text."""

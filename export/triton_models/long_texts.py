@@ -9,7 +9,7 @@ a step that is not listed here, every text is read whole.
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tokenizers import Encoding, Tokenizer
@@ -42,41 +42,23 @@ _MODELS = {"BPE", "Unigram", "WordLevel", "WordPiece"}
 Shorten = Callable[[str], str]
 
 
-class LongTextEncoder:
-    """Encodes single texts as the tokenizer would, but may leave out what truncation would cut off anyway.
+class TextParts:
+    """Ever longer parts of a text, whose tokens are those that the whole text has there."""
 
-    The tokenizer truncates, on the configured side. ``overflowing`` of an encoding then holds less
-    than all that was cut off, but is empty only if nothing was.
-    """
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        """Find out where the tokenizer's texts may be cut."""
-        self._tokenizer = tokenizer
-        truncation: dict[str, Any] = tokenizer.truncation or {}
-        self._first = FIRST_READ * int(truncation["max_length"])
-        self._left = truncation["direction"] == "left"
-        self._boundary, self._shorten = _rules(tokenizer, left=self._left)
+    def __init__(self, tokenizer: Tokenizer, *, left: bool) -> None:
+        """Find out where the tokenizer's texts may be cut; ``left`` keeps their ends."""
+        self._left = left
+        self._boundary, self._shorten = _rules(tokenizer, left=left)
         self._joined = _joined(tokenizer)
 
-    def encode_batch(self, texts: list[str]) -> list[Encoding]:
-        """One after the other, so that the memory is that of one."""
-        return [self.encode(text) for text in texts]
-
-    def encode(self, text: str) -> Encoding:
-        """Read ever more of the text until the model's limit is exceeded, or there is no more."""
-        size = self._first
+    def of(self, text: str, size: int) -> Iterator[str]:
+        """Parts of about ``size`` characters, four times as many, and so on; the last is the whole text."""
         while self._boundary is not None and size < len(text):
             part = self._cut(text, size)
             if part:
-                encoding = self._encode(part)
-                if encoding.overflowing:
-                    return encoding
+                yield self._shorten(part)
             size *= 4
-        return self._encode(text)
-
-    def _encode(self, text: str) -> Encoding:
-        # Not encode(): it keeps the interpreter's lock.
-        return self._tokenizer.encode_batch_fast([self._shorten(text)])[0]
+        yield self._shorten(text)
 
     def _cut(self, text: str, size: int) -> str:
         """About ``size`` characters of the side that is kept; empty where there is no place to cut."""
@@ -92,6 +74,34 @@ class LongTextEncoder:
         if not places:
             return ""
         return text[places[0] :] if self._left else text[: places[-1]]
+
+
+class LongTextEncoder:
+    """Encodes single texts as the tokenizer would, but may leave out what truncation would cut off anyway.
+
+    The tokenizer truncates, on the configured side. ``overflowing`` of an encoding then holds less
+    than all that was cut off, but is empty only if nothing was.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        """Find out where the tokenizer's texts may be cut."""
+        self._tokenizer = tokenizer
+        truncation: dict[str, Any] = tokenizer.truncation or {}
+        self._first = FIRST_READ * int(truncation["max_length"])
+        self._parts = TextParts(tokenizer, left=truncation["direction"] == "left")
+
+    def encode_batch(self, texts: list[str]) -> list[Encoding]:
+        """One after the other, so that the memory is that of one."""
+        return [self.encode(text) for text in texts]
+
+    def encode(self, text: str) -> Encoding:
+        """Read ever more of the text until the model's limit is exceeded, or there is no more."""
+        for part in self._parts.of(text, self._first):
+            # Not encode(): it keeps the interpreter's lock.
+            encoding = self._tokenizer.encode_batch_fast([part])[0]
+            if encoding.overflowing:
+                break
+        return encoding
 
 
 def _rules(tokenizer: Tokenizer, *, left: bool) -> tuple[re.Pattern[str] | None, Shorten]:

@@ -23,10 +23,15 @@ CPU = ServedModel(
 )  # fmt: skip
 ONNXRUNTIME = replace(CPU, target="onnxruntime", instances=2, precision="fp16", pad_id=1)
 TENSORRT = replace(ONNXRUNTIME, target="tensorrt", instances=1)
+RERANKER = replace(
+    CPU, name="@cf/acme/order", labels=("LABEL_0",), problem_type="multi_label_classification", task="rerank"
+)
+TYPED = replace(RERANKER, token_types=True)
+TYPED_TENSORRT = replace(TYPED, target="tensorrt", precision="fp16")
 
 
 def configs() -> dict[str, pb.ModelConfig]:
-    """Encoders by target, and the steps that differ between a CPU and a GPU."""
+    """Encoders by target, the steps that differ between a CPU and a GPU, and those of rerankers."""
     return {
         "cpu": encoder_config(CPU),
         "onnxruntime": encoder_config(ONNXRUNTIME),
@@ -35,6 +40,13 @@ def configs() -> dict[str, pb.ModelConfig]:
         "tokenizer_padded": tokenizer_config(TENSORRT),
         "ensemble": ensemble_config(CPU),
         "ensemble_tensorrt": ensemble_config(TENSORRT),
+        "ensemble_rerank": ensemble_config(RERANKER),
+        "ensemble_rerank_types": ensemble_config(TYPED),
+        "tokenizer_rerank": tokenizer_config(RERANKER),
+        "tokenizer_rerank_types": tokenizer_config(TYPED),
+        "tokenizer_rerank_types_padded": tokenizer_config(TYPED_TENSORRT),
+        "cpu_rerank_types": encoder_config(TYPED),
+        "tensorrt_rerank_types": encoder_config(TYPED_TENSORRT),
     }
 
 

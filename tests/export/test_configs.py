@@ -72,6 +72,31 @@ def test_the_targets_cannot_be_told_apart_by_their_tensors(name: str) -> None:
     assert [(t.name, t.data_type, list(t.dims)) for t in config.output] == [("logits", pb.TYPE_FP32, [3])]
 
 
+def test_a_reranker_takes_a_query_beside_its_text_and_its_encoder_types_where_it_reads_them() -> None:
+    typed = ["input_ids", "attention_mask", "token_type_ids"]
+    for name, between in (("rerank", typed[:2]), ("rerank_types", typed)):
+        ensemble, tokenizer = CONFIGS[f"ensemble_{name}"], CONFIGS[f"tokenizer_{name}"]
+        for config in (ensemble, tokenizer):
+            assert [(t.name, t.data_type, list(t.dims)) for t in config.input] == [
+                ("QUERY", pb.TYPE_STRING, [1]),
+                ("TEXT", pb.TYPE_STRING, [1]),
+            ]
+        assert [t.name for t in tokenizer.output] == [*between, "token_count"]
+        assert set(ensemble.ensemble_scheduling.step[1].input_map) == set(between)
+        assert ensemble.parameters["tritonflare.task"].string_value == "rerank"
+        (sample,) = tokenizer.model_warmup
+        assert set(sample.inputs) == {"QUERY", "TEXT"}
+    encoder = CONFIGS["cpu_rerank_types"]
+    assert [(t.name, t.data_type, t.allow_ragged_batch) for t in encoder.input] == [
+        (name, pb.TYPE_INT64, True) for name in typed
+    ]
+    assert all(set(sample.inputs) == set(typed) for sample in encoder.model_warmup)
+    assert all(
+        set(spec.input) == set(typed)
+        for spec in CONFIGS["tensorrt_rerank_types"].optimization.cuda.graph_spec
+    )
+
+
 def test_buckets_profiles_graphs_and_warm_up_are_one_list() -> None:
     buckets = list(length_buckets(TENSORRT.max_tokens))
     encoder, tokenizer = CONFIGS["tensorrt"], CONFIGS["tokenizer_padded"]

@@ -30,7 +30,7 @@ def found(chosen: Any, targets: Any = None, labels: tuple[str, ...] = MOODS) -> 
     evaluation: Any = SimpleNamespace(
         labels=labels,
         examples=SimpleNamespace(targets=targets, source="eval.csv"),
-        measurements={"it": SimpleNamespace(answers=SimpleNamespace(chosen=chosen))},
+        measurements={"it": SimpleNamespace(answers=SimpleNamespace(chosen=chosen), ranking=None)},
     )
     return doubts(evaluation, "it")
 

@@ -52,7 +52,7 @@ class Stand:
         self.looks_around = looks_around
         self.finite = finite
 
-    def run(self, ids: Any, mask: Any) -> Any:
+    def run(self, ids: Any, mask: Any, types: Any = None) -> Any:
         key = (
             ids
             * mask

@@ -47,7 +47,7 @@ class Worker:
         self.clock, self.name, self.per_token = clock, name, per_token
         clock.now += 0.25  # loading
 
-    def run(self, ids: Any, mask: Any) -> Any:
+    def run(self, ids: Any, mask: Any, types: Any = None) -> Any:
         self.clock.work(self.name, self.per_token * (ids.size + 4))
         return np.zeros((len(ids), 2), np.float32)
 

@@ -166,7 +166,7 @@ def test_a_plan_that_cannot_be_made_leaves_the_published_model_alone(
     run_export(plan)
     before = {p: p.read_bytes() for p in plan.repository.rglob("*") if p.is_file()}
 
-    def missing(*_: object) -> None:
+    def missing(*_: object, **__: object) -> None:
         raise ExportError("INT8 for TensorRT needs nvidia-modelopt")
 
     monkeypatch.setattr("export.tensorrt.export.quantise", missing)

@@ -25,6 +25,7 @@ from tests.support.small_checkpoints import POSITIONS, WORDS, write_checkpoint
 from tests.support.texts import CHECKPOINT
 
 OPTION_SETS = 240
+PAIR_SETS = 75
 Ids = list[list[int]]
 
 
@@ -83,6 +84,15 @@ def test_random_options_of_every_class_give_the_tokens_of_transformers(tmp_path:
     assert all("split_special_tokens" in message for message in found.ours), found.ours
     assert found.pairs >= 0.85 * OPTION_SETS * len(found.texts)
     assert found.changed >= 0.7 * OPTION_SETS
+
+
+def test_random_options_of_every_class_give_the_pairs_of_transformers(tmp_path: Path) -> None:
+    """Ids and token types, with truncation="only_second"; None where the query leaves no room."""
+    found = compare(tmp_path / "sets", PAIR_SETS, seed=5, texts=short_texts(30, seed=6), pairs=True)
+    assert found.different == []
+    assert found.theirs == []
+    assert found.pairs >= 0.85 * PAIR_SETS * len(found.texts)
+    assert found.changed >= 0.7 * PAIR_SETS
 
 
 def test_lower_case_is_taken_from_tokenizer_config(tmp_path: Path) -> None:
@@ -180,6 +190,7 @@ def test_verification_and_evaluation_cut_at_the_same_side(tmp_path: Path) -> Non
     folder = checkpoint(tmp_path / "m", {"tokenizer_config.json": {"truncation_side": "left"}})
     plan = ExportPlan(folder, tmp_path / "models", tmp_path / "artefacts", examples=tmp_path / "texts.csv")
     source = read_source(plan, tmp_path / "work")
+    assert isinstance(source.tokenizer, Tokenizer)
     assert source.example_rows[0] == source.tokenizer.encode(text).ids == of_transformers(folder, [text])[0]
 
 

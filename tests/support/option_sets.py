@@ -13,8 +13,9 @@ from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from export.checkpoint.tokenizer import load_tokenizer, tokenizer_file
+from export.checkpoint.tokenizer import hands_token_types, load_tokenizer, tokenizer_file
 from export.errors import CheckpointError
+from export.triton_models.pairs import NO_ROOM, PairEncoder
 from tests.support.texts import hostile_texts
 
 Json = dict[str, Any]
@@ -240,8 +241,11 @@ def short_texts(count: int, seed: int) -> list[str]:
     return [*MORE_TEXTS, *(text[:120] for text in hostile_texts(count, seed))]
 
 
-def compare(folder: Path, count: int, seed: int, texts: list[str]) -> Comparison:
-    """``count`` random option sets, each as a checkpoint in ``folder``, against ``AutoTokenizer``."""
+def compare(folder: Path, count: int, seed: int, texts: list[str], *, pairs: bool = False) -> Comparison:
+    """``count`` random option sets, each as a checkpoint in ``folder``, against ``AutoTokenizer``.
+
+    With ``pairs``, every text is the query of the one before it.
+    """
     found = Comparison(texts, 0, 0, 0, Counter(), [], [])
     for number in range(count):
         rng = random.Random(f"{seed}/{number}")
@@ -256,22 +260,64 @@ def compare(folder: Path, count: int, seed: int, texts: list[str]) -> Comparison
         checkpoint.mkdir(parents=True)
         for file, content in (files | {"config.json": config}).items():
             (checkpoint / file).write_text(json.dumps(content))
-        _compare_one(checkpoint, folder / f"{number}.work", {"class": name, "number": number} | files, found)
+        _compare_one(
+            checkpoint, folder / f"{number}.work", {"class": name, "number": number} | files, found, pairs
+        )
     return found
 
 
-def _compare_one(checkpoint: Path, work: Path, case: Json, found: Comparison) -> None:
+def _pairs_of(texts: list[str]) -> list[tuple[str, str]]:
+    return list(zip(texts[1:] + texts[:1], texts, strict=True))
+
+
+def _wanted_pairs(tokenizer: Any, texts: list[str]) -> list[Any]:
+    """Ids and types of each pair; None where the query leaves no room, which fails a whole batch there."""
+    found: list[Any] = []
+    for query, text in _pairs_of(texts):
+        try:
+            pair = tokenizer(query, text, truncation="only_second", max_length=LIMIT)
+        except Exception as error:
+            if "too short to respect" not in str(error):
+                raise
+            found.append(None)
+        else:
+            types = pair.get("token_type_ids", [0] * len(pair["input_ids"]))
+            found.append((pair["input_ids"], types))
+    return found
+
+
+def _own_pairs(checkpoint: Path, work: Path, texts: list[str]) -> tuple[Path, list[Any]]:
+    file = tokenizer_file(checkpoint, work, max_tokens=LIMIT, pairs=True)
+    tokenizer = load_tokenizer(file, LIMIT)
+    side = (tokenizer.truncation or {})["direction"]
+    tokenizer.no_truncation()
+    typed = hands_token_types(checkpoint)
+    rows = PairEncoder(tokenizer, LIMIT, side).encode_batch(_pairs_of(texts))
+    return file, [
+        None if row.token_count == NO_ROOM else (row.ids, row.types if typed else [0] * len(row.ids))
+        for row in rows
+    ]
+
+
+def _compare_one(checkpoint: Path, work: Path, case: Json, found: Comparison, pairs: bool) -> None:
     from transformers import AutoTokenizer
 
+    wanted: Any
     try:
-        wanted = AutoTokenizer.from_pretrained(checkpoint)(found.texts, truncation=True, max_length=LIMIT)[
-            "input_ids"
-        ]
+        theirs = AutoTokenizer.from_pretrained(checkpoint)
+        if pairs:
+            wanted = _wanted_pairs(theirs, found.texts)
+        else:
+            wanted = theirs(found.texts, truncation=True, max_length=LIMIT)["input_ids"]
     except Exception as error:
         wanted, why = None, error
+    got: Any
     try:
-        file = tokenizer_file(checkpoint, work, max_tokens=LIMIT)
-        got = [encoding.ids for encoding in load_tokenizer(file, LIMIT).encode_batch_fast(found.texts)]
+        if pairs:
+            file, got = _own_pairs(checkpoint, work, found.texts)
+        else:
+            file = tokenizer_file(checkpoint, work, max_tokens=LIMIT)
+            got = [encoding.ids for encoding in load_tokenizer(file, LIMIT).encode_batch_fast(found.texts)]
     except CheckpointError as error:
         if wanted is None:
             found.both += 1

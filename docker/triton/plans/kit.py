@@ -23,11 +23,12 @@ class KitError(Exception):
 
 @dataclass(frozen=True)
 class Profile:
-    """One optimisation profile; shapes are [batch, tokens]."""
+    """One optimisation profile; shapes are [batch, tokens] of each input."""
 
     min: tuple[int, int]
     opt: tuple[int, int]
     max: tuple[int, int]
+    inputs: tuple[str, ...] = INPUTS
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs [rows, tokens] INT64 in two .bin files, and the FP32 model's answers to them.
+    """Inputs [rows, tokens] INT64 in a .bin file each, and the FP32 model's answers to them.
 
     share is the part of all texts that has this length; logits and labels are empty in a
     batch that is there to be timed. labels holds the indices of the right labels of each row.
@@ -63,6 +64,7 @@ class Batch:
     share: float
     logits: tuple[tuple[float, ...], ...]
     labels: tuple[tuple[int, ...], ...]
+    inputs: tuple[str, ...] = INPUTS
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,8 @@ def read_kit(folder: Path) -> Kit:
                 f"{folder.name}: the kit has schema {content['schema']}, this script reads {SCHEMA}; "
                 "export the model again with the version of tritonflare that this script is from."
             )
+        # Written for rerankers that read token types.
+        inputs = tuple(map(str, content.get("inputs", INPUTS)))
         samples = json.loads((folder / "samples.json").read_text(encoding="utf-8"))
         kit = Kit(
             folder=folder,
@@ -110,13 +114,13 @@ def read_kit(folder: Path) -> Kit:
             version=content["version"],
             problem_type=content["problem_type"],
             profiles=tuple(
-                Profile(*(_shape(profile[k]) for k in ("min", "opt", "max")))
-                for profile in content["profiles"]
+                Profile(_shape(each["min"]), _shape(each["opt"]), _shape(each["max"]), inputs)
+                for each in content["profiles"]
             ),
             flags=tuple(content["flags"]),
             candidates=tuple(_candidate(folder, entry) for entry in content["candidates"]),
-            judged=tuple(_batch(entry) for entry in samples["judged"]),
-            timed=tuple(_batch(entry) for entry in samples["timed"]),
+            judged=tuple(_batch(entry, inputs) for entry in samples["judged"]),
+            timed=tuple(_batch(entry, inputs) for entry in samples["timed"]),
             samples_sha256=sha256(folder / "samples.json"),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -147,7 +151,7 @@ def _candidate(folder: Path, entry: dict[str, object]) -> Candidate:
     )
 
 
-def _batch(entry: dict[str, object]) -> Batch:
+def _batch(entry: dict[str, object], inputs: tuple[str, ...]) -> Batch:
     logits, labels = entry.get("logits", []), entry.get("labels", [])
     if not (isinstance(logits, list) and isinstance(labels, list)):
         raise TypeError("logits or labels is not a list")
@@ -157,6 +161,7 @@ def _batch(entry: dict[str, object]) -> Batch:
         share=float(str(entry.get("share", 0))),
         logits=tuple(tuple(map(float, row)) for row in logits),
         labels=tuple(tuple(map(int, row)) for row in labels),
+        inputs=inputs,
     )
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from plans.host import Host
-from plans.kit import INPUTS, Batch, Profile
+from plans.kit import Batch, Profile
 
 BUILD_SECONDS = 3600
 RUN_SECONDS = 300
@@ -43,7 +43,10 @@ def build_flags(host: Host, profiles: Sequence[Profile], flags: Sequence[str]) -
     for index, profile in enumerate(profiles):
         # trtexec reads the three shapes that follow their --profile: keep the order.
         shapes += [f"--profile={index}"]
-        shapes += [f"--{which}Shapes={_shapes(getattr(profile, which))}" for which in ("min", "opt", "max")]
+        shapes += [
+            f"--{which}Shapes={_shapes(getattr(profile, which), profile.inputs)}"
+            for which in ("min", "opt", "max")
+        ]
     strong = ["--stronglyTyped"] if host.major == 10 else []
     return [*strong, *shapes, *flags, "--skipInference"]
 
@@ -134,12 +137,12 @@ def read_median_ms(file: Path) -> float:
 
 def _run_command(host: Host, plan: Path, profile: int, batch: Batch, samples: Path) -> list[str]:
     # Real inputs always: trtexec's random ids would lie outside of the vocabulary.
-    inputs = ",".join(f"{name}:{samples / f'{batch.file}.{name}.bin'}" for name in INPUTS)
+    inputs = ",".join(f"{name}:{samples / f'{batch.file}.{name}.bin'}" for name in batch.inputs)
     return [
         str(host.trtexec), f"--loadEngine={plan}", f"--useProfile={profile}",
-        f"--shapes={_shapes(batch.shape)}", f"--loadInputs={inputs}",
+        f"--shapes={_shapes(batch.shape, batch.inputs)}", f"--loadInputs={inputs}",
     ]  # fmt: skip
 
 
-def _shapes(shape: tuple[int, int]) -> str:
-    return ",".join(f"{name}:{shape[0]}x{shape[1]}" for name in INPUTS)
+def _shapes(shape: tuple[int, int], inputs: Sequence[str]) -> str:
+    return ",".join(f"{name}:{shape[0]}x{shape[1]}" for name in inputs)

@@ -1,0 +1,54 @@
+"""Pairs to evaluate a reranker on: rows of query and text, with or without relevance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.errors import ExamplesError
+from export.evaluation.data import Examples, checked_text, read_rows
+
+_RELEVANCE = {"0": False, "1": True}
+
+
+def load_pairs(path: Path) -> Examples:
+    """Read ``query``, ``text`` and, if it is there, ``label`` of every row; rows of one query are a group.
+
+    A label is 1 for a relevant text and 0 for another; all rows have one, or none.
+
+    Raises:
+        ExamplesError: the file cannot be used; the message names the line and the remedy.
+    """
+    queries: list[str] = []
+    texts: list[str] = []
+    relevant: list[bool] = []
+    for line, row in read_rows(path, ("query", "text")):
+        where = f"{path.name}, line {line}"
+        queries.append(checked_text(row["query"], where, "query"))
+        texts.append(checked_text(row["text"], where))
+        if row.get("label") is not None:
+            relevant.append(_relevance(row["label"], where))
+        if len(relevant) not in (0, len(texts)):
+            raise ExamplesError(f"{where}: label stands in some rows only; give every row one, or none.")
+    if not texts:
+        raise ExamplesError(f"{path.name} holds no pairs; give rows of query and text.")
+    targets = np.array(relevant)[:, None] if relevant else None
+    found = Examples(tuple(texts), targets, path.name, queries=tuple(queries))
+    if max(map(len, found.groups)) < 2:
+        raise ExamplesError(
+            f"{path.name} has one text for each query; a reranker is judged by the order of several texts "
+            "of a query."
+        )
+    return found
+
+
+def _relevance(label: Any, where: str) -> bool:
+    written = str(label).strip() if isinstance(label, str | int) else ""
+    if isinstance(label, bool) or written not in _RELEVANCE:
+        raise ExamplesError(
+            f"{where}: label is {label!r}; it must be 1 for a relevant text and 0 for another. Leave the "
+            "column out if nothing is known."
+        )
+    return _RELEVANCE[written]
