@@ -40,6 +40,8 @@ from gateway.pipeline.predict import PredictCall, RequestLimits
 from gateway.pipeline.queued import RunCall
 from gateway.processes.open_files import OpenFiles, room_for_connections
 from gateway.processes.tasks import running_beside
+from gateway.rerank_apis.model_choice import ModelChoice
+from gateway.rerank_apis.routes import rerank_routes
 from gateway.server.connection_limiter import ConnectionLimiter
 from gateway.settings import ConfigurationError, Settings
 from gateway.telemetry import gauges
@@ -237,6 +239,10 @@ def _routes(
         *binding.routes(API_PREFIX),
         *run_routes(RunModel(predict, settings.result_shape)),
         *query_routes(queries, verify),
+        # First: /v2/{path} would take /v2/rerank.
+        *rerank_routes(
+            classify, ModelChoice(inference.catalogue), inference.monitor, settings.max_requests_in_flight
+        ),
         *protocol_routes(
             protocol.models, protocol.infer, inference.monitor, bodies, settings.request_timeout_s
         ),

@@ -7,7 +7,9 @@
           NoSuchService,
           UnknownError
     * AiError: refused or failed inside the AI service
-        * BadInput, NoSuchModel, NoSuchVersion, MalformedBody, BodyTooLarge
+        * BadInput
+            * EmptyInput
+        * NoSuchModel, NoSuchVersion, NoModelForTask, MalformedBody, BodyTooLarge
         * DeadlineExceeded, RateLimited, BackendFailed
         * Overloaded
             * BatchQueueFull
@@ -191,6 +193,10 @@ class BadInput(AiError):
         self.description = description
 
 
+class EmptyInput(BadInput):
+    """There is nothing to read; some APIs have a status of its own for that."""
+
+
 class NoSuchModel(AiError):
     """No model of this name is served."""
 
@@ -208,6 +214,12 @@ class NoSuchVersion(AiError):
     def __init__(self, model: str, asked: str, served: str) -> None:
         shown = _SHOWN_MODEL_CHARS
         super().__init__(f"No version {asked[:shown]} of model {model[:shown]}; version {served} is served")
+
+
+class NoModelForTask(AiError):
+    """The named model is for another task, or none is named and it is not clear which one is meant."""
+
+    status, code = 400, 5007
 
 
 class MalformedBody(AiError):

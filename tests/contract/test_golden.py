@@ -14,10 +14,13 @@ from typing import Any
 import pytest
 
 from gateway.domain import errors
+from tests.support import golden_answers
 from tests.support.fake_triton import FakeTriton
-from tests.support.golden_answers import CASES, FOLDER, Case, name_random_parts
+from tests.support.golden_answers import FOLDER, Case, name_random_parts
+from tests.support.golden_rerank_answers import RERANK_CASES
 from tests.support.harness import Running, away_from_the_end_of_a_minute, running_gateway, settings_for, until
 
+CASES = [*golden_answers.CASES, *RERANK_CASES]
 NOT_HTTP = "6003-not-http"
 SLOW_HEAD = "3007-slow-head"
 ENCODED = "6003-transfer-coding"
@@ -53,7 +56,7 @@ async def _ask(running: Running, case: Case) -> bytes:
     elif before:
 
         async def in_flight() -> bool:
-            return await running.client.metric("tritonflare_requests_in_flight") == len(before)
+            return await running.client.metric("tritonflare_requests_in_flight") >= len(before)
 
         await until(in_flight)
     try:
@@ -123,10 +126,10 @@ def _leaves(root: type[errors.TritonflareError]) -> Iterator[type[errors.Tritonf
 
 
 def _answered(file: Path) -> tuple[int, Any]:
-    """The status and the JSON of the answer in a golden file."""
+    """The status and the JSON of the answer in a golden file; None for another body, or none."""
     _, _, answer = file.read_text(encoding="utf-8").partition("\n\nHTTP/1.1 ")
     _, _, body = answer.partition("\n\n")
-    return int(answer[:3]), None if body.startswith("<gzip> ") else json.loads(body)
+    return int(answer[:3]), None if body.startswith(("<gzip> ", "\n")) else json.loads(body)
 
 
 @pytest.mark.parametrize(

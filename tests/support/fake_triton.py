@@ -54,11 +54,11 @@ class FakeEnsemble:
         return given | self.overrides
 
 
-def reranker(name: str = "reranker", max_tokens: int = 512) -> FakeEnsemble:
+def reranker(name: str = "reranker", max_tokens: int = 512, public_name: str = RERANKER) -> FakeEnsemble:
     """Return an ensemble that scores pairs; see `relevance`."""
     return FakeEnsemble(
         name=name,
-        public_name=RERANKER,
+        public_name=public_name,
         labels=("LABEL_0",),
         max_tokens=max_tokens,
         problem_type="multi_label_classification",

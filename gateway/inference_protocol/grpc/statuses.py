@@ -15,7 +15,7 @@ from grpc_status import rpc_status
 
 from gateway.domain import errors
 from gateway.domain.errors import TritonflareError
-from gateway.inference_protocol.refusals import sentence_of
+from gateway.refusals import sentence_of
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 

@@ -15,11 +15,11 @@ from gateway.domain.monitor import Monitor
 from gateway.inference_protocol import unsupported
 from gateway.inference_protocol.http import response
 from gateway.inference_protocol.http.description import model_config, model_metadata, server_metadata
-from gateway.inference_protocol.http.json_body import decode_json
 from gateway.inference_protocol.http.request import HEADER_LENGTH, InferBody, read_infer_body
 from gateway.inference_protocol.infer import ModelInfer
 from gateway.inference_protocol.messages import InferRequest
 from gateway.inference_protocol.models import ModelDirectory
+from gateway.json_body import decode_json
 from gateway.pipeline.deadline import RequestDeadline
 from gateway.server.message import Response
 

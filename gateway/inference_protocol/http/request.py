@@ -9,10 +9,10 @@ from typing import Annotated
 import msgspec
 
 from gateway.domain.errors import BadInput
-from gateway.inference_protocol.http.json_body import decode_json
 from gateway.inference_protocol.messages import InferRequest
 from gateway.inference_protocol.parameters import check_counts, check_parameters, class_count
 from gateway.inference_protocol.tensors import InputTensor, RequestedOutput, bytes_elements
+from gateway.json_body import decode_json
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 """The HTTP header with the bytes of JSON in a body that has binary data behind them."""

@@ -8,35 +8,15 @@ from collections.abc import Callable, Container
 
 import msgspec
 
-from gateway.api.envelope import retry_headers
-from gateway.domain.errors import (
-    MalformedCredentials,
-    MethodNotImplemented,
-    MethodNotSupported,
-    MissingCredentials,
-    NoRoute,
-    NoSuchModel,
-    NoSuchVersion,
-    TritonflareError,
-)
+from gateway.api.failures import render_failure
+from gateway.domain.errors import TritonflareError
 from gateway.inference_protocol.http.request import HEADER_LENGTH
 from gateway.inference_protocol.messages import InferResponse
-from gateway.inference_protocol.refusals import sentence_of
 from gateway.inference_protocol.tensors import OutputTensor
+from gateway.refusals import sentence_of
 from gateway.server.message import Header, Response
 
 _BINARY = b"application/octet-stream"
-_STATUSES: dict[type[TritonflareError], int] = {
-    MissingCredentials: 401,
-    MalformedCredentials: 401,
-    NoRoute: 404,
-    NoSuchModel: 404,
-    NoSuchVersion: 404,
-    # As from servers without the extension; a 5xx would raise alarms and be repeated.
-    MethodNotImplemented: 404,
-}
-"""Where the protocol differs from the Workers AI API."""
-
 _encode = msgspec.json.Encoder().encode
 
 _COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
@@ -53,16 +33,7 @@ def answer(body: object, status: int = 200) -> Response:
 
 def failure(error: TritonflareError, ai_request_id: str | None) -> Response:
     """Render an error as ``{"error": "…"}``, with the statuses that clients of the protocol know."""
-    status = _STATUSES.get(type(error), error.status)
-    headers = [(b"cf-ai-req-id", ai_request_id.encode())] if ai_request_id is not None else []
-    if isinstance(error, MethodNotSupported):
-        headers.append((b"allow", ", ".join(error.allowed).encode()))
-    if status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
-    if type(error) not in _STATUSES:
-        headers += retry_headers(error)
-    body = _encode({"error": sentence_of(error, "header")})
-    return Response(status, body, headers=headers, code=error.code)
+    return render_failure(error, {"error": sentence_of(error, "header")}, ai_request_id)
 
 
 def infer_response(response: InferResponse, binary: Container[str]) -> Response:

@@ -18,8 +18,10 @@ HTTP_ONLY = {
     errors.MalformedRequest,
     errors.UnknownTransferCoding,
     errors.InvalidToken,
+    errors.EmptyInput,
+    errors.NoModelForTask,
 }
-"""Errors of paths, methods and heads that calls do not have."""
+"""Errors of paths, methods, heads and forms of requests that calls do not have."""
 RETRIED = {"UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}
 
 

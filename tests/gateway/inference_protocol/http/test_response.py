@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from gateway.domain import errors
 from gateway.inference_protocol.http.response import compress, failure, infer_response
 from gateway.inference_protocol.messages import InferResponse
-from gateway.inference_protocol.refusals import sentence_of
 from gateway.inference_protocol.tensors import OutputTensor
+from gateway.refusals import sentence_of
 from gateway.server.message import Response
 
 LABEL = OutputTensor("label", "BYTES", (1, 1), ["POSITIVÉ".encode()])

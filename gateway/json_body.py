@@ -1,4 +1,4 @@
-"""JSON bodies of requests, decoded into the structures that the protocol describes.
+"""JSON bodies of requests, decoded into the structures that a protocol describes.
 
 The rules are those of `gateway.domain.validate.parse_json`: a byte order mark is skipped, a lone surrogate
 becomes U+FFFD, ``NaN`` and ``Infinity`` are not JSON, and of a key that comes twice the last one counts.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.domain import errors
-from gateway.inference_protocol.refusals import sentence_of
+from gateway.refusals import sentence_of
 
 
 @pytest.mark.parametrize("carrier", ["header", "metadata"])

@@ -1,4 +1,4 @@
-"""Sentences of errors whose texts in the Workers AI API name what this protocol does not use."""
+"""Sentences of errors whose texts in the Workers AI API name what other protocols do not use."""
 
 from __future__ import annotations
 

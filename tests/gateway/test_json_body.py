@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.domain.errors import BadInput, MalformedBody
 from gateway.domain.validate import parse_json, printable
-from gateway.inference_protocol.http.json_body import decode_json
+from gateway.json_body import decode_json
 
 
 class Named(msgspec.Struct):
