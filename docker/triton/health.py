@@ -45,7 +45,7 @@ class Memory:
     started: str = ""
     """In clock ticks after the machine; a process number may come again."""
     inputs: dict[str, list[str]] = field(default_factory=dict)
-    """What each ensemble, with its version, reads, and nothing for other models: none changes in a process."""
+    """What each ensemble, with its version, reads, and nothing for other models; a process keeps them."""
     first_s: float = field(default_factory=time.monotonic)
     """When it was first seen to listen, by the monotonic clock."""
     answered: bool = False
