@@ -50,37 +50,36 @@ class Canary:
         self._channel.close()
 
     def answers(self, models: Iterable[RepositoryModel]) -> bool:
-        """Whether the server is ready and every model has scored one text."""
+        """Whether the server is ready and every model has answered once."""
         try:
             ready = self._stub.ServerReady(
                 service_pb2.ServerReadyRequest(), timeout=TIMEOUT_S, metadata=self._metadata
             )
             if not ready.ready:
                 return False
-            return all(self._answered(model.ensemble) for model in models)
+            return all(self._answered(model) for model in models)
         except grpc.RpcError:
             return False
 
-    def _answered(self, ensemble: str) -> bool:
-        probe = self._pending_probes.pop(ensemble, None) or self.probe(ensemble)
+    def _answered(self, model: RepositoryModel) -> bool:
+        probe = self._pending_probes.pop(model.ensemble, None) or self.probe(model)
         try:
             probe.result(timeout=TIMEOUT_S)
         except grpc.FutureTimeoutError:
-            self._pending_probes[ensemble] = probe
+            self._pending_probes[model.ensemble] = probe
             return False
         return True
 
-    def probe(self, ensemble: str) -> grpc.Future[Any]:
-        """Begin to score one text.
+    def probe(self, model: RepositoryModel) -> grpc.Future[Any]:
+        """Begin to score one text, or of a reranker one pair.
 
         Without a deadline: Triton 2.51 crashes when an inference is cancelled at the moment at which it ends.
         """
+        tensor = service_pb2.ModelInferRequest.InferInputTensor
         request = service_pb2.ModelInferRequest(
-            model_name=ensemble,
-            inputs=[
-                service_pb2.ModelInferRequest.InferInputTensor(name="TEXT", datatype="BYTES", shape=[1, 1])
-            ],
-            raw_input_contents=[struct.pack("<I", len(TEXT)) + TEXT],
+            model_name=model.ensemble,
+            inputs=[tensor(name=name, datatype="BYTES", shape=[1, 1]) for name in model.inputs],
+            raw_input_contents=[struct.pack("<I", len(TEXT)) + TEXT] * len(model.inputs),
         )
         call: grpc.Future[Any] = self._stub.ModelInfer.future(request, metadata=self._metadata)
         return call

@@ -18,11 +18,17 @@ _PIECE = 65536
 
 @dataclass(frozen=True)
 class RepositoryModel:
-    """An ensemble: Triton's name, the public name, and the models that it consists of."""
+    """An ensemble: Triton's name, the public name, the models that it consists of, and the texts it reads."""
 
     ensemble: str
     name: str
     steps: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ("TEXT",)
+
+    @property
+    def is_reranker(self) -> bool:
+        """Whether it reads pairs of a query and a text."""
+        return "QUERY" in self.inputs
 
 
 def check_repository(repository: Path) -> list[RepositoryModel]:
@@ -55,8 +61,11 @@ def _read(repository: Path) -> list[RepositoryModel]:
         if "tritonflare.name" in config.parameters:
             _check_files(repository, config)
             steps = tuple(step.model_name for step in config.ensemble_scheduling.step)
+            inputs = tuple(tensor.name for tensor in config.input)
             models.append(
-                RepositoryModel(config.name, config.parameters["tritonflare.name"].string_value, steps)
+                RepositoryModel(
+                    config.name, config.parameters["tritonflare.name"].string_value, steps, inputs
+                )
             )
     return models
 

@@ -82,7 +82,7 @@ class Watchdog:
         self._processes = processes
         self._models = models
         self._detectors = {model.ensemble: FaultDetector() for model in models}
-        self._pending_probes = {model.ensemble: canary.probe(model.ensemble) for model in models}
+        self._pending_probes = {model.ensemble: canary.probe(model) for model in models}
         self._pending_statistics = canary.request_statistics(CHECK_S)
         self._statistics: Statistics = {}
         self._progress_at: dict[str, Statistics] = {}
@@ -134,7 +134,7 @@ class Watchdog:
         probe = self._pending_probes[model.ensemble]
         if not probe.done():
             return Observation.ANSWER if progressed else Observation.SILENCE
-        self._pending_probes[model.ensemble] = self._canary.probe(model.ensemble)
+        self._pending_probes[model.ensemble] = self._canary.probe(model)
         error = probe.exception()
         if error is None or progressed:
             return Observation.ANSWER

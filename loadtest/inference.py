@@ -48,6 +48,11 @@ def read_labels(config: Any) -> list[str]:
     return labels
 
 
+def is_reranker(config: Any) -> bool:
+    """Whether a ModelConfigResponse describes a model that reads pairs."""
+    return any(tensor.name == "QUERY" for tensor in config.config.input)
+
+
 def read_scores(response: Any, model: str, labels: Sequence[str], texts: int) -> list[Scores]:
     """The probabilities of each of ``texts`` texts in a ModelInferResponse.
 

@@ -19,6 +19,12 @@ import requests
 from loadtest.checks import Scores, read_scores
 
 FORMAT = 1
+IS_RERANKER = (
+    "the model is a reranker, and the load test asks classifiers; set MODEL (--model) to one, or measure "
+    "rerankers with `tritonflare bench-rerank`"
+)
+_RERANKER_WANTS = "'query,contexts'"
+"""In the error of a reranker that was given a text alone."""
 
 
 class NoReferenceError(Exception):
@@ -85,6 +91,8 @@ def _scores(answer: requests.Response) -> Scores:
         if answer.status_code == 200:
             return read_scores(document["result"])
         error = document["errors"][0]
+        if _RERANKER_WANTS in error["message"]:
+            raise NoReferenceError(IS_RERANKER)
         found = f"{error['code']}: {error['message']}"
     except (ValueError, LookupError, TypeError, AttributeError):
         found = "which is no answer of a text classification"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import tempfile
@@ -12,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
+from tritonflare.bench_common import Numbers, environment, print_tables, write_json
 from tritonflare.bench_stack import numbers_set, running_stack
 from tritonflare.paths import BENCH, CHECKPOINT, REPOSITORY, runnable
 from tritonflare.progress import progress
@@ -30,22 +29,6 @@ SECTIONS = ("ceiling", "grpc", "http", "protocols", "null", "precision", "length
 QUICK_SECTIONS = tuple(name for name in SECTIONS if name != "protocols")
 _SOAK_CONNECTIONS = 32
 _QUICK = {"rounds": 2, "seconds": 1.0}
-
-
-class _Numbers(click.ParamType[tuple[int, ...]]):
-    """Comma-separated whole numbers above 0."""
-
-    name = "N,N,…"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, ...]:
-        if isinstance(value, tuple):
-            return value
-        parts = [part.strip() for part in value.split(",")]
-        if not all(part.isdecimal() and int(part) for part in parts):
-            self.fail(f"{value!r} is no list of whole numbers such as 1,8,32", param, ctx)
-        return tuple(map(int, parts))
 
 
 class _Sections(click.ParamType[tuple[str, ...]]):
@@ -82,12 +65,12 @@ class _Outcome:
 )
 @click.option("--rounds", type=click.IntRange(1), help="How often each way is measured [default: 5].")
 @click.option("--seconds", type=click.FloatRange(0.1), help="Length of one measurement [default: 3].")
-@click.option("--connections", type=_Numbers(), default="1,8,32,128", show_default=True)
+@click.option("--connections", type=Numbers(), default="1,8,32,128", show_default=True)
 @click.option(
-    "--null-connections", type=_Numbers(), default="32,128,256", show_default=True, help="The null model's."
+    "--null-connections", type=Numbers(), default="32,128,256", show_default=True, help="The null model's."
 )
 @click.option(
-    "--workers", type=_Numbers(), default="1", show_default=True, help="Gateway processes; each is measured."
+    "--workers", type=Numbers(), default="1", show_default=True, help="Gateway processes; each is measured."
 )
 @click.option("--quick", is_flag=True, help="2 rounds of 1 s: about a minute, for a first look.")
 @click.option(
@@ -215,10 +198,10 @@ def _measure(
         workers=list(workers),
         environment=numbers_set(),
     )
-    document = as_document(results, _environment(), settings, invariance, memory, left_out)
+    document = as_document(results, environment(), settings, invariance, memory, left_out)
     extra = [as_table(earlier, document)] if earlier is not None else []
     outcome.output.mkdir(parents=True, exist_ok=True)
-    _write_json(outcome.output / "bench.json", document)
+    write_json(outcome.output / "bench.json", document)
     (outcome.output / "bench.md").write_text(as_markdown(document, extra), encoding="utf-8")
     write_plots(document, outcome.output)
     _show(document, [*tables(document), *extra])
@@ -274,8 +257,8 @@ def _soak(
         )
     growth = {program: memory.growth_percent(program) for program in trees}
     outcome.output.mkdir(parents=True, exist_ok=True)
-    found = {"environment": _environment(), "load": sample, "growth_percent": growth}
-    _write_json(outcome.output / "soak.json", found | vars(memory))
+    found = {"environment": environment(), "load": sample, "growth_percent": growth}
+    write_json(outcome.output / "soak.json", found | vars(memory))
     rows = [
         (
             program,
@@ -286,7 +269,7 @@ def _soak(
         for program in trees
     ]
     title = f"{sample['texts']:.0f} texts, {sample['rate']:.0f}/s, p99 {sample['p99_ms']:.0f} ms"
-    _print([Table(title, ("resident memory", "first MB", "last MB", "after the first minute"), rows)])
+    print_tables([Table(title, ("resident memory", "first MB", "last MB", "after the first minute"), rows)])
 
 
 def _served_model(repository: Path) -> Published:
@@ -335,45 +318,9 @@ def _load(choice: str) -> tuple[Load, str]:
     return over_http, "our own asyncio client"
 
 
-def _environment() -> dict[str, Any]:
-    """The machine and the versions; neither names nor paths."""
-    import os
-    import platform
-    from importlib.metadata import version
-
-    from export.evaluation.host import describe_host
-
-    packages = ("tritonflare", "nvidia-pytriton", "onnxruntime", "tokenizers", "grpcio", "uvloop")
-    return vars(describe_host()) | {
-        "python": platform.python_version(),
-        "load_average": [round(load, 2) for load in os.getloadavg()],
-        "packages": {package: version(package) for package in packages},
-    }
-
-
-def _write_json(file: Path, document: Mapping[str, Any]) -> None:
-    file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-
-
 def _show(document: Mapping[str, Any], shown: Sequence[Table]) -> None:
     from loadtest.bench.report import about
 
     for line in about(document):
         click.echo(line)
-    _print(shown)
-
-
-def _print(shown: Sequence[Table]) -> None:
-    from rich import box
-    from rich.table import Table as RichTable
-
-    console = Console()
-    if not console.is_terminal:
-        console.width = 200  # a file has no edge to wrap at
-    for one in shown:
-        table = RichTable(*one.heads, title=one.title, title_justify="left", box=box.SIMPLE_HEAD)
-        for column in table.columns[1:]:
-            column.justify = "right"
-        for row in one.rows:
-            table.add_row(*row)
-        console.print(table)
+    print_tables(shown)

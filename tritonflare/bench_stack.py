@@ -60,7 +60,7 @@ def running_stack(
 
             def gateway(name: str, count: int, settings: Mapping[str, str] | None = None) -> MeasuredGateway:
                 log = work / f"{name}.log"
-                return programs.enter_context(_running_gateway(server, names, log, count, settings))
+                return programs.enter_context(running_gateway(server, names, log, count, settings))
 
             yield Stack(
                 triton=GrpcTarget(
@@ -81,9 +81,9 @@ def running_stack(
 
 
 @contextmanager
-def _running_gateway(
+def running_gateway(
     triton: TritonServer,
-    models: tuple[str, str],
+    models: Sequence[str],
     log: Path,
     workers: int = 1,
     settings: Mapping[str, str] | None = None,
@@ -92,7 +92,7 @@ def _running_gateway(
 
     Args:
         triton: the running Triton.
-        models: public names of the real and of the null model.
+        models: public names of the real and of the null model; of one model alone, it stands for both.
         log: the file for its log.
         workers: how many processes share the port.
         settings: more of the gateway's environment.
@@ -122,7 +122,7 @@ def _running_gateway(
             grpc = _wait_for_port(process, log, _SERVING_GRPC) if "GATEWAY_GRPC_PORT" in environment else None
             real, null = (
                 Target(f"http://127.0.0.1:{port}", TOKEN, f"/client/v4/accounts/bench/ai/run/{name}")
-                for name in models
+                for name in (models[0], models[-1])
             )
             yield MeasuredGateway(workers, process.pid, real, null, _grpc_target(grpc))
         finally:

@@ -49,7 +49,9 @@ def _models(repository: Path) -> HostFinding:
 
     name = "model repository"
     try:
-        return HostFinding(name, ", ".join(model.name for model in check_repository(repository)))
+        models = check_repository(repository)
+        named = (f"{model.name} (reranker)" if model.is_reranker else model.name for model in models)
+        return HostFinding(name, ", ".join(named))
     except (EmbeddedError, OSError) as error:
         if isinstance(error, NotExportedError) and _exported_by_make(repository):
             return HostFinding(name, "nothing exported yet; `make serve` will export the bundled model")

@@ -8,14 +8,14 @@ from importlib.metadata import version
 
 import click
 
-from tritonflare import bench, doctor, export, gateway, serve, token
+from tritonflare import bench, bench_rerank, doctor, export, gateway, serve, token
 from tritonflare.paths import runnable
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("tritonflare"), prog_name="tritonflare")
 def cli() -> None:
-    """Self-hosted Workers AI text classification, served by NVIDIA Triton.
+    """Self-hosted Workers AI text classification and reranking, served by NVIDIA Triton.
 
     \b
     tritonflare export        turn a checkpoint into a served model
@@ -24,7 +24,15 @@ def cli() -> None:
     """  # noqa: D301 (click needs the control character)
 
 
-for command in (serve.serve, gateway.gateway, export.export, token.token, bench.bench, doctor.doctor):
+for command in (
+    serve.serve,
+    gateway.gateway,
+    export.export,
+    token.token,
+    bench.bench,
+    bench_rerank.bench_rerank,
+    doctor.doctor,
+):
     cli.add_command(command)
 
 

@@ -21,6 +21,7 @@ from tritonflare.paths import BATCHES, REPOSITORY, TOKENS, runnable
 from tritonflare.token import store_token
 
 if TYPE_CHECKING:
+    from embedded.repository import RepositoryModel
     from embedded.supervisor import TritonSupervisor
     from gateway.ports import Ports
     from gateway.settings import Settings
@@ -29,6 +30,11 @@ _log = logging.getLogger("tritonflare.serve")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DOCUMENTED = "@cf/huggingface/distilbert-sst-2-int8"
 _ACCOUNT = "0123456789abcdef0123456789abcdef"
+_EXAMPLE_TEXT = '{ "text": "This pizza is great!" }'
+_EXAMPLE_RANKING = (
+    '{ "query": "Who bakes pizza?", '
+    '"contexts": [{ "text": "The sea is calm." }, { "text": "Cooks bake pizza." }] }'
+)
 
 
 @click.command()
@@ -231,10 +237,9 @@ def _has_terminal() -> bool:
     return True
 
 
-def _example_model(triton: TritonSupervisor) -> str:
+def _example_model(triton: TritonSupervisor) -> RepositoryModel:
     """The documented model if it is served, else the first."""
-    names = [model.name for model in triton.models]
-    return DOCUMENTED if DOCUMENTED in names else names[0]
+    return next((model for model in triton.models if model.name == DOCUMENTED), triton.models[0])
 
 
 def _store(token: str) -> str:
@@ -268,16 +273,17 @@ def _new_token_help(options: str = "") -> str:
     )
 
 
-def _greeting(url: str, grpc: str | None, model: str, token_help: str) -> str:
+def _greeting(url: str, grpc: str | None, model: RepositoryModel, token_help: str) -> str:
     """Return the address and a first command to paste; ``token_help`` explains where the token comes from."""
     tls = " with TLS" if url.startswith("https:") else ""
     grpc_line = "" if grpc is None else f"\ngRPC:  {grpc}{tls} (docs/clients.md)"
+    body = _EXAMPLE_RANKING if model.is_reranker else _EXAMPLE_TEXT
     return f"""
 Ready: {url}/client/v4{grpc_line}
 
 {token_help}
 
-curl {url}/client/v4/accounts/{_ACCOUNT}/ai/run/{model} \\
+curl {url}/client/v4/accounts/{_ACCOUNT}/ai/run/{model.name} \\
   -H "Authorization: Bearer $TOKEN" \\
-  -d '{{ "text": "This pizza is great!" }}'
+  -d '{body}'
 """

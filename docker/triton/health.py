@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Health check of the serving image: ready, and every ensemble classifies a text.
+"""Health check of the serving image: ready, and every ensemble answers a text, or a pair of texts.
 
 Triton may call itself ready while a model's process is dead or stuck, so an inference has to be answered too.
 Uses Triton's HTTP endpoint on loopback; the standard library only. Exit status 0 or 1.
@@ -44,8 +44,8 @@ class Memory:
     """0 while no process is known."""
     started: str = ""
     """In clock ticks after the machine; a process number may come again."""
-    ensembles: dict[str, bool] = field(default_factory=dict)
-    """Whether a model, with its version, is an ensemble: a process serves what it has loaded."""
+    inputs: dict[str, list[str]] = field(default_factory=dict)
+    """What each ensemble, with its version, reads, and nothing for other models; a process keeps them."""
     first_s: float = field(default_factory=time.monotonic)
     """When it was first seen to listen, by the monotonic clock."""
     answered: bool = False
@@ -56,13 +56,13 @@ class Memory:
     """When the server was told to end."""
 
 
-def check(base: str, timeout_s: float, ensembles: dict[str, bool] | None = None) -> int:
+def check(base: str, timeout_s: float, inputs: dict[str, list[str]] | None = None) -> int:
     """Ask everything once; return how many ensembles answered.
 
     Args:
         base: such as ``http://127.0.0.1:8000``.
         timeout_s: how long everything together may take; an answer that trickles in may take a little longer.
-        ensembles: what is known of the models already; what is found out is added.
+        inputs: what is known of the models already; what is found out is added.
 
     Raises:
         Unhealthy: no ensemble is ready, or one gave no outputs.
@@ -70,7 +70,7 @@ def check(base: str, timeout_s: float, ensembles: dict[str, bool] | None = None)
         ValueError: an answer was no JSON.
     """
     deadline = time.monotonic() + timeout_s
-    known = {} if ensembles is None else ensembles
+    known = {} if inputs is None else inputs
     _call(f"{base}/v2/health/ready", None, deadline)
     index = _call(f"{base}/v2/repository/index", {"ready": True}, deadline) or []
     asked = set()
@@ -78,12 +78,15 @@ def check(base: str, timeout_s: float, ensembles: dict[str, bool] | None = None)
         name, key = model["name"], f"{model['name']}:{model.get('version')}"
         if key not in known:
             config = _call(f"{base}/v2/models/{name}/config", None, deadline)
-            known[key] = config.get("platform") == "ensemble"
+            is_ensemble = config.get("platform") == "ensemble"
+            known[key] = [tensor["name"] for tensor in config["input"]] if is_ensemble else []
         if not known[key] or name in asked:
             continue
         asked.add(name)
-        text = {"name": "TEXT", "shape": [1, 1], "datatype": "BYTES", "data": [TEXT]}
-        answer = _call(f"{base}/v2/models/{name}/infer", {"inputs": [text]}, deadline)
+        texts = [
+            {"name": tensor, "shape": [1, 1], "datatype": "BYTES", "data": [TEXT]} for tensor in known[key]
+        ]
+        answer = _call(f"{base}/v2/models/{name}/infer", {"inputs": texts}, deadline)
         if not answer.get("outputs"):
             raise Unhealthy(f"{name} gave no outputs")
     if not asked:
@@ -172,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     memory = recall(options.state, urlsplit(options.url).port or 80)
     try:
-        answered = check(options.url, options.timeout, memory.ensembles)
+        answered = check(options.url, options.timeout, memory.inputs)
     except (OSError, ValueError, LookupError, AttributeError, Unhealthy) as error:
         status, said = 1, f"unhealthy: {error}"
         started = memory.answered or time.monotonic() - memory.first_s >= options.start_period

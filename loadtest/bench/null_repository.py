@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,9 +34,7 @@ def copy_with_null(repository: Path, model: ModelFolders, folder: Path) -> Model
         OSError: the model is not there, or the folder cannot be written.
         google.protobuf.text_format.ParseError: its configuration is damaged.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in (model.ensemble, model.tokenizer, model.encoder):
-        (folder / name).symlink_to((repository / name).resolve())
+    link_model(repository, (model.ensemble, model.tokenizer, model.encoder), folder)
     null = ModelFolders(NULL_ENSEMBLE, model.tokenizer, NULL_ENCODER)
     _write(folder / null.encoder, _encoder(_read(repository / model.encoder)))
     version = folder / null.encoder / "1"
@@ -43,6 +42,17 @@ def copy_with_null(repository: Path, model: ModelFolders, folder: Path) -> Model
     shutil.copyfile(Path(__file__).with_name("null_encoder.py"), version / "model.py")
     _write(folder / null.ensemble, _ensemble(_read(repository / model.ensemble), model))
     return null
+
+
+def link_model(repository: Path, names: Sequence[str], folder: Path) -> None:
+    """Fill ``folder`` with links to the folders of one model of ``repository``.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).symlink_to((repository / name).resolve())
 
 
 def _encoder(real: pb.ModelConfig) -> pb.ModelConfig:

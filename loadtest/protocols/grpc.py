@@ -18,7 +18,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from loadtest import inference
 from loadtest.checks import OK, WRONG_REFUSAL, WRONG_SCORE, WRONG_SHAPE, References, Scores
 from loadtest.options import LoadOptions
-from loadtest.reference import NoReferenceError, past_proxies
+from loadtest.reference import IS_RERANKER, NoReferenceError, past_proxies
 from loadtest.traffic import PlannedRequest, Refusal
 
 PORT = 8001
@@ -124,6 +124,8 @@ class GrpcProtocol:
             with self._channel() as channel:
                 ask = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelConfig
                 config = ask(request, metadata=self._metadata, timeout=self._options.timeout)
+            if inference.is_reranker(config):
+                raise NoReferenceError(IS_RERANKER)
             self._labels = inference.read_labels(config)
         except grpc.RpcError as exc:
             raise _no_reference("asked for its labels", address, exc) from exc

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -22,7 +24,7 @@ class _Slow(BaseHTTPRequestHandler):
     """Answers each request within the limit, but all of them together take longer."""
 
     def do_GET(self) -> None:
-        self._answer(b'{"platform": "ensemble"}')
+        self._answer(b'{"platform": "ensemble", "input": [{"name": "TEXT"}]}')
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["content-length"]))
@@ -39,9 +41,31 @@ class _Slow(BaseHTTPRequestHandler):
         pass
 
 
+class _Rerankers(_Slow):
+    """Refuses whatever is no pair, as Triton does when an input is missing."""
+
+    def do_GET(self) -> None:
+        self._answer(b'{"platform": "ensemble", "input": [{"name": "QUERY"}, {"name": "TEXT"}]}')
+
+    def do_POST(self) -> None:
+        if self.path.endswith("index"):
+            super().do_POST()
+            return
+        inputs = json.loads(self.rfile.read(int(self.headers["content-length"])))["inputs"]
+        assert all(tensor["shape"] == [1, len(tensor["data"])] for tensor in inputs)
+        is_pair = [tensor["name"] for tensor in inputs] == ["QUERY", "TEXT"]
+        self._answer(b'{"outputs": [1]}' if is_pair else b"{}")
+
+
 @pytest.fixture
 def triton() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Slow) as server:
+    with _serving(_Slow) as url:
+        yield url
+
+
+@contextmanager
+def _serving(handler: type[_Slow]) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield f"http://127.0.0.1:{server.server_address[1]}"
@@ -51,6 +75,11 @@ def triton() -> Iterator[str]:
 
 def test_every_ensemble_is_asked(triton: str) -> None:
     assert check(triton, 10) == MODELS
+
+
+def test_a_reranker_is_asked_about_a_pair() -> None:
+    with _serving(_Rerankers) as url:
+        assert check(url, 10) == MODELS
 
 
 def test_a_proxy_of_the_environment_is_not_asked(triton: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +176,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.path.endswith("index"):
             self.wfile.write(b'[{"name": "mood", "version": "1"}, {"name": "step", "version": "1"}]')
         elif self.path.endswith("config"):
-            self.wfile.write(b'{"platform": "%s"}' % (b"ensemble" if "mood" in self.path else b""))
+            platform = b"ensemble" if "mood" in self.path else b""
+            self.wfile.write(b'{"platform": "%s", "input": [{"name": "TEXT"}]}' % platform)
         elif status == 200:
             self.wfile.write(b'{"outputs": [1]}')
     do_POST = do_GET

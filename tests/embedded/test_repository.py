@@ -5,12 +5,14 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from embedded.errors import EmbeddedError
 from embedded.repository import check_repository
 from export.plan import ExportPlan
 from export.run import run_export
 from tests.support.small_checkpoints import LENIENT, write_checkpoint
+from tritonflare.doctor import doctor
 
 
 @pytest.fixture
@@ -25,6 +27,21 @@ def repository(tmp_path: Path) -> Path:
 def test_an_exported_repository_passes_and_reports_its_models(repository: Path) -> None:
     (model,) = check_repository(repository)
     assert (model.ensemble, model.name) == ("local-mood", "@local/mood")
+    assert not model.is_reranker
+
+
+def test_a_model_that_reads_a_query_is_a_reranker(repository: Path) -> None:
+    config = repository / "local-mood" / "config.pbtxt"
+    text = config.read_text()
+    config.unlink()  # it may be a hard link
+    config.write_text('input { name: "QUERY" data_type: TYPE_STRING dims: 1 }\n' + text)
+    (model,) = check_repository(repository)
+    assert model.inputs == ("QUERY", "TEXT")
+    assert model.is_reranker
+    assert (
+        "model repository: @local/mood (reranker)\n"
+        in CliRunner().invoke(doctor, ["--repository", str(repository)]).output
+    )
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from embedded.canary import Canary
+from embedded.repository import RepositoryModel
 from loadtest.bench.grpc_client import GrpcTarget, over_grpc
 from loadtest.bench.wrk import Wrk, find_wrk
 from loadtest.closed_loop import Load, over_http
@@ -53,4 +54,4 @@ def test_the_bench_s_grpc(triton: FakeTriton) -> None:
 
 def test_the_canary_of_the_embedded_triton(triton: FakeTriton) -> None:
     with Canary(triton.url, "key", "secret") as canary:
-        assert canary.probe(triton.ensembles[0].name).result(timeout=10).outputs
+        assert canary.probe(RepositoryModel(triton.ensembles[0].name, "a model")).result(timeout=10).outputs

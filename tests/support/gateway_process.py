@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from embedded.server import RESTRICTED_KEY, TritonServer
-from tests.support.fake_triton import FakeTriton
+from tests.support.fake_triton import FakeEnsemble, FakeTriton
 from tests.support.harness import ACCOUNT, ANY_TOKEN, TOKEN
 from tests.support.servers import wait_until
 
@@ -46,10 +46,12 @@ def triton_in_a_thread(fake: FakeTriton) -> Iterator[FakeTriton]:
 
 
 @contextmanager
-def gateway_before_fake(log: Path, **settings: str) -> Iterator[int]:
-    """Run the gateway before a fake Triton, as ``gateway_process`` does."""
+def gateway_before_fake(log: Path, *more: FakeEnsemble, **settings: str) -> Iterator[int]:
+    """Run the gateway before a fake Triton with ``more`` ensembles, as ``gateway_process`` does."""
+    fake = FakeTriton()
+    fake.ensembles += more
     with (
-        triton_in_a_thread(FakeTriton()) as triton,
+        triton_in_a_thread(fake) as triton,
         gateway_process(log, GATEWAY_TRITON_URL=triton.url, **settings) as port,
     ):
         yield port

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
 
+from embedded.repository import RepositoryModel
 from tritonflare.serve import _greeting
 
 
@@ -16,4 +20,14 @@ from tritonflare.serve import _greeting
     ],
 )
 def test_the_line_of_grpc(url: str, grpc: str | None, line: str) -> None:
-    assert f"Ready: {url}/client/v4{line}\n" in _greeting(url, grpc, "m", "")
+    assert f"Ready: {url}/client/v4{line}\n" in _greeting(url, grpc, RepositoryModel("m", "m"), "")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "keys"), [(("TEXT",), {"text"}), (("QUERY", "TEXT"), {"query", "contexts"})]
+)
+def test_the_example_is_what_the_model_reads(inputs: tuple[str, ...], keys: set[str]) -> None:
+    greeting = _greeting("http://127.0.0.1:1", None, RepositoryModel("m", "@cf/a/m", inputs=inputs), "")
+    assert "/ai/run/@cf/a/m \\\n" in greeting
+    (body,) = re.findall(r"-d '(.*)'", greeting)
+    assert json.loads(body).keys() == keys

@@ -1,0 +1,69 @@
+"""What the bench commands share: an option, the machine's description, and output."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from loadtest.bench.report import Table
+
+
+class Numbers(click.ParamType[tuple[int, ...]]):
+    """Comma-separated whole numbers above 0."""
+
+    name = "N,N,…"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """Return the numbers, or fail with a usage error."""
+        if isinstance(value, tuple):
+            return value
+        parts = [part.strip() for part in value.split(",")]
+        if not all(part.isdecimal() and int(part) for part in parts):
+            self.fail(f"{value!r} is no list of whole numbers such as 1,8,32", param, ctx)
+        return tuple(map(int, parts))
+
+
+def environment() -> dict[str, Any]:
+    """The machine and the versions; neither names nor paths."""
+    import os
+    import platform
+    from importlib.metadata import version
+
+    from export.evaluation.host import describe_host
+
+    packages = ("tritonflare", "nvidia-pytriton", "onnxruntime", "tokenizers", "grpcio", "uvloop")
+    return vars(describe_host()) | {
+        "python": platform.python_version(),
+        "load_average": [round(load, 2) for load in os.getloadavg()],
+        "packages": {package: version(package) for package in packages},
+    }
+
+
+def write_json(file: Path, document: Mapping[str, Any]) -> None:
+    """Write a document that people read as well."""
+    file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def print_tables(shown: Sequence[Table]) -> None:
+    """Print tables to the terminal or the file that standard output is."""
+    from rich import box
+    from rich.table import Table as RichTable
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200  # a file has no edge to wrap at
+    for one in shown:
+        table = RichTable(*one.heads, title=one.title, title_justify="left", box=box.SIMPLE_HEAD)
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for row in one.rows:
+            table.add_row(*row)
+        console.print(table)
