@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from tests.support.clients.checks import MODEL, TEXT, UUID, check_scores
+from tests.support.clients.fake_reranker import gateway_with_reranker
 from tests.support.clients.loopback_only import loopback_only
 from tests.support.clients.node import LATEST, example, require_latest
 from tests.support.clients.shim import (
@@ -24,7 +25,8 @@ from tests.support.clients.shim import (
     tools,
 )
 from tests.support.clients.wrangler import wrangler_dev
-from tests.support.servers import ACCOUNT, TOKEN, Program
+from tests.support.fake_triton import RERANKER
+from tests.support.servers import ACCOUNT, TOKEN, Program, wait_until
 
 WITHOUT_NODE = True
 """Today's tools bring a node of their own."""
@@ -56,13 +58,23 @@ def recorder() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def dev(node: str, project: Path, home: Path, gateway: Program, recorder: str) -> Iterator[str]:
-    """The project under ``wrangler dev``, beside copies of the shim that lack something."""
+def reranking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    """A gateway with a reranker that queues batches."""
+    with gateway_with_reranker(GATEWAY_BATCH_FOLDER=str(tmp_path_factory.mktemp("batches"))) as program:
+        yield program
+
+
+@pytest.fixture(scope="module")
+def dev(
+    node: str, project: Path, home: Path, gateway: Program, recorder: str, reranking: Program
+) -> Iterator[str]:
+    """The project under ``wrangler dev``, beside copies of the shim for other servers or without a token."""
     copies = {
         "without-token": ("", gateway.url),
         "with-wrong-token": ("wrong", gateway.url),
         "without-server": (TOKEN, "http://127.0.0.1:9"),
         "recorded": (TOKEN, recorder),
+        "reranking": (TOKEN, reranking.url),
     }
     for name, (token, url) in copies.items():
         config = put_shim(project / name, url, token) / "wrangler.jsonc"
@@ -145,6 +157,44 @@ def test_a_batch_is_answered_like_a_poll(dev: str) -> None:
     assert (first["id"], first["success"], first["external_reference"]) == (0, True, "first")
     assert (failed["success"], failed["errors"][0]["code"]) == (False, 5006)
     assert batch["result"]["usage"]["total_tokens"] > 0
+
+
+def test_contexts_are_ranked(dev: str) -> None:
+    contexts = [{"text": text} for text in ("the waiter was rude", "this pizza is great", "a pizza")]
+    inputs = {"query": "which pizza is great", "contexts": contexts}
+    ranked, cut, refused = seen(
+        dev,
+        {"run": [RERANKER, inputs]},
+        {"run": [RERANKER, inputs | {"top_k": 1}]},
+        {"run": [RERANKER, {"query": "pizza"}]},
+        binding="RERANKING",
+    )
+    assert [entry["id"] for entry in ranked["result"]["response"]] == [1, 2, 0]
+    assert [entry["id"] for entry in cut["result"]["response"]] == [1]
+    assert ranked["result"]["usage"]["prompt_tokens"] > 0
+    assert refused["error"]["name"] == "AiError"
+    assert refused["error"]["message"] == "5006: Error: required properties at '/' are 'query,contexts'"
+
+
+def test_a_queued_batch_is_polled_for(dev: str) -> None:
+    requests = [{"text": TEXT, "external_reference": "first"}, {"text": ""}]
+    (queued,) = seen(
+        dev, {"run": [MODEL, {"requests": requests}, {"queueRequest": True}]}, binding="RERANKING"
+    )
+    request_id = queued["result"]["request_id"]
+    assert queued["result"] == {"status": "queued", "request_id": request_id, "model": MODEL}
+    polls: list[dict[str, Any]] = []
+
+    def done() -> bool:
+        poll, unknown = ({"run": [MODEL, {"request_id": each}]} for each in (request_id, "0"))
+        polls[:] = seen(dev, poll, unknown, binding="RERANKING")
+        return "responses" in polls[0]["result"]
+
+    assert wait_until(done, 20)
+    first, failed = polls[0]["result"]["responses"]
+    assert [entry["label"] for entry in first["result"]] == ["NEGATIVE", "POSITIVE"]
+    assert (first["external_reference"], failed["success"]) == ("first", False)
+    assert polls[1]["error"]["message"].startswith("5006: Error: '/request_id' is not known")
 
 
 def test_raw_responses_are_those_of_the_binding(dev: str) -> None:
