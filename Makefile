@@ -23,6 +23,8 @@ SERVED := $(shell ls -v $(ENSEMBLE)_encoder_*/[1-9]*/model.onnx 2>/dev/null | ta
 MODEL := $(or $(SERVED),$(ENSEMBLE)_encoder_int8/1/model.onnx)
 PIP := -m pip install --quiet --disable-pip-version-check
 CLIENTS := tests/clients/js
+# Today's Workers tools, which cannot be installed beside the older ones, with a node that is new enough for them.
+LATEST := tests/clients/js-latest
 # Two, because half of the tests' time is waiting; more would disturb each other. ARGS="-n 0" takes it back.
 WORKERS := -n 2
 CODE := gateway export embedded examples loadtest tools training tritonflare docker tests
@@ -76,11 +78,11 @@ $(SUPPLY_VENV)/.supply: requirements/supply.txt
 
 # Without npm, or without its registry, the tests of these clients skip with a reason (in CI they fail).
 # No install scripts: the binaries come as packages.
-$(CLIENTS)/node_modules/.installed: $(CLIENTS)/package.json $(CLIENTS)/package-lock.json
-	if npm --version >/dev/null 2>&1 && (cd $(CLIENTS) && npm ci --ignore-scripts --loglevel=error); then
+%/node_modules/.installed: %/package.json %/package-lock.json
+	if npm --version >/dev/null 2>&1 && (cd $* && npm ci --ignore-scripts --loglevel=error); then
 		touch $@
 	else
-		echo "the JavaScript clients could not be installed; their tests will say so"
+		echo "the JavaScript clients of $* could not be installed; their tests will say so"
 	fi
 
 $(TORCH_VENV)/.torch: requirements/torch.txt
@@ -111,12 +113,12 @@ export: $(VENV)/.serve ## export the bundled checkpoint into model_repository/
 	$(BIN)/tritonflare export --verbose
 
 .PHONY: test
-test: $(VENV)/.dev $(CLIENTS)/node_modules/.installed $(CLIENTS_VENV)/.clients ## run all tests, the end-to-end ones on the real tritonserver
+test: $(VENV)/.dev $(CLIENTS)/node_modules/.installed $(LATEST)/node_modules/.installed $(CLIENTS_VENV)/.clients ## run all tests, the end-to-end ones on the real tritonserver
 	echo "all tests take about 14 minutes on two cores; ARGS=\"-m 'not needs_triton'\" leaves the real tritonserver out"
 	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 .PHONY: clients
-clients: $(VENV)/.dev $(CLIENTS)/node_modules/.installed $(CLIENTS_VENV)/.clients ## run the real clients before the real Triton: SDKs, Workers, tritonclient, kserve
+clients: $(VENV)/.dev $(CLIENTS)/node_modules/.installed $(LATEST)/node_modules/.installed $(CLIENTS_VENV)/.clients ## run the real clients before the real Triton: SDKs, Workers, tritonclient, kserve
 	$(BIN)/python -m pytest tests/clients $(ARGS)
 
 .PHONY: check
@@ -250,6 +252,6 @@ lock: ## resolve requirements/*.txt anew (needs uv)
 
 .PHONY: clean
 clean: ## remove environments and caches; published models and tokens stay
-	rm -rf $(VENV) $(TORCH_VENV) $(LOAD_VENV) $(CLIENTS_VENV) $(SUPPLY_VENV) sbom.cdx.json $(CLIENTS)/node_modules .cache/artefacts .cache/tests *.egg-info
+	rm -rf $(VENV) $(TORCH_VENV) $(LOAD_VENV) $(CLIENTS_VENV) $(SUPPLY_VENV) sbom.cdx.json $(CLIENTS)/node_modules $(LATEST)/node_modules .cache/artefacts .cache/tests *.egg-info
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -241,7 +241,7 @@ def _routes(
         *query_routes(queries, verify),
         # First: /v2/{path} would take /v2/rerank.
         *rerank_routes(
-            classify, ModelChoice(inference.catalogue), inference.monitor, settings.max_requests_in_flight
+            predict, ModelChoice(inference.catalogue), inference.monitor, settings.max_requests_in_flight
         ),
         *protocol_routes(
             protocol.models, protocol.infer, inference.monitor, bodies, settings.request_timeout_s

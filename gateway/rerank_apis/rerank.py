@@ -62,7 +62,7 @@ class Rerank:
 
         def read(body: bytes) -> tuple[Model, Call]:
             nonlocal found
-            asked = self._read(context, body, self._predict.limits.inputs)
+            asked = self._read(context, body, self._predict.limits)
             model = self._models.find(context.record, asked.model, Task.RERANK)
             found = asked, model
             return model, SingleCall(asked.request)

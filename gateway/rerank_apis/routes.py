@@ -29,7 +29,7 @@ def rerank_routes(
         monitor: knows whether requests would be served.
         max_requests_in_flight: see the setting of the same name.
     """
-    described = ServerInfo(models, monitor, predict.limits.inputs, max_requests_in_flight)
+    described = ServerInfo(models, monitor, predict.limits, max_requests_in_flight)
     of_cohere = Rerank(predict, models, _read_cohere)
     return (
         Route(_POST, "/rerank", Rerank(predict, models, _read_either), render_failure=tei.failure),

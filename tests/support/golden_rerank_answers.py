@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -138,7 +138,7 @@ def _cohere_errors() -> list[Case]:
     ]
 
 
-def _common_errors(name: str, path: str, body: dict[str, object]) -> Sequence[Case]:
+def _common_errors(name: str, path: str, body: Mapping[str, object]) -> Sequence[Case]:
     sent = json.dumps(body).encode()
     return [
         _case(f"{name}-401", path, body, headers={}),

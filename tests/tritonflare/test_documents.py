@@ -78,6 +78,7 @@ ON_THE_PATH = {
     "cd",
     "curl",
     "docker",
+    "echo",
     "export",
     "for",
     "git",
@@ -154,11 +155,15 @@ def test_an_error_names_the_command_as_it_was_called(
     assert "run `.venv/bin/tritonflare gateway`." in capsys.readouterr().err
 
 
-def test_the_snippets_about_workers_are_those_of_the_example() -> None:
-    files = [path.read_text(encoding="utf-8") for path in (ROOT / "examples/worker").rglob("*.*s")]
-    shown = re.findall(
-        r"```(?:js|ts)\n(.*?)```", (ROOT / "docs/workers.md").read_text(encoding="utf-8"), re.S
+def test_the_snippets_about_workers_are_those_that_the_tests_of_clients_run() -> None:
+    folders = (
+        ROOT / "examples/worker",
+        ROOT / "examples/worker/src",
+        ROOT / "tests/clients/js-latest/project",
     )
+    files = [path.read_text(encoding="utf-8") for folder in folders for path in folder.glob("*.*s*")]
+    page = (ROOT / "docs/workers.md").read_text(encoding="utf-8")
+    shown = re.findall(r"```(?:js|ts|jsonc)\n(.*?)```", page, re.S)
     assert shown
     for snippet in shown:
         assert any(snippet in text for text in files), snippet

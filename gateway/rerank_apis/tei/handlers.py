@@ -32,7 +32,7 @@ class Predict:
 
         def read(body: bytes) -> tuple[Model, Call]:
             nonlocal asked, model
-            asked = requests.read_predict(body, self._predict.limits.inputs)
+            asked = requests.read_predict(body, self._predict.limits)
             model = self._models.find(context.record, asked.model, asked.task)
             if asked.is_batch:
                 return model, BatchCall([BatchRequest(None, request) for request in asked.requests])

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 JS = Path(__file__).parents[2] / "clients" / "js"
+LATEST = JS.with_name("js-latest")
+"""Today's tools, which cannot be installed beside those of `JS`."""
 EXAMPLE = Path(__file__).parents[3] / "examples" / "worker"
 PROGRAM_S = 90
 """Longest time that a program may take; workerd's start is most of it."""
@@ -20,11 +22,26 @@ PROGRAM_S = 90
 def require_node() -> None:
     """Skip where node or the packages are missing; where they must be there, fail."""
     if shutil.which("node") is None:
-        reason = "node is not installed"
+        _missing("node is not installed")
     elif not (JS / "node_modules" / "miniflare").is_dir():
-        reason = "the JavaScript clients are not installed: make clients"
-    else:
-        return
+        _missing("the JavaScript clients are not installed: make clients")
+
+
+def require_latest() -> str:
+    """Return the node that runs what is in `LATEST`; skip or fail as `require_node` does.
+
+    These tools need node 22. It comes as a package with them, because Debian 12 has an older one.
+    """
+    packaged = sorted(LATEST.glob("node_modules/node-*/bin/node"))
+    program = str(packaged[0]) if packaged else shutil.which("node")
+    if program is None:
+        _missing("node is not installed")
+    elif not (LATEST / "node_modules" / "wrangler").is_dir():
+        _missing("today's Workers tools are not installed: make clients")
+    return str(program)
+
+
+def _missing(reason: str) -> None:
     if "CI" in os.environ or os.environ.get("TRITONFLARE_REQUIRE_NODE") == "1":
         pytest.fail(reason)
     pytest.skip(reason)
@@ -65,9 +82,14 @@ def drive(home: Path, calls: list[dict[str, Any]], **options: Any) -> list[dict[
     return answers
 
 
-def example(home: Path) -> Path:
+def example(home: Path, packages: Path = JS) -> Path:
     """A copy of the example project, unmodified, with the packages of the tests beside it."""
-    folder = home / "worker"
-    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("node_modules", ".wrangler"))
-    (folder / "node_modules").symlink_to(JS / "node_modules")
+    return copy(EXAMPLE, home / "worker", packages)
+
+
+def copy(source: Path, folder: Path, packages: Path | None = None) -> Path:
+    """Copy what git has of a project, and give it the packages of the tests."""
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("node_modules", ".wrangler", ".dev.vars"))
+    if packages:
+        (folder / "node_modules").symlink_to(packages / "node_modules")
     return folder
