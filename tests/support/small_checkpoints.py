@@ -21,7 +21,10 @@ DIM, HIDDEN, HEADS, LAYERS, POSITIONS = 24, 48, 4, 2, 64
 FAMILIES = ("distilbert", "bert", "roberta", "xlm-roberta")
 
 # Random weights are near a tie on every other text; what the gate is for has tests of its own.
-LENIENT = {name: replace(limits, agreement=0.5, p99_shift=0.9) for name, limits in DEFAULT_LIMITS.items()}
+LENIENT = {
+    name: replace(limits, agreement=0.5, p99_shift=0.9, kendall_tau=0.5, top=0.2)
+    for name, limits in DEFAULT_LIMITS.items()
+}
 
 Tensors = dict[str, npt.NDArray[np.float32]]
 
