@@ -43,8 +43,14 @@ def differences(graph: Any, folder: Path, rows: list[Any], wanted: Any) -> float
     return max(float(np.abs(logits - wanted).max()) for logits in found)
 
 
-@pytest.mark.parametrize("side", ["right", "left"])
-@pytest.mark.parametrize("name", RERANKERS)
+# torch traces for a minute; the side on which texts are cut is no affair of the model.
+CASES = [
+    (name, side) for name in RERANKERS for side in ("right", "left") if side == "right" or name not in TORCH
+]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("name", "side"), CASES)
 def test_pairs_have_the_tokens_counts_and_logits_of_transformers(
     tmp_path: Path, name: str, side: str
 ) -> None:

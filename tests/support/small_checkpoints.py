@@ -136,8 +136,12 @@ def _tokenizer(family: str) -> Tokenizer:
     tokenizer = Tokenizer(models.WordPiece({w: i for i, w in enumerate(words)}, unk_token=unknown))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    first, last = words[start], words[end]
+    typed, doubled = f"{first}:0 $A:0 {last}:0 $B:1 {last}:1", f"{first} $A {last} {last} $B:0 {last}"
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{words[start]} $A {words[end]}", special_tokens=[(words[start], start), (words[end], end)]
+        single=f"{first} $A {last}",
+        pair=doubled if "roberta" in family else typed,
+        special_tokens=[(first, start), (last, end)],
     )
     tokenizer.add_special_tokens(words[:4])
     # Like some published files, it asks for padding and truncation that a server must not obey.
