@@ -14,6 +14,7 @@ from gateway.api.results import (
     batch_headers,
     batch_result,
     error_entry,
+    pending_headers,
     pending_result,
     result_of,
 )
@@ -60,7 +61,7 @@ def batch(
 
 def pending_batch(batch: PendingBatch, ai_request_id: str) -> Response:
     """Render a batch that has no result yet."""
-    return success(pending_result(batch), [(b"cf-ai-req-id", ai_request_id.encode())])
+    return success(pending_result(batch), pending_headers(ai_request_id))
 
 
 def failure(error: TritonflareError, ai_request_id: str | None) -> Response:

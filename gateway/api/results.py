@@ -64,6 +64,11 @@ def pending_result(batch: PendingBatch) -> dict[str, object]:
     }
 
 
+def pending_headers(ai_request_id: str) -> list[Header]:
+    """Name the request; a poll costs nothing."""
+    return _headers(ai_request_id, 0.0, truncated=False, cached=None)
+
+
 def batch_headers(items: Sequence[BatchItem], ai_request_id: str) -> list[Header]:
     """Name the request, the price of all of its texts, whether any was cut and all were cached."""
     answers = _answers(items)

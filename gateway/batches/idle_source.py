@@ -22,6 +22,8 @@ MOST_TRIES = 10
 """Calls that an input may fail with, although the model answers others, until their error is its outcome."""
 _LIVE_S = 1.0
 """How long after a live request others are expected."""
+_PATIENCE_S = 0.1
+"""How long it waits for a moment without live texts."""
 _LOOK_S = 0.005
 """Pause between two looks whether there is something idle."""
 _RETRY_S = 0.5
@@ -157,28 +159,40 @@ class IdleSource:
                 without_frames(exc)
                 await asyncio.sleep(_RETRY_S)
                 continue
-            self._learn(sum(_cost(model, text) for text in part), time.monotonic() - began)
+            seconds = time.monotonic() - began
+            self._learn(sum(_cost(model, text) for text in part), seconds)
+            if self._is_busy():
+                await asyncio.sleep(
+                    min(seconds, IDLE_TARGET_S)
+                )  # half of the time is for live requests alone
             return answers
 
+    def _is_busy(self) -> bool:
+        """Whether live requests are to be expected."""
+        return time.monotonic() - self._live_at < _LIVE_S
+
     async def _wait_until_idle(self, model: Model) -> None:
+        """Wait until no live text is in progress; where there always are some, until none of them waits."""
+        patient_until = time.monotonic() + _PATIENCE_S
         while True:
             if not self._is_available(model):
                 raise ModelAway
-            self._look_for_live_texts()
-            if self._is_idle():
+            is_live = self._look_for_live_texts()
+            if self._is_idle() and (not is_live or time.monotonic() >= patient_until):
                 return
             await asyncio.sleep(_LOOK_S)
 
-    def _look_for_live_texts(self) -> None:
+    def _look_for_live_texts(self) -> bool:
         """Note whether there are any; called while this source has nothing in progress."""
-        if self._in_flight():
+        is_live = self._in_flight() > 0
+        if is_live:
             self._live_at = time.monotonic()
+        return is_live
 
     def _learn(self, cost: int, seconds: float) -> None:
         """Adapt the cost of a call to the time that this one took."""
         self._look_for_live_texts()
-        is_live = time.monotonic() - self._live_at < _LIVE_S
-        target_s = LIVE_TARGET_S if is_live else IDLE_TARGET_S
+        target_s = LIVE_TARGET_S if self._is_busy() else IDLE_TARGET_S
         # What was cut short by the end of the inputs says little about a larger call: at most double it.
         wanted = cost * min(2.0, target_s / max(seconds, 1e-6))
         self._budget = max(float(_INPUT_COST), wanted)

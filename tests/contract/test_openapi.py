@@ -24,8 +24,9 @@ from gateway.composition import build_app
 from tests.support.fake_triton import FakeTriton
 from tests.support.gateway_process import gateway_before_fake, gateway_before_real
 from tests.support.golden_answers import DESCRIBED, FOLDER, Case
-from tests.support.harness import ACCOUNT, ANY_TOKEN, Client, settings_for
+from tests.support.harness import ACCOUNT, ANY_TOKEN, RUN, Client, running_gateway, settings_for
 from tests.support.prefix_proxy import under_a_prefix
+from tests.support.queued_batches import QUEUED, batch, fetch
 
 FILLED = {
     "<uuid>": "d9e09afe-fe49-4051-bc1d-8901f858ff52",
@@ -120,6 +121,19 @@ def test_every_golden_answer_is_as_described(case: Case, triton: FakeTriton) -> 
     answer = golden_answer(case)
     assert str(answer.status_code) in operation.definition.raw["responses"]
     operation.validate_response(answer)
+
+
+async def test_a_queued_batch_and_its_result_are_as_described(triton: FakeTriton, tmp_path: Path) -> None:
+    template = "/client/v4/accounts/{account_id}/ai/run/{model}"
+    operation = schemathesis.openapi.from_dict(document())[template]["POST"]
+    async with running_gateway(settings_for(triton, batch_folder=tmp_path)) as running:
+        accepted = await running.client.run(batch("a", ""), query=QUEUED)
+        finished = await fetch(running.client, accepted.json["result"]["request_id"])
+    for answer in (accepted, finished):
+        asked = httpx.Request("POST", f"http://gateway{RUN}{QUEUED}")
+        found = httpx.Response(answer.status, headers=answer.headers, content=answer.body, request=asked)
+        found.elapsed = timedelta(0)
+        operation.validate_response(found)
 
 
 def test_a_wrong_answer_is_not_as_described() -> None:

@@ -39,6 +39,8 @@ RETRY = ((re.compile(r"(?m)^(retry-after(?:-ms)?): \d+$"), r"\1: <time>"),)
 
 _ONE_AT_A_TIME = {"max_requests_in_flight": 1, "max_batch_texts": 1}
 _ONE_A_MINUTE = {"requests_per_minute": 1, "max_batch_texts": 1}
+_NO_FOLDER = Path("/dev/null/batches")
+_NO_ROOM = {"batch_folder": _NO_FOLDER, "batch_store_bytes": 100, "max_queued_body_bytes": 100}
 
 
 @dataclass(frozen=True)
@@ -197,6 +199,9 @@ def _refusals() -> list[Case]:
         ),
         Case("3021", settings=_ONE_A_MINUTE, before=(GOOD,), named=RETRY),
         Case("3050", prepare=_fail(grpc.StatusCode.UNAVAILABLE)),
+        Case("3050-no-store", path=f"{RUN}?queueRequest=true", settings={"batch_folder": _NO_FOLDER}),
+        Case("3040-no-room", path=f"{RUN}?queueRequest=true", settings=_NO_ROOM),
+        Case("5006-unknown-batch", b'{"request_id":"0"}', settings={"batch_folder": _NO_FOLDER}),
         Case("8007", prepare=_fail(grpc.StatusCode.INTERNAL)),
     ]
 

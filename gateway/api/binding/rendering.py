@@ -15,7 +15,14 @@ from uuid import uuid4
 import msgspec
 
 from gateway.api import envelope
-from gateway.api.results import answer_headers, batch_headers, batch_result, pending_result, result_of
+from gateway.api.results import (
+    answer_headers,
+    batch_headers,
+    batch_result,
+    pending_headers,
+    pending_result,
+    result_of,
+)
 from gateway.batches.store import PendingBatch
 from gateway.domain.errors import AiError, BadInput, TritonflareError
 from gateway.domain.service import BatchItem, Classification, TaskAnswer
@@ -41,8 +48,7 @@ def batch(items: Sequence[BatchItem], ai_request_id: str, batch_id: str | None =
 
 def pending_batch(pending: PendingBatch, ai_request_id: str) -> Response:
     """Render a batch that has no result yet, as ``env.AI.run`` resolves (``version=3``)."""
-    headers = [(b"cf-ai-req-id", ai_request_id.encode())]
-    return Response(200, _encode(pending_result(pending)), headers=headers)
+    return Response(200, _encode(pending_result(pending)), headers=pending_headers(ai_request_id))
 
 
 def gzipped(answered: TaskAnswer, ai_request_id: str, *, debug: bool) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -97,6 +98,27 @@ async def test_beside_live_requests_it_takes_a_fifth_of_that() -> None:
     settled = [len(call) for call in stage.calls[4:-1]]
     # 10 ms are 5 texts.
     assert 1 <= sum(settled) / len(settled) <= 6
+
+
+async def test_live_requests_have_half_of_the_time_to_themselves() -> None:
+    stage = Stage(seconds_per_text=0.001)
+    began = time.monotonic()
+    running = asyncio.create_task(stage.source().classify(MODEL, texts(60), 1))
+    while not running.done():
+        with stage.admission:  # a live request that comes again and again
+            await asyncio.sleep(0.004)
+        await asyncio.sleep(0.004)
+    calls_s = sum(len(call) for call in stage.calls) * 0.001
+    assert await running == [RIGHT] * 60
+    assert time.monotonic() - began > 1.8 * calls_s
+
+
+async def test_it_waits_for_a_moment_without_live_requests_but_not_for_ever() -> None:
+    stage = Stage()
+    began = time.monotonic()
+    with stage.admission:
+        assert await stage.source().classify(MODEL, texts(1), 1) == [RIGHT]
+    assert 0.1 <= time.monotonic() - began < 0.5
 
 
 async def test_a_long_text_costs_more_than_a_short_one() -> None:
