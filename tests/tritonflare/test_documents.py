@@ -156,11 +156,8 @@ def test_an_error_names_the_command_as_it_was_called(
 
 
 def test_the_snippets_about_workers_are_those_that_the_tests_of_clients_run() -> None:
-    folders = (
-        ROOT / "examples/worker",
-        ROOT / "examples/worker/src",
-        ROOT / "tests/clients/js-latest/project",
-    )
+    project = ROOT / "tests/clients/js-latest"
+    folders = (ROOT / "examples/worker", ROOT / "examples/worker/src", project, project / "project")
     files = [path.read_text(encoding="utf-8") for folder in folders for path in folder.glob("*.*s*")]
     page = (ROOT / "docs/workers.md").read_text(encoding="utf-8")
     shown = re.findall(r"```(?:js|ts|jsonc)\n(.*?)```", page, re.S)
