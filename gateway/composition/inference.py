@@ -36,7 +36,7 @@ class Inference:
     @property
     def predictor(self) -> Predictor:
         """The use case, over the cache if there is one."""
-        return Predictor(self.coalescer if self.cache is None else self.cache)
+        return Predictor(self.coalescer, self.cache)
 
     async def hand_over(self, url: str, drain_s: float) -> None:
         """Send new calls to another Triton; see `HandoverBackend.hand_over`."""
