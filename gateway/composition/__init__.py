@@ -241,7 +241,7 @@ def _routes(
     predict = PredictBody(
         run, inference.catalogue, bodies, settings.max_body_bytes, settings.max_queued_body_bytes
     )
-    queries = ModelQueries(inference.catalogue)
+    queries = ModelQueries(inference.catalogue, predict.limits)
     universal = Universal(predict, settings.result_shape)
     scheme = "http" if settings.tls_certificate is None else "https"
     binding = Binding(predict, queries.search, universal, GatewayQueries(scheme))
