@@ -9,7 +9,7 @@ from pathlib import Path
 from export.errors import ExportError
 from export.evaluation.gate import DEFAULT_LIMITS, GateLimits
 from export.evaluation.settings import TimingSettings
-from export.spec import TARGETS
+from export.spec import TARGETS, ensemble_name
 
 PRECISIONS = ("fp32", "fp16", "int8")
 DEFAULT_PRECISION = {"cpu": "int8", "onnxruntime": "fp16", "tensorrt": "fp16"}
@@ -36,6 +36,7 @@ class ExportPlan:
         timing: how time is taken; None takes none.
         all_precisions: build and report FP32, FP16 and INT8, not only what is published.
         instances: copies of the encoder that run at once; None is the target's usual number.
+        aliases: other public names, to which the gateway answers too.
         portable: INT8 weights use half their range even if this CPU has VNNI, for CPUs without.
     """
 
@@ -52,9 +53,14 @@ class ExportPlan:
     timing: TimingSettings | None = field(default_factory=TimingSettings)
     all_precisions: bool = True
     instances: int | None = None
+    aliases: tuple[str, ...] = ()
     portable: bool = False
 
     def __post_init__(self) -> None:
+        for alias in self.aliases:
+            ensemble_name(alias)  # the same rules as for names
+        if len({self.name, *self.aliases}) <= len(self.aliases):
+            raise ExportError("an --alias must differ from the model's name and from every other alias.")
         repository, artefacts = self.repository.resolve(), self.artefacts.resolve()
         if repository.is_relative_to(artefacts) or artefacts.is_relative_to(repository):
             raise ExportError(

@@ -320,4 +320,5 @@ def _served(plan: ExportPlan, source: Source, file: Path) -> ServedModel:
         instances=plan.instances or INSTANCES[plan.target],
         task=checkpoint.task,
         token_types=checkpoint.token_types,
+        aliases=plan.aliases,
     )

@@ -78,6 +78,8 @@ class ServedModel:
     """One of TASKS: a reranker takes QUERY and TEXT, and gives one logit."""
     token_types: bool = False
     """Whether the encoder reads token types, which only pairs have; a parameter only where it does."""
+    aliases: tuple[str, ...] = ()
+    """Other public names; a parameter only where there are any."""
 
     def __post_init__(self) -> None:
         ensemble_name(self.name)
@@ -153,4 +155,6 @@ class ServedModel:
         }
         if self.token_types:
             values |= {"token_types": "true"}
+        if self.aliases:
+            values |= {"aliases": json.dumps(self.aliases)}
         return {PREFIX + key: value for key, value in values.items()}

@@ -53,6 +53,12 @@ def _path(exists: bool = False) -> click.Path:
     "@local/ and the folder's name].",
 )
 @click.option(
+    "--alias",
+    "aliases",
+    multiple=True,
+    help="Another public name of the model; may be given several times.",
+)
+@click.option(
     "--revision",
     callback=lambda _context, _option, revision: revision or None,
     help="Branch, tag or commit of a hub id.",

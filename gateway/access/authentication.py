@@ -7,9 +7,12 @@ from gateway.domain.errors import ForeignAccount, MalformedCredentials, MissingC
 from gateway.headers import HeaderSource
 
 _ACCOUNT_HEADER = b"cf-account-id"
+_AI_GATEWAY_HEADER = "cf-aig-authorization"
 
 
-def authenticate(request: HeaderSource, account: str | None, tokens: TokenTable) -> str:
+def authenticate(
+    request: HeaderSource, account: str | None, tokens: TokenTable, *, ai_gateway: bool = False
+) -> str:
     """Check the request's token.
 
     Args:
@@ -17,10 +20,13 @@ def authenticate(request: HeaderSource, account: str | None, tokens: TokenTable)
         account: the account in the path. None where the protocol has no place for it: then the header
             ``cf-account-id`` may name one.
         tokens: the valid ones.
+        ai_gateway: whether the header ``cf-aig-authorization`` may carry the token. At Cloudflare it is for
+            the gateway, and Authorization for the provider behind it. A request that carries both needs both
+            to be valid for the account.
 
     Returns:
         The account whose rate the request counts against: the named one, else the only account of the
-        token. Empty if neither exists.
+        token (of Authorization's, if there are two). Empty if neither exists.
 
     Raises:
         MissingCredentials: no Authorization header, and not both X-Auth-Email and X-Auth-Key.
@@ -29,19 +35,29 @@ def authenticate(request: HeaderSource, account: str | None, tokens: TokenTable)
         UnknownToken: the token is not in the table, or has expired.
         ForeignAccount: the token belongs to another account.
     """
-    token = token_of(request)
+    given = _tokens_of(request) if ai_gateway else [token_of(request)]
     if account is None:
         named = request.headers(_ACCOUNT_HEADER)
         if len(named) > 1:
             raise MalformedCredentials("cf-account-id")
         account = named[0] if named else None
-    match tokens.check(token, account):
-        case TokenAccess.UNKNOWN_TOKEN:
-            raise UnknownToken
-        case TokenAccess.OTHER_ACCOUNT:
-            raise ForeignAccount
-        case TokenAccess.GRANTED:
-            return tokens.only_account(token) if account is None else account
+    found = [tokens.check(token, account) for token in given]
+    if TokenAccess.UNKNOWN_TOKEN in found:
+        raise UnknownToken
+    if TokenAccess.OTHER_ACCOUNT in found:
+        raise ForeignAccount
+    return tokens.only_account(given[0]) if account is None else account
+
+
+def _tokens_of(request: HeaderSource) -> list[str]:
+    """Return the token of Authorization (or of the legacy pair), that of AI Gateway's header, or both."""
+    own = request.headers(_AI_GATEWAY_HEADER.encode())
+    if not own:
+        return [token_of(request)]
+    token = _bearer(own, _AI_GATEWAY_HEADER)
+    if request.headers(b"authorization") or request.headers(b"x-auth-key"):
+        return [token_of(request), token]
+    return [token]
 
 
 def token_of(request: HeaderSource) -> str:
@@ -54,11 +70,7 @@ def token_of(request: HeaderSource) -> str:
     """
     authorization = request.headers(b"authorization")
     if authorization:
-        scheme, _, token = authorization[0].strip().partition(" ")
-        token = token.strip()
-        if len(authorization) > 1 or scheme.lower() != "bearer" or not is_token68(token):
-            raise MalformedCredentials("Authorization")
-        return token
+        return _bearer(authorization, "Authorization")
     pair = {"X-Auth-Email": request.headers(b"x-auth-email"), "X-Auth-Key": request.headers(b"x-auth-key")}
     if not all(pair.values()):
         raise MissingCredentials
@@ -66,3 +78,11 @@ def token_of(request: HeaderSource) -> str:
     if repeated:
         raise MalformedCredentials(*repeated)
     return pair["X-Auth-Key"][0].strip()
+
+
+def _bearer(values: list[str], header: str) -> str:
+    scheme, _, token = values[0].strip().partition(" ")
+    token = token.strip()
+    if len(values) > 1 or scheme.lower() != "bearer" or not is_token68(token):
+        raise MalformedCredentials(header)
+    return token

@@ -102,7 +102,12 @@ class App:
             if route.api:
                 self._observer.begin(request.http, request.record)
             if route.api and not route.checks_token and not self._is_local_binding(route, request):
-                request.account = authenticate(request.http, request.params.get("account_id"), self._tokens)
+                request.account = authenticate(
+                    request.http,
+                    request.params.get("account_id"),
+                    self._tokens,
+                    ai_gateway=route.ai_gateway,
+                )
             return await route.handler(request)
         except TritonflareError as exc:
             return _failure(without_frames(exc), request)

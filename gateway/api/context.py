@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gateway.domain.errors import TritonflareError
+from gateway.domain.options import NO_OPTIONS
 from gateway.pipeline.caller import Caller
 from gateway.server.message import HttpRequest, Response
 from gateway.telemetry.record import RequestRecord
@@ -16,7 +17,7 @@ RenderFailure = Callable[[TritonflareError, str | None], Response]
 class RequestContext:
     """A request on its way through routing, authentication and its handler."""
 
-    __slots__ = ("account", "api", "http", "params", "record", "render_failure")
+    __slots__ = ("account", "api", "http", "options", "params", "record", "render_failure")
 
     def __init__(self, http: HttpRequest, ray_id: str, render_failure: RenderFailure) -> None:
         self.http = http
@@ -29,8 +30,10 @@ class RequestContext:
         """The account whose rate it counts against; see `authenticate`."""
         self.params: dict[str, str] = {}
         """The parameters of the route's template."""
+        self.options = NO_OPTIONS
+        """Those of its headers."""
 
     @property
     def caller(self) -> Caller:
         """The request as the pipeline sees it."""
-        return Caller(self.account, self.record, self.http)
+        return Caller(self.account, self.record, self.http, self.options.patience_s)

@@ -11,7 +11,8 @@ from gateway.api.context import RequestContext
 from gateway.domain import search
 from gateway.domain.catalogue import Catalogue, Model
 from gateway.domain.errors import BackendUnavailable, BadInput
-from gateway.domain.schemas import SCHEMAS
+from gateway.domain.requests import InputLimits
+from gateway.domain.schemas import schemas_of
 from gateway.pipeline.model_label import label_with_model
 from gateway.server.message import Response
 
@@ -21,8 +22,9 @@ _PER_PAGE = 100
 class ModelQueries:
     """Handlers of ``…/ai/models/*``, ``…/ai/tasks/search``, ``…/ai/authors/search``, ``…/ai/v1/models``."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, catalogue: Catalogue, limits: InputLimits) -> None:
         self._catalogue = catalogue
+        self._limits = limits
 
     async def search(self, request: RequestContext) -> Response:
         """List the models that fit the query, one page of them; empty past the end.
@@ -54,7 +56,7 @@ class ModelQueries:
         if not name:
             raise BadInput("Error: query parameter 'model' is required")
         model = label_with_model(request.record, self._catalogue.find, name)
-        return envelope.success(SCHEMAS[model.task])
+        return envelope.success(schemas_of(model, self._limits))
 
     async def tasks(self, request: RequestContext) -> Response:
         """List the tasks that some model is for."""

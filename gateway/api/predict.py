@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from typing import TypeVar
+
 from gateway.api.context import RequestContext
 from gateway.api.request_body import BodyReader
 from gateway.domain.catalogue import Catalogue, Model
-from gateway.domain.errors import BodyTooLarge, NoSuchModel
+from gateway.domain.errors import BackendUnavailable, BodyTooLarge, NoSuchModel
 from gateway.domain.requests import BatchCall, Call, PollCall, read_call, read_poll
+from gateway.pipeline.caller import Caller
+from gateway.pipeline.deadline import RequestDeadline
 from gateway.pipeline.model_label import label_with_model
 from gateway.pipeline.queued import ReadRun, RunCall, RunOutcome
+
+_Message = TypeVar("_Message")
+_RUN = "run/"
 
 
 class PredictBody:
@@ -36,10 +44,24 @@ class PredictBody:
         self._max_body_bytes = max_body_bytes
         self._max_queued_body_bytes = max_queued_body_bytes
         self.limits = run.limits.inputs
+        self.request_timeout_s = run.limits.request_timeout_s
 
     def find_model(self, context: RequestContext, name: str) -> Model:
         """Find a model; see `label_with_model`."""
         return label_with_model(context.record, self._catalogue.find, name)
+
+    def routed_name(self, path: str) -> str:
+        """Return the model's name in what follows ``workers-ai/`` in a path, with or without ``run/`` before.
+
+        Clients write ``run/``, so a model whose own name begins like that counts only where no other has the
+        rest of it for a name; behind a second ``run/`` it is always found.
+        """
+        name = path.removeprefix(_RUN) or path
+        for each in (name, path):
+            with suppress(NoSuchModel, BackendUnavailable):
+                self._catalogue.find(each)
+                return each
+        return name
 
     async def find_model_or_batch(self, context: RequestContext, name: str) -> Model | NoSuchModel:
         """Find a model.
@@ -92,6 +114,19 @@ class PredictBody:
         if not is_queued and len(body) > self._max_body_bytes:
             raise BodyTooLarge(self._max_body_bytes)
         return model, call
+
+    async def receive(self, context: RequestContext) -> bytes:
+        """Read the body of a request that is answered in several steps; see `BodyReader.read`."""
+        with RequestDeadline(self.request_timeout_s) as deadline:
+            return await self._bodies.read(context.http, deadline)
+
+    async def answer(self, caller: Caller, message: _Message, read: ReadRun[_Message]) -> RunOutcome:
+        """Answer what has been received; see `RunCall`."""
+
+        async def received(deadline: RequestDeadline) -> _Message:
+            return message
+
+        return await self._run(caller, received, read)
 
     async def __call__(
         self, context: RequestContext, read: ReadRun[bytes], *, may_queue: bool = False

@@ -36,6 +36,8 @@ class Route:
     """The handler checks the token itself."""
     tokenless: bool = False
     """A binding's route: with ``binding_without_token``, local development needs no token for it."""
+    ai_gateway: bool = False
+    """One of AI Gateway's, or of a binding: ``cf-aig-authorization`` may carry the token."""
     render_failure: RenderFailure | None = None
     """Renders the errors of this route; None for the v4 envelope."""
     label: str = field(init=False)

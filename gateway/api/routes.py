@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gateway.api.ai_gateway.universal import Universal
 from gateway.api.models import ModelQueries
 from gateway.api.operations import Operations
 from gateway.api.playground import DESCRIPTION, PLAYGROUND, serve_description, serve_playground
@@ -21,8 +22,17 @@ def run_routes(run_model: RunModel) -> tuple[Route, ...]:
     return (
         Route(("POST",), _ACCOUNT + "/ai/run/{model:path}", run_model),
         Route(("POST",), _ACCOUNT + "/ai/run", run_model.by_body),
-        # How the same call is written for Cloudflare's AI Gateway.
-        Route(("POST",), "/v1/{account_id}/{gateway_id}/workers-ai/{model:path}", run_model),
+    )
+
+
+def ai_gateway_routes(run_model: RunModel, universal: Universal) -> tuple[Route, ...]:
+    """Routes of Cloudflare's AI Gateway; the model may stand behind ``run/``."""
+    gateway = "/v1/{account_id}/{gateway_id}"
+    return (
+        Route(("POST",), gateway + "/workers-ai/{model:path}", run_model.as_ai_gateway, ai_gateway=True),
+        Route(("POST",), gateway, universal, ai_gateway=True),
+        # As getUrl() writes it.
+        Route(("POST",), gateway + "/", universal, ai_gateway=True),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from uuid import uuid4
 
 from gateway.api import envelope
+from gateway.api.ai_gateway.options import read_header_options, with_options
 from gateway.api.context import RequestContext
 from gateway.api.predict import PredictBody
 from gateway.batches.queue import FetchedBatch
@@ -12,7 +13,7 @@ from gateway.batches.store import PendingBatch
 from gateway.domain.catalogue import Model
 from gateway.domain.requests import Call, PollCall
 from gateway.domain.validate import ResultShape, asks_for_batch, call_of, parse_json, result_shape
-from gateway.pipeline.queued import ReadRun
+from gateway.pipeline.queued import ReadRun, RunOutcome
 from gateway.server.message import Response
 
 
@@ -28,48 +29,64 @@ class RunModel:
 
         The model comes before the body because its name costs nothing to look up and decides the schema.
         """
-        context.record.ai_request_id = str(uuid4())
+        self._begin(context)
         model = await self._predict.find_model_or_batch(context, context.params["model"])
 
         def read(body: bytes) -> tuple[Model, Call] | PollCall:
             payload = parse_json(body)
             self._shape(context)  # refused before anything is computed
             queued = asks_for_batch(payload) or _is_queued(context)
-            return self._predict.read(body, payload, model, queued=queued)
+            asked = self._predict.read(body, payload, model, queued=queued)
+            return with_options(asked, payload, context)
 
         return await self._answer(context, read)
 
+    async def as_ai_gateway(self, context: RequestContext) -> Response:
+        """Answer a request whose path is AI Gateway's; see `PredictBody.routed_name`."""
+        context.params["model"] = self._predict.routed_name(context.params["model"])
+        return await self(context)
+
     async def by_body(self, context: RequestContext) -> Response:
         """Answer a request whose body names the model: ``{"model":…,"input":…,"options":…}``."""
-        context.record.ai_request_id = str(uuid4())
+        self._begin(context)
 
         def read(body: bytes) -> tuple[Model, Call] | PollCall:
-            name, given, queued = call_of(parse_json(body))
+            payload = parse_json(body)
+            name, given, queued = call_of(payload)
             queued = queued or _is_queued(context)
             poll = self._predict.read_poll(given, queued=queued)
             if poll is not None:
                 return poll  # the model need not be served any more
             model = self._predict.find_model(context, name)
             self._shape(context)
-            return self._predict.read(body, given, model, queued=queued)
+            asked = self._predict.read(body, given, model, queued=queued)
+            return with_options(asked, payload, context)
 
         return await self._answer(context, read)
 
+    def _begin(self, context: RequestContext) -> None:
+        context.record.ai_request_id = str(uuid4())
+        context.options = read_header_options(context.http)
+
     async def _answer(self, context: RequestContext, read: ReadRun[bytes]) -> Response:
         outcome = await self._predict(context, read, may_queue=_is_queued(context))
-        ai_request_id = context.record.ai_request_id or ""
-        match outcome:
-            case PendingBatch():
-                return envelope.pending_batch(outcome, ai_request_id)
-            case FetchedBatch():
-                return envelope.batch(outcome.items, self._shape(context), ai_request_id, outcome.id)
-            case list():
-                return envelope.batch(outcome, self._shape(context), ai_request_id)
-            case _:
-                return envelope.answer(outcome, self._shape(context), ai_request_id)
+        return render_outcome(outcome, self._shape(context), context.record.ai_request_id or "")
 
     def _shape(self, context: RequestContext) -> ResultShape:
         return result_shape(context.http.query("result_shape"), self._default_shape)
+
+
+def render_outcome(outcome: RunOutcome, shape: ResultShape, ai_request_id: str) -> Response:
+    """Render what became of a request to the REST API."""
+    match outcome:
+        case PendingBatch():
+            return envelope.pending_batch(outcome, ai_request_id)
+        case FetchedBatch():
+            return envelope.batch(outcome.items, shape, ai_request_id, outcome.id)
+        case list():
+            return envelope.batch(outcome, shape, ai_request_id)
+        case _:
+            return envelope.answer(outcome, shape, ai_request_id)
 
 
 def _is_queued(context: RequestContext) -> bool:

@@ -19,6 +19,8 @@ from gateway.access.rate_limit import RateLimit
 from gateway.access.rate_store import LimitsStore, RateStore, RedisStore
 from gateway.access.tokens import TokenTable
 from gateway.addresses import networks
+from gateway.api.ai_gateway.queries import GatewayQueries
+from gateway.api.ai_gateway.universal import Universal
 from gateway.api.app import App
 from gateway.api.binding.handlers import Binding
 from gateway.api.models import ModelQueries
@@ -26,7 +28,14 @@ from gateway.api.operations import Operations
 from gateway.api.predict import PredictBody
 from gateway.api.request_body import BodyReader
 from gateway.api.router import Route
-from gateway.api.routes import API_PREFIX, operations_routes, page_routes, query_routes, run_routes
+from gateway.api.routes import (
+    API_PREFIX,
+    ai_gateway_routes,
+    operations_routes,
+    page_routes,
+    query_routes,
+    run_routes,
+)
 from gateway.api.run import RunModel
 from gateway.api.verify_token import VerifyToken
 from gateway.composition.batches import Batches, compose_batches, max_queued_batch_texts
@@ -232,12 +241,16 @@ def _routes(
     predict = PredictBody(
         run, inference.catalogue, bodies, settings.max_body_bytes, settings.max_queued_body_bytes
     )
-    queries = ModelQueries(inference.catalogue)
-    binding = Binding(predict, queries.search)
+    queries = ModelQueries(inference.catalogue, predict.limits)
+    universal = Universal(predict, settings.result_shape)
+    scheme = "http" if settings.tls_certificate is None else "https"
+    binding = Binding(predict, queries.search, universal, GatewayQueries(scheme))
+    run_model = RunModel(predict, settings.result_shape)
     return (
         # First: ai/run/{model} would take the proxy's path for a model.
         *binding.routes(API_PREFIX),
-        *run_routes(RunModel(predict, settings.result_shape)),
+        *run_routes(run_model),
+        *ai_gateway_routes(run_model, universal),
         *query_routes(queries, verify),
         # First: /v2/{path} would take /v2/rerank.
         *rerank_routes(

@@ -14,6 +14,7 @@ from gateway.domain.health import ModelHealth
 from gateway.domain.monitor import Monitor, MonitorTimes
 from gateway.domain.service import Predictor
 from gateway.settings import Settings
+from gateway.settings.inference import read_aliases
 from gateway.telemetry.metrics import Metrics
 from gateway.triton.client import TritonClient, TritonOptions
 from gateway.triton.handover import HandoverBackend
@@ -36,7 +37,7 @@ class Inference:
     @property
     def predictor(self) -> Predictor:
         """The use case, over the cache if there is one."""
-        return Predictor(self.coalescer if self.cache is None else self.cache)
+        return Predictor(self.coalescer, self.cache)
 
     async def hand_over(self, url: str, drain_s: float) -> None:
         """Send new calls to another Triton; see `HandoverBackend.hand_over`."""
@@ -55,7 +56,7 @@ class Inference:
 
 def compose_inference(settings: Settings, metrics: Metrics, tracing: Tracing | None) -> Inference:
     """Put the inference together; nothing is opened yet."""
-    catalogue = Catalogue()
+    catalogue = Catalogue(read_aliases(settings.aliases))
     health = ModelHealth(settings.canary_max_age_s)
     backend = _backend(settings, metrics, tracing, catalogue)
     coalescer = Coalescer(

@@ -20,9 +20,13 @@ from gateway.domain.backend import Answer, AnswerSource, RawScores
 from gateway.domain.catalogue import Model
 from gateway.domain.errors import AiError, DeadlineExceeded, Overloaded, without_frames
 from gateway.domain.inputs import ModelInput
+from gateway.domain.options import NO_OPTIONS, CallOptions
 
 Lookup = Literal["hit", "shared", "miss"]
 """Kept; not kept, but in flight for another request; to be computed."""
+
+_EXPIRY = struct.Struct("<d")
+"""End of an entry that does not stay for as long as there is room: when it expires, in the loop's time."""
 
 _ENTRY_BYTES = 198
 """Memory of an entry beside its packed scores; measured, and a test measures it again."""
@@ -44,15 +48,22 @@ class _Served:
     def key(self, data: ModelInput) -> bytes:
         return self.tag + hashlib.sha256(self.salt + bytes(data)).digest()
 
-    def pack(self, answer: RawScores) -> bytes | None:
+    def pack(self, answer: RawScores, expires: float | None) -> bytes | None:
         """Return what to keep of an answer: None if its logits are invalid."""
         if len(answer.logits) != len(self.model.labels) or not all(map(math.isfinite, answer.logits)):
             return None
-        return self.scores.pack(answer.token_count, *answer.logits)
+        end = b"" if expires is None else _EXPIRY.pack(expires)
+        return self.scores.pack(answer.token_count, *answer.logits) + end
 
     def unpack(self, packed: bytes) -> RawScores:
-        token_count, *logits = self.scores.unpack(packed)
+        token_count, *logits = self.scores.unpack_from(packed)
         return RawScores(tuple(logits), token_count, cached=True)
+
+    def expires(self, packed: bytes) -> float:
+        """Return when an entry expires; inf for never."""
+        if len(packed) == self.scores.size:
+            return math.inf
+        return float(_EXPIRY.unpack_from(packed, self.scores.size)[0])
 
 
 class _Entries:
@@ -96,6 +107,10 @@ class _Entries:
             self._new, self._new_bytes = {}, 0
         self._new[key] = packed
         self._new_bytes += cost
+
+    def drop(self, key: bytes) -> None:
+        """Drop an entry that `get` has just returned, so that it is among the new ones."""
+        self._new_bytes -= _cost(self._new.pop(key))
 
     def forget(self, tag: bytes) -> None:
         """Drop the entries whose key starts with ``tag``."""
@@ -151,31 +166,40 @@ class AnswerCache:
             if self._served.get(gone.model.name) is not gone:
                 self._entries.forget(gone.tag)
 
-    async def classify(self, model: Model, texts: Sequence[ModelInput], deadline_s: float) -> list[Answer]:
+    async def classify(
+        self,
+        model: Model,
+        texts: Sequence[ModelInput],
+        deadline_s: float,
+        options: CallOptions = NO_OPTIONS,
+    ) -> list[Answer]:
         """Return for each of ``texts``, in order, its scores or its own error; only scores are kept.
 
         A text that is in flight for another request is awaited, and computed again if that request is
-        cancelled or exceeds its deadline.
+        cancelled or exceeds its deadline. A lifetime among the options is that of the entries that this
+        request adds; those that are there keep theirs.
         """
         served = self._served.get(model.name)
-        if served is None or served.model is not model:
-            # It was replaced while the request came in.
+        if served is None or served.model is not model or options.bypasses_cache:
+            # Without these options, it was replaced while the request came in.
             return [_fresh(answer) for answer in await self._source.classify(model, texts, deadline_s)]
-        ends = asyncio.get_running_loop().time() + deadline_s
+        ends, ttl_s = asyncio.get_running_loop().time() + deadline_s, options.cache_ttl_s
         if len(texts) == 1:
-            return [await self._answer(served, served.key(texts[0]), texts[0], ends)]
+            return [await self._answer(served, served.key(texts[0]), texts[0], ends, ttl_s)]
         keys = [served.key(text) for text in texts]
         answers: list[Answer | None] = [self._find(served, key) for key in keys]
         missing = [place for place, answer in enumerate(answers) if answer is None]
         for _ in range(len(texts) - len(missing)):
             self._looked_up("hit")
         computed = await asyncio.gather(
-            *(self._answer(served, keys[place], texts[place], ends) for place in missing)
+            *(self._answer(served, keys[place], texts[place], ends, ttl_s) for place in missing)
         )
         found = iter(computed)
         return [next(found) if answer is None else answer for answer in answers]
 
-    async def _answer(self, served: _Served, key: bytes, text: ModelInput, ends: float) -> Answer:
+    async def _answer(
+        self, served: _Served, key: bytes, text: ModelInput, ends: float, ttl_s: int | None
+    ) -> Answer:
         kept = self._find(served, key)
         flight = self._flights.get(key)
         self._looked_up("hit" if kept else "shared" if flight else "miss")
@@ -189,9 +213,11 @@ class AnswerCache:
                 return answer if isinstance(answer, AiError) else replace(answer, timing=None)
             # That request has ended without an answer; the first waiter to wake computes it.
             kept, flight = self._find(served, key), self._flights.get(key)
-        return kept or await self._compute(served, key, text, ends)
+        return kept or await self._compute(served, key, text, ends, ttl_s)
 
-    async def _compute(self, served: _Served, key: bytes, text: ModelInput, ends: float) -> Answer:
+    async def _compute(
+        self, served: _Served, key: bytes, text: ModelInput, ends: float, ttl_s: int | None
+    ) -> Answer:
         """Get the answer of the source, and share it with waiting requests: None if they must compute it."""
         loop = asyncio.get_running_loop()
         flight = self._flights[key] = loop.create_future()
@@ -203,7 +229,7 @@ class AnswerCache:
                 answer = without_frames(exc)  # of this text only: the others of a batch have their own
             answer = _fresh(answer)
             if isinstance(answer, RawScores) and self._served.get(served.model.name) is served:
-                packed = served.pack(answer)
+                packed = served.pack(answer, None if ttl_s is None else loop.time() + ttl_s)
                 if packed is not None:
                     self._entries.put(key, packed)
             if not isinstance(answer, (DeadlineExceeded, Overloaded)):  # a waiter's may be better
@@ -215,6 +241,9 @@ class AnswerCache:
 
     def _find(self, served: _Served, key: bytes) -> RawScores | None:
         packed = self._entries.get(key)
+        if packed is not None and served.expires(packed) <= asyncio.get_running_loop().time():
+            self._entries.drop(key)
+            packed = None
         return None if packed is None else served.unpack(packed)
 
 

@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 
 from gateway.domain.errors import BackendUnavailable, NoSuchModel
 from gateway.domain.scores import ProblemType
@@ -19,6 +20,13 @@ _log = logging.getLogger("tritonflare.catalogue")
 
 PREFIX = "tritonflare."
 NAME_KEY = PREFIX + "name"
+
+_DISTILBERT = "@cf/huggingface/distilbert-sst-2-int8"
+KNOWN_ALIASES = {
+    "@cf/huggingface/nonomni-distilbert-sst-2-int8": _DISTILBERT,
+    "@cf/huggingface/omni-distilbert-sst-2-int8": _DISTILBERT,
+}
+"""Other names of models that Cloudflare's OpenAPI description has, and the names that they stand for."""
 
 
 class MalformedEntry(ValueError):
@@ -51,6 +59,8 @@ class Model:
     max_batch_size: int = 1
     """Most texts in one call."""
     task: Task = Task.CLASSIFICATION
+    aliases: tuple[str, ...] = ()
+    """Other names to which it answers, unless another model is called like that."""
     version: str = ""
     precision: str = ""
     target: str = ""
@@ -77,7 +87,7 @@ def parse_model(ensemble: Ensemble) -> Model:
     if not name or not name.isprintable():
         raise MalformedEntry(f"{NAME_KEY} is empty or not printable")
     texts = {field: given.get(PREFIX + field, "") for field in _TEXT_FIELDS}
-    task, labels = _task(given), _labels(given)
+    task, labels = _task(given), _names(given, "labels")
     if task is Task.RERANK and len(labels) != 1:
         raise MalformedEntry(f"{PREFIX}labels must be one label, because the task is {task.value}")
     return Model(
@@ -85,6 +95,7 @@ def parse_model(ensemble: Ensemble) -> Model:
         ensemble=ensemble.name,
         labels=labels,
         task=task,
+        aliases=_aliases_of(given),
         max_tokens=_max_tokens(given),
         problem_type=_problem_type(given),
         max_batch_size=max(1, ensemble.max_batch_size),
@@ -99,16 +110,26 @@ def _task(given: Mapping[str, str]) -> Task:
         raise MalformedEntry(f"{PREFIX}task is none of {', '.join(task.value for task in Task)}") from None
 
 
-def _labels(given: Mapping[str, str]) -> tuple[str, ...]:
+def _aliases_of(given: Mapping[str, str]) -> tuple[str, ...]:
+    if given.get(PREFIX + "aliases", "[]") == "[]":
+        return ()
+    aliases = _names(given, "aliases")
+    if not all(alias.isprintable() for alias in aliases):
+        raise MalformedEntry(f"{PREFIX}aliases holds a name that is not printable")
+    return aliases
+
+
+def _names(given: Mapping[str, str], key: str) -> tuple[str, ...]:
+    """Read a JSON array of strings, none of them empty or twice."""
     try:
-        labels = json.loads(given.get(PREFIX + "labels", ""))
+        names = json.loads(given.get(PREFIX + key, ""))
     except (ValueError, RecursionError):
-        labels = None
-    if not isinstance(labels, list) or not labels:
-        raise MalformedEntry(f"{PREFIX}labels is not a JSON array of strings")
-    if not all(isinstance(label, str) and label for label in labels) or len(set(labels)) != len(labels):
-        raise MalformedEntry(f"{PREFIX}labels holds something that is not a string, or a label twice")
-    return tuple(labels)
+        names = None
+    if not isinstance(names, list) or not names:
+        raise MalformedEntry(f"{PREFIX}{key} is not a JSON array of strings")
+    if not all(isinstance(name, str) and name for name in names) or len(set(names)) != len(names):
+        raise MalformedEntry(f"{PREFIX}{key} holds something that is not a string, or one twice")
+    return tuple(names)
 
 
 def _max_tokens(given: Mapping[str, str]) -> int:
@@ -127,12 +148,19 @@ def _problem_type(given: Mapping[str, str]) -> ProblemType:
 
 
 class Catalogue:
-    """The models that are served now, by public name."""
+    """The models that are served now, by public name.
 
-    def __init__(self) -> None:
+    Args:
+        aliases: other names of models, and the public names that they stand for. They count before those that
+            the models bring, and these before `KNOWN_ALIASES`. No alias counts before a public name.
+    """
+
+    def __init__(self, aliases: Mapping[str, str] = MappingProxyType({})) -> None:
+        self._given_aliases = aliases
         self._models: dict[str, Model] = {}
         self._aliases: dict[str, Model] = {}
-        """By names that are not public ones; see `find_by_any_name`."""
+        self._other_names: dict[str, Model] = {}
+        """By names that only `find_by_any_name` knows."""
         self._listeners: list[Callable[[Iterable[Model]], None]] = []
         self._logged: frozenset[str] = frozenset()
         """Warnings of the last refresh."""
@@ -151,13 +179,13 @@ class Catalogue:
         return name in self._models
 
     def find(self, name: str) -> Model:
-        """Return the model called ``name``.
+        """Return the model whose public name or alias is ``name``.
 
         Raises:
             NoSuchModel: other models are served, this one is not.
             BackendUnavailable: no model at all is known, so whether this one exists is unknown.
         """
-        model = self._models.get(name)
+        model = self._models.get(name) or self._aliases.get(name)
         if model is not None:
             return model
         if not self._models:
@@ -165,16 +193,16 @@ class Catalogue:
         raise NoSuchModel(name)
 
     def find_by_any_name(self, name: str) -> Model:
-        """Return the model whose public name, ensemble, or public name with ``--`` for ``/`` is ``name``.
+        """Return the model whose public name, alias, ensemble, or name with ``--`` for ``/`` is ``name``.
 
-        A public name counts before the other two.
+        A public name counts before the others.
 
         Raises:
             NoSuchModel: other models are served, this one is not.
             BackendUnavailable: no model at all is known, so whether this one exists is unknown.
         """
-        alias = None if name in self._models else self._aliases.get(name)
-        return self.find(name) if alias is None else alias
+        other = None if name in self._models else self._other_names.get(name)
+        return self.find(name) if other is None else other
 
     def replace(self, ensembles: Iterable[Ensemble]) -> None:
         """Replace the models by those that Triton reports; malformed entries are logged once and left out.
@@ -182,14 +210,15 @@ class Catalogue:
         Of two ensembles with one public name, the first by ensemble name is kept.
         """
         models, warnings = self._read(ensembles)
+        self._aliases = _aliases(models, self._given_aliases, warnings)
         # The list is read every few seconds: a lasting defect is worth one line, not thousands.
         for warning in sorted(warnings - self._logged):
             _log.warning("%s", warning)
         if models.keys() != self._models.keys():
             _log.info("serving %s", ", ".join(models) or "no model")
         self._models, self._logged = models, frozenset(warnings)
-        self._aliases = {model.name.replace("/", "--"): model for model in models.values()}
-        self._aliases |= {model.ensemble: model for model in models.values()}
+        self._other_names = {name.replace("/", "--"): model for name, model in self._aliases.items()}
+        self._other_names |= _other_names(models)
         for listener in self._listeners:
             listener(models.values())
 
@@ -213,3 +242,27 @@ class Catalogue:
                     f"ensemble {ensemble.name} is not served: {kept.ensemble} is called {model.name} too"
                 )
         return models, warnings
+
+
+def _other_names(models: Mapping[str, Model]) -> dict[str, Model]:
+    by_name = {model.name.replace("/", "--"): model for model in models.values()}
+    return by_name | {model.ensemble: model for model in models.values()}
+
+
+def _aliases(models: Mapping[str, Model], given: Mapping[str, str], warnings: set[str]) -> dict[str, Model]:
+    """Return the models by their aliases; add a warning for each alias that is left out."""
+    wanted = [*given.items(), *((alias, model.name) for model in models.values() for alias in model.aliases)]
+    taken = _other_names(models)
+    aliases: dict[str, Model] = {}
+    for alias, name in wanted:
+        model = models.get(name)
+        if model is None:
+            warnings.add(f"alias {alias} is not served: no model is called {name}")
+            continue
+        owner = models.get(alias) or taken.get(alias) or aliases.get(alias)
+        if owner is None:
+            aliases[alias] = model
+        elif owner is not model:
+            warnings.add(f"alias {alias} of {name} is not served: it means {owner.name}")
+    known = {alias: models[name] for alias, name in KNOWN_ALIASES.items() if name in models}
+    return {alias: model for alias, model in (known | aliases).items() if alias not in models}

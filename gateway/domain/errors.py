@@ -4,7 +4,7 @@
     * FrontError: refused before the AI service (route, method, authentication)
         * NoRoute, MethodNotSupported, MalformedRequest, UnknownTransferCoding, MissingCredentials,
           MalformedCredentials, UnknownToken, InvalidToken, ForeignAccount, MethodNotImplemented,
-          NoSuchService,
+          NoSuchService, NoSuchLog,
           UnknownError
     * AiError: refused or failed inside the AI service
         * BadInput
@@ -27,7 +27,13 @@ from __future__ import annotations
 from typing import ClassVar, TypeVar
 
 _SHOWN_MODEL_CHARS = 200
-_FORMAT_CODES = {"Authorization": 6111, "X-Auth-Email": 6102, "X-Auth-Key": 6103, "cf-account-id": 6003}
+_FORMAT_CODES = {
+    "Authorization": 6111,
+    "X-Auth-Email": 6102,
+    "X-Auth-Key": 6103,
+    "cf-account-id": 6003,
+    "cf-aig-authorization": 6111,
+}
 
 _Error = TypeVar("_Error", bound=BaseException)
 
@@ -168,6 +174,15 @@ class NoSuchService(FrontError):
 
     def __init__(self, service: str) -> None:
         super().__init__(f"There is no service {service[:_SHOWN_MODEL_CHARS]}")
+
+
+class NoSuchLog(FrontError):
+    """A log of AI Gateway is asked for."""
+
+    status, code = 404, 7002
+
+    def __init__(self) -> None:
+        super().__init__("This server keeps no logs of requests")
 
 
 class UnknownError(FrontError):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from gateway.domain.errors import BadInput, without_frames
 from gateway.domain.inputs import ModelInput, Pair
+from gateway.domain.options import NO_OPTIONS, CallOptions
 from gateway.domain.tasks import Task
 from gateway.domain.validate import is_javascript_integer, printable, string, types_of, utf8
 
@@ -62,6 +63,7 @@ class SingleCall:
 
     request: TaskRequest | BadInput
     """Or its validation error."""
+    options: CallOptions = NO_OPTIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ class BatchCall:
     items: Sequence[BatchRequest]
     is_queued: bool = False
     """To be fetched later, as opposed to answered at once in the shape of a finished batch."""
+    options: CallOptions = NO_OPTIONS
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from typing import Any
+
+from gateway.domain.catalogue import Model
+from gateway.domain.requests import InputLimits
 from gateway.domain.tasks import Task
 
-_CLASSIFICATION_INPUT = {
+_CLASSIFICATION_INPUT: dict[str, Any] = {
     "type": "object",
     "description": "The text to classify",
     "properties": {
@@ -13,7 +18,7 @@ _CLASSIFICATION_INPUT = {
     "required": ["text"],
     "additionalProperties": True,
 }
-_CLASSIFICATION_OUTPUT = {
+_CLASSIFICATION_OUTPUT: dict[str, Any] = {
     "type": "array",
     "contentType": "application/json",
     "description": "An array of classification results for the input text",
@@ -34,7 +39,7 @@ _CLASSIFICATION_OUTPUT = {
     },
     "additionalProperties": True,
 }
-_RERANK_INPUT = {
+_RERANK_INPUT: dict[str, Any] = {
     "type": "object",
     "description": "A query, and the contexts to sort by their relevance to it",
     "properties": {
@@ -62,7 +67,7 @@ _RERANK_INPUT = {
     "required": ["query", "contexts"],
     "additionalProperties": True,
 }
-_RERANK_OUTPUT = {
+_RERANK_OUTPUT: dict[str, Any] = {
     "type": "object",
     "contentType": "application/json",
     "description": "The contexts, best first",
@@ -80,12 +85,24 @@ _RERANK_OUTPUT = {
     },
     "additionalProperties": True,
 }
-SCHEMAS = {
-    Task.CLASSIFICATION: {"input": _CLASSIFICATION_INPUT, "output": _CLASSIFICATION_OUTPUT},
-    Task.RERANK: {"input": _RERANK_INPUT, "output": _RERANK_OUTPUT},
+_SCHEMAS = {
+    Task.CLASSIFICATION: (_CLASSIFICATION_INPUT, _CLASSIFICATION_OUTPUT),
+    Task.RERANK: (_RERANK_INPUT, _RERANK_OUTPUT),
 }
-"""JSON Schemas of input and output, as Workers AI documents them.
 
-Its SDKs type ``description``, ``type`` and ``additionalProperties`` of both as always present; the last has
-no meaning for an array, and ``true`` forbids nothing.
-"""
+
+def schemas_of(model: Model, limits: InputLimits) -> dict[str, object]:
+    """Return the JSON Schemas of input and output, as Workers AI documents them and with this model's values.
+
+    Its SDKs type ``description``, ``type`` and ``additionalProperties`` of both as always present; the last
+    has no meaning for an array, and ``true`` forbids nothing. Added here are the labels (``enum``), the most
+    contexts (``maxItems``), and ``x-limits``: how much the model reads of one input, in tokens, and how many
+    inputs a batch may have.
+    """
+    given, answered = deepcopy(_SCHEMAS[model.task])
+    given["x-limits"] = {"max_input_tokens": model.max_tokens, "max_requests": limits.max_batch_texts}
+    if model.task is Task.RERANK:
+        given["properties"]["contexts"]["maxItems"] = limits.max_contexts
+    else:
+        answered["items"]["properties"]["label"]["enum"] = list(model.labels)
+    return {"input": given, "output": answered}

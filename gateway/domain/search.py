@@ -9,6 +9,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 from gateway.domain.catalogue import Model
 from gateway.domain.errors import BadInput
+from gateway.domain.tasks import PRICES
 
 SOURCE = 1
 """The live API's value for models that it hosts itself; used for all models here."""
@@ -93,8 +94,10 @@ TASK = {
 
 
 def model_record(model: Model) -> dict[str, object]:
-    """Return a model as ``models/search`` lists it; without a price."""
-    properties = {
+    """Return a model as ``models/search`` lists it; the price is Workers AI's for the task."""
+    price = {"unit": "per M input tokens", "price": PRICES[model.task].dollars, "currency": "USD"}
+    properties: dict[str, object] = {
+        "price": [price],
         "info": model.checkpoint,
         "max_input_tokens": str(model.max_tokens),
         "precision": model.precision,

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gateway.domain.backend import QUERY_TOO_LONG, Answer, AnswerSource, RawScores, Timing
+from gateway.domain.cache import AnswerCache
 from gateway.domain.catalogue import Model
 from gateway.domain.errors import AiError, BackendFailed, BadInput, without_frames
+from gateway.domain.inputs import ModelInput
+from gateway.domain.options import NO_OPTIONS, CallOptions
 from gateway.domain.requests import RerankRequest, TaskRequest
 from gateway.domain.scores import InvalidLogits, Score, label_scores
 from gateway.domain.tasks import PRICES, Task
@@ -91,25 +94,37 @@ class BatchItem:
 
 
 class Predictor:
-    """Answers requests with the scores of a source: the coalescer, or the cache in front of it."""
+    """Answers requests with the scores of a source.
 
-    def __init__(self, source: AnswerSource) -> None:
+    Args:
+        source: computes scores: the coalescer.
+        cache: in front of it, if there is one.
+    """
+
+    def __init__(self, source: AnswerSource, cache: AnswerCache | None = None) -> None:
         self._source = source
+        self._cache = cache
 
-    async def answer(self, model: Model, request: TaskRequest, deadline_s: float) -> TaskAnswer:
+    async def answer(
+        self, model: Model, request: TaskRequest, deadline_s: float, options: CallOptions = NO_OPTIONS
+    ) -> TaskAnswer:
         """Answer one request.
 
         Raises:
             AiError: what ``Backend.classify`` raises; BackendFailed too when the logits are not finite, and
                 BadInput when a query is too long.
         """
-        (answer,) = await self.answer_all(model, (request,), deadline_s)
+        (answer,) = await self.answer_all(model, (request,), deadline_s, options)
         if isinstance(answer, AiError):
             raise answer
         return answer
 
     async def answer_all(
-        self, model: Model, requests: Sequence[TaskRequest], deadline_s: float
+        self,
+        model: Model,
+        requests: Sequence[TaskRequest],
+        deadline_s: float,
+        options: CallOptions = NO_OPTIONS,
     ) -> list[TaskAnswer | AiError]:
         """Answer many requests; return for each, in order, its answer or its error.
 
@@ -117,11 +132,18 @@ class Predictor:
         """
         inputs = [request.inputs() for request in requests]
         flat = [data for each in inputs for data in each]
-        scores = iter(await self._source.classify(model, flat, deadline_s) if flat else ())
+        scores = iter(await self._classify(model, flat, deadline_s, options) if flat else ())
         return [
             _answer(request, [next(scores) for _ in each], model)
             for request, each in zip(requests, inputs, strict=True)
         ]
+
+    async def _classify(
+        self, model: Model, inputs: Sequence[ModelInput], deadline_s: float, options: CallOptions
+    ) -> list[Answer]:
+        if self._cache is None:
+            return await self._source.classify(model, inputs, deadline_s)
+        return await self._cache.classify(model, inputs, deadline_s, options)
 
 
 def _answer(request: TaskRequest, answers: Sequence[Answer], model: Model) -> TaskAnswer | AiError:

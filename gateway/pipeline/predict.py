@@ -96,6 +96,7 @@ class PredictCall:
 
     async def answer(self, caller: Caller, model: Model, call: Call, deadline: RequestDeadline) -> Outcome:
         """Answer a call that was admitted as one text; see `__call__`."""
+        deadline.shorten(call.options.patience_s)
         if isinstance(call, BatchCall):
             return await self._batch(caller, model, call, deadline)
         return await self._single(caller, model, call, deadline)
@@ -108,7 +109,7 @@ class PredictCall:
             if isinstance(call.request, AiError):
                 raise call.request
             deadline.watch_for_disconnect(caller.connection)
-            answer = await self._predictor.answer(model, call.request, deadline.remaining_s())
+            answer = await self._predictor.answer(model, call.request, deadline.remaining_s(), call.options)
         caller.record.timing = answer.timing
         self._metrics.answered(model.name, answer)
         return answer
@@ -132,7 +133,7 @@ class PredictCall:
             left_s = deadline.remaining_s()
             # A little less than the request has: what was answered by then is not thrown away.
             deadline_s = max(left_s - _RENDERING_S, left_s / 2)
-            answers = iter(await self._predictor.answer_all(model, requests, deadline_s))
+            answers = iter(await self._predictor.answer_all(model, requests, deadline_s, call.options))
             items = [
                 BatchItem(
                     item.reference, item.request if isinstance(item.request, AiError) else next(answers)

@@ -58,6 +58,11 @@ class InferenceSettings(BaseModel):
         description="Memory for the answer cache, which answers repeated texts without computing them "
         "again; 0 turns it off. Texts themselves are never kept.",
     )
+    aliases: str = Field(
+        "",
+        description="Other names of models, alias=model with commas between: "
+        "@cf/mine/mood=@cf/huggingface/distilbert-sst-2-int8. Metrics and lists have the model's own name.",
+    )
     refresh_interval_s: Seconds = Field(
         5.0, description="Pause between two checks of Triton's models, each with canary inferences."
     )
@@ -78,6 +83,12 @@ class InferenceSettings(BaseModel):
         "GATEWAY_REFRESH_INTERVAL_S, canaries rotate, longest unanswered models first.",
     )
 
+    @field_validator("aliases")
+    @classmethod
+    def _check_aliases(cls, text: str) -> str:
+        read_aliases(text)
+        return text
+
     @field_validator("triton_url")
     @classmethod
     def _check_target(cls, url: str) -> str:
@@ -88,3 +99,20 @@ class InferenceSettings(BaseModel):
                 "must be host:port, dns:///name:port, or several addresses with commas between"
             ) from exc
         return url
+
+
+def read_aliases(text: str) -> dict[str, str]:
+    """Split ``alias=model,alias=model``.
+
+    Raises:
+        ValueError: a part is not of this form, or an alias comes twice.
+    """
+    aliases: dict[str, str] = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        alias, _, name = map(str.strip, part.partition("="))
+        if not (alias and name and "=" not in name and part.isprintable()):
+            raise ValueError("must be of the form alias=model, with commas between")
+        if alias in aliases:
+            raise ValueError("has an alias twice")
+        aliases[alias] = name
+    return aliases

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from urllib.parse import quote
 
+import grpc
 import pytest
+from jsonschema import Draft202012Validator, ValidationError, validate
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from tests.contract.test_errors import AUTHENTICATION_ERROR, check_ai, check_front
-from tests.support.fake_triton import SST2, FakeEnsemble, FakeTriton
+from tests.support.fake_triton import RERANKER, SST2, FakeEnsemble, FakeTriton, reranker
 from tests.support.harness import (
     ACCOUNT,
     ANY_TOKEN,
@@ -115,6 +118,76 @@ async def test_the_schema_of_a_model(client: Client) -> None:
             5006,
             "Bad input: Error: query parameter 'model' is required",
         )
+
+
+async def test_a_schema_tells_the_labels_and_limits_of_its_model(triton: FakeTriton) -> None:
+    triton.ensembles = [
+        FakeEnsemble(labels=("bad", "so-so", "good"), logits=(1.0, 2.0, 3.0), max_tokens=128),
+        reranker(),
+    ]
+    async with running_gateway(settings_for(triton, max_batch_texts=7, max_contexts=30)) as running:
+        found = {}
+        for name in (SST2, RERANKER):
+            schema = (await running.client.get(f"{AI}/models/schema?model={name}")).json["result"]
+            Draft202012Validator.check_schema(schema["input"])
+            Draft202012Validator.check_schema(schema["output"])
+            found[name] = schema
+        answered = await running.client.run({"text": "a"})
+        ranked = {"query": "a", "contexts": [{"text": "a"}, {"text": "b"}]}
+        ranking = await running.client.run(ranked, path=f"{AI}/run/{RERANKER}")
+    classifier, ranks = found[SST2], found[RERANKER]
+    assert classifier["input"]["x-limits"] == {"max_input_tokens": 128, "max_requests": 7}
+    assert classifier["output"]["items"]["properties"]["label"]["enum"] == ["bad", "so-so", "good"]
+    assert ranks["input"]["x-limits"] == {"max_input_tokens": 512, "max_requests": 7}
+    assert ranks["input"]["properties"]["contexts"]["maxItems"] == 30
+    # What is answered is as described; what is refused is not.
+    validate(answered.json["result"], classifier["output"])
+    validate(ranked, ranks["input"])
+    validate(ranking.json["result"], ranks["output"])
+    with pytest.raises(ValidationError):
+        validate({"query": "a", "contexts": [{"text": "a"}] * 31}, ranks["input"])
+    with pytest.raises(ValidationError):
+        validate([{"label": "POSITIVE", "score": 1.0}], classifier["output"])
+
+
+KNOWN_ALIAS = "@cf/huggingface/nonomni-distilbert-sst-2-int8"
+
+
+async def test_aliases_work_everywhere_and_count_for_the_model_itself(triton: FakeTriton) -> None:
+    triton.ensembles[0].overrides["tritonflare.aliases"] = '["@cf/acme/mood"]'
+    async with running_gateway(settings_for(triton, aliases=f"@cf/mine/x={SST2}", grpc_port=0)) as running:
+        client = running.client
+        plain = await client.run({"text": "a"})
+        binding = client.headers | {"cf-consn-sdk-version": "2.0.0"}
+        tensor = {"name": "TEXT", "shape": [1, 1], "datatype": "BYTES", "data": ["a"]}
+        scores = plain.json["result"]
+        requests = 1
+        for alias in ("@cf/acme/mood", "@cf/mine/x", KNOWN_ALIAS):
+            for path in (f"{AI}/run/{alias}", f"/v1/{ACCOUNT}/mine/workers-ai/run/{quote(alias, safe='')}"):
+                assert (await client.run({"text": "a"}, path=path)).body == plain.body
+            by_body = await client.run({"model": alias, "input": {"text": "a"}}, path=f"{AI}/run")
+            assert by_body.body == plain.body
+            headers = binding | {"cf-consn-model-id": alias}
+            bound = await client.send("POST", "/run?version=3", b'{"inputs":{"text":"a"}}', headers)
+            assert bound.json == scores
+            named = (await client.get(f"{AI}/models/schema?model={alias}")).json["result"]
+            assert named["output"]["items"]["properties"]["label"]["enum"] == ["NEGATIVE", "POSITIVE"]
+            for name in (alias, alias.replace("/", "--")):
+                inferred = await client.run({"inputs": [tensor]}, path=f"/v2/models/{name}/infer")
+                assert (inferred.status, inferred.json["model_name"]) == (200, name)
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{running.grpc_port}") as channel:
+                stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+                metadata = (("authorization", f"Bearer {TOKEN}"),)
+                described = await stub.ModelMetadata(
+                    service_pb2.ModelMetadataRequest(name=alias), metadata=metadata
+                )
+                assert described.name == alias
+            requests += 8
+        listed = (await client.get(f"{AI}/models/search")).json
+        assert [entry["name"] for entry in listed["result"]] == [SST2]
+        sample = f'tritonflare_requests_total{{code="0",model="{SST2}",status="200"}}'
+        assert await client.metric(sample) == requests
+        assert b"mood" not in (await client.get("/metrics")).body
 
 
 async def test_the_log_has_the_ai_request_id_that_the_answer_has_and_none_else(

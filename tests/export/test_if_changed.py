@@ -91,6 +91,7 @@ def test_the_name_on_a_new_card_is_exported(plan: ExportPlan) -> None:
         ({"precision": "fp32"}, "option precision"),
         ({"int8": "blocks"}, "option int8"),
         ({"instances": 2}, "option instances"),
+        ({"aliases": ("@cf/a/b",)}, "option aliases"),
         ({"limits": {**LENIENT, "int8": LENIENT["fp32"]}}, "option limits"),
         ({"timing": TimingSettings()}, "option timing, timed on"),
         ({"all_precisions": True}, "option all_precisions"),

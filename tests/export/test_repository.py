@@ -16,6 +16,7 @@ from export.repository.configs import encoder_config, ensemble_config, tokenizer
 from export.repository.write import write_encoder, write_ensemble, write_plan_configs, write_tokenizer
 from export.run import run_export
 from export.spec import ServedModel, length_buckets
+from gateway.domain.catalogue import Ensemble, parse_model
 from tests.support.small_checkpoints import LENIENT, write_checkpoint
 
 MODEL = ServedModel(
@@ -225,3 +226,18 @@ def test_a_place_that_cannot_be_written_is_one_sentence(plan: ExportPlan, where:
 def test_what_the_gateway_would_not_serve_is_not_published(change: dict[str, object]) -> None:
     with pytest.raises(ExportError):
         dataclasses.replace(MODEL, **change)  # type: ignore[arg-type]
+
+
+def test_aliases_travel_to_the_catalogue_of_the_gateway(plan: ExportPlan) -> None:
+    aliases = ("@cf/acme/old", "mood")
+    run_export(dataclasses.replace(plan, aliases=aliases))
+    (folder,) = plan.repository.glob("local-mood")
+    config = text_format.Parse((folder / "config.pbtxt").read_text(encoding="utf-8"), pb.ModelConfig())
+    parameters = {key: value.string_value for key, value in config.parameters.items()}
+    assert parse_model(Ensemble("local-mood", parameters)).aliases == aliases
+
+
+@pytest.mark.parametrize("aliases", [("../out",), ("",), ("a", "a"), ("@local/mood",)])
+def test_an_alias_that_no_model_could_have_is_refused(plan: ExportPlan, aliases: tuple[str, ...]) -> None:
+    with pytest.raises(ExportError, match=r"alias|model name"):
+        dataclasses.replace(plan, name="@local/mood", aliases=aliases)

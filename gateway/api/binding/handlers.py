@@ -7,8 +7,8 @@
 | ``@cloudflare/ai`` 1.0 | ``/run`` | tensors, gzip | tensors |
 
 The model stands in the header ``cf-consn-model-id``. With ``gateway`` among the options the path is
-``/ai-gateway/run``; there is no gateway here, so it is the same call. ``version=3`` takes batches too:
-``requests`` among the inputs.
+``/ai-gateway/run``, which is the same call; `gateway.api.ai_gateway` reads these options. ``version=3`` takes
+batches too: ``requests`` among the inputs. ``env.AI.gateway(id)`` has paths of its own, ``/ai-gateway/…``.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ from typing import Literal
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
+from gateway.api.ai_gateway.options import read_header_options, with_options
+from gateway.api.ai_gateway.queries import GatewayQueries
+from gateway.api.ai_gateway.universal import Universal
 from gateway.api.binding import rendering, tensors
 from gateway.api.context import RequestContext
 from gateway.api.predict import PredictBody
-from gateway.api.router import Handler, Route
+from gateway.api.router import Handler, Route, Router
 from gateway.batches.queue import FetchedBatch
 from gateway.batches.store import PendingBatch
 from gateway.domain.catalogue import Model
@@ -35,23 +38,31 @@ RUN_PATHS = ("/run", "/ai-gateway/run")
 MODELS_PATH = "/ai-api/models/search"
 
 _METHODS = ("GET", "POST")
+_PROXY_METHODS = (*_METHODS, "PATCH")
 _Version = Literal["tensor", "2", "3"]
 
 
 class Binding:
     """Handlers of the binding's routes."""
 
-    def __init__(self, classify: PredictBody, search_models: Handler) -> None:
+    def __init__(
+        self, classify: PredictBody, search_models: Handler, universal: Universal, queries: GatewayQueries
+    ) -> None:
         self._predict = classify
-        self._search_models = search_models
+        gateway = "/ai-gateway/gateways/{gateway_id}"
+        self._routes = (
+            *(_route(_METHODS, path, self.run) for path in RUN_PATHS),
+            _route(("GET",), MODELS_PATH, search_models),
+            _route(("POST",), "/ai-gateway/universal/run/{gateway_id}", universal),
+            _route(("GET",), gateway + "/url/{provider}", queries.url),
+            _route(("GET", "PATCH"), gateway + "/logs/{log_id}", queries.log),
+        )
+        self._forwarded = Router(self._routes)
 
     def routes(self, api_prefix: str) -> tuple[Route, ...]:
         """Return the routes; they must stand before ``ai/run/{model}``, which would match the proxy's."""
-        return (
-            Route(_METHODS, api_prefix + "/accounts/{account_id}/ai/run/proxy", self.proxy),
-            *(Route(_METHODS, path, self.run, tokenless=True) for path in RUN_PATHS),
-            Route(("GET",), MODELS_PATH, self._search_models, tokenless=True),
-        )
+        proxy = Route(_PROXY_METHODS, api_prefix + "/accounts/{account_id}/ai/run/proxy", self.proxy)
+        return (proxy, *self._routes)
 
     async def run(self, request: RequestContext) -> Response:
         """Answer ``/run``: version → model → admission → body → parse → rate → validate → infer.
@@ -62,6 +73,7 @@ class Binding:
         """
         request.render_failure = rendering.failure
         ai_request_id = request.record.ai_request_id = _ai_request_id(request)
+        request.options = read_header_options(request.http)
         if request.http.method == "GET":
             raise BadInput("Error: option 'websocket' is not supported by this server")
         version = _version(request)
@@ -74,13 +86,7 @@ class Binding:
             nonlocal debug
             payload = parse_json(body)
             debug = _wants_debug(payload)
-            inputs = _inputs(payload, version)
-            if version != "3":
-                if isinstance(model, NoSuchModel):
-                    raise model
-                return model, read_single(inputs, model.task, self._predict.limits)
-            queued = asks_for_batch(payload)
-            return self._predict.read(body, inputs, model, queued=queued)
+            return with_options(self._read(body, payload, model, version), payload, request)
 
         # Only the body tells whether a batch is to be queued.
         outcome = await self._predict(request, read, may_queue=version == "3")
@@ -101,7 +107,8 @@ class Binding:
         models.
 
         Raises:
-            NoRoute: the binding has no such path, or not for this method.
+            NoRoute: the binding has no such path.
+            MethodNotSupported: it has, but not for this method.
         """
         urls = request.http.headers(b"x-forwarded")
         try:
@@ -109,11 +116,22 @@ class Binding:
         except ValueError:
             raise NoRoute from None
         request.http.retarget(url.path, url.query)
-        if url.path in RUN_PATHS:
-            return await self.run(request)
-        if url.path == MODELS_PATH and request.http.method == "GET":
-            return await self._search_models(request)
-        raise NoRoute
+        label = request.record.route
+        try:
+            route = self._forwarded.match(request)
+        finally:
+            request.record.route = label  # the path that was called
+        return await route.handler(request)
+
+    def _read(
+        self, body: bytes, payload: object, model: Model | NoSuchModel, version: _Version
+    ) -> tuple[Model, Call] | PollCall:
+        inputs = _inputs(payload, version)
+        if version == "3":
+            return self._predict.read(body, inputs, model, queued=asks_for_batch(payload))
+        if isinstance(model, NoSuchModel):
+            raise model
+        return model, read_single(inputs, model.task, self._predict.limits)
 
     async def _model(self, request: RequestContext) -> Model | NoSuchModel:
         names = request.http.headers(b"cf-consn-model-id")
@@ -124,6 +142,10 @@ class Binding:
             # new Ai(binding, {prefix}) writes prefix:@cf/…
             name = name.partition(":")[2] or name
         return await self._predict.find_model_or_batch(request, name)
+
+
+def _route(methods: tuple[str, ...], template: str, handler: Handler) -> Route:
+    return Route(methods, template, handler, tokenless=True, ai_gateway=True)
 
 
 def _ai_request_id(request: RequestContext) -> str:

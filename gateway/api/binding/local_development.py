@@ -11,7 +11,7 @@ from gateway.addresses import is_loopback
 from gateway.api.binding.miniflare import BINDING_HOST
 from gateway.server.message import Address, HttpRequest
 
-_CREDENTIALS = (b"authorization", b"x-auth-key")
+_CREDENTIALS = (b"authorization", b"cf-aig-authorization", b"x-auth-key")
 # Every browser puts one of these on a request that a script or a form of another site makes.
 _BROWSER = (b"origin", b"sec-fetch-site", b"referer")
 # Headers, by prefix, that a proxy adds about its client. wrangler's X-Forwarded is not one of them,

@@ -39,6 +39,7 @@ _CODES: dict[type[TritonflareError], StatusCode] = {
     errors.BackendFailed: StatusCode.INTERNAL,
     errors.UnknownError: StatusCode.INTERNAL,
     errors.NoSuchService: StatusCode.NOT_FOUND,
+    errors.NoSuchLog: StatusCode.NOT_FOUND,
     errors.MethodNotImplemented: StatusCode.UNIMPLEMENTED,
     errors.ClientDisconnected: StatusCode.CANCELLED,
 }

@@ -123,3 +123,75 @@ def test_an_unknown_name_is_no_such_model_only_when_models_are_known() -> None:
         catalogue.find("@cf/x/z")
     assert len(catalogue) == 1
     assert "@cf/x/y" in catalogue
+
+
+def test_a_model_answers_to_the_aliases_that_it_brings_and_to_those_of_the_settings() -> None:
+    catalogue = Catalogue({"mine": "@cf/x/y"})
+    catalogue.replace([ensemble(aliases='["@cf/x/other", "old"]')])
+    (model,) = catalogue
+    assert model.aliases == ("@cf/x/other", "old")
+    for name in ("@cf/x/y", "@cf/x/other", "old", "mine"):
+        assert catalogue.find(name) is model
+    for name in ("mine", "@cf/x/other", "@cf--x--other", "@cf--x--y", "e"):
+        assert catalogue.find_by_any_name(name) is model
+    with pytest.raises(NoSuchModel):
+        catalogue.find("@cf--x--other")
+    assert "mine" not in catalogue  # it counts models, not names
+    catalogue.replace([ensemble()])
+    with pytest.raises(NoSuchModel):
+        catalogue.find("old")
+    assert catalogue.find("mine").name == "@cf/x/y"
+
+
+@pytest.mark.parametrize("known", ["nonomni-distilbert-sst-2-int8", "omni-distilbert-sst-2-int8"])
+def test_cloudflares_other_names_of_the_default_model_are_known(known: str) -> None:
+    alias = f"@cf/huggingface/{known}"
+    catalogue = Catalogue()
+    catalogue.replace([ensemble()])
+    with pytest.raises(NoSuchModel):
+        catalogue.find(alias)
+    catalogue.replace([ensemble(), ensemble("d", name="@cf/huggingface/distilbert-sst-2-int8")])
+    assert catalogue.find(alias).ensemble == "d"
+    # A model of that name, and an alias that says otherwise, count before it.
+    catalogue.replace(
+        [ensemble("c", name=alias), ensemble("d", name="@cf/huggingface/distilbert-sst-2-int8")]
+    )
+    assert catalogue.find(alias).ensemble == "c"
+    catalogue = Catalogue({alias: "@cf/x/y"})
+    catalogue.replace([ensemble(), ensemble("d", name="@cf/huggingface/distilbert-sst-2-int8")])
+    assert catalogue.find(alias).ensemble == "e"
+
+
+def test_an_alias_never_shadows_another_model_and_conflicts_are_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    reported = [
+        ensemble("a", name="one", aliases='["two", "b", "both", "one"]'),
+        ensemble("b", name="two", aliases='["both", "c--d", "given"]'),
+        ensemble("c", name="c/d"),
+    ]
+    catalogue = Catalogue({"two": "one", "given": "one", "gone": "nobody", "mine": "two"})
+    for _ in range(2):
+        catalogue.replace(reported)
+    found = {name: catalogue.find_by_any_name(name).name for name in ("one", "two", "b", "both", "c--d")}
+    assert found == {"one": "one", "two": "two", "b": "two", "both": "one", "c--d": "c/d"}
+    assert [catalogue.find(name).name for name in ("given", "mine", "both")] == ["one", "two", "one"]
+    for name in ("b", "gone"):
+        with pytest.raises(NoSuchModel):
+            catalogue.find(name)
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert warnings == [
+        "alias b of one is not served: it means two",
+        "alias both of two is not served: it means one",
+        "alias c--d of two is not served: it means c/d",
+        "alias given of two is not served: it means one",
+        "alias gone is not served: no model is called nobody",
+        "alias two of one is not served: it means two",
+    ]
+
+
+@pytest.mark.parametrize("aliases", ["old", "{}", '["a", 1]', '["a", ""]', '["a", "a"]', '["a\\nb"]'])
+def test_aliases_that_make_no_sense_are_refused(aliases: str) -> None:
+    with pytest.raises(MalformedEntry, match=r"tritonflare\.aliases"):
+        parse_model(ensemble(aliases=aliases))
+    assert parse_model(ensemble(aliases="[]")).aliases == ()

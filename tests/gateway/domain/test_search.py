@@ -108,6 +108,10 @@ def test_the_record_has_the_shape_of_the_documented_one() -> None:
         "created_at": "2026-11-22 00:00:00.000",
         "tags": [],
         "properties": [
+            {
+                "property_id": "price",
+                "value": [{"unit": "per M input tokens", "price": 0.0263, "currency": "USD"}],
+            },
             {"property_id": "info", "value": "c"},
             {"property_id": "max_input_tokens", "value": "512"},
             {"property_id": "precision", "value": "int8"},
@@ -136,3 +140,15 @@ def test_openai_wants_seconds(created_at: str, seconds: int) -> None:
         "created": seconds,
         "owned_by": "huggingface",
     }
+
+
+def test_the_price_is_that_of_the_task_in_the_form_of_the_live_records() -> None:
+    for record, dollars in ((model_record(MODELS[0]), 0.0263), (model_record(MODELS[2]), 0.00311)):
+        (price,) = [entry["value"] for entry in properties(record) if entry["property_id"] == "price"]
+        assert price == [{"unit": "per M input tokens", "price": dollars, "currency": "USD"}]
+        assert list(price[0]) == ["unit", "price", "currency"]
+
+
+def properties(record: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = record["properties"]
+    return found

@@ -76,3 +76,22 @@ async def test_the_watch_ends_with_the_block() -> None:
 async def test_an_error_of_the_block_is_not_hidden_by_the_interrupt() -> None:
     with pytest.raises(ValueError, match="mine"), RequestDeadline(5):
         raise ValueError("mine")
+
+
+async def test_a_shorter_patience_counts_from_the_beginning_and_a_longer_one_changes_nothing() -> None:
+    loop = asyncio.get_running_loop()
+
+    async def work(*patience_s: float | None) -> None:
+        with RequestDeadline(5) as deadline:
+            await asyncio.sleep(0.05)
+            for each in patience_s:
+                deadline.shorten(each)
+            assert deadline.remaining_s() > 4  # what has been sent keeps its time
+            await asyncio.sleep(5)
+
+    # The second one is over when it is given.
+    for patience_s, least_s in ((0.1, 0.09), (0.01, 0.04)):
+        began = loop.time()
+        with pytest.raises(DeadlineExceeded):
+            await work(None, 60, patience_s, 3)
+        assert least_s < loop.time() - began < 2
