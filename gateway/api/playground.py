@@ -17,8 +17,10 @@ DESCRIPTION = "/openapi.json"
 PLAYGROUND = {
     "/": ("playground.html", b"text/html; charset=utf-8"),
     "/playground.css": ("playground.css", b"text/css; charset=utf-8"),
-    "/playground.js": ("playground.js", b"text/javascript; charset=utf-8"),
-    "/snippets.js": ("snippets.js", b"text/javascript; charset=utf-8"),
+    **{
+        f"/{name}": (name, b"text/javascript; charset=utf-8")
+        for name in ("calls.js", "playground.js", "snippets.js", "tasks.js")
+    },
 }
 """Path, file and media type of each part of the playground."""
 

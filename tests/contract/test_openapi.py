@@ -24,6 +24,7 @@ from gateway.composition import build_app
 from tests.support.fake_triton import FakeTriton
 from tests.support.gateway_process import gateway_before_fake, gateway_before_real
 from tests.support.golden_answers import DESCRIBED, FOLDER, Case
+from tests.support.golden_rerank_answers import RERANK_CASES
 from tests.support.harness import ACCOUNT, ANY_TOKEN, RUN, Client, running_gateway, settings_for
 from tests.support.prefix_proxy import under_a_prefix
 from tests.support.queued_batches import QUEUED, batch, fetch
@@ -105,12 +106,14 @@ def golden_answer(case: Case) -> httpx.Response:
     return found
 
 
-OUTSIDE = {"7000", "7001"}
+OUTSIDE = {"7000", "7001", "rerank-405", "tei-405"}
 """Answers to what is no operation of the document: an unknown path, an unknown method."""
 
 
 @pytest.mark.parametrize(
-    "case", [case for case in DESCRIBED if case.name not in OUTSIDE], ids=lambda case: case.name
+    "case",
+    [case for case in (*DESCRIBED, *RERANK_CASES) if case.name not in OUTSIDE],
+    ids=lambda case: case.name,
 )
 def test_every_golden_answer_is_as_described(case: Case, triton: FakeTriton) -> None:
     path = case.path.partition("?")[0]

@@ -75,19 +75,26 @@ class RecordedInference:
     model: str = ""
     texts: tuple[str, ...] = ()
     authorization: str = ""
+    queries: tuple[str, ...] = ()
 
     def infer(self, model: str, inputs: list[InferInput], headers: dict[str, str]) -> RecordedInference:
-        (tensor,) = inputs
-        assert (tensor.name(), tensor.datatype()) == ("TEXT", "BYTES")
-        elements = deserialize_bytes_tensor(tensor._get_content())
-        assert list(elements.shape) == tensor.shape()
+        tensors = {tensor.name(): _elements(tensor) for tensor in inputs}
+        assert len(tensors) == len(inputs)
         self.model, self.authorization = model, headers["authorization"]
-        self.texts = tuple(element.decode() for element in elements)
+        self.texts, self.queries = tensors.pop("TEXT"), tensors.pop("QUERY", ())
+        assert not tensors
         self.calls.append(self)
         return self
 
     def as_numpy(self, name: str) -> str:
         return name
+
+
+def _elements(tensor: InferInput) -> tuple[str, ...]:
+    assert tensor.datatype() == "BYTES"
+    elements = deserialize_bytes_tensor(tensor._get_content())
+    assert list(elements.shape) == tensor.shape()
+    return tuple(element.decode() for element in elements)
 
 
 def classes_with_code(root: type[TritonflareError]) -> list[type[TritonflareError]]:

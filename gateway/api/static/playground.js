@@ -1,74 +1,13 @@
 "use strict";
 
-const $ = (id) => document.getElementById(id);
-const accounts = new URL("client/v4/accounts/", document.baseURI).href;
+const POLL_MS = [250, 500, 1000, 2000]; // between two questions whether a batch is done; the last one stays
+const tasks = new Map(); // of the models that were chosen so far
 let newest = 0; // the list of models that was asked for last
+let asked = 0; // the request that was sent last
 let settled = false; // the token was accepted, so what it was entered in may go
 let pressed = false; // a button is held down, and must not move from under the pointer
 
-// --- talking to the gateway ---------------------------------------------------------------------
-
-/** What is said of the codes of the API; a list holds what is said first of a status of its own. */
-const WORDS = {
-  3003: "The gateway could not read the request.",
-  3006: "The texts are too long together. Send fewer or shorter ones.",
-  3007: "There was no answer in time. Try again, with fewer texts if it happens once more.",
-  3021: "This account has sent as many texts as it may in a minute.",
-  3040: "The gateway has too much to do at the moment.",
-  3050: "The models cannot be reached at the moment: the server is starting, or stopping.",
-  5006: "The gateway does not accept these texts.",
-  5007: "This model is not served any more. Reload the page to see those that are.",
-  6003: "The gateway could not read the token. Paste it again.",
-  8007: "The model could not score these texts.",
-  10000: "The token is not known here. Check that all of it was pasted.",
-  10013: "The gateway has failed. Its log says why.",
-};
-const OTHER_ACCOUNT = "The token is good for another account. Enter the account id that it was made for.";
-
-/** What went wrong: a sentence for people, and what the API said. */
-class Failure extends Error {
-  constructor(sentence, detail = "") {
-    super(sentence);
-    this.detail = detail;
-  }
-}
-
-/** Sends one request; returns the parsed body and the response, or throws a Failure. */
-async function call(path, options = {}) {
-  const url = accounts + encodeURIComponent($("account").value.trim()) + path;
-  const headers = { Authorization: `Bearer ${$("token").value.trim()}`, ...options.headers };
-  if (!/^[\x21-\x7e]+$/.test($("token").value.trim())) {
-    throw new Failure("The token has a character that no token has. Paste it again.");
-  }
-  let response;
-  try {
-    response = await fetch(url, { ...options, headers, credentials: "omit", cache: "no-store" });
-  } catch {
-    throw new Failure("The gateway did not answer. Is it still running?");
-  }
-  const body = await response.json().catch(() => null);
-  if (!response.ok || body === null || !body.success) {
-    const wait = response.headers.get("retry-after");
-    $("access").open ||= response.status === 401 || response.status === 403;
-    throw explain(response.status, body?.errors?.[0], wait ? ` Try again in ${wait} s.` : "");
-  }
-  return { body, response };
-}
-
-/** Brings an error of the API into words; its own ones and the code stay beside them. */
-function explain(status, error, advice = "") {
-  if (!error) {
-    return new Failure(`What answered was not the gateway.${advice}`, `HTTP ${status}`);
-  }
-  const most = /'\/requests' must be <= (\d+)/.exec(error.message)?.[1];
-  let sentence = WORDS[error.code] ?? "The gateway refused the request.";
-  if (most) {
-    sentence = `At most ${most} texts go into one request. Remove some lines.`;
-  } else if (status === 403) {
-    sentence = OTHER_ACCOUNT;
-  }
-  return new Failure(sentence + advice, `${status ? `HTTP ${status}, ` : ""}code ${error.code}: ${error.message}`);
-}
+// --- asking --------------------------------------------------------------------------------------
 
 async function loadModels() {
   const mine = ++newest;
@@ -76,9 +15,10 @@ async function loadModels() {
     return showModels([], "Enter a token to see the models");
   }
   try {
-    const names = await classifiers();
+    const names = await listModels();
     if (mine === newest) {
       showModels(names);
+      await learnTask();
       showError(null);
       settled = true;
       foldAccess();
@@ -92,7 +32,7 @@ async function loadModels() {
 }
 
 /** Asks for page after page until one is empty. */
-async function classifiers() {
+async function listModels() {
   const names = [];
   for (let page = 1; ; page++) {
     const { body } = await call(`/ai/models/search?task=Text%20Classification&page=${page}`);
@@ -108,16 +48,36 @@ function runPath(model) {
   return `/ai/run/${model.split("/").map(encodeURIComponent).join("/").replaceAll("%40", "@")}`;
 }
 
-function payload(texts) {
-  return texts.length === 1 ? { text: texts[0] } : { requests: texts.map((text) => ({ text })) };
+/** Finds out what the chosen model is for, and shows the form of its task. */
+async function learnTask() {
+  const model = $("model").value;
+  if (model && !tasks.has(model)) {
+    const { body } = await call(`/ai/models/schema?model=${encodeURIComponent(model)}`);
+    tasks.set(model, taskOf(body.result));
+  }
+  showTask();
 }
 
-async function classify() {
-  if ($("classify").getAttribute("aria-disabled") === "true") {
+function task() {
+  return TASKS[tasks.get($("model").value) ?? "classification"];
+}
+
+/** What the form asks for. */
+function form() {
+  const top = $("top").value.trim();
+  return { query: $("query").value, texts: lines(), top: top ? Number(top) : null };
+}
+
+function payload(given) {
+  const requests = task().requests(given);
+  return requests.length === 1 && !$("queue").checked ? requests[0] : { requests };
+}
+
+async function ask() {
+  if ($("ask").getAttribute("aria-disabled") === "true") {
     return;
   }
-  const texts = lines();
-  const trouble = missing(texts);
+  const trouble = missing();
   if (trouble) {
     showError(new Failure(trouble[0]));
     trouble[1].focus();
@@ -129,7 +89,8 @@ async function classify() {
       await loadModels(); // Enter in the token's field sends the form before the list is there
     }
     if ($("model").value) {
-      await run(texts);
+      await learnTask(); // the list has the first model, whose task may not be known yet
+      await run();
     }
   } catch (error) {
     $("answers").replaceChildren();
@@ -140,14 +101,25 @@ async function classify() {
   }
 }
 
-async function run(texts) {
-  const options = { method: "POST", body: JSON.stringify(payload(texts)) };
+async function run() {
+  const mine = ++asked;
+  const given = form();
   const started = performance.now();
-  const { body, response } = await call(runPath($("model").value), options);
+  const path = runPath($("model").value) + ($("queue").checked ? "?queueRequest=true" : "");
+  let { body, response } = await call(path, { method: "POST", body: JSON.stringify(payload(given)) });
+  for (let turn = 0; body.result.request_id && !body.result.responses; turn++) {
+    $("status").textContent = `The batch is ${body.result.status}. It stays on the server if you leave.`;
+    await new Promise((done) => setTimeout(done, POLL_MS[Math.min(turn, POLL_MS.length - 1)]));
+    if (mine !== asked) {
+      return;
+    }
+    const poll = { method: "POST", body: JSON.stringify({ request_id: body.result.request_id }) };
+    ({ body, response } = await call(path, poll));
+  }
   const took = performance.now() - started;
   showError(null);
-  showAnswers(texts, answersOf(body.result));
-  $("status").textContent = summary(texts.length, took, response);
+  showAnswers(task().shown(answersOf(body.result), given));
+  $("status").textContent = summary(given.texts.length, took, response);
   if ($("access").contains(document.activeElement)) {
     $("access-title").focus(); // Enter in the token's field: that field is about to go
     $("access").open = settled = false;
@@ -155,7 +127,7 @@ async function run(texts) {
   bringIntoView();
 }
 
-function missing(texts) {
+function missing() {
   if (!$("token").value.trim()) {
     $("access").open = true;
     return ["Enter an API token first.", $("token")];
@@ -164,23 +136,23 @@ function missing(texts) {
     $("access").open = true;
     return ["Enter an account id first.", $("account")];
   }
-  if (texts.length === 0) {
+  if (task() === TASKS.rerank && !$("query").value) {
+    return ["Write a query.", $("query")];
+  }
+  if (lines().length === 0) {
     return ["Write at least one line of text.", $("texts")];
   }
   return null;
 }
 
-/** Brings one text and several into one shape: a list of {scores} or {error}. */
+/** Brings one request and several into one shape: a list of {result} or {error}. */
 function answersOf(result) {
   const list = result.responses ?? [{ success: true, result }];
-  return list.map((answer) =>
-    answer.success
-      ? { scores: Array.isArray(answer.result) ? answer.result : answer.result.items }
-      : { error: explain(0, answer.errors[0]) });
+  return list.map((answer) => answer.success ? answer : { error: explain(0, answer.errors[0]) });
 }
 
 function summary(count, took, response) {
-  const parts = [`${count} ${count === 1 ? "text" : "texts"} in ${took < 10 ? took.toFixed(1) : Math.round(took)} ms`];
+  const parts = [`${count} ${count === 1 ? task().one : task().several} in ${took < 10 ? took.toFixed(1) : Math.round(took)} ms`];
   const neurons = response.headers.get("cf-ai-neurons");
   if (neurons) {
     parts.push(`${neurons} neurons`);
@@ -223,8 +195,8 @@ function bringIntoView() {
 }
 
 function busy(on) {
-  $("classify").setAttribute("aria-disabled", String(on));
-  $("classify").textContent = on ? "Classifying …" : "Classify";
+  $("ask").setAttribute("aria-disabled", String(on));
+  $("ask").textContent = on ? task().doing : task().verb;
 }
 
 function showModels(names, instead = "No model is served") {
@@ -233,13 +205,23 @@ function showModels(names, instead = "No model is served") {
   $("model").replaceChildren(...shown.map((name) => new Option(name || instead, name, false, name === before)));
   $("model").disabled = names.length === 0;
   $("access-state").textContent = names.length ? "– token accepted" : "";
+  showTask();
+}
+
+/** Shows the fields and words of the chosen model's task. */
+function showTask() {
+  $("ranking").hidden = task() !== TASKS.rerank;
+  $("texts-label").textContent = task().label;
+  if ($("ask").getAttribute("aria-disabled") !== "true") {
+    $("ask").textContent = task().verb;
+  }
   showSnippet();
 }
 
-function showAnswers(texts, answers) {
-  $("answers").replaceChildren(...answers.map(({ scores, error }, place) => {
+function showAnswers(answers) {
+  $("answers").replaceChildren(...answers.map(({ text, bars, error }) => {
     const item = element("li", "");
-    item.append(element("p", "text", texts[place]), error ? failed(error) : bars(scores));
+    item.append(element("p", "text", text), error ? failed(error) : drawn(bars));
     return item;
   }));
 }
@@ -250,11 +232,10 @@ function failed(failure) {
   return shown;
 }
 
-function bars(scores) {
+function drawn(bars) {
   const list = element("dl", "scores");
-  const best = Math.max(...scores.map(({ score }) => score));
-  for (const { label, score } of scores) {
-    const name = score === best ? "best" : "";
+  for (const { label, score, best } of bars) {
+    const name = best ? "best" : "";
     const row = element("div", name);
     const track = element("dd", `track ${name}`);
     const bar = element("div", "bar");
@@ -276,9 +257,14 @@ function lines() {
 function showSnippet() {
   const chosen = $("tabs").querySelector('[aria-selected="true"]').id.slice("tab-".length);
   const model = $("model").value || "@cf/huggingface/distilbert-sst-2-int8";
-  const texts = lines().length ? lines() : ["This pizza is great!"];
+  const { example } = task();
+  const given = { ...form(), ...(lines().length ? {} : { texts: example }) };
   const url = accounts + encodeURIComponent($("account").value.trim() || "ACCOUNT_ID") + runPath(model);
-  $("snippet").textContent = SNIPPETS[chosen](url, payload(texts), model, texts).join("\n");
+  const body = payload(given);
+  const isQueued = $("queue").checked;
+  const isRanking = task() === TASKS.rerank;
+  const request = { url: isQueued ? `${url}?queueRequest=true` : url, body, model, ...given, isRanking, isQueued };
+  $("snippet").textContent = SNIPPETS[chosen](request).join("\n");
 }
 
 function chooseTab(tab) {
@@ -330,15 +316,17 @@ addEventListener("pointerdown", () => { pressed = true; });
 for (const name of ["pointerup", "pointercancel"]) {
   addEventListener(name, () => { pressed = false; setTimeout(foldAccess); }); // after the click
 }
-$("form").addEventListener("submit", (event) => { event.preventDefault(); classify(); });
+$("form").addEventListener("submit", (event) => { event.preventDefault(); ask(); });
 $("texts").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
     event.preventDefault();
-    classify();
+    ask();
   }
 });
-$("texts").addEventListener("input", showSnippet);
-$("model").addEventListener("change", showSnippet);
+for (const id of ["texts", "query", "top", "queue"]) {
+  $(id).addEventListener("input", showSnippet);
+}
+$("model").addEventListener("change", () => { showSnippet(); learnTask().catch(showError); });
 $("tabs").addEventListener("click", (event) => {
   const tab = event.target.closest('[role="tab"]');
   if (tab) {

@@ -5,13 +5,16 @@
 const PLACEHOLDER = "YOUR_TOKEN";
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
+const LATER = "Later, until there are responses: the same URL with {\"request_id\": \"…\"} of this answer.";
+
 const SNIPPETS = {
-  curl: (url, body) => [
+  curl: ({ url, body, isQueued }) => [
     `curl ${quoted(url)} \\`,
     `  -H "Authorization: Bearer ${PLACEHOLDER}" \\`,
     `  -d ${quoted(JSON.stringify(body))}`,
+    ...(isQueued ? [`# ${LATER}`] : []),
   ],
-  python: (url, body) => [
+  python: ({ url, body, isQueued }) => [
     "import requests",
     "",
     "answer = requests.post(",
@@ -20,28 +23,28 @@ const SNIPPETS = {
     `    json=${JSON.stringify(body)},`,
     ")",
     'print(answer.json()["result"])',
+    ...(isQueued ? [`# ${LATER}`] : []),
   ],
-  javascript: (url, body) => [
+  javascript: ({ url, body, isQueued }) => [
     `const answer = await fetch(${JSON.stringify(url)}, {`,
     '  method: "POST",',
     `  headers: { Authorization: "Bearer ${PLACEHOLDER}" },`,
     `  body: JSON.stringify(${JSON.stringify(body)}),`,
     "});",
     "console.log((await answer.json()).result);",
+    ...(isQueued ? [`// ${LATER}`] : []),
   ],
-  worker: (url, body, model, texts) => [
+  worker: ({ body, model, texts, isRanking, isQueued }) => [
     "// wrangler.toml: [ai] binding = \"AI\"",
     "export default {",
     "  async fetch(request, env) {",
-    `    const texts = ${JSON.stringify(texts)};`,
-    "    const scores = await Promise.all(",
-    `      texts.map((text) => env.AI.run(${JSON.stringify(model)}, { text })),`,
-    "    );",
-    "    return Response.json(scores);",
+    ...(isQueued
+      ? batchInWorker(body, model)
+      : isRanking ? rankingInWorker(body, model) : textsInWorker(texts, model)),
     "  },",
     "};",
   ],
-  grpc: (url, body, model, texts) => [
+  grpc: ({ model, texts, query, isRanking }) => [
     "# pip install 'tritonclient[grpc]'",
     "import numpy",
     "from tritonclient import grpc",
@@ -49,12 +52,47 @@ const SNIPPETS = {
     "# The port is the server's GATEWAY_GRPC_PORT; with TLS, add ssl=True.",
     `client = grpc.InferenceServerClient("${location.hostname}:8001")`,
     `texts = numpy.array(${JSON.stringify(texts)}, dtype=object)`,
-    'tensor = grpc.InferInput("TEXT", texts.shape, "BYTES").set_data_from_numpy(texts)',
+    'tensors = [grpc.InferInput("TEXT", texts.shape, "BYTES").set_data_from_numpy(texts)]',
+    ...(isRanking
+      ? [
+        "# A query for each text: pairs of several queries may share a call.",
+        `queries = numpy.full(texts.shape, ${JSON.stringify(query)}, dtype=object)`,
+        'tensors.append(grpc.InferInput("QUERY", queries.shape, "BYTES").set_data_from_numpy(queries))',
+      ]
+      : []),
     "answer = client.infer(",
     `    ${JSON.stringify(model)},`,
-    "    [tensor],",
+    "    tensors,",
     `    headers={"authorization": "Bearer ${PLACEHOLDER}"},`,
     ")",
     'print(answer.as_numpy("probabilities"))',
   ],
 };
+
+function textsInWorker(texts, model) {
+  return [
+    `    const texts = ${JSON.stringify(texts)};`,
+    "    const scores = await Promise.all(",
+    `      texts.map((text) => env.AI.run(${JSON.stringify(model)}, { text })),`,
+    "    );",
+    "    return Response.json(scores);",
+  ];
+}
+
+function rankingInWorker(body, model) {
+  return [
+    `    const input = ${JSON.stringify(body)};`,
+    `    const { response } = await env.AI.run(${JSON.stringify(model)}, input);`,
+    "    return Response.json(response);",
+  ];
+}
+
+function batchInWorker(body, model) {
+  return [
+    `    const input = ${JSON.stringify(body)};`,
+    `    const batch = await env.AI.run(${JSON.stringify(model)}, input, { queueRequest: true });`,
+    "    // Later, perhaps in another request: ask until there are responses.",
+    `    const answer = await env.AI.run(${JSON.stringify(model)}, { request_id: batch.request_id }, { queueRequest: true });`,
+    "    return Response.json(answer);",
+  ];
+}

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import re
 import urllib.request
-from collections.abc import Iterator
-from functools import partial
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Route, expect
-from tritonclient import grpc
 
 from gateway.api.playground import PLAYGROUND
 from gateway.domain.errors import (
@@ -21,44 +18,10 @@ from gateway.domain.errors import (
     MissingCredentials,
     NoRoute,
 )
-from tests.support.browser import headless_chromium
 from tests.support.fake_triton import SST2
-from tests.support.gateway_process import gateway_before_fake
-from tests.support.harness import ACCOUNT, TOKEN
-from tests.support.playground import CONTRAST, DESKTOP, PHONE, RecordedInference, Visit, classes_with_code
+from tests.support.harness import TOKEN
+from tests.support.playground import CONTRAST, Visit, classes_with_code
 from tests.support.prefix_proxy import under_a_prefix
-
-
-@pytest.fixture(scope="module")
-def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    log = tmp_path_factory.mktemp("playground") / "log"
-    with gateway_before_fake(log, GATEWAY_MAX_BATCH_TEXTS="3") as port:
-        yield f"http://127.0.0.1:{port}"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with headless_chromium() as started:
-        yield started
-
-
-@pytest.fixture(params=[DESKTOP, PHONE], ids=["desktop", "phone"])
-def visit(browser: Browser, origin: str, request: pytest.FixtureRequest) -> Iterator[Visit]:
-    width, height = request.param
-    with browser.new_context(viewport={"width": width, "height": height}) as context:
-        page = context.new_page()
-        visit = Visit(page, origin)
-        page.on("console", lambda message: visit.complaints.append(message.text))
-        page.on("pageerror", lambda error: visit.complaints.append(str(error)))
-        page.on("request", lambda sent: visit.requested.append(sent.url))
-        page.goto(origin + "/")
-        yield visit
-        # The browser reports what the policy forbids, and every answer that is an error, on the console.
-        unexpected = [
-            text for text in visit.complaints if "the server responded with a status of 4" not in text
-        ]
-        assert unexpected == []
-        assert [url for url in visit.requested if not url.startswith((origin, "data:"))] == []
 
 
 def test_lines_become_bars(visit: Visit) -> None:
@@ -105,7 +68,7 @@ def test_the_keyboard_is_enough(visit: Visit) -> None:
     keyboard.type("One text")
     keyboard.press("Control+Enter")
     expect(visit.page.locator("#answers > li")).to_have_count(1)
-    tab_to("#classify")
+    tab_to("#ask")
     keyboard.press("Enter")
     expect(visit.page.get_by_role("status")).to_have_text(re.compile("^1 text in "))
     tab_to("#tab-curl")
@@ -347,43 +310,6 @@ def test_the_token_lives_as_long_as_the_tab_and_is_in_no_snippet(visit: Visit) -
     other = visit.page.context.new_page()
     other.goto(visit.origin)
     expect(other.get_by_label("API token")).to_have_value("")
-
-
-@pytest.mark.parametrize("text", ["It's good", 'a "b" \\ $c `d`', "naïve – 😀"])
-def test_the_python_snippet_sends_what_the_page_sends(visit: Visit, text: str) -> None:
-    sent: list[tuple[str, object]] = []
-    visit.enter_token()
-    visit.write(text, "good")
-    visit.page.get_by_role("tab", name="Python").click()
-
-    class Requests:
-        def post(self, url: str, headers: object, json: object) -> Requests:
-            sent.append((url, json))
-            return self
-
-        def json(self) -> dict[str, str]:
-            return {"result": ""}
-
-    program = visit.page.locator("#snippet").inner_text().replace("import requests", "")
-    exec(program, {"requests": Requests(), "print": lambda _: None})
-    assert sent == [
-        (
-            f"{visit.origin}/client/v4/accounts/{ACCOUNT}/ai/run/{SST2}",
-            {"requests": [{"text": text}, {"text": "good"}]},
-        )
-    ]
-
-
-def test_the_grpc_snippet_sends_what_the_page_sends(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: list[RecordedInference] = []
-    texts = ("It's good", 'a "b" \\ $c `d`', "naïve – 😀")
-    visit.enter_token()
-    visit.write(*texts)
-    visit.page.get_by_role("tab", name="gRPC").click()
-    monkeypatch.setattr(grpc, "InferenceServerClient", partial(RecordedInference, sent))
-    exec(visit.page.locator("#snippet").inner_text(), {"print": lambda _: None})
-    (call,) = sent
-    assert call == RecordedInference(sent, "127.0.0.1:8001", SST2, texts, "Bearer YOUR_TOKEN")
 
 
 def test_the_page_may_do_only_what_it_needs(origin: str) -> None:
