@@ -68,7 +68,7 @@ def test_the_type_of_every_setting_is_that_of_its_annotation(name: str) -> None:
     assert (shown == "URL") == ("https?" in str(bounds.get("pattern")))
 
 
-DURATIONS = ("max_queue_s", "max_age_s", "delay_s", "keep_alive_s")
+DURATIONS = ("max_queue_s", "max_age_s", "delay_s", "keep_alive_s", "keep_s")
 """How the other settings that are times end; ``canaries_per_s`` is none of them."""
 
 

@@ -31,9 +31,11 @@ _CODES: dict[type[TritonflareError], StatusCode] = {
     # As gRPC itself answers for a message above its limit.
     errors.BodyTooLarge: StatusCode.RESOURCE_EXHAUSTED,
     errors.Overloaded: StatusCode.RESOURCE_EXHAUSTED,
+    errors.BatchQueueFull: StatusCode.RESOURCE_EXHAUSTED,
     errors.RateLimited: StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlineExceeded: StatusCode.DEADLINE_EXCEEDED,
     errors.BackendUnavailable: StatusCode.UNAVAILABLE,
+    errors.BatchStoreUnavailable: StatusCode.UNAVAILABLE,
     errors.ModelUnavailable: StatusCode.UNAVAILABLE,
     errors.ShuttingDown: StatusCode.UNAVAILABLE,
     errors.BackendFailed: StatusCode.INTERNAL,
