@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 
-from gateway.batches import runner
-from gateway.settings import ConfigurationError, Settings
 from tests.contract.test_errors import check_ai
-from tests.support.fake_triton import RERANKER, SST2, FakeTriton, hold, read_texts, reranker
+from tests.support.fake_triton import RERANKER, SST2, FakeTriton, hold, reranker
 from tests.support.harness import (
     ACCOUNT,
     ANY_TOKEN,
@@ -27,41 +21,11 @@ from tests.support.harness import (
     settings_for,
     until,
 )
-from tests.support.queued_batches import QUEUED, batch, fetch, submit
-from tests.support.redis import Redis, running_redis
+from tests.support.queued_batches import QUEUED, Configure, batch, fetch, submit
 
 UNKNOWN = "Bad input: Error: '/request_id' is not known, or its result has expired"
 NO_ID = "d9e09afe-fe49-4051-bc1d-8901f858ff52"
 ENTRIES = '[{"label":"NEGATIVE","score":0.5},{"label":"POSITIVE","score":0.5}]'
-
-Configure = Callable[..., Settings]
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
-    with running_redis(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture(params=["file", "redis"])
-async def configure(request: pytest.FixtureRequest, triton: FakeTriton, tmp_path: Path) -> Configure:
-    """Settings of gateways that share a store."""
-    if request.param == "file":
-        given: dict[str, Any] = {"batch_folder": tmp_path / "batches"}
-    else:
-        from redis.asyncio import Redis as RedisClient
-
-        given = {"batch_redis_url": request.getfixturevalue("redis").url}
-        client: Any = RedisClient.from_url(given["batch_redis_url"])
-        await client.flushdb()
-        await client.aclose()
-    return lambda **overrides: settings_for(triton, **given | overrides)
-
-
-@pytest.fixture
-async def queueing(configure: Configure) -> AsyncIterator[Running]:
-    async with running_gateway(configure()) as running:
-        yield running
 
 
 @pytest.fixture
@@ -212,121 +176,6 @@ async def test_any_gateway_answers_a_poll(configure: Configure) -> None:
         assert answers[0].body == answers[1].body
 
 
-async def test_a_new_gateway_answers_what_one_before_has_accepted(
-    configure: Configure, triton: FakeTriton
-) -> None:
-    await triton.disappear()
-    async with running_gateway(configure(), wait_ready=False) as running:
-        await triton.appear()
-
-        async def accepts() -> bool:
-            return (await running.client.run(batch("a"), query=QUEUED)).status == 200
-
-        await until(accepts)
-        release = asyncio.Event()
-        triton.infer_fault = hold(release)
-        request_id = await submit(running.client, batch("b"))
-        running.stop.set()
-        release.set()
-        await running.task
-    triton.infer_fault = None
-    async with running_gateway(configure()) as running:
-        responses = (await fetch(running.client, request_id)).json["result"]["responses"]
-        assert [entry["success"] for entry in responses] == [True]
-
-
-async def test_while_triton_is_away_a_batch_waits_and_does_not_fail(
-    client: Client, triton: FakeTriton, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(runner, "_AWAY_S", 0.3)
-    await triton.disappear()
-    requests = [await submit(client, batch(f"{number}", "b")) for number in range(3)]
-    await asyncio.sleep(1)
-    for request_id in requests:
-        assert "status" in (await client.run({"request_id": request_id})).json["result"]
-    await triton.appear()
-    for request_id in requests:
-        responses = (await fetch(client, request_id)).json["result"]["responses"]
-        assert [entry["success"] for entry in responses] == [True, True]
-
-
-@pytest.mark.parametrize("status", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED])
-async def test_what_may_pass_is_tried_again(
-    client: Client, triton: FakeTriton, status: grpc.StatusCode, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(runner, "_AWAY_S", 0.3)
-    left = 3
-
-    async def fault(request: Any, context: Any) -> None:
-        nonlocal left
-        if left and read_texts(request) != [b"This is a canary."]:
-            left -= 1
-            await context.abort(status, "no")
-
-    triton.infer_fault = fault
-    responses = (await fetch(client, await submit(client, batch("a", "b")))).json["result"]["responses"]
-    assert [entry["success"] for entry in responses] == [True, True]
-    assert left == 0
-
-
-async def test_a_text_that_fails_the_model_fails_alone(client: Client, triton: FakeTriton) -> None:
-    async def poison(request: Any, context: Any) -> None:
-        if b"poison" in read_texts(request):
-            await context.abort(grpc.StatusCode.INTERNAL, "words of Triton")
-
-    triton.infer_fault = poison
-    request_id = await submit(client, batch("a", "poison", "c"))
-    responses = (await fetch(client, request_id)).json["result"]["responses"]
-    assert [entry["success"] for entry in responses] == [True, False, True]
-    assert responses[1]["errors"] == [
-        {"message": f"AiError: The model failed to answer. ({request_id})", "code": 8007}
-    ]
-
-
-async def test_a_model_that_is_replaced_answers_under_its_name(
-    client: Client, triton: FakeTriton, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(runner, "_AWAY_S", 0.3)
-    release = asyncio.Event()
-    triton.infer_fault = hold(release)
-    request_id = await submit(client, batch(*(f"text {number}" for number in range(300))))
-    triton.ensembles[0].overrides = {"tritonflare.labels": '["BAD", "GOOD"]'}
-    await asyncio.sleep(0.4)
-    triton.infer_fault = None
-    release.set()
-    responses = (await fetch(client, request_id)).json["result"]["responses"]
-    assert len(responses) == 300
-    assert all(entry["success"] for entry in responses)
-    assert [score["label"] for score in responses[-1]["result"]] == ["BAD", "GOOD"]
-
-
-async def test_of_a_model_that_is_gone_every_input_gets_the_error_and_can_be_fetched(
-    configure: Configure, triton: FakeTriton, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(runner, "_AWAY_S", 0.3)
-    monkeypatch.setattr(runner, "MISSING_S", 0.8)
-    triton.ensembles.append(reranker())
-    async with running_gateway(configure()) as running:
-        client = running.client
-        path = RUN.replace(SST2, RERANKER)
-        triton.infer_fault = hold(release := asyncio.Event())
-        payload = {"requests": [{"query": "a", "contexts": [{"text": "a"}]}, {"query": "a"}]}
-        blocking = await submit(client, batch("x"))
-        request_id = await submit(client, payload, path=path)
-        triton.ensembles.pop()
-        triton.infer_fault = None
-        release.set()
-        await fetch(client, blocking)
-        end = asyncio.get_running_loop().time() + 20
-        while "status" in (answer := await client.run({"request_id": request_id}, path=path)).json["result"]:
-            assert asyncio.get_running_loop().time() < end
-            await asyncio.sleep(0.1)
-        codes = [entry["errors"][0]["code"] for entry in answer.json["result"]["responses"]]
-        assert codes == [5007, 5006]
-        assert await client.metric('tritonflare_batches_finished_total{result="failed"}') == 1
-        check_ai(await client.run({"query": "a"}, path=path), 400, 5007, f"No such model {RERANKER} or task")
-
-
 async def test_rankings_are_fetched_as_they_are_answered_at_once(
     configure: Configure, triton: FakeTriton
 ) -> None:
@@ -451,82 +300,6 @@ async def test_through_the_binding_it_is_the_same_without_the_envelope(
     assert (await run({"request_id": request_id}, queueRequest=True)).json == answer.json
 
 
-async def test_metrics_and_one_log_line_tell_of_the_end_of_each_batch_and_nothing_of_its_texts(
-    configure: Configure, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.DEBUG):
-        async with running_gateway(configure()) as running:
-            client = running.client
-            first = await submit(client, batch("private words", ""))
-            second = await submit(client, batch(""))
-            await fetch(client, first)
-            await fetch(client, second)
-            assert await client.metric("tritonflare_batches_accepted_total") == 2
-            assert await client.metric('tritonflare_batches_finished_total{result="ok"}') == 1
-            assert await client.metric('tritonflare_batches_finished_total{result="failed"}') == 1
-            assert await client.metric("tritonflare_batch_duration_seconds_count") == 2
-            assert await client.metric(f'tritonflare_tokens_total{{model="{SST2}"}}') == 4
-            assert await client.metric("tritonflare_requests_in_flight") == 0
-    lines = [record.getMessage() for record in caplog.records if record.name == "tritonflare.batches"]
-    assert [re.sub(r"seconds=\d+\.\d{3}$", "seconds=", line) for line in lines] == [
-        f"batch {first} finished: model={SST2} inputs=2 failed=1 seconds=",
-        f"batch {second} finished: model={SST2} inputs=1 failed=1 seconds=",
-    ]
-    assert "private" not in caplog.text
-
-
-async def test_gauges_show_what_waits(
-    configure: Configure, triton: FakeTriton, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(runner, "_STATS_S", 0.1)
-    release = asyncio.Event()
-    triton.infer_fault = hold(release)
-    async with running_gateway(configure()) as running:
-        requests = [await submit(running.client, batch("a")) for _ in range(3)]
-
-        async def shown() -> bool:
-            names = ("batches_queued", "batches_running", "oldest_batch_seconds")
-            queued, running_, oldest = [await running.client.metric(f"tritonflare_{name}") for name in names]
-            return (queued, running_) == (2, 1) and oldest > 0.2
-
-        await until(shown)
-        assert (await running.client.get("/readyz")).status == 200
-        release.set()
-        for request_id in requests:
-            await fetch(running.client, request_id)
-
-        async def empty() -> bool:
-            return await running.client.metric("tritonflare_oldest_batch_seconds") == 0
-
-        await until(empty)
-
-
-async def test_a_store_that_is_away_is_a_clear_refusal_and_nothing_else_suffers(
-    triton: FakeTriton, tmp_path: Path
-) -> None:
-    with running_redis(tmp_path) as server:
-        async with running_gateway(settings_for(triton, batch_redis_url=server.url)) as running:
-            client = running.client
-            await fetch(client, await submit(client, batch("a")))
-            server.stop()
-            for payload in (batch("a"), {"request_id": NO_ID}):
-                refused = await client.run(payload, query=QUEUED)
-                check_ai(refused, 503, 3050, "Queued batches are not available, please try again.")
-                assert refused.header("retry-after") == "5"
-            assert (await client.run({"text": "a"})).status == 200
-            assert (await client.get("/readyz")).status == 200
-            server.start()
-            await fetch(client, await submit(client, batch("b")))
-
-
-def test_an_unusable_address_of_redis_is_one_clear_sentence(triton: FakeTriton) -> None:
-    from gateway.composition import compose
-
-    with pytest.raises(ConfigurationError, match=r"^GATEWAY_BATCH_REDIS_URL is not of the form") as caught:
-        compose(settings_for(triton, batch_redis_url="redis://:secret@host:port/0"))
-    assert "secret" not in str(caught.value)
-
-
 async def test_without_a_store_everything_is_answered_at_once(triton: FakeTriton) -> None:
     async with running_gateway(settings_for(triton)) as running:
         assert "responses" in (await running.client.run(batch("a"), query=QUEUED)).json["result"]
@@ -534,30 +307,3 @@ async def test_without_a_store_everything_is_answered_at_once(triton: FakeTriton
         text = "Bad input: Error: '/request_id' is not known, a batch is answered at once"
         check_ai(poll, 400, 5006, text)
         assert b"tritonflare_batches" not in (await running.client.get("/metrics")).body
-
-
-async def test_a_chunk_under_way_finishes_before_the_gateway_ends(
-    configure: Configure, triton: FakeTriton
-) -> None:
-    release = asyncio.Event()
-    triton.infer_fault = hold(release)
-    async with running_gateway(configure()) as running:
-        request_id = await submit(running.client, batch(*(f"text {number}" for number in range(200))))
-
-        async def begun() -> bool:
-            return bool(triton.texts)
-
-        await until(begun)
-        running.stop.set()
-        await asyncio.sleep(0.5)
-        release.set()
-        await running.task
-    triton.infer_fault = None
-    sent = len(triton.texts)
-    assert 0 < sent < 200
-    async with running_gateway(configure()) as running:
-        responses = (await fetch(running.client, request_id)).json["result"]["responses"]
-    assert [entry["success"] for entry in responses] == [True] * 200
-    assert sorted(set(triton.texts)) == sorted(f"text {number}".encode() for number in range(200))
-    assert len(triton.texts) == 200, "the chunk under way was saved, and nothing was computed twice"
-    assert triton.cancelled == 0

@@ -1,7 +1,7 @@
 """Gateways and Triton are killed again and again while batches are queued; none is lost or answered twice.
 
-``python -m tests.faults.queued_batches file|redis MINUTES`` runs it for longer than the test does, with as
-many batches as there is time for. It prints a JSON object: batches, kills, polls, and what went wrong.
+``python -m tests.faults.queued_batches file|redis MINUTES`` runs it for longer than the test does. It prints
+a JSON object: batches, kills, polls, and what went wrong.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from tests.support.texts import sentences
 MODEL = "@cf/huggingface/distilbert-sst-2-int8"
 PATH = f"/client/v4/accounts/{ACCOUNT}/ai/run/{MODEL}?queueRequest=true"
 BATCH_TEXTS = 30
+BATCHES_PER_MINUTE = 100
 DISTINCT_TEXTS = 24
 TOLERANCE = 1e-4
 """Between the score of a text alone and in a batch."""
@@ -186,8 +187,8 @@ class Clients:
                 return
             await asyncio.sleep(0.1)
 
-    async def submit_many(self, count: int, until: float) -> None:
-        """Submit so many batches, or as many as there is time for."""
+    async def submit_many(self, count: int, within_s: float, until: float) -> None:
+        """Submit so many batches, spread over ``within_s`` seconds, or as many as there is time for."""
         left = iter(range(count))
 
         async def one_after_the_other() -> None:
@@ -195,6 +196,7 @@ class Clients:
                 if time.monotonic() >= until:
                     return
                 await self.submit(random.choices(list(self.ledger.right), k=BATCH_TEXTS), until)
+                await asyncio.sleep(within_s * _SUBMITTERS / count)
 
         await asyncio.gather(*(one_after_the_other() for _ in range(_SUBMITTERS)))
 
@@ -225,7 +227,7 @@ async def run(stage: Stage, batches: int, kill_s: float, finish_s: float) -> Led
     ledger = Ledger(await _right_answers(stage))
     clients = Clients(stage, ledger)
     until = time.monotonic() + kill_s
-    submitting = asyncio.create_task(clients.submit_many(batches, until))
+    submitting = asyncio.create_task(clients.submit_many(batches, 0.8 * kill_s, until))
     polling = asyncio.create_task(_keep_polling(clients, until))
     try:
         while time.monotonic() < until:
@@ -235,7 +237,7 @@ async def run(stage: Stage, batches: int, kill_s: float, finish_s: float) -> Led
         for gateway in stage.gateways:
             listening = await asyncio.to_thread(wait_until, lambda: listens(gateway.port), 30)  # noqa: B023
             assert listening, gateway.log()
-        await clients.submit_many(batches - len(ledger.accepted), time.monotonic() + finish_s)
+        await clients.submit_many(batches - len(ledger.accepted), 0, time.monotonic() + finish_s)
         await clients.poll_all(time.monotonic() + finish_s)
     finally:
         submitting.cancel()
@@ -305,7 +307,7 @@ def main() -> None:
     """Run for as many minutes as the second argument says."""
     kind, minutes = sys.argv[1], float(sys.argv[2])
     with tempfile.TemporaryDirectory() as folder, staged(kind, Path(folder)) as stage:
-        ledger = asyncio.run(run(stage, 1_000_000, 60 * minutes, 300))
+        ledger = asyncio.run(run(stage, round(BATCHES_PER_MINUTE * minutes), 60 * minutes, 300))
         sys.stdout.write(json.dumps(report(stage, ledger), indent=1) + "\n")
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
+from gateway.settings import Settings
 from tests.support.harness import RUN, UUID, Answer, Client
 
 QUEUED = "?queueRequest=true"
+Configure = Callable[..., Settings]
+"""Makes settings of gateways that share a store."""
 
 
 async def submit(client: Client, payload: object, *, path: str = RUN, query: str = QUEUED) -> str:
