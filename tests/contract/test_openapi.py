@@ -21,7 +21,7 @@ from embedded.server import TritonServer
 from gateway.api.app import App
 from gateway.api.playground import description
 from gateway.composition import build_app
-from tests.support.fake_triton import FakeTriton
+from tests.support.fake_triton import RERANKER, SST2, FakeTriton, reranker
 from tests.support.gateway_process import gateway_before_fake, gateway_before_real
 from tests.support.golden_answers import DESCRIBED, FOLDER, Case
 from tests.support.golden_rerank_answers import RERANK_CASES
@@ -148,7 +148,7 @@ def test_a_wrong_answer_is_not_as_described() -> None:
 CONFIGURATION = f"""
 [parameters]
 "path.account_id" = "{ACCOUNT}"
-"path.model" = "@cf/huggingface/distilbert-sst-2-int8"
+"path.model" = "{{model}}"
 """
 """Generated names of models are never served: half of the cases get past that."""
 
@@ -156,34 +156,52 @@ SKIPPED = (
     "ignored_auth",  # wants 401 without credentials, the API says 400
     "positive_data_acceptance",  # wants 200 for a model that nobody serves
 )
+RERANKERS = "rerankers' APIs"
+
+
+def _generate(folder: Path, port: int, model: str | None, *filters: str) -> int:
+    """Let schemathesis ask what the description says; the number of requests.
+
+    Args:
+        folder: for its configuration.
+        port: of the gateway.
+        model: in paths; generated names without it.
+        filters: options of schemathesis that choose operations.
+    """
+    configuration = "" if model is None else CONFIGURATION.format(model=model)
+    (folder / "schemathesis.toml").write_text(configuration)
+    command = [
+        *(sys.executable, "-m", "schemathesis.cli", "--config-file", "schemathesis.toml", "run"),
+        f"http://127.0.0.1:{port}/openapi.json",
+        *("--header", f"Authorization: Bearer {ANY_TOKEN}"),
+        # It appends paths to a relative server as they stand, and does not resolve the dot.
+        *("--url", f"http://127.0.0.1:{port}"),
+        *("--phases", "examples,coverage,fuzzing", "--max-examples", "20", "--seed", "1"),
+        *("--continue-on-failure", "--exclude-checks", ",".join(SKIPPED)),
+        *filters,
+    ]
+    done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    found = re.search(r"^\s*(\d+) generated", done.stdout, re.MULTILINE)
+    assert found, done.stdout[-2000:]
+    return int(found[1])
 
 
 @pytest.mark.timeout(300)
 def test_generated_requests_are_answered_as_described(tmp_path: Path, real_triton: TritonServer) -> None:
     """2,000 requests of schemathesis before the real Triton: nothing comes back that is not described."""
-    (tmp_path / "named.toml").write_text(CONFIGURATION)
-    (tmp_path / "any.toml").write_text("")
-    generated = 0
     with gateway_before_real(tmp_path / "log", real_triton) as port:
-        for configuration in ("any.toml", "named.toml"):
-            command = [
-                *(sys.executable, "-m", "schemathesis.cli", "--config-file", configuration),
-                *(
-                    "run",
-                    f"http://127.0.0.1:{port}/openapi.json",
-                    "--header",
-                    f"Authorization: Bearer {ANY_TOKEN}",
-                ),
-                # It appends paths to a relative server as they stand, and does not resolve the dot.
-                *("--url", f"http://127.0.0.1:{port}"),
-                *("--phases", "examples,coverage,fuzzing", "--max-examples", "30", "--seed", "1"),
-                *("--continue-on-failure", "--exclude-checks", ",".join(SKIPPED)),
-            ]
-            done = subprocess.run(
-                command, cwd=tmp_path, check=False, capture_output=True, text=True, timeout=240
-            )
-            assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
-            found = re.search(r"^\s*(\d+) generated", done.stdout, re.MULTILINE)
-            assert found, done.stdout[-2000:]
-            generated += int(found[1])
+        generated = _generate(tmp_path, port, None, "--exclude-tag", RERANKERS)
+        generated += _generate(tmp_path, port, SST2, "--include-path-regex", "{model}")
     assert generated >= 2000
+
+
+@pytest.mark.timeout(300)
+def test_generated_requests_for_a_reranker_are_answered_as_described(tmp_path: Path) -> None:
+    """Its own APIs, and the paths that name it."""
+    with gateway_before_fake(tmp_path / "log", reranker()) as port:
+        generated = _generate(tmp_path, port, None, "--include-tag", RERANKERS)
+        generated += _generate(
+            tmp_path, port, RERANKER, "--include-path-regex", "run/{model}$|{model}/infer$"
+        )
+    assert generated >= 700
