@@ -13,7 +13,7 @@ from gateway.domain.errors import BadInput, without_frames
 from gateway.domain.inputs import ModelInput, Pair
 from gateway.domain.options import NO_OPTIONS, CallOptions
 from gateway.domain.tasks import Task
-from gateway.domain.validate import is_javascript_integer, printable, string, types_of, utf8
+from gateway.domain.validate import is_binary, is_javascript_integer, printable, string, types_of, utf8
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,21 +205,43 @@ def rerank_request(payload: object, max_contexts: int) -> RerankRequest:
 
     The schema has the properties ``query`` (string, ``minLength`` 1), ``top_k`` (integer, ``minimum`` 1) and
     ``contexts`` (array of objects with ``text``, a string of ``minLength`` 1); ``query`` and ``contexts`` are
-    required. An empty array is valid.
+    required. An empty array is valid. The validator lets some contexts without a text pass; they are refused
+    after it, in its manner.
 
     Raises:
-        BadInput: with the validator's message; or there are more than ``max_contexts``.
+        BadInput: with the validator's message; or there are more than ``max_contexts``, or one has no text.
     """
     given = payload if isinstance(payload, dict) else {}
     query = _text(given["query"], "/query") if "query" in given else None
     top_k = _positive_integer(given["top_k"], "/top_k") if "top_k" in given else None
-    contexts = _contexts(given["contexts"], max_contexts) if "contexts" in given else None
-    if query is None or contexts is None:
+    if not _has_contexts(given.get("contexts")) or query is None:
         raise BadInput("Error: required properties at '/' are 'query,contexts'")
-    return RerankRequest(query, contexts, top_k)
+    return RerankRequest(query, _contexts(given["contexts"], max_contexts), top_k)
+
+
+def _has_contexts(value: object) -> bool:
+    """Check contexts as the validator does; return whether it counts the property as present.
+
+    It checks the texts that it finds and skips what else there is. Where it finds none, ``contexts`` is
+    missing, whatever is in its place; unless that is an array of numbers and strings alone, which it takes
+    for binary data.
+
+    Raises:
+        BadInput: with the validator's message.
+    """
+    if isinstance(value, str):
+        raise BadInput(f"Error: Type mismatch of '/contexts', 'array' not in {types_of(value)}")
+    if is_binary(value):
+        return True
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    texts = [(place, item["text"]) for place, item in items if isinstance(item, dict) and "text" in item]
+    for place, text in texts:
+        _text(text, f"/contexts/{place}/text")
+    return bool(texts)
 
 
 def _contexts(value: object, max_contexts: int) -> list[str]:
+    """Return contexts that `_has_contexts` lets pass."""
     if not isinstance(value, list):
         raise BadInput(f"Error: Type mismatch of '/contexts', 'array' not in {types_of(value)}")
     if len(value) > max_contexts:
@@ -232,7 +254,7 @@ def _context(item: object, path: str) -> str:
         raise BadInput(f"Error: Type mismatch of '{path}', 'object' not in {types_of(item)}")
     if "text" not in item:
         raise BadInput(f"Error: required properties at '{path}' are 'text'")
-    return _text(item["text"], f"{path}/text")
+    return string(item["text"], f"{path}/text")
 
 
 def _text(value: object, path: str) -> str:

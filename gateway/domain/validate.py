@@ -102,12 +102,20 @@ def _javascript_types(value: object) -> tuple[str, ...]:
         case str():
             return ("string",)
         case list():
-            # The validator looks for the first item that is neither number nor string and compares it
-            # with undefined, so a null there counts as not found; None does the same here.
-            odd = next((item for item in value if not _is_number_or_string(item)), None)
-            return ("array", "binary") if odd is None else ("array",)
+            return ("array", "binary") if is_binary(value) else ("array",)
         case _:
             return ("object",)
+
+
+def is_binary(value: object) -> bool:
+    """Tell whether the validator takes a value for binary data: an array of numbers and strings alone.
+
+    It looks for the first item that is neither number nor string and compares it with undefined, so a null
+    there counts as not found; None does the same here.
+    """
+    if not isinstance(value, list):
+        return False
+    return next((item for item in value if not _is_number_or_string(item)), None) is None
 
 
 def _is_number_or_string(value: object) -> bool:

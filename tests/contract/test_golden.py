@@ -16,11 +16,12 @@ import pytest
 from gateway.domain import errors
 from tests.support import golden_answers
 from tests.support.fake_triton import FakeTriton
+from tests.support.golden_ai_gateway_answers import AI_GATEWAY_CASES
 from tests.support.golden_answers import FOLDER, Case, name_random_parts
 from tests.support.golden_rerank_answers import RERANK_CASES
 from tests.support.harness import Running, away_from_the_end_of_a_minute, running_gateway, settings_for, until
 
-CASES = [*golden_answers.CASES, *RERANK_CASES]
+CASES = [*golden_answers.CASES, *RERANK_CASES, *AI_GATEWAY_CASES]
 NOT_HTTP = "6003-not-http"
 SLOW_HEAD = "3007-slow-head"
 ENCODED = "6003-transfer-coding"

@@ -23,6 +23,7 @@ from gateway.api.playground import description
 from gateway.composition import build_app
 from tests.support.fake_triton import RERANKER, SST2, FakeTriton, reranker
 from tests.support.gateway_process import gateway_before_fake, gateway_before_real
+from tests.support.golden_ai_gateway_answers import AI_GATEWAY_DESCRIBED
 from tests.support.golden_answers import DESCRIBED, FOLDER, Case
 from tests.support.golden_rerank_answers import RERANK_CASES
 from tests.support.harness import ACCOUNT, ANY_TOKEN, RUN, Client, running_gateway, settings_for
@@ -112,7 +113,7 @@ OUTSIDE = {"7000", "7001", "rerank-405", "tei-405"}
 
 @pytest.mark.parametrize(
     "case",
-    [case for case in (*DESCRIBED, *RERANK_CASES) if case.name not in OUTSIDE],
+    [case for case in (*DESCRIBED, *RERANK_CASES, *AI_GATEWAY_DESCRIBED) if case.name not in OUTSIDE],
     ids=lambda case: case.name,
 )
 def test_every_golden_answer_is_as_described(case: Case, triton: FakeTriton) -> None:

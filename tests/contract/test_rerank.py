@@ -131,12 +131,14 @@ SCHEMA_WORDS: list[tuple[object, str]] = [
     ({"query": None, "contexts": []}, "Type mismatch of '/query', 'string' not in 'null'"),
     ({"query": ["a"], "contexts": []}, "Type mismatch of '/query', 'string' not in 'array','binary'"),
     ({"query": "a", "contexts": "b"}, "Type mismatch of '/contexts', 'array' not in 'string'"),
-    ({"query": "a", "contexts": {"text": "b"}}, "Type mismatch of '/contexts', 'array' not in 'object'"),
-    ({"query": "a", "contexts": ["b"]}, "Type mismatch of '/contexts/0', 'object' not in 'string'"),
-    (
-        {"query": "a", "contexts": [{"text": "b"}, ["c"]]},
-        "Type mismatch of '/contexts/1', 'object' not in 'array','binary'",
-    ),
+    # The validator misses what has no text in it, whatever its type.
+    ({"query": "a", "contexts": {"text": "b"}}, "required properties at '/' are 'query,contexts'"),
+    ({"query": "a", "contexts": None}, "required properties at '/' are 'query,contexts'"),
+    ({"query": "a", "contexts": 5}, "required properties at '/' are 'query,contexts'"),
+    ({"query": "a", "contexts": [{}, {"title": "b"}]}, "required properties at '/' are 'query,contexts'"),
+    ({"query": "a", "contexts": [["b"]]}, "required properties at '/' are 'query,contexts'"),
+    ({"contexts": ["b"]}, "required properties at '/' are 'query,contexts'"),
+    ({"query": "a", "contexts": [5, {"text": ""}]}, "Length of '/contexts/1/text' must be >= 1 not met"),
     ({"query": "a", "contexts": [{"text": ""}]}, "Length of '/contexts/0/text' must be >= 1 not met"),
     (
         {"query": "a", "contexts": [{"text": "b"}, {"text": 1.5}]},
@@ -152,9 +154,19 @@ SCHEMA_WORDS: list[tuple[object, str]] = [
     ({"query": "", "contexts": "b", "top_k": 0}, "Length of '/query' must be >= 1 not met"),
     ({"query": "a", "contexts": "b", "top_k": 0}, "'/top_k' must be >= 1"),
     ({"top_k": 0}, "'/top_k' must be >= 1"),
-    ({"contexts": [1]}, "Type mismatch of '/contexts/0', 'object' not in 'number','integer'"),
 ]
 """Bodies that the schema refuses, and the validator's words; tests/clients asks the validator itself."""
+
+
+OWN_WORDS: list[tuple[object, str]] = [
+    (["b"], "Type mismatch of '/contexts/0', 'object' not in 'string'"),
+    ([1, "b"], "Type mismatch of '/contexts/0', 'object' not in 'number','integer'"),
+    ([None], "Type mismatch of '/contexts/0', 'object' not in 'null'"),
+    ([{"text": "b"}, ["c"]], "Type mismatch of '/contexts/1', 'object' not in 'array','binary'"),
+    ([{"text": "b"}, {"title": "c"}], "required properties at '/contexts/1' are 'text'"),
+    ({"first": {"text": "b"}}, "Type mismatch of '/contexts', 'array' not in 'object'"),
+]
+"""Contexts that the validator lets pass though one has no text, and what they get here."""
 
 
 @pytest.mark.parametrize(("body", "words"), SCHEMA_WORDS)
@@ -169,10 +181,12 @@ async def test_what_the_schema_refuses_gets_the_validators_words(
     assert triton.texts == []
 
 
-async def test_a_context_without_text_is_refused(client: Client) -> None:
-    # The schema lets it pass; there is nothing to score.
-    answer = await rerank(client, {"query": "a", "contexts": [{"text": "b"}, {"title": "c"}]})
-    check_ai(answer, 400, 5006, BAD + "required properties at '/contexts/1' are 'text'")
+@pytest.mark.parametrize(("contexts", "words"), OWN_WORDS)
+async def test_contexts_without_a_text_that_the_schema_lets_pass_are_refused(
+    client: Client, triton: FakeTriton, contexts: object, words: str
+) -> None:
+    check_ai(await rerank(client, {"query": "a", "contexts": contexts}), 400, 5006, BAD + words)
+    assert triton.texts == []
 
 
 async def test_unknown_keys_change_nothing(client: Client) -> None:
