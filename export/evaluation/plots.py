@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -60,15 +60,27 @@ def _legend(axes: Axes) -> None:
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
 
 
+def _quality(report: Mapping[str, Any]) -> tuple[str, Callable[[Mapping[str, Any]], float]]:
+    """What stands for an artefact's quality, and how it is read from the report."""
+    reference = report["reference"]
+    ranking = report["artefacts"][reference]["ranking"]
+    if ranking is not None and ranking["relevance"] is not None:
+        return "MRR@10", lambda found: float(found["ranking"]["relevance"]["mrr"])
+    if ranking is not None:
+        return f"Kendall's tau with {reference}", lambda found: float(found["ranking"]["kendall_tau"])
+    if report["examples"]["labelled"]:
+        return "Accuracy", lambda found: float(found["accuracy"]["share"])
+    return f"Agreement with {reference}", lambda found: float(found["agreement"]["share"])
+
+
 def _accuracy_against_speed(report: Mapping[str, Any]) -> Figure:
-    measured = report["examples"]["labelled"]
-    what = "Accuracy" if measured else f"Agreement with {report['reference']}"
+    what, share_of = _quality(report)
     figure, axes = _figure(
-        f"{what} against speed, one thread", "sentences per second, groups of like length", f"{what} (%)"
+        f"{what} against speed, one thread", "texts per second, groups of like length", f"{what} (%)"
     )
     shares: list[float] = []
     for name, found, colour, marker, _ in _styles(report["artefacts"]):
-        share = found["accuracy"]["share"] if measured else found["agreement"]["share"]
+        share = share_of(found)
         speed = found["speed"]["grouped_per_second"]
         shares.append(100 * share)
         # Hollow, so that artefacts in the same place are all seen.

@@ -79,6 +79,7 @@ def as_document(
         "examples": {
             "source": evaluation.examples.source,
             "texts": len(tokens),
+            "queries": len(evaluation.examples.groups) or None,
             "labelled": evaluation.examples.targets is not None,
             "tokens_mean": round(float(tokens.mean()), 1),
             "tokens_median": float(np.median(tokens)),
@@ -114,6 +115,7 @@ def _artefact(found: Measurement, evaluation: Evaluation) -> dict[str, Any]:
         "bytes": found.size,
         "not_finite": int((~found.answers.finite).sum()),
         "accuracy": found.accuracy and asdict(found.accuracy),
+        "ranking": found.ranking and asdict(found.ranking),
         "agreement": agreement,
         "neighbours": neighbours,
         "speed": speed,
@@ -121,10 +123,12 @@ def _artefact(found: Measurement, evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _flip(index: int, found: Measurement, evaluation: Evaluation) -> dict[str, Any]:
-    """One text with both answers: the scores of the labels that either model chose."""
+    """One text with both answers: the scores of the labels that either model chose, or a reranker's score."""
     reference = evaluation.measurements[evaluation.reference].answers
-    targets = evaluation.examples.targets
+    targets, queries = evaluation.examples.targets, evaluation.examples.queries
     either = np.flatnonzero(found.answers.chosen[index] | reference.chosen[index])
+    if queries is not None:
+        either = np.arange(len(evaluation.labels))
 
     def names(chosen: Any) -> list[str]:
         return [evaluation.labels[i] for i in np.flatnonzero(chosen)]
@@ -134,6 +138,7 @@ def _flip(index: int, found: Measurement, evaluation: Evaluation) -> dict[str, A
 
     return {
         "index": index,
+        **({} if queries is None else {"query": queries[index]}),
         "text": evaluation.examples.texts[index],
         "labels": None if targets is None else names(targets[index]),
         "reference": names(reference.chosen[index]),
@@ -151,7 +156,7 @@ def as_markdown(document: Mapping[str, Any], plots: Sequence[str]) -> str:
         _table(("about", ""), document["about"].items()),
         _summary(document),
         "## Answers",
-        _answers(document),
+        _rankings(document) if document["examples"]["queries"] else _answers(document),
         "## Gate",
         _gate(document),
         "## Neighbours",
@@ -162,7 +167,7 @@ def as_markdown(document: Mapping[str, Any], plots: Sequence[str]) -> str:
     parts += [f"![{name.removesuffix('.png').replace('-', ' ')}]({name})" for name in plots]
     flips = _flips(document)
     if flips:
-        parts += ["## Flipped texts", flips]
+        parts += ["## Other first texts" if document["examples"]["queries"] else "## Flipped texts", flips]
     return "\n\n".join(parts) + "\n"
 
 
@@ -183,8 +188,9 @@ def _summary(document: Mapping[str, Any]) -> str:
     verdict = f"{chosen} passed the gate and is what is published."
     if not document["passed"]:
         verdict = f"**{chosen} failed the gate; nothing was published.**"
+    kind = f"pairs of {examples['queries']:,} queries" if examples["queries"] else "texts"
     texts = (
-        f"{examples['texts']:,} texts from {_cell(examples['source'])}, "
+        f"{examples['texts']:,} {kind} from {_cell(examples['source'])}, "
         f"{examples['tokens_mean']:g} tokens on average, {examples['tokens_longest']} at most."
     )
     machine = (
@@ -192,7 +198,8 @@ def _summary(document: Mapping[str, Any]) -> str:
     )
     lines = [f"{verdict} {texts} {machine}"]
     if not examples["labelled"]:
-        lines.append("The texts have no labels: accuracy was not measured, and the gate did without it.")
+        what = "pairs have no labels: MRR@10" if examples["queries"] else "texts have no labels: accuracy"
+        lines.append(f"The {what} was not measured, and the gate did without it.")
     if host["warning"]:
         lines.append(host["warning"])
     return "\n\n".join(lines)
@@ -222,6 +229,37 @@ def _answers(document: Mapping[str, Any]) -> str:
         f"the calibration error is the expected one over {CALIBRATION_BINS} bins of equal width."
     )
     return f"{_table((*head, '99th percentile of Δp', 'calibration error'), rows)}\n\n{explained}"
+
+
+def _rankings(document: Mapping[str, Any]) -> str:
+    rows, reference = [], document["reference"]
+    for name, found in document["artefacts"].items():
+        ranking, same = found["ranking"], found["agreement"]
+        relevance = ranking["relevance"]
+        rows.append(
+            (
+                name,
+                f"{found['bytes'] / 1e6:.1f}",
+                f"{relevance['mrr']:.4f}" if relevance else "not measured",
+                f"{ranking['kendall_tau']:.4f} ({ranking['lowest_tau']:.2f})",
+                f"{100 * ranking['top_share']:.2f} %",
+                f"{same['largest_shift']:.1e}",
+                f"{same['p99_shift']:.1e}",
+            )
+        )
+    first = document["artefacts"][reference]["ranking"]
+    explained = (
+        f"Kendall's tau-b compares the order of a query's texts with {reference}'s: the mean of "
+        f"{first['queries']:,} queries, in brackets the lowest. Δp is how far a pair's probability is from "
+        f"{reference}'s."
+    )
+    if first["relevance"]:
+        explained += (
+            f" MRR@10 is taken over the {first['relevance']['queries']:,} queries with a relevant text; a "
+            f"random order would give {first['relevance']['random']:.4f}."
+        )
+    head = ("artefact", "MB", "MRR@10", "Kendall's tau (lowest)", f"first text as {reference}", "largest Δp")
+    return f"{_table((*head, '99th percentile of Δp'), rows)}\n\n{explained}"
 
 
 def _gate(document: Mapping[str, Any]) -> str:
@@ -273,8 +311,9 @@ def _speed(document: Mapping[str, Any]) -> str:
         f"{texts} texts of all lengths; in brackets the median of the rounds' ratios to "
         f"{document['reference']}."
     )
-    head = ("artefact", "load ms", "ms a text, batch 1", "99th percentile", "sentences/s, batch 1")
-    return f"{intro}\n\n{_table((*head, 'sentences/s, groups of like length'), rows)}"
+    noun = "pairs" if document["examples"]["queries"] else "sentences"
+    head = ("artefact", "load ms", "ms a text, batch 1", "99th percentile", f"{noun}/s, batch 1")
+    return f"{intro}\n\n{_table((*head, f'{noun}/s, groups of like length'), rows)}"
 
 
 def _lengths(document: Mapping[str, Any]) -> str:
@@ -285,19 +324,25 @@ def _lengths(document: Mapping[str, Any]) -> str:
 
 
 def _flips(document: Mapping[str, Any]) -> str:
-    parts = []
+    parts, asked = [], document["examples"]["queries"]
     for name, found in document["artefacts"].items():
         flipped = found["agreement"]["flipped"]
         rows = (
-            (each["text"], _said(each["reference_scores"]), _said(each["artefact_scores"]))
+            (
+                *([each["query"]] if asked else []),
+                each["text"],
+                _said(each["reference_scores"]),
+                _said(each["artefact_scores"]),
+            )
             for each in flipped[:SHOWN_FLIPS]
         )
         if flipped:
             shown = (
                 "" if len(flipped) <= SHOWN_FLIPS else f", the first {SHOWN_FLIPS} (all are in report.json)"
             )
-            table = _table(("text", document["reference"], name), rows)
-            parts.append(f"{name}: {len(flipped)} texts{shown}.\n\n{table}")
+            head = ("query", "text") if asked else ("text",)
+            table = _table((*head, document["reference"], name), rows)
+            parts.append(f"{name}: {len(flipped)} {'queries' if asked else 'texts'}{shown}.\n\n{table}")
     return "\n\n".join(parts)
 
 
