@@ -121,6 +121,7 @@ def test_models_run_and_errors_are_the_binding_s(dev: str, within: str) -> None:
         {"run": [MODEL]},
         {"run": ["@cf/no/model", {"text": "a"}]},
         {"run": ["../../../user/tokens/verify", {"text": "a"}]},
+        {"run": [MODEL, {"text": ["a", "b"]}]},
         within=within,
     )
     check_scores(good["result"])
@@ -129,6 +130,7 @@ def test_models_run_and_errors_are_the_binding_s(dev: str, within: str) -> None:
         ("AiError", MISSING_TEXT),
         ("AiError", "5007: No such model @cf/no/model or task"),
         ("AiError", "5007: No such model ../../../user/tokens/verify or task"),
+        ("AiError", "5006: Error: Type mismatch of '/text', 'string' not in 'array','binary'"),
     ]
 
 
@@ -162,18 +164,24 @@ def test_a_batch_is_answered_like_a_poll(dev: str) -> None:
 def test_contexts_are_ranked(dev: str) -> None:
     contexts = [{"text": text} for text in ("the waiter was rude", "this pizza is great", "a pizza")]
     inputs = {"query": "which pizza is great", "contexts": contexts}
-    ranked, cut, refused = seen(
+    ranked, cut, *refused = seen(
         dev,
         {"run": [RERANKER, inputs]},
         {"run": [RERANKER, inputs | {"top_k": 1}]},
-        {"run": [RERANKER, {"query": "pizza"}]},
+        {"run": [RERANKER, {"contexts": contexts}]},  # as the types of workerd have it
+        {"run": [RERANKER, inputs | {"contexts": ["a pizza"]}]},
         binding="RERANKING",
     )
     assert [entry["id"] for entry in ranked["result"]["response"]] == [1, 2, 0]
     assert [entry["id"] for entry in cut["result"]["response"]] == [1]
     assert ranked["result"]["usage"]["prompt_tokens"] > 0
-    assert refused["error"]["name"] == "AiError"
-    assert refused["error"]["message"] == "5006: Error: required properties at '/' are 'query,contexts'"
+    assert [each["error"] for each in refused] == [
+        {"name": "AiError", "message": "5006: Error: required properties at '/' are 'query,contexts'"},
+        {
+            "name": "AiError",
+            "message": "5006: Error: Type mismatch of '/contexts/0', 'object' not in 'string'",
+        },
+    ]
 
 
 def test_a_queued_batch_is_polled_for(dev: str) -> None:
@@ -248,6 +256,9 @@ def test_a_signal_ends_the_wait_and_a_signal_that_stays_quiet_does_not(dev: str)
     )
     assert aborted["error"]["name"] == "TimeoutError"
     check_scores(good["result"])
+    # This Worker has not the flag that a signal needs.
+    (refused,) = seen(dev, {"run": [MODEL, {"text": TEXT}], "abort_ms": 20_000}, within="year-old")
+    assert refused["error"]["name"] == "DataCloneError"
 
 
 @pytest.mark.parametrize(
