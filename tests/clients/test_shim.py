@@ -59,8 +59,9 @@ def recorder() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def reranking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    """A gateway with a reranker that queues batches."""
-    with gateway_with_reranker(GATEWAY_BATCH_FOLDER=str(tmp_path_factory.mktemp("batches"))) as program:
+    """A gateway with a reranker that queues batches and caches answers."""
+    batches = str(tmp_path_factory.mktemp("batches"))
+    with gateway_with_reranker(GATEWAY_BATCH_FOLDER=batches, GATEWAY_CACHE_BYTES="1048576") as program:
         yield program
 
 
@@ -245,6 +246,28 @@ def test_the_gateway_s_methods_lead_here(dev: str, gateway: Program) -> None:
     assert json.loads(none["raw"]["body"])["errors"] == [{"code": 7000, "message": "No route for that URI"}]
     assert provider["result"] == f"{gateway.url}/v1/{ACCOUNT}/mine/workers-ai"
     assert universal["result"] == f"{gateway.url}/v1/{ACCOUNT}/mine/"
+
+
+def test_the_gateway_s_options_reach_the_cache_and_the_deadline(dev: str) -> None:
+    def run(**options: Any) -> dict[str, Any]:
+        return {
+            "run": [
+                MODEL,
+                {"text": "cached"},
+                {"returnRawResponse": True, "gateway": {"id": "mine"} | options},
+            ]
+        }
+
+    answers = seen(dev, run(), run(), run(skipCache=True), run(cacheTtl="soon"), binding="RERANKING")
+    *answered, refused = (each["raw"] for each in answers)
+    assert [raw["headers"].get("cf-aig-cache-status") for raw in answered] == ["MISS", "HIT", "MISS"]
+    assert "cf-aig-cache-ttl" in json.loads(refused["body"])["description"]
+
+
+def test_the_gateway_s_run_takes_an_endpoint_with_run_in_it(dev: str) -> None:
+    request = {"provider": "workers-ai", "endpoint": f"run/{MODEL}", "headers": {}, "query": {"text": TEXT}}
+    (answered,) = seen(dev, {"gateway": ["mine", "run", request]})
+    check_scores(json.loads(answered["raw"]["body"])["result"])
 
 
 def test_a_signal_ends_the_wait_and_a_signal_that_stays_quiet_does_not(dev: str) -> None:
