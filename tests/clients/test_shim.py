@@ -120,6 +120,7 @@ def test_models_run_and_errors_are_the_binding_s(dev: str, within: str) -> None:
         GOOD,
         {"run": [MODEL, {}]},
         {"run": [MODEL]},
+        {"run": [MODEL, None, None]},
         {"run": ["@cf/no/model", {"text": "a"}]},
         {"run": ["../../../user/tokens/verify", {"text": "a"}]},
         {"run": [MODEL, {"text": ["a", "b"]}]},
@@ -127,6 +128,7 @@ def test_models_run_and_errors_are_the_binding_s(dev: str, within: str) -> None:
     )
     check_scores(good["result"])
     assert [(each["error"]["name"], each["error"]["message"]) for each in bad] == [
+        ("AiError", MISSING_TEXT),
         ("AiError", MISSING_TEXT),
         ("AiError", MISSING_TEXT),
         ("AiError", "5007: No such model @cf/no/model or task"),
@@ -243,7 +245,9 @@ def test_the_gateway_s_methods_lead_here(dev: str, gateway: Program) -> None:
     )
     for answered in (one, fallback):
         check_scores(json.loads(answered["raw"]["body"])["result"])
-    assert json.loads(none["raw"]["body"])["errors"] == [{"code": 7000, "message": "No route for that URI"}]
+    (error,) = json.loads(none["raw"]["body"])["errors"]
+    assert error["code"] == 5006
+    assert "provider 'openai' is not served here" in error["message"]
     assert provider["result"] == f"{gateway.url}/v1/{ACCOUNT}/mine/workers-ai"
     assert universal["result"] == f"{gateway.url}/v1/{ACCOUNT}/mine/"
 
