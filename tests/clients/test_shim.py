@@ -59,8 +59,9 @@ def recorder() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def reranking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    """A gateway with a reranker that queues batches."""
-    with gateway_with_reranker(GATEWAY_BATCH_FOLDER=str(tmp_path_factory.mktemp("batches"))) as program:
+    """A gateway with a reranker that queues batches and caches answers."""
+    batches = str(tmp_path_factory.mktemp("batches"))
+    with gateway_with_reranker(GATEWAY_BATCH_FOLDER=batches, GATEWAY_CACHE_BYTES="1048576") as program:
         yield program
 
 
@@ -119,16 +120,20 @@ def test_models_run_and_errors_are_the_binding_s(dev: str, within: str) -> None:
         GOOD,
         {"run": [MODEL, {}]},
         {"run": [MODEL]},
+        {"run": [MODEL, None, None]},
         {"run": ["@cf/no/model", {"text": "a"}]},
         {"run": ["../../../user/tokens/verify", {"text": "a"}]},
+        {"run": [MODEL, {"text": ["a", "b"]}]},
         within=within,
     )
     check_scores(good["result"])
     assert [(each["error"]["name"], each["error"]["message"]) for each in bad] == [
         ("AiError", MISSING_TEXT),
         ("AiError", MISSING_TEXT),
+        ("AiError", MISSING_TEXT),
         ("AiError", "5007: No such model @cf/no/model or task"),
         ("AiError", "5007: No such model ../../../user/tokens/verify or task"),
+        ("AiError", "5006: Error: Type mismatch of '/text', 'string' not in 'array','binary'"),
     ]
 
 
@@ -162,18 +167,24 @@ def test_a_batch_is_answered_like_a_poll(dev: str) -> None:
 def test_contexts_are_ranked(dev: str) -> None:
     contexts = [{"text": text} for text in ("the waiter was rude", "this pizza is great", "a pizza")]
     inputs = {"query": "which pizza is great", "contexts": contexts}
-    ranked, cut, refused = seen(
+    ranked, cut, *refused = seen(
         dev,
         {"run": [RERANKER, inputs]},
         {"run": [RERANKER, inputs | {"top_k": 1}]},
-        {"run": [RERANKER, {"query": "pizza"}]},
+        {"run": [RERANKER, {"contexts": contexts}]},  # as the types of workerd have it
+        {"run": [RERANKER, inputs | {"contexts": ["a pizza"]}]},
         binding="RERANKING",
     )
     assert [entry["id"] for entry in ranked["result"]["response"]] == [1, 2, 0]
     assert [entry["id"] for entry in cut["result"]["response"]] == [1]
     assert ranked["result"]["usage"]["prompt_tokens"] > 0
-    assert refused["error"]["name"] == "AiError"
-    assert refused["error"]["message"] == "5006: Error: required properties at '/' are 'query,contexts'"
+    assert [each["error"] for each in refused] == [
+        {"name": "AiError", "message": "5006: Error: required properties at '/' are 'query,contexts'"},
+        {
+            "name": "AiError",
+            "message": "5006: Error: Type mismatch of '/contexts/0', 'object' not in 'string'",
+        },
+    ]
 
 
 def test_a_queued_batch_is_polled_for(dev: str) -> None:
@@ -234,9 +245,33 @@ def test_the_gateway_s_methods_lead_here(dev: str, gateway: Program) -> None:
     )
     for answered in (one, fallback):
         check_scores(json.loads(answered["raw"]["body"])["result"])
-    assert json.loads(none["raw"]["body"])["errors"] == [{"code": 7000, "message": "No route for that URI"}]
+    (error,) = json.loads(none["raw"]["body"])["errors"]
+    assert error["code"] == 5006
+    assert "provider 'openai' is not served here" in error["message"]
     assert provider["result"] == f"{gateway.url}/v1/{ACCOUNT}/mine/workers-ai"
     assert universal["result"] == f"{gateway.url}/v1/{ACCOUNT}/mine/"
+
+
+def test_the_gateway_s_options_reach_the_cache_and_the_deadline(dev: str) -> None:
+    def run(**options: Any) -> dict[str, Any]:
+        return {
+            "run": [
+                MODEL,
+                {"text": "cached"},
+                {"returnRawResponse": True, "gateway": {"id": "mine"} | options},
+            ]
+        }
+
+    answers = seen(dev, run(), run(), run(skipCache=True), run(cacheTtl="soon"), binding="RERANKING")
+    *answered, refused = (each["raw"] for each in answers)
+    assert [raw["headers"].get("cf-aig-cache-status") for raw in answered] == ["MISS", "HIT", "MISS"]
+    assert "cf-aig-cache-ttl" in json.loads(refused["body"])["description"]
+
+
+def test_the_gateway_s_run_takes_an_endpoint_with_run_in_it(dev: str) -> None:
+    request = {"provider": "workers-ai", "endpoint": f"run/{MODEL}", "headers": {}, "query": {"text": TEXT}}
+    (answered,) = seen(dev, {"gateway": ["mine", "run", request]})
+    check_scores(json.loads(answered["raw"]["body"])["result"])
 
 
 def test_a_signal_ends_the_wait_and_a_signal_that_stays_quiet_does_not(dev: str) -> None:
@@ -248,6 +283,9 @@ def test_a_signal_ends_the_wait_and_a_signal_that_stays_quiet_does_not(dev: str)
     )
     assert aborted["error"]["name"] == "TimeoutError"
     check_scores(good["result"])
+    # This Worker has not the flag that a signal needs.
+    (refused,) = seen(dev, {"run": [MODEL, {"text": TEXT}], "abort_ms": 20_000}, within="year-old")
+    assert refused["error"]["name"] == "DataCloneError"
 
 
 @pytest.mark.parametrize(

@@ -75,3 +75,23 @@ def test_refusals_are_the_sdk_s_errors(tmp_path: Path, reranking_gateway: Progra
     (stranger,) = ranked(tmp_path, reranking_gateway, {}, token="wrong")
     assert stranger["error"]["status"] == 401
     assert "Authentication error" in stranger["error"]["message"]
+
+
+def test_with_a_gateway_s_id_the_ai_gateway_s_path_is_called(
+    tmp_path: Path, reranking_gateway: Program
+) -> None:
+    whole, cut, unknown = ranked(
+        tmp_path,
+        reranking_gateway,
+        {"id": "mine"},
+        {"id": "mine", "topN": 1},
+        {"id": "mine", "model": "@cf/no/model"},
+    )
+    check_order(whole["ranking"], 1, 2, 0)
+    check_order(cut["ranking"], 1)
+    (request,) = whole["requests"]
+    gateway = "https://gateway.ai.cloudflare.com/v1"
+    assert request["url"] == f"{gateway}/{ACCOUNT}/mine/workers-ai/run/{RERANKER}"
+    assert request["headers"]["cf-aig-skip-cache"] == "true"
+    assert (unknown["error"]["status"], unknown["error"]["name"]) == (400, "AI_APICallError")
+    assert "No such model @cf/no/model or task" in unknown["error"]["message"]

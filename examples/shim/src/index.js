@@ -7,7 +7,8 @@ const named = (name, message) => Object.assign(new Error(message), { name });
 export default class extends WorkerEntrypoint {
   #api = `${this.env.CLOUDFLARE_API_BASE_URL}/accounts/${this.env.CLOUDFLARE_ACCOUNT_ID}/ai`;
 
-  async run(model, inputs = {}, { gateway, extraHeaders, queueRequest, returnRawResponse, signal } = {}) {
+  async run(model, inputs = {}, options = {}) {
+    const { gateway, extraHeaders, queueRequest, returnRawResponse, signal } = options ?? {};
     const headers = { ...extraHeaders };
     for (const key in AIG) if (gateway?.[key] != null) headers[`cf-aig-${AIG[key]}`] = gateway[key];
     const path = `run/${encodeURIComponent(model)}${queueRequest || inputs?.request_id ? "?queueRequest=true" : ""}`;
@@ -35,15 +36,9 @@ export default class extends WorkerEntrypoint {
   }
 
   gateway(id) {
-    const url = `${new URL(this.#api).origin}/v1/${this.env.CLOUDFLARE_ACCOUNT_ID}/${id}`;
-    const run = async (requests, { extraHeaders } = {}) => {
-      let response;
-      for (const { provider, endpoint, headers, query } of [requests].flat()) {
-        response = await this.#call(`${url}/${provider}/${endpoint}`, { ...headers, ...extraHeaders }, query);
-        if (response.ok) break;
-      }
-      return response;
-    };
+    const url = `${new URL(this.#api).origin}/v1/${this.env.CLOUDFLARE_ACCOUNT_ID}/${encodeURIComponent(id)}`;
+    // AI Gateway's universal endpoint, which takes several requests and answers the first that succeeds.
+    const run = (requests, { extraHeaders } = {}) => this.#call(url, extraHeaders, [requests].flat());
     return { run, getUrl: (provider = "") => `${url}/${provider}` };
   }
 

@@ -59,10 +59,12 @@ def loopback_only(url: str, folder: Path) -> Iterator[tuple[list[str], Callable[
         door.settimeout(30)
         door.bind(str(folder / "door"))
         door.listen()
-        yield [*UNSHARE, sys.executable, __file__, str(folder / "door"), str(port)], get
-    for listener in given:
-        listener.shutdown(socket.SHUT_RDWR)  # wakes the thread
-        listener.close()
+        try:
+            yield [*UNSHARE, sys.executable, __file__, str(folder / "door"), str(port)], get
+        finally:
+            for listener in given:
+                listener.shutdown(socket.SHUT_RDWR)  # wakes the thread
+                listener.close()
 
 
 def require_namespaces() -> None:
