@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import msgspec
 
@@ -123,9 +123,9 @@ def _stored_outcome(reference: str | None, outcome: TaskAnswer | AiError) -> _St
             return _failed(reference, outcome)
 
 
-def decode_outcomes(chunks: Sequence[bytes]) -> list[BatchItem]:
-    """Return the outcomes of all chunks, which show and cost the same as before."""
-    return [BatchItem(item.reference, _outcome(item)) for chunk in chunks for item in _outcomes.decode(chunk)]
+def decode_outcomes(stored: bytes) -> list[BatchItem]:
+    """Return outcomes that show and cost the same as those that `encode_outcomes` was given."""
+    return [BatchItem(item.reference, _outcome(item)) for item in _outcomes.decode(stored)]
 
 
 def _outcome(stored: _Scores | _Order | _Failed) -> TaskAnswer | AiError:

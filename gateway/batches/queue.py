@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -45,9 +46,12 @@ class BatchQueue:
         self._bucket_of = bucket_of
         self._submitted = submitted
 
-    def prepare(self, account: str, model: str, requests: Sequence[BatchRequest]) -> NewBatch:
+    async def prepare(self, account: str, model: str, requests: Sequence[BatchRequest]) -> NewBatch:
         """Make a batch of requests, those with a validation error included; nothing is stored yet."""
-        chunks = [codec.encode_inputs(chunk) for chunk in _chunks(requests)]
+        chunks = []
+        for chunk in _chunks(requests):
+            chunks.append(codec.encode_inputs(chunk))
+            await asyncio.sleep(0)  # other requests have their turn
         return NewBatch(str(uuid4()), account, self._bucket_of(account), model, len(requests), chunks)
 
     async def check_room(self, batch: NewBatch) -> None:
@@ -83,7 +87,11 @@ class BatchQueue:
             raise BadInput("Error: '/request_id' is not known, or its result has expired")
         if isinstance(found, PendingBatch):
             return found
-        return FetchedBatch(found.id, codec.decode_outcomes(found.chunks))
+        items: list[BatchItem] = []
+        for chunk in found.chunks:
+            items += codec.decode_outcomes(chunk)
+            await asyncio.sleep(0)
+        return FetchedBatch(found.id, items)
 
     async def has_batch_for(self, account: str, model: str) -> bool:
         """Tell whether the account may fetch a batch for a model, which need not be served any more."""
