@@ -9,7 +9,7 @@ from gateway.access.rate_limit import RateLimit
 from gateway.batches.queue import BatchQueue, FetchedBatch
 from gateway.batches.store import PendingBatch
 from gateway.domain.catalogue import Model
-from gateway.domain.errors import BadInput
+from gateway.domain.errors import BadInput, BatchStoreUnavailable, without_frames
 from gateway.domain.requests import BatchCall, Call, PollCall
 from gateway.pipeline.caller import Caller
 from gateway.pipeline.deadline import RequestDeadline
@@ -85,9 +85,11 @@ class RunCall:
         return await self._queue.fetch(caller.account, call.batch_id)
 
     async def may_fetch(self, caller: Caller, model: str) -> bool:
-        """Tell whether the account has a batch for a model, which need not be served any more.
-
-        Raises:
-            BatchStoreUnavailable: nobody knows.
-        """
-        return self._queue is not None and await self._queue.has_batch_for(caller.account, model)
+        """Tell whether the account may have a batch for a model, which need not be served any more."""
+        if self._queue is None:
+            return False
+        try:
+            return await self._queue.has_batch_for(caller.account, model)
+        except BatchStoreUnavailable as exc:
+            without_frames(exc)
+            return True  # a poll will say so itself

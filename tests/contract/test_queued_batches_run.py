@@ -214,6 +214,9 @@ async def test_a_store_that_is_away_is_a_clear_refusal_and_nothing_else_suffers(
                 check_ai(refused, 503, 3050, "Queued batches are not available, please try again.")
                 assert refused.header("retry-after") == "5"
             assert (await client.run({"text": "a"})).status == 200
+            unknown = RUN.replace(SST2, "@cf/no/such")
+            assert (await client.run({"text": "a"}, path=unknown)).error["code"] == 5007
+            assert (await client.run({"request_id": NO_ID}, path=unknown)).error["code"] == 3050
             assert (await client.get("/readyz")).status == 200
             server.start()
             await fetch(client, await submit(client, batch("b")))
