@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +21,9 @@ from gateway.api.predict import PredictBody
 from gateway.api.request_body import BodyReader
 from gateway.api.router import Route
 from gateway.api.run import RunModel
+from gateway.batches.queue import BatchQueue
+from gateway.batches.sqlite_store import SqliteStore
+from gateway.batches.store import StoreLimits
 from gateway.domain.backend import RawScores
 from gateway.domain.catalogue import Catalogue, Ensemble, Model
 from gateway.domain.coalescing.coalescer import Coalescer
@@ -36,7 +41,7 @@ from tests.gateway.domain.test_validate import JSON_VALUES
 
 NAME = GOOD["tritonflare.name"]
 KEYS = st.sampled_from(
-    ["text", "requests", "model", "input", "options", "queueRequest", "external_reference"]
+    ["text", "requests", "model", "input", "options", "queueRequest", "external_reference", "request_id"]
 )
 VALUES = JSON_VALUES | st.text(st.characters()) | st.just(NAME)
 LIKELY = st.recursive(
@@ -61,15 +66,21 @@ class Constant:
         return [RawScores((0.0, 1.0), 3)] * len(texts)
 
 
-def _app() -> tuple[App, Admission]:
+def _app(queue: BatchQueue | None = None) -> tuple[App, Admission]:
     catalogue, admission = Catalogue(), Admission(10)
     catalogue.replace(asyncio.run(Constant().discover()))
     metrics = Metrics()
     classifier = Predictor(Coalescer(Constant(), CoalescingLimits(2, 8, 4.0, 30.0)))
     rate = RateLimit(0, tuple)
-    classify = PredictCall(classifier, admission, rate, metrics, RequestLimits(60, InputLimits(3, 3)))
+    classify = PredictCall(
+        classifier,
+        admission,
+        rate,
+        metrics,
+        RequestLimits(60, InputLimits(3, 3, None if queue is None else 5)),
+    )
     bodies = BodyReader(admission, 1 << 20, 10)
-    body = PredictBody(RunCall(classify, rate, None), catalogue, bodies, 1 << 20, 1 << 20)
+    body = PredictBody(RunCall(classify, rate, queue), catalogue, bodies, 1 << 20, 1 << 20)
     run = RunModel(body, "array")
     routes = [
         Route(("POST",), "/{account_id}/run/{model:path}", run),
@@ -82,14 +93,14 @@ def _app() -> tuple[App, Admission]:
 APP, ADMISSION = _app()
 
 
-def post(path: str, query: str, body: bytes) -> tuple[int, dict[bytes, bytes], Any]:
+def post(path: str, query: str, body: bytes, app: App = APP) -> tuple[int, dict[bytes, bytes], Any]:
     """Return status, headers and decoded body."""
 
     async def answer() -> tuple[Response, Sequence[Header]]:
         request = HttpRequest("POST", path, query, [(b"authorization", b"Bearer token")])
         request.body.append(body)
         request.body.finish()
-        return await APP(request)
+        return await app(request)
 
     response, headers = asyncio.run(answer())
     return response.status, dict(headers), json.loads(response.body)
@@ -101,7 +112,9 @@ def check(status: int, headers: dict[bytes, bytes], body: Any) -> None:
     assert set(body) == {"result", "success", "errors", "messages"}
     if status == 200:
         assert body["success"] is True
-        if isinstance(body["result"], dict):
+        if isinstance(body["result"], dict) and "status" in body["result"]:
+            assert list(body["result"]) == ["status", "request_id", "model"]
+        elif isinstance(body["result"], dict):
             responses = body["result"]["responses"]
             assert [entry["id"] for entry in responses] == list(range(len(responses)))
             assert body["result"]["usage"]["total_tokens"] == 3 * sum(e["success"] for e in responses)
@@ -123,6 +136,22 @@ def test_any_json_value_gets_an_answer_of_the_contract(query: str, value: object
     check(*post(f"/a/run/{NAME}", query, body))
     check(*post("/a/run", query, body))
     assert ADMISSION.in_flight == 0
+
+
+@given(value=LIKELY)
+@example(value={"requests": [{"text": "\ud800", "external_reference": "\udfff"}, {"text": 1.5}]})
+@example(value={"request_id": "\ud800"})
+@example(value={"request_id": ["a"]})
+@example(value={"input": {"request_id": {}}, "model": "a"})
+def test_any_json_value_is_queued_or_gets_an_answer_of_the_contract(value: object) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        store = SqliteStore(Path(folder), StoreLimits(100, 1 << 30, 60))
+        app, admission = _app(BatchQueue(store, lambda account: account))
+        body = json.dumps(value).encode()
+        check(*post(f"/a/run/{NAME}", "queueRequest=true", body, app))
+        check(*post("/a/run", "queueRequest=true", body, app))
+        assert admission.in_flight == 0
+        asyncio.run(store.close())
 
 
 @given(st.lists(st.text(min_size=1), min_size=1, max_size=3))
