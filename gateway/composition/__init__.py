@@ -153,15 +153,15 @@ def compose(
     observer = RequestObserver(metrics, access_log, tracing.begin if tracing is not None else None)
     limits = RequestLimits(settings.request_timeout_s, _input_limits(settings))
     batches = compose_batches(settings, inference, admission, rate, metrics)
-    classify = PredictCall(inference.predictor, admission, rate, metrics, limits)
-    protocol = compose_protocol(settings, inference, classify)
+    predict = PredictCall(inference.predictor, admission, rate, metrics, limits)
+    protocol = compose_protocol(settings, inference, predict)
     client_address = _client_address(settings)
     app = App(
         _routes(
             settings,
             inference,
             admission,
-            RunCall(classify, rate, None if batches is None else batches.queue),
+            RunCall(predict, rate, None if batches is None else batches.queue),
             protocol,
             metrics,
             VerifyToken(credentials.tokens),

@@ -29,10 +29,10 @@ class InferenceProtocol:
     infer: ModelInfer
 
 
-def compose_protocol(settings: Settings, inference: Inference, classify: PredictCall) -> InferenceProtocol:
+def compose_protocol(settings: Settings, inference: Inference, predict: PredictCall) -> InferenceProtocol:
     """Put together what both transports share."""
     models = ModelDirectory(inference.catalogue, inference.health, settings.max_batch_texts)
-    return InferenceProtocol(models, ModelInfer(classify, models))
+    return InferenceProtocol(models, ModelInfer(predict, models))
 
 
 def compose_grpc(

@@ -105,7 +105,7 @@ class Settings(
         if self.binding_without_token and not is_loopback(self.host):
             raise ValueError(
                 "binding_without_token needs host to be a loopback address such as 127.0.0.1, "
-                "or other machines could classify without a token"
+                "or other machines could send requests without a token"
             )
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key belong together: set both or none")

@@ -81,6 +81,7 @@ async def test_when_no_step_succeeds_the_error_is_of_the_last_one_for_workers_ai
         ([step(provider=1)], "Type mismatch of '/0/provider', 'string' not in 'number','integer'"),
         ([step(endpoint=None)], "Type mismatch of '/0/endpoint', 'string' not in 'null'"),
         ([step(headers=["a"])], "Type mismatch of '/0/headers', 'object' not in 'array','binary'"),
+        ([step(headers=0)], "Type mismatch of '/0/headers', 'object' not in 'number','integer'"),
         (
             [step(headers={"CF-AIG-Skip-Cache": "perhaps"})],
             "header 'cf-aig-skip-cache' must be 'true' or 'false'",

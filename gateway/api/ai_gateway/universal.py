@@ -118,7 +118,9 @@ def _read_step(item: object, path: str) -> _Step:
         raise BadInput(f"Error: Type mismatch of '{path}', 'object' not in {types_of(item)}")
     if not {"provider", "endpoint", "query"} <= item.keys():
         raise BadInput(f"Error: required properties at '{path}' are 'provider,endpoint,query'")
-    headers = item.get("headers") or {}
+    headers = item.get("headers")
+    if headers is None:
+        headers = {}
     if not isinstance(headers, dict):
         raise BadInput(f"Error: Type mismatch of '{path}/headers', 'object' not in {types_of(headers)}")
     named = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}

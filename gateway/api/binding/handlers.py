@@ -46,9 +46,9 @@ class Binding:
     """Handlers of the binding's routes."""
 
     def __init__(
-        self, classify: PredictBody, search_models: Handler, universal: Universal, queries: GatewayQueries
+        self, predict: PredictBody, search_models: Handler, universal: Universal, queries: GatewayQueries
     ) -> None:
-        self._predict = classify
+        self._predict = predict
         gateway = "/ai-gateway/gateways/{gateway_id}"
         self._routes = (
             *(_route(_METHODS, path, self.run) for path in RUN_PATHS),
