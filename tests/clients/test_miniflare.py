@@ -201,8 +201,10 @@ def universal(*steps: dict[str, Any], gateway: dict[str, Any] | None = None) -> 
     return {"gateway": {"id": "mine", "run": [list(steps), {"gateway": gateway or {}}]}, "native": True}
 
 
-def step(endpoint: str, provider: str = "workers-ai", **headers: Any) -> dict[str, Any]:
-    return {"provider": provider, "endpoint": endpoint, "headers": headers, "query": {"text": TEXT}}
+def step(
+    endpoint: str, provider: str = "workers-ai", headers: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    return {"provider": provider, "endpoint": endpoint, "headers": headers or {}, "query": {"text": TEXT}}
 
 
 def test_the_bindings_gateway_runs_and_gives_its_address(tmp_path: Path, way: Way) -> None:
@@ -210,7 +212,8 @@ def test_the_bindings_gateway_runs_and_gives_its_address(tmp_path: Path, way: Wa
         universal(step(MODEL)),
         universal(step("chat/completions", "openai"), step("@cf/no/model"), step(f"run/{MODEL}")),
         universal(
-            step(MODEL, **{"cf-aig-cache-ttl": 3600, "cf-aig-skip-cache": True}), gateway={"skipCache": False}
+            step(MODEL, headers={"cf-aig-cache-ttl": 3600, "cf-aig-skip-cache": True}),
+            gateway={"skipCache": False},
         ),
         universal(step("chat/completions", "openai")),
         universal(step(MODEL), gateway={"requestTimeoutMs": 0}),
