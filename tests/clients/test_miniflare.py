@@ -195,3 +195,57 @@ def test_the_example_reports_a_missing_gateway(tmp_path: Path, program: str) -> 
         )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"Nobody answers at {nobody}. Is make serve running?\n"
+
+
+def universal(*steps: dict[str, Any], gateway: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {"gateway": {"id": "mine", "run": [list(steps), {"gateway": gateway or {}}]}, "native": True}
+
+
+def step(
+    endpoint: str, provider: str = "workers-ai", headers: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    return {"provider": provider, "endpoint": endpoint, "headers": headers or {}, "query": {"text": TEXT}}
+
+
+def test_the_bindings_gateway_runs_and_gives_its_address(tmp_path: Path, way: Way) -> None:
+    calls: list[dict[str, Any]] = [
+        universal(step(MODEL)),
+        universal(step("chat/completions", "openai"), step("@cf/no/model"), step(f"run/{MODEL}")),
+        universal(
+            step(MODEL, headers={"cf-aig-cache-ttl": 3600, "cf-aig-skip-cache": True}),
+            gateway={"skipCache": False},
+        ),
+        universal(step("chat/completions", "openai")),
+        universal(step(MODEL), gateway={"requestTimeoutMs": 0}),
+        {"gateway": {"id": "mine", "getUrl": []}, "native": True},
+        {"gateway": {"id": "mine", "getUrl": ["workers-ai"]}, "native": True},
+        {"gateway": {"id": "mine", "getUrl": ["openai"]}, "native": True},
+        {"gateway": {"id": "mine", "getLog": ["1"]}, "native": True},
+        {"gateway": {"id": "mine", "patchLog": ["1", {"score": 1}]}, "native": True},
+    ]
+    *ran, base, url, foreign, log, patched = drive(tmp_path, calls, **way)
+    answered, refused = ran[:3], ran[3:]
+    for seen, index in zip(answered, ("0", "2", "0"), strict=True):
+        assert (seen["raw"]["status"], seen["raw"]["step"]) == (200, index), seen
+        check_scores(json.loads(seen["raw"]["body"])["result"])
+    words = [json.loads(seen["raw"]["body"])["errors"][0]["message"] for seen in refused]
+    assert "provider 'openai' is not served here, only 'workers-ai' is" in words[0]
+    assert "header 'cf-aig-request-timeout' must be an integer from 1 to" in words[1]
+    assert base["result"].startswith(f"{way['gateway']}/v1/")
+    assert url["result"] == base["result"] + "workers-ai"
+    assert "provider 'openai' is not served here" in foreign["error"]["message"]
+    for seen in (log, patched):
+        assert seen["error"] == {
+            "name": "AiGatewayLogNotFound",
+            "message": "This server keeps no logs of requests",
+        }
+
+
+def test_the_gateway_among_the_options_shortens_the_wait(tmp_path: Path, way: Way) -> None:
+    run = [MODEL, {"text": TEXT}]
+    given: list[dict[str, Any]] = [{"requestTimeoutMs": "1"}, {"requestTimeoutMs": 60_000, "skipCache": True}]
+    calls = [{"run": [*run, {"gateway": {"id": "mine"} | each}], "native": True} for each in given]
+    bad, good = drive(tmp_path, calls, **way)
+    words = "5006: Error: Type mismatch of '/options/gateway/requestTimeoutMs', 'integer' not in 'string'"
+    assert bad["error"] == {"name": "AiError", "message": words}
+    check_scores(good["result"])
