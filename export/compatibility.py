@@ -61,8 +61,9 @@ Made by `make settings` from `export/compatibility.py`; a test exports every cel
 - *onnxruntime*: Triton's ONNX Runtime backend on a GPU. Operators of INT8 would run on the CPU.
 - *tensorrt*: FP16, and INT8 as QDQ through `nvidia-modelopt` (extra `tensorrt`). The plan is built where it
   is served: [TensorRT](tensorrt.md).
-- *anything else* needs the extra `torch`. `make parity` exports ELECTRA, MPNet, ModernBERT and I-BERT, ELECTRA and
-  DeBERTa-v2 as rerankers, and reads LiLT and LUKE. torch cannot export Longformer and XLNet; the refusal says why.
+- *anything else* needs the extra `torch`. `make parity` exports ELECTRA, MPNet, ModernBERT and I-BERT, as
+  rerankers ELECTRA and DeBERTa-v2, and reads LiLT and LUKE. torch cannot export Longformer and XLNet; the
+  refusal says why.
 - Two or more labels, single-label (softmax) or multi-label (sigmoid), and one label: [a
   reranker](export.md#rerankers) of pairs of texts. Regression heads with more labels are refused.
 

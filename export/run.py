@@ -270,7 +270,7 @@ def _passes_quickly(builder: Builder, evaluation: Evaluation, name: str) -> bool
     given = answers(logits, checkpoint.problem_type)
     fp32 = evaluation.measurements["fp32"]
     if fp32.ranking is not None:
-        return _ranks_alike(given, evaluation, limits)
+        return ranks_alike(given, evaluation, limits)
     same = agreement(given, fp32.answers)
     if examples.targets is None or fp32.accuracy is None:
         return same.share >= limits.agreement and same.p99_shift <= limits.p99_shift
@@ -278,7 +278,8 @@ def _passes_quickly(builder: Builder, evaluation: Evaluation, name: str) -> bool
     return same.share >= limits.agreement and 100 * drop <= limits.accuracy_drop
 
 
-def _ranks_alike(given: Answers, evaluation: Evaluation, limits: GateLimits) -> bool:
+def ranks_alike(given: Answers, evaluation: Evaluation, limits: GateLimits) -> bool:
+    """Whether a reranker's answers order texts like FP32's, and score them like it, within the limits."""
     fp32, examples = evaluation.measurements["fp32"], evaluation.examples
     relevant = None if examples.targets is None else examples.targets[:, 0]
     wanted = fp32.answers.scores[:, 0]

@@ -36,8 +36,8 @@ def load_checkpoint(folder: Path, work: Path | None = None) -> Checkpoint:
     config = read_config(folder)
     config.refuse_what_is_no_text_classifier()
     labels, problem_type, task = config.labels(), config.problem_type(), config.task()
-    pairs = task == "rerank"
     _log.info("%s: task %s, because its config names %d label(s)", config.name, task, len(labels))
+    pairs = task == "rerank"
     files = weight_files(folder)
     family = written_family(config)
     weights: Encoder | None = None
@@ -56,13 +56,12 @@ def load_checkpoint(folder: Path, work: Path | None = None) -> Checkpoint:
     check_ids(tokenizer, config.name, vocabulary, pad_id)
     if model:
         max_tokens = longest_input(folder, config, model, tokenizer, pad_id)
+    token_types = False
     if pairs:
         check_pairs(tokenizer, config.name, max_tokens)
+        token_types = types_of_pairs(folder, config.name, tokenizer, _token_types(weights, model))
     else:
         check_limit(tokenizer, config.name, max_tokens)
-    types = weights.types if weights else None
-    table = len(types) if types is not None else model.token_types if model else 0
-    token_types = pairs and types_of_pairs(folder, config.name, tokenizer, table)
     if weights and not token_types:
         weights = weights.without_types()
     return Checkpoint(
@@ -99,6 +98,13 @@ def _weights(
             f"{len(encoder.words)} tokens."
         )
     return encoder
+
+
+def _token_types(weights: Encoder | None, model: TorchModel | None) -> int:
+    """How many token types a model tells apart; 0 if it reads none."""
+    if model:
+        return model.token_types
+    return 0 if weights is None or weights.types is None else len(weights.types)
 
 
 def _require_torch(config: Config) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,14 +21,17 @@ from export.artefact import Artefact
 from export.checkpoint import load_checkpoint
 from export.checkpoint.pairs import PairTokenizer
 from export.errors import CheckpointError, ExamplesError, VerificationError
+from export.evaluation.data import MULTI_LABEL, Examples
 from export.evaluation.gate import DEFAULT_LIMITS
+from export.evaluation.metrics import Answers, answers
+from export.evaluation.ranking import compare_rankings
 from export.graph.encoder import FLAVOURS, build_graph
 from export.plan import ExportPlan
 from export.quantise.candidates import build_int8
 from export.reference import logits
 from export.repository.inventory import read_inventory, verify_repository
 from export.rows import PairRow, types_of
-from export.run import run_export
+from export.run import ranks_alike, run_export
 from export.source import read_source
 from export.spec import TYPE_IDS
 from export.tensorrt.check import check_graph
@@ -283,3 +287,33 @@ def test_the_command_says_which_task_it_took_and_has_limits_for_it(tmp_path: Pat
     assert "--min-top" in refused.output
     for precision, limits in DEFAULT_LIMITS.items():
         assert 0.9 <= limits.kendall_tau <= 1, precision
+
+
+@pytest.mark.parametrize(
+    ("moved", "limits", "passes"),
+    [
+        ([4, 3, 2, 1], {}, True),
+        ([3, 4, 2, 1], {"top": 0.9}, False),
+        ([4, 3, 1, 2], {"kendall_tau": 0.9}, False),
+        ([3, 4, 2, 1], {"top": 0, "kendall_tau": 0.5, "accuracy_drop": 60.0}, True),
+        ([3, 4, 2, 1], {"top": 0, "kendall_tau": 0.5}, False),  # the relevant text is second now
+        ([9, 3, 2, 1], {"p99_shift": 0.01}, False),
+    ],
+)
+def test_a_widened_artefact_passes_by_the_order_that_it_gives(
+    moved: list[float], limits: dict[str, float], passes: bool
+) -> None:
+    """The check between two steps of widening, which has no time for the whole gate."""
+
+    def given(scores: list[float]) -> Answers:
+        return answers(np.array(scores, np.float32)[:, None], MULTI_LABEL)
+
+    fp32 = np.array([4, 3, 2, 1], np.float32)
+    relevant = np.array([True, False, False, False])
+    ranking = compare_rankings(fp32, fp32, [(0, 1, 2, 3)], relevant)
+    evaluation: Any = SimpleNamespace(
+        measurements={"fp32": SimpleNamespace(answers=given([4, 3, 2, 1]), ranking=ranking)},
+        examples=Examples(tuple("abcd"), relevant[:, None], "x", queries=("q",) * 4),
+    )
+    allowed = dataclasses.replace(LENIENT["int8"], kendall_tau=0.0, top=0.0, accuracy_drop=0.5)
+    assert ranks_alike(given(moved), evaluation, dataclasses.replace(allowed, **limits)) == passes
