@@ -82,5 +82,5 @@ def test_litellm_cuts_and_shows_what_is_refused(found: dict[str, Any]) -> None:
 def test_the_programs_of_the_page_print_the_best_texts(found: dict[str, Any]) -> None:
     ranked = "1 0.982 a red wine of the south\n0 0.5 white wine\n"
     assert found["page"].pop("huggingface_hub") == "POSITIVE\n"
-    assert len(found["page"]) == 5
+    assert len(found["page"]) == 6
     assert set(found["page"].values()) == {ranked}
