@@ -61,11 +61,12 @@ $(LOAD_VENV)/.loadtest: requirements/loadtest.txt
 	touch $@
 
 # An environment of its own: kserve pins packages that the tests want newer. perf_analyzer comes in the wheel of an
-# older tritonclient, of which nothing is imported.
+# older tritonclient, of which nothing is imported. Compiling all modules would take longer than unpacking them, and
+# most are never imported.
 $(CLIENTS_VENV)/.clients: requirements/clients.txt requirements/perf-analyzer.txt
 	$(call new_venv,$(CLIENTS_VENV))
-	echo "installing clients of the Open Inference Protocol into $(CLIENTS_VENV)"
-	$(CLIENTS_VENV)/bin/python $(PIP) --require-hashes -r requirements/clients.txt
+	echo "installing clients of the Open Inference Protocol and of rerankers into $(CLIENTS_VENV)"
+	$(CLIENTS_VENV)/bin/python $(PIP) --no-compile --require-hashes -r requirements/clients.txt
 	$(CLIENTS_VENV)/bin/python $(PIP) --require-hashes --no-deps --upgrade --target $(CLIENTS_VENV)/perf-analyzer \
 		-r requirements/perf-analyzer.txt
 	touch $@
@@ -118,7 +119,7 @@ test: $(VENV)/.dev $(CLIENTS)/node_modules/.installed $(LATEST)/node_modules/.in
 	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 .PHONY: clients
-clients: $(VENV)/.dev $(CLIENTS)/node_modules/.installed $(LATEST)/node_modules/.installed $(CLIENTS_VENV)/.clients ## run the real clients before the real Triton: SDKs, Workers, tritonclient, kserve
+clients: $(VENV)/.dev $(CLIENTS)/node_modules/.installed $(LATEST)/node_modules/.installed $(CLIENTS_VENV)/.clients ## run the real clients before the real Triton: SDKs, Workers, tritonclient, kserve, RAG frameworks
 	$(BIN)/python -m pytest tests/clients $(ARGS)
 
 .PHONY: check

@@ -15,8 +15,8 @@ from tests.support.golden_answers import AUTHORIZED, CACHED, LENGTH, RETRY, VERS
 CANARY = b"This is a canary."
 QUERY = "what is red wine"
 TEXTS = ("white wine", "red wine is a wine", "beer")
-TEI = {"query": QUERY, "texts": TEXTS}
-DOCUMENTS = {"model": RERANKER, "query": QUERY, "documents": TEXTS}
+TEI: dict[str, object] = {"query": QUERY, "texts": TEXTS}
+DOCUMENTS: dict[str, object] = {"model": RERANKER, "query": QUERY, "documents": TEXTS}
 LONG = "wine " * 600
 
 Prepare = Callable[[FakeTriton], None]

@@ -1,4 +1,4 @@
-"""The input TEXT."""
+"""The inputs TEXT and QUERY."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.domain.errors import BadInput
-from gateway.domain.requests import BatchCall, SingleCall, TextRequest
+from gateway.domain.requests import BatchCall, PairRequest, SingleCall, TextRequest
 from gateway.domain.tasks import Task
 from gateway.inference_protocol.inputs import read_inputs
 from gateway.inference_protocol.tensors import InputTensor
@@ -115,3 +115,51 @@ def test_any_input_is_read_or_refused_in_a_known_way(elements: list[object], sha
             return  # of the first text that is none
         assert len(texts) == shape[0] <= MAX_TEXTS
         assert all(isinstance(text, str) and text for text in texts)
+
+
+def read_pairs(queries: list[object], texts: list[object], **changes: tuple[int, ...]) -> list[object]:
+    """Return the requests that two inputs, in no particular order, ask of a reranker."""
+    tensors = [
+        InputTensor("TEXT", "BYTES", changes.get("text_shape", (len(texts), 1)), texts),
+        InputTensor("QUERY", "BYTES", changes.get("query_shape", (len(queries),)), queries),
+    ]
+    call = read_inputs(tensors, Task.RERANK, MAX_TEXTS)
+    return [call.request] if isinstance(call, SingleCall) else [item.request for item in call.items]
+
+
+def test_a_reranker_reads_pairs_of_what_stands_at_one_place() -> None:
+    assert read_pairs(["q"], [b"a"]) == [PairRequest("q", "a")]
+    assert read_pairs(["q", b"r"], ["a", "b"]) == [PairRequest("q", "a"), PairRequest("r", "b")]
+
+
+def test_queries_and_texts_must_be_as_many() -> None:
+    with pytest.raises(BadInput, match="inputs 'QUERY' and 'TEXT' must have the same number of elements"):
+        read_pairs(["q"], ["a", "b"])
+
+
+def test_more_pairs_than_a_request_may_have_are_refused() -> None:
+    with pytest.raises(BadInput, match="input 'QUERY' has 5 texts; a request may have 4"):
+        read_pairs(["q"] * 5, ["a"] * 5)
+
+
+@pytest.mark.parametrize(
+    ("queries", "texts", "problem"),
+    [
+        (["q", ""], ["a", "b"], "element 1 of input 'QUERY' is empty"),
+        (["q", "r"], ["a", ""], "element 1 of input 'TEXT' is empty"),
+        ([b"\xff"], ["a"], "element 0 of input 'QUERY' is not valid UTF-8"),
+        (["q"], [1], "element 0 of input 'TEXT' is not a string"),
+    ],
+)
+def test_a_part_of_a_pair_that_is_no_text_is_named(
+    queries: list[object], texts: list[object], problem: str
+) -> None:
+    (error,) = read_pairs(queries, texts)
+    assert isinstance(error, BadInput)
+    assert problem in error.message
+
+
+@pytest.mark.parametrize("names", [[], ["TEXT"], ["QUERY"], ["QUERY", "QUERY"], ["QUERY", "TEXT", "TEXT"]])
+def test_a_reranker_needs_exactly_its_two_inputs(names: list[str]) -> None:
+    with pytest.raises(BadInput, match="the inputs must be 'QUERY' and 'TEXT', but the request has"):
+        read_inputs([InputTensor(name, "BYTES", (1,), ["a"]) for name in names], Task.RERANK, MAX_TEXTS)

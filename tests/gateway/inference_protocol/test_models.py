@@ -75,6 +75,17 @@ def test_a_description_has_the_name_that_the_client_used_and_all_it_has_to_know(
     assert described.parameters["name"] == NAME
 
 
+def test_a_reranker_is_described_with_both_inputs_and_one_label() -> None:
+    models = directory(**{"tritonflare.task": "rerank", "tritonflare.labels": '["LABEL_0"]'})
+    described = models.describe(NAME, models.find(NAME, "", record()))
+    assert [(tensor.name, tensor.datatype, tensor.shape) for tensor in described.inputs] == [
+        ("QUERY", "BYTES", (-1, 1)),
+        ("TEXT", "BYTES", (-1, 1)),
+    ]
+    assert [tensor.shape for tensor in described.outputs] == [(-1, 1)] * 4
+    assert (described.parameters["task"], described.parameters["labels"]) == ("rerank", '["LABEL_0"]')
+
+
 def test_a_model_is_ready_once_it_has_answered() -> None:
     catalogue, health = Catalogue(), ModelHealth(1)
     catalogue.replace([Ensemble("cf-ensemble", GOOD, max_batch_size=8)])

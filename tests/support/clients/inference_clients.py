@@ -61,6 +61,7 @@ class ClientProgram:
     def __init__(self, name: str, target: Target, *parts: str) -> None:
         require_clients()
         inherited = {key: value for key, value in os.environ.items() if "proxy" not in key.lower()}
+        inherited["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # or it asks the internet for prices
         with tempfile.TemporaryFile("w+", encoding="utf-8") as given:
             json.dump(asdict(target), given)
             given.seek(0)
