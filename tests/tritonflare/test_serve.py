@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 
 import pytest
@@ -31,3 +32,23 @@ def test_the_example_is_what_the_model_reads(inputs: tuple[str, ...], keys: set[
     assert "/ai/run/@cf/a/m \\\n" in greeting
     (body,) = re.findall(r"-d '(.*)'", greeting)
     assert json.loads(body).keys() == keys
+
+
+def test_batches_are_kept_beside_the_tokens_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from gateway.settings import Settings
+    from tritonflare.paths import BATCHES
+    from tritonflare.serve import _with_batches
+
+    for name in [name for name in os.environ if name.startswith("GATEWAY_")]:
+        monkeypatch.delenv(name)
+    assert _with_batches(Settings()).batch_folder == BATCHES
+    given = Settings(batch_redis_url="redis://127.0.0.1:1/0")
+    assert _with_batches(given) is given
+    elsewhere = Settings(batch_folder="/somewhere/else")
+    assert _with_batches(elsewhere) is elsewhere
+    # A read-only root, as in a container.
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert _with_batches(Settings()).batch_folder is None
+    assert "queueRequest is answered at once" in caplog.text
