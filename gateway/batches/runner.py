@@ -28,8 +28,10 @@ _log = logging.getLogger("tritonflare.batches")
 
 LEASE_S = 15.0
 """How long a batch stays with a runner that does not renew its lease: until another takes it over."""
-MISSING_S = 60.0
+MISSING_S = 600.0
 """How long a model may be gone, while others are served, until the batches for it fail."""
+_FORGET_S = 60.0
+"""A model that no batch has asked for in this time is no longer known to be gone."""
 _LOOK_S = 1.0
 """Pause between two looks for a batch; one that this process accepts is noticed at once."""
 _AWAY_S = 5.0
@@ -81,8 +83,8 @@ class BatchRunner:
         self._deadline_s = deadline_s
         self._events = events
         self._owner = uuid4().hex
-        self._missing_since: dict[str, float] = {}
-        """By the name of the model."""
+        self._missing: dict[str, tuple[float, float]] = {}
+        """By the name of the model: since when a batch has found it gone, and when the last one did."""
         self._stopping = asyncio.Event()
         self._submitted = asyncio.Event()
         self.stats = StoreStats()
@@ -208,11 +210,10 @@ class BatchRunner:
         except BackendUnavailable:
             raise ModelAway from None
         except NoSuchModel as exc:
-            since = self._missing_since.setdefault(name, time.monotonic())
-            if time.monotonic() - since < MISSING_S:
+            if self._missing_s(name) < MISSING_S:
                 raise ModelAway from None
             return [BatchItem(item.reference, _own_error(item) or without_frames(exc)) for item in requests]
-        self._missing_since.pop(name, None)
+        self._missing.pop(name, None)
         valid = [item.request for item in requests if not isinstance(item.request, AiError)]
         answers = iter(await self._predictor.answer_all(model, valid, self._deadline_s))
         items = [BatchItem(item.reference, _own_error(item) or next(answers)) for item in requests]
@@ -220,6 +221,15 @@ class BatchRunner:
             if not isinstance(item.outcome, AiError):
                 self._events.answered(model.name, item.outcome)
         return items
+
+    def _missing_s(self, name: str) -> float:
+        """Return for how long batches have found no model of this name."""
+        now = time.monotonic()
+        since, seen = self._missing.get(name, (now, now))
+        if now - seen > _FORGET_S:
+            since = now
+        self._missing[name] = since, now
+        return now - since
 
     async def _keep_house(self) -> None:
         """Refresh the statistics, and remove what has expired."""

@@ -207,6 +207,25 @@ async def test_a_batch_whose_model_is_away_leaves_the_others_their_turn(
     assert not isinstance(found, FetchedBatch)
 
 
+async def test_a_model_that_was_gone_once_has_its_time_again(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "_AWAY_S", 0.1)
+    monkeypatch.setattr(runner_module, "_LOOK_S", 0.05)
+    monkeypatch.setattr(runner_module, "_FORGET_S", 0.5)
+    monkeypatch.setattr(runner_module, "MISSING_S", 1.0)
+    queue, source = BatchQueue(store, lambda account: account), Source()
+    first = await submit(store, "one", model="@cf/gone/gone")
+    async with running(store, source):
+        (item,) = (await result(store, first)).items
+        assert isinstance(item.outcome, NoSuchModel)
+        await asyncio.sleep(0.7)
+        second = await submit(store, "two", model="@cf/gone/gone")
+        await asyncio.sleep(0.6)
+        assert not isinstance(await queue.fetch("a", second), FetchedBatch)
+        await result(store, second)
+
+
 async def test_saved_chunks_are_not_computed_again(store: SqliteStore) -> None:
     source, texts = Source(), [f"text {number}" for number in range(150)]
     batch_id = await submit(store, *texts)
