@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -95,3 +96,27 @@ async def test_a_wrong_token_is_refused_with_the_switch_too(open_gateway: Runnin
     wrong = {"Authorization": "Bearer wrong"}
     answer = await open_gateway.client.send("POST", V3, GOOD, LOCAL | SENT | wrong)
     assert answer.status == 401
+
+
+async def test_a_wrong_token_for_the_gateway_is_refused_with_the_switch_too(open_gateway: Running) -> None:
+    for header in ("cf-aig-authorization", "MF-Header-cf-aig-authorization"):
+        sent = WRAPPED | {header: "Bearer wrong"}
+        assert (await open_gateway.client.send("POST", "/", GOOD, LOCAL | sent)).status == 401
+    wrong = SENT | {"cf-aig-authorization": "Bearer wrong"}
+    assert (await open_gateway.client.send("POST", V3, GOOD, LOCAL | wrong)).status == 401
+
+
+async def test_the_switch_opens_what_a_binding_asks_its_gateway_and_no_public_path_of_it(
+    open_gateway: Running,
+) -> None:
+    client = open_gateway.client
+    body = json.dumps([{"provider": "workers-ai", "endpoint": SST2, "query": {"text": "a"}}]).encode()
+    universal, url = "/ai-gateway/universal/run/mine", "/ai-gateway/gateways/mine/url/workers-ai"
+    for path, method, given in ((universal, "POST", body), (url, "GET", None)):
+        forwarded = wrapped(f"https://workers-binding.ai{path}")
+        assert (await client.send(method, "/", given, LOCAL | forwarded)).status == 200
+        assert (await client.send(method, path, given, {"Host": "workers-binding.ai"})).status == 200
+        page = {"Host": "workers-binding.ai", "Origin": "http://workers-binding.ai"}
+        assert (await client.send(method, path, given, page)).error["code"] == 9106
+    answer = await client.send("POST", f"/v1/{ACCOUNT}/mine", body, LOCAL | SENT)
+    assert answer.error["code"] == 9106
