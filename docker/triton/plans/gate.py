@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from plans.kit import Batch, Limits
 
@@ -15,8 +17,8 @@ Logits = Sequence[Sequence[float]]
 class Verdict:
     """What was found on the kit's sentences; ``failed`` is the reason why the plan may not be served.
 
-    Agreement counts every sentence, near ties included. Accuracies are fractions, and None
-    where the sentences carry no labels.
+    Agreement counts every sentence, near ties included; of a reranker, see `same_order`. Accuracies are
+    fractions, and None where the sentences carry no labels.
     """
 
     texts: int
@@ -47,16 +49,21 @@ def judge(found: Sequence[Logits], batches: Sequence[Batch], problem_type: str, 
         # zip stops at the labels, which are none in a batch without.
         right += sum(answer == label for answer, label in zip(answers, batch.labels, strict=False))
         reference_right += sum(answer == label for answer, label in zip(wanted, batch.labels, strict=False))
+    said = "it agrees with FP32 on {:.2%} of {} texts, {:.2%} are needed"
     agreement = same / texts
+    if all(len(row) == 1 for batch in batches for row in batch.logits):
+        said = "it orders {:.2%} of all pairs of {} texts as FP32 does, {:.2%} are needed"
+        agreement = same_order(
+            [row[0] for batch in batches for row in batch.logits],
+            [row[0] for logits in found for row in logits],
+        )
     accuracy = right / labelled if labelled else None
     reference = reference_right / labelled if labelled else None
     failed = []
     if not _is_finite(found):
         failed.append("its logits are not all finite numbers")
     if agreement < limits.agreement:
-        failed.append(
-            f"it agrees with FP32 on {agreement:.2%} of {texts} texts, {limits.agreement:.2%} are needed"
-        )
+        failed.append(said.format(agreement, texts, limits.agreement))
     # Half a millionth: so that a drop of exactly the limit passes under any rounding.
     if accuracy is not None and reference is not None and reference - accuracy > limits.accuracy_drop + 5e-7:
         failed.append(
@@ -64,6 +71,23 @@ def judge(found: Sequence[Logits], batches: Sequence[Batch], problem_type: str, 
             f"{100 * limits.accuracy_drop:.2f} are allowed"
         )
     return Verdict(texts, agreement, accuracy, reference, tuple(failed))
+
+
+def same_order(wanted: Sequence[float], found: Sequence[float]) -> float:
+    """Share of all pairs of texts that ``wanted`` orders and that ``found`` puts in the same order.
+
+    That is what a reranker's only logit is for; its sign is the same for most texts. Texts that are tied in
+    ``found`` alone count as not in order. 1 where ``wanted`` orders nothing.
+    """
+    lower: list[float] = []
+    pairs = in_order = 0
+    for _, tied in groupby(sorted(zip(wanted, found, strict=True)), key=lambda text: text[0]):
+        values = [value for _, value in tied]
+        pairs += len(values) * len(lower)
+        in_order += sum(bisect_left(lower, value) for value in values)
+        for value in values:
+            insort(lower, value)
+    return in_order / pairs if pairs else 1.0
 
 
 def _shape(logits: Logits) -> list[int]:
