@@ -46,7 +46,7 @@ def test_the_options_of_tei(direction: str) -> None:
         ({"texts": ["a"] * 5}, BadInput, "`texts` has 5 elements; 4 are allowed"),
         ({"texts": [{"text": "a"}]}, BadInput, r"\$.texts\[0\]"),
         ({"truncation_direction": "left"}, BadInput, "must be right"),
-        ({"truncation_direction": "up"}, BadInput, "truncation_direction"),
+        ({"truncation_direction": "up"}, BadInput, "must be right: texts"),
         ({"raw_scores": "yes"}, BadInput, "raw_scores"),
     ],
 )
@@ -147,3 +147,19 @@ def test_documents_tell_the_form_that_a_body_has(given: bytes, expected: bool) -
 @pytest.mark.parametrize("given", [b"", b"{", b"[]", b'{"documents":[}', b"\xff", b"[" * 100_000])
 def test_what_is_no_object_has_no_documents(given: bytes) -> None:
     assert not cohere.has_documents(given)
+
+
+KEYS = ("query", "texts", "documents", "inputs", "truncation_direction", "rank_fields")
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("value", [{"secret": "secret"}, [{"secret": 1}], "secret", ["secret"] * 3], ids=str)
+def test_an_error_shows_nothing_of_the_body(key: str, value: object) -> None:
+    forms = ((tei.read_rerank, TEI), (read_predict, {"inputs": "a"}), (cohere.read_rerank, COHERE))
+    for read, whole in forms:
+        message = ""
+        try:
+            read(body(whole | {key: value}), LIMITS)
+        except BadInput as error:
+            message = error.message
+        assert "secret" not in message
