@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +18,7 @@ from tests.support.gateway_process import gateway_process, triton_in_a_thread
 from tests.support.harness import TOKEN
 
 WITHOUT_NODE = True
+PAGE = (Path(__file__).parents[2] / "docs" / "reranking.md").read_text(encoding="utf-8")
 QUERY = "red wine of the south"
 DOCUMENTS = ["white wine", "a red wine of the south", "beer", "red or white"]
 RANKS = [[1, 1 / (1 + math.exp(-4))], [0, 0.5], [3, 0.5], [2, 1 / (1 + math.e)]]
@@ -84,3 +89,28 @@ def test_the_programs_of_the_page_print_the_best_texts(found: dict[str, Any]) ->
     assert found["page"].pop("huggingface_hub") == "POSITIVE\n"
     assert len(found["page"]) == 6
     assert set(found["page"].values()) == {ranked}
+
+
+def curl_commands() -> list[str]:
+    consoles = re.findall(r"^```console\n(.*?)^```", PAGE, re.S | re.M)
+    commands = [command for console in consoles for command in re.split(r"^\$ ", console, flags=re.M)]
+    return [command for command in commands if command.startswith("curl ")]
+
+
+@pytest.mark.parametrize("command", curl_commands(), ids=lambda command: command.split()[1][21:])
+def test_the_curl_commands_of_the_page_get_the_best_text_first(port: int, command: str) -> None:
+    done = subprocess.run(
+        ["bash", "-euc", command.replace("127.0.0.1:8787", f"127.0.0.1:{port}")],
+        env={"PATH": "/usr/bin:/bin", "TOKEN": TOKEN},
+        capture_output=True,
+        check=True,
+    )
+    answer = json.loads(done.stdout)
+    if isinstance(answer, dict):
+        answer = answer.get("results") or answer["result"]["response"]
+    best = answer[0]
+    assert best.get("index", best.get("id")) == 1 or best["label"] == "POSITIVE"
+
+
+def test_the_page_has_a_curl_command_for_each_form() -> None:
+    assert len(curl_commands()) == 4
