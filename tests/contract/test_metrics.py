@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -11,7 +12,7 @@ import grpc
 import pytest
 
 from tests.support.fake_triton import FakeTriton, fail
-from tests.support.harness import Client, running_gateway, settings_for
+from tests.support.harness import Client, Running, running_gateway, settings_for
 from tests.support.monitoring import (
     DOCUMENT,
     DOCUMENTED_GPU,
@@ -31,17 +32,23 @@ _ROW = re.compile(r"^\| `(tritonflare_\w+|process_\w+)` \| (\w+) \|([^|]*)\|", r
 
 async def page_of(triton: FakeTriton) -> Page:
     """The metrics of a gateway that has seen some of everything."""
-    async with running_gateway(settings_for(triton, cache_bytes=100_000, grpc_port=0)) as running:
-        client: Client = running.client
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{running.grpc_port}") as channel:
-            live: Callable[..., Awaitable[bytes]] = channel.unary_unary(
-                "/inference.GRPCInferenceService/ServerLive"
-            )
-            await live(b"")
-        await client.run({"text": "word " * 600})
-        triton.infer_fault = fail(grpc.StatusCode.INTERNAL)
-        await client.run({"text": "fails"})
-        return read_page((await client.get("/metrics")).body.decode())
+    with tempfile.TemporaryDirectory() as folder:
+        settings = settings_for(triton, cache_bytes=100_000, grpc_port=0, batch_folder=folder)
+        async with running_gateway(settings) as running:
+            return await _page(running, triton)
+
+
+async def _page(running: Running, triton: FakeTriton) -> Page:
+    client: Client = running.client
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{running.grpc_port}") as channel:
+        live: Callable[..., Awaitable[bytes]] = channel.unary_unary(
+            "/inference.GRPCInferenceService/ServerLive"
+        )
+        await live(b"")
+    await client.run({"text": "word " * 600})
+    triton.infer_fault = fail(grpc.StatusCode.INTERNAL)
+    await client.run({"text": "fails"})
+    return read_page((await client.get("/metrics")).body.decode())
 
 
 def documented(section: str) -> dict[str, Family]:
