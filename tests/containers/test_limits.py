@@ -62,6 +62,7 @@ def limited(deployment: Deployment) -> Iterator[list[str]]:
         deployment.engine.docker("update", "--memory=64g", "--memory-swap=64g", *containers)
 
 
+@pytest.mark.long
 async def test_a_gigabyte_is_enough_for_triton_and_for_the_gateway(deployment: Deployment) -> None:
     engine, target = deployment.engine, deployment.targets()[0]
     with limited(deployment) as containers:

@@ -26,6 +26,7 @@ services:
 REPORTS = ["report.html", "locust_stats.csv", "locust_stats_history.csv", "summary.json", "summary.md"]
 
 
+@pytest.mark.long
 def test_the_load_test_passes_and_leaves_its_report_in_the_volume(deployment: Deployment) -> None:
     (deployment.folder / "limits.yml").write_text(LIMITS, encoding="utf-8")
     files = re.findall(r"^COMPOSE_FILE=(.*)$", (deployment.folder / ".env").read_text(), re.MULTILINE)[-1]

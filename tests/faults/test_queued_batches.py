@@ -11,8 +11,9 @@ from tests.faults.queued_batches import report, run, staged
 
 pytestmark = pytest.mark.needs_triton
 
-BATCHES = 200
-KILL_S = 25.0
+BATCHES = 80
+KILL_S = 12.0
+"""The command of `queued_batches` kills for minutes."""
 FINISH_S = 180.0
 
 
@@ -27,6 +28,6 @@ async def test_no_batch_is_lost_and_none_has_two_results_whatever_is_killed(
     assert ledger.problems == []
     assert len(ledger.accepted) == BATCHES
     assert ledger.results.keys() == ledger.accepted.keys()
-    assert sum(stage.kills.values()) >= 8
+    assert sum(stage.kills.values()) >= 4
     assert "Traceback" not in logs
     assert not any(text in logs for text in ledger.right)
