@@ -214,7 +214,12 @@ doctor: $(VENV)/.serve ## say whether this machine can run the embedded Triton
 
 .PHONY: checkpoint
 checkpoint: $(TORCH_VENV)/.torch ## train the bundled checkpoint again (torch; resumable)
-	$(TORCH_VENV)/bin/python -m training.train
+	$(TORCH_VENV)/bin/python -m training.sentiment.train
+
+# Nothing of it is bundled: docs/decisions/tried-in-vain.md.
+.PHONY: reranker
+reranker: $(TORCH_VENV)/.torch ## train a small reranker into .cache/training/ (torch, Debian 12; resumable)
+	$(TORCH_VENV)/bin/python -m training.rerank.train
 
 .PHONY: golden
 golden: $(TORCH_VENV)/.torch ## write loadtest/golden_logits.jsonl again with transformers and torch

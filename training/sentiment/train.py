@@ -1,4 +1,4 @@
-"""Fine-tune the bundled checkpoint: ``python -m training.train`` (or ``make checkpoint``).
+"""Fine-tune the bundled checkpoint: ``python -m training.sentiment.train`` (or ``make checkpoint``).
 
 Seeded, and resumable: the state is saved as it goes, and the same command goes on from
 there. The recipe was chosen on the ``dev`` split; the held-out split is scored once, at the
@@ -20,32 +20,24 @@ from tokenizers import Tokenizer
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
-from training.data import load_lexicon, load_sentences, unpack_minilm
-from training.evaluate import accuracies
-from training.model import from_minilm, padded
-from training.publish import publish
-from training.recipe import Recipe
+from training.optimisation import (
+    load_state,
+    parameter_groups,
+    rise_and_fall,
+    save_state,
+    set_rates,
+    update_average,
+)
+from training.packages import unpack_minilm
+from training.sentiment.data import load_lexicon, load_sentences
+from training.sentiment.evaluate import accuracies
+from training.sentiment.model import from_minilm, padded
+from training.sentiment.publish import publish
+from training.sentiment.recipe import Recipe
 
 MAX_TOKENS = 128
+LAYERS = 6
 SAVE_EVERY = 100
-
-
-def parameter_groups(model: torch.nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """AdamW groups: lower layers learn more slowly; biases and norms do not decay."""
-    groups: list[dict[str, Any]] = []
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        if ".layer." in name:
-            depth = 5 - int(name.split(".layer.")[1].split(".")[0])
-            rate = recipe.learning_rate * recipe.layer_decay**depth
-        elif "embeddings" in name:
-            rate = recipe.learning_rate * recipe.layer_decay**6
-        else:
-            rate = recipe.learning_rate * recipe.head_factor
-        decay = recipe.weight_decay if parameter.ndim > 1 else 0.0
-        groups.append({"params": [parameter], "lr": rate, "peak": rate, "weight_decay": decay})
-    return groups
 
 
 def epoch_batches(lengths: list[int], batch: int, rng: random.Random) -> list[list[int]]:
@@ -80,7 +72,7 @@ class Trainer:
         torch.manual_seed(self.recipe.seed + number)
         self.model = deepcopy(self.start)
         self.average = deepcopy(self.start).eval()
-        self.optimizer = torch.optim.AdamW(parameter_groups(self.model, self.recipe))
+        self.optimizer = torch.optim.AdamW(parameter_groups(self.model, self.recipe, LAYERS))
         rng = random.Random(self.recipe.seed + number)
         lengths = [len(row) for row in self.rows]
         epochs = range(self.recipe.epochs)
@@ -109,14 +101,11 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "rng": torch.get_rng_state(),
         }
-        torch.save(state, path.with_suffix(".new"))
-        path.with_suffix(".new").replace(path)
+        save_state(state, path)
 
     def load(self, path: Path) -> None:
         """Go on from a saved state; raise ValueError if another recipe made it."""
-        state = torch.load(path, weights_only=True)
-        if state["recipe"] != self._identity():
-            raise ValueError(f"{path.name} belongs to another recipe; --fresh starts afresh.")
+        state = load_state(path, self._identity())
         self.finished = state["finished"]
         self.begin_run()
         self.step = state["step"]
@@ -131,11 +120,7 @@ class Trainer:
 
     def advance(self) -> float:
         """One optimiser step; returns its loss."""
-        recipe, total = self.recipe, len(self.plan)
-        warm = max(1, round(recipe.warmup * total))
-        scale = min((self.step + 1) / warm, (total - self.step) / (total - warm))
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * scale
+        set_rates(self.optimizer, rise_and_fall(self.step, len(self.plan), self.recipe.warmup))
         index = self.plan[self.step]
         self.model.train()
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -146,11 +131,7 @@ class Trainer:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
-        # Early on the average follows closely, so that it does not remember the random head.
-        decay = min(recipe.ema, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            for mean, now in zip(self.average.parameters(), self.model.parameters(), strict=True):
-                mean.lerp_(now, 1 - decay)
+        update_average(self.average, self.model, self.step, self.recipe.ema)
         self.step += 1
         return float(loss.detach())
 

@@ -13,9 +13,10 @@ import torch
 from tokenizers import Tokenizer
 from transformers import DistilBertForSequenceClassification
 
-from training.data import Sentence, load_sentences, unpack_minilm
-from training.evaluate import accuracies, positive_scores
-from training.recipe import Recipe
+from training.packages import unpack_minilm
+from training.sentiment.data import Sentence, load_sentences
+from training.sentiment.evaluate import accuracies, positive_scores
+from training.sentiment.recipe import Recipe
 
 CARD = Path(__file__).with_name("model_card.md")
 EXAMPLE = "This pizza is great!"

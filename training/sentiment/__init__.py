@@ -1,0 +1,1 @@
+"""The bundled sentiment classifier: sentences, training, evaluation and the published folder."""
