@@ -110,10 +110,17 @@ class PredictBody:
         if isinstance(model, NoSuchModel):
             raise model
         call = read_call(payload, model.task, self.limits, queued=queued)
-        is_queued = isinstance(call, BatchCall) and call.is_queued
-        if not is_queued and len(body) > self._max_body_bytes:
-            raise BodyTooLarge(self._max_body_bytes)
+        self.check_size(body, may_queue=isinstance(call, BatchCall) and call.is_queued)
         return model, call
+
+    def check_size(self, body: bytes, *, may_queue: bool) -> None:
+        """Refuse a large body unless it may be that of a queued batch.
+
+        Raises:
+            BodyTooLarge: it is not.
+        """
+        if not may_queue and len(body) > self._max_body_bytes:
+            raise BodyTooLarge(self._max_body_bytes)
 
     async def receive(self, context: RequestContext) -> bytes:
         """Read the body of a request that is answered in several steps; see `BodyReader.read`."""

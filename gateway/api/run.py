@@ -39,7 +39,7 @@ class RunModel:
             asked = self._predict.read(body, payload, model, queued=queued)
             return with_options(asked, payload, context)
 
-        return await self._answer(context, read)
+        return await self._answer(context, read, may_queue=isinstance(model, Model))
 
     async def as_ai_gateway(self, context: RequestContext) -> Response:
         """Answer a request whose path is AI Gateway's; see `PredictBody.routed_name`."""
@@ -68,8 +68,10 @@ class RunModel:
         context.record.ai_request_id = str(uuid4())
         context.options = read_header_options(context.http)
 
-    async def _answer(self, context: RequestContext, read: ReadRun[bytes]) -> Response:
-        outcome = await self._predict(context, read, may_queue=_is_queued(context))
+    async def _answer(
+        self, context: RequestContext, read: ReadRun[bytes], *, may_queue: bool = True
+    ) -> Response:
+        outcome = await self._predict(context, read, may_queue=may_queue and _is_queued(context))
         return render_outcome(outcome, self._shape(context), context.record.ai_request_id or "")
 
     def _shape(self, context: RequestContext) -> ResultShape:

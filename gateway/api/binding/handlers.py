@@ -31,7 +31,7 @@ from gateway.domain.errors import BadInput, MalformedBody, NoRoute, NoSuchModel
 from gateway.domain.requests import Call, PollCall, read_single
 from gateway.domain.service import Classification, TaskAnswer
 from gateway.domain.tasks import Task
-from gateway.domain.validate import asks_for_batch, parse_json
+from gateway.domain.validate import asks_for_batch, may_ask_for_batch, parse_json
 from gateway.server.message import Response
 
 RUN_PATHS = ("/run", "/ai-gateway/run")
@@ -84,12 +84,14 @@ class Binding:
 
         def read(body: bytes) -> tuple[Model, Call] | PollCall:
             nonlocal debug
+            self._predict.check_size(body, may_queue=may_ask_for_batch(body))
             payload = parse_json(body)
             debug = _wants_debug(payload)
             return with_options(self._read(body, payload, model, version), payload, request)
 
         # Only the body tells whether a batch is to be queued.
-        outcome = await self._predict(request, read, may_queue=version == "3")
+        may_queue = version == "3" and isinstance(model, Model)
+        outcome = await self._predict(request, read, may_queue=may_queue)
         match outcome:
             case PendingBatch():
                 return rendering.pending_batch(outcome, ai_request_id)
