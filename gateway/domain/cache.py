@@ -19,7 +19,7 @@ from typing import Literal
 from gateway.domain.backend import Answer, AnswerSource, RawScores
 from gateway.domain.catalogue import Model
 from gateway.domain.errors import AiError, DeadlineExceeded, Overloaded, without_frames
-from gateway.domain.inputs import ModelInput
+from gateway.domain.inputs import ModelInput, Pair
 from gateway.domain.options import NO_OPTIONS, CallOptions
 
 Lookup = Literal["hit", "shared", "miss"]
@@ -45,8 +45,21 @@ class _Served:
         self.salt = hashlib.sha256(json.dumps(asdict(model)).encode()).digest()
         self.scores = struct.Struct(f"<q{len(model.labels)}d")
 
-    def key(self, data: ModelInput) -> bytes:
-        return self.tag + hashlib.sha256(self.salt + bytes(data)).digest()
+    def keys(self, inputs: Sequence[ModelInput]) -> list[bytes]:
+        """Return the key of each input; a query that pairs share is hashed once."""
+        keys = []
+        query: bytes | None = None
+        begun = hashlib.sha256()
+        for data in inputs:
+            if isinstance(data, Pair):
+                if data.query is not query:
+                    query, begun = data.query, hashlib.sha256(self.salt + data.prefix())
+                digest = begun.copy()
+                digest.update(data.text)
+            else:
+                digest = hashlib.sha256(self.salt + data)
+            keys.append(self.tag + digest.digest())
+        return keys
 
     def pack(self, answer: RawScores, expires: float | None) -> bytes | None:
         """Return what to keep of an answer: None if its logits are invalid."""
@@ -184,9 +197,9 @@ class AnswerCache:
             # Without these options, it was replaced while the request came in.
             return [_fresh(answer) for answer in await self._source.classify(model, texts, deadline_s)]
         ends, ttl_s = asyncio.get_running_loop().time() + deadline_s, options.cache_ttl_s
+        keys = served.keys(texts)
         if len(texts) == 1:
-            return [await self._answer(served, served.key(texts[0]), texts[0], ends, ttl_s)]
-        keys = [served.key(text) for text in texts]
+            return [await self._answer(served, keys[0], texts[0], ends, ttl_s)]
         answers: list[Answer | None] = [self._find(served, key) for key in keys]
         missing = [place for place, answer in enumerate(answers) if answer is None]
         for _ in range(len(texts) - len(missing)):

@@ -20,7 +20,11 @@ class Pair:
 
     def __bytes__(self) -> bytes:
         """Return the pair as bytes that no other pair has."""
-        return len(self.query).to_bytes(_LENGTH_BYTES, "big") + self.query + self.text
+        return self.prefix() + self.text
+
+    def prefix(self) -> bytes:
+        """Return the bytes of the pair up to its text: what pairs with the same query share."""
+        return len(self.query).to_bytes(_LENGTH_BYTES, "big") + self.query
 
 
 ModelInput = bytes | Pair

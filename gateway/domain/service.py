@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -10,13 +11,16 @@ from gateway.domain.backend import QUERY_TOO_LONG, Answer, AnswerSource, RawScor
 from gateway.domain.cache import AnswerCache
 from gateway.domain.catalogue import Model
 from gateway.domain.errors import AiError, BackendFailed, BadInput, without_frames
-from gateway.domain.inputs import ModelInput
+from gateway.domain.inputs import ModelInput, Pair
 from gateway.domain.options import NO_OPTIONS, CallOptions
 from gateway.domain.requests import RerankRequest, TaskRequest
 from gateway.domain.scores import InvalidLogits, Score, label_scores
 from gateway.domain.tasks import PRICES, Task
 
 _log = logging.getLogger("tritonflare.service")
+
+_QUERY_BYTES_A_TOKEN = 8
+"""A query with more bytes for each token that the model reads probably leaves no room for a context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,15 +132,30 @@ class Predictor:
     ) -> list[TaskAnswer | AiError]:
         """Answer many requests; return for each, in order, its answer or its error.
 
-        A ranking has an error if one of its pairs has.
+        A ranking has an error if one of its pairs has. Where the query is long, the first pair is asked
+        alone, and the others only if that has a score: a query is sent again with each context.
         """
+        ends = time.monotonic() + deadline_s
         inputs = [request.inputs() for request in requests]
-        flat = [data for each in inputs for data in each]
-        scores = iter(await self._classify(model, flat, deadline_s, options) if flat else ())
-        return [
-            _answer(request, [next(scores) for _ in each], model)
-            for request, each in zip(requests, inputs, strict=True)
+        first = [each[:1] if _has_long_query(each, model) else each for each in inputs]
+        answers = await self._classify_each(model, first, deadline_s, options)
+        rest = [
+            each[len(asked) :] if all(map(_has_score, found)) else []
+            for each, asked, found in zip(inputs, first, answers, strict=True)
         ]
+        if any(rest):
+            left_s = max(0.0, ends - time.monotonic())
+            more = await self._classify_each(model, rest, left_s, options)
+            answers = [found + others for found, others in zip(answers, more, strict=True)]
+        return [_answer(request, found, model) for request, found in zip(requests, answers, strict=True)]
+
+    async def _classify_each(
+        self, model: Model, inputs: Sequence[Sequence[ModelInput]], deadline_s: float, options: CallOptions
+    ) -> list[list[Answer]]:
+        """Answer the inputs of many requests, all in one go."""
+        flat = [data for each in inputs for data in each]
+        answers = iter(await self._classify(model, flat, deadline_s, options) if flat else ())
+        return [[next(answers) for _ in each] for each in inputs]
 
     async def _classify(
         self, model: Model, inputs: Sequence[ModelInput], deadline_s: float, options: CallOptions
@@ -144,6 +163,16 @@ class Predictor:
         if self._cache is None:
             return await self._source.classify(model, inputs, deadline_s)
         return await self._cache.classify(model, inputs, deadline_s, options)
+
+
+def _has_long_query(inputs: Sequence[ModelInput], model: Model) -> bool:
+    """Whether inputs are pairs of one query that probably leaves no room for their texts."""
+    first = inputs[0] if len(inputs) > 1 else None
+    return isinstance(first, Pair) and len(first.query) > _QUERY_BYTES_A_TOKEN * model.max_tokens
+
+
+def _has_score(answer: Answer) -> bool:
+    return isinstance(answer, RawScores) and answer.token_count != QUERY_TOO_LONG
 
 
 def _answer(request: TaskRequest, answers: Sequence[Answer], model: Model) -> TaskAnswer | AiError:

@@ -99,6 +99,37 @@ def test_a_pair_without_a_score_fails_its_request_and_no_other(spoiled: Answer, 
         assert first.description == words
 
 
+LONG = "word " * 100
+"""A query that no context fits beside."""
+
+
+@pytest.mark.parametrize(
+    ("refusal", "error"), [(RawScores((0.0,), QUERY_TOO_LONG), BadInput), (Overloaded(), Overloaded)]
+)
+def test_a_long_query_is_sent_once_where_it_has_no_answer(refusal: Answer, error: type[AiError]) -> None:
+    source = Source({b"a": refusal, b"b": refusal, b"c": refusal})
+    requests = [
+        RerankRequest(LONG, ["a", "b", "c"]),
+        RerankRequest("q", ["d", "e"]),
+        RerankRequest(LONG, ["b"]),
+    ]
+    long, short, single = run(Predictor(source).answer_all(RERANKER, requests, 1.0))
+    assert [pair.text for (pairs) in source.asked for pair in pairs] == [b"a", b"d", b"e", b"b"]
+    assert (type(long), type(single)) == (error, error)
+    assert short == run(Predictor(Source()).answer(RERANKER, requests[1], 1.0))
+
+
+@given(st.lists(CONTEXTS, max_size=4))
+def test_a_long_query_that_leaves_room_gets_the_answer_of_a_short_one(batches: list[list[str]]) -> None:
+    source = Source()
+    long = [RerankRequest(LONG, contexts) for contexts in batches]
+    answers = run(Predictor(source).answer_all(RERANKER, long, 1.0))
+    short = [RerankRequest("q", contexts) for contexts in batches]
+    assert answers == run(Predictor(Source()).answer_all(RERANKER, short, 1.0))
+    sent = [pair.text for pairs in source.asked for pair in pairs]
+    assert sorted(sent) == sorted(text.encode() for contexts in batches for text in contexts)
+
+
 def test_what_is_told_of_a_ranking_is_told_of_all_its_pairs() -> None:
     def raw(tokens: int, cached: bool | None, queue_s: float, triton_s: float) -> RawScores:
         return RawScores((0.0,), tokens, cached, Timing(queue_s, triton_s))
