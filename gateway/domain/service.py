@@ -55,7 +55,7 @@ class Ranking:
     """Contexts by their relevance to a query."""
 
     entries: list[tuple[int, float]]
-    """Index and score (0 to 1) of each context that was asked for, best first; equal ones in their order."""
+    """Index and score (0 to 1) of each context that was asked for, best first; equal logits in their order."""
     pairs: Sequence[Classification] = ()
     """The pair of the query with each context, in the order of the request."""
 
@@ -182,9 +182,9 @@ def _answer(request: TaskRequest, answers: Sequence[Answer], model: Model) -> Ta
         return without_frames(exc)
     if not isinstance(request, RerankRequest):
         return pairs[0]
-    entries = [(place, pair.scores[0][1]) for place, pair in enumerate(pairs)]
-    entries.sort(key=lambda entry: -entry[1])
-    return Ranking(entries[: request.top_k], pairs)
+    # By logits: those that differ may have the same probability.
+    best = sorted(range(len(pairs)), key=lambda place: -pairs[place].logits[0])
+    return Ranking([(place, pairs[place].scores[0][1]) for place in best[: request.top_k]], pairs)
 
 
 def _read(raw: Answer, model: Model) -> Classification:

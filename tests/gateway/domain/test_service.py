@@ -130,6 +130,12 @@ def test_a_long_query_that_leaves_room_gets_the_answer_of_a_short_one(batches: l
     assert sorted(sent) == sorted(text.encode() for contexts in batches for text in contexts)
 
 
+def test_scores_that_are_equal_as_probabilities_are_sorted_by_their_logits() -> None:
+    source = Source({b"a": RawScores((40.0,), 5), b"b": RawScores((50.0,), 5), b"c": RawScores((45.0,), 5)})
+    ranking = run(Predictor(source).answer(RERANKER, RerankRequest("q", ["a", "b", "c"]), 1.0))
+    assert ranking.entries == [(1, 1.0), (2, 1.0), (0, 1.0)]
+
+
 def test_what_is_told_of_a_ranking_is_told_of_all_its_pairs() -> None:
     def raw(tokens: int, cached: bool | None, queue_s: float, triton_s: float) -> RawScores:
         return RawScores((0.0,), tokens, cached, Timing(queue_s, triton_s))
