@@ -7,7 +7,7 @@ from typing import Annotated
 
 import msgspec
 
-from gateway.domain.errors import BadInput, EmptyInput
+from gateway.domain.errors import BadInput, EmptyInput, MalformedBody
 from gateway.domain.requests import InputLimits, RerankRequest
 from gateway.json_body import decode_json
 
@@ -41,8 +41,8 @@ class RerankBody:
 def has_documents(body: bytes) -> bool:
     """Tell whether a body has the key ``documents``, by which it differs from one for TEI."""
     try:
-        return msgspec.json.decode(body, type=_Keys).documents is not msgspec.UNSET
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return decode_json(body, _Keys).documents is not msgspec.UNSET
+    except (BadInput, MalformedBody):
         return False
 
 

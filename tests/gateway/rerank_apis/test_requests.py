@@ -163,3 +163,13 @@ def test_an_error_shows_nothing_of_the_body(key: str, value: object) -> None:
         except BadInput as error:
             message = error.message
         assert "secret" not in message
+
+
+@pytest.mark.parametrize(
+    "given",
+    [b'\xef\xbb\xbf{"query":"q","documents":["a"]}', b'{"query":"q","documents":["\\ud83d"]}'],
+    ids=["byte order mark", "lone surrogate"],
+)
+def test_documents_are_found_in_whatever_is_read_as_json(given: bytes) -> None:
+    assert cohere.has_documents(given)
+    assert cohere.read_rerank(given, LIMITS).request.query == "q"
