@@ -50,17 +50,16 @@ class RequestDeadline:
         """End the block now, as if time were up."""
         self._end(DeadlineExceeded)
 
-    def shorten(self, patience_s: float | None) -> None:
-        """End the block no later than ``patience_s`` after its beginning, as if the client waited no longer.
+    def set_patience(self, patience_s: float | None) -> None:
+        """End the block ``patience_s`` after its beginning, whatever it was; None changes nothing.
 
-        Like the patience of the beginning, it leaves `remaining_s` as it is.
+        It still ends at the time limit, and `remaining_s` stays as it is.
         """
-        if patience_s is None or patience_s >= self._patience_s:
+        if patience_s is None:
             return
-        self._patience_s = patience_s
         self._timer.cancel()
-        began = self._ends - self._timeout_s
-        self._timer = self._loop.call_later(max(0.0, began + patience_s - time.monotonic()), self.expire)
+        ends = self._ends - self._timeout_s + min(patience_s, self._timeout_s)
+        self._timer = self._loop.call_later(max(0.0, ends - time.monotonic()), self.expire)
 
     def remaining_s(self) -> float:
         """Seconds left of the time limit."""

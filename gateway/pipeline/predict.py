@@ -96,7 +96,7 @@ class PredictCall:
 
     async def answer(self, caller: Caller, model: Model, call: Call, deadline: RequestDeadline) -> Outcome:
         """Answer a call that was admitted as one text; see `__call__`."""
-        deadline.shorten(call.options.patience_s)
+        deadline.set_patience(call.options.patience_s)
         if isinstance(call, BatchCall):
             return await self._batch(caller, model, call, deadline)
         return await self._single(caller, model, call, deadline)

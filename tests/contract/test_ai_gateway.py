@@ -224,6 +224,16 @@ async def test_a_lifetime_is_that_of_the_entries_which_the_request_adds(triton: 
         assert status(await client.run({"text": "for ever"})) == "HIT"
 
 
+async def test_the_deadline_in_the_body_counts_more_than_that_of_the_header(
+    client: Client, triton: FakeTriton
+) -> None:
+    triton.infer_fault = lambda request, context: asyncio.sleep(0.6)
+    body = PIZZA | {"options": {"gateway": {"requestTimeoutMs": 20_000}}}
+    assert (await send(client, GATEWAY + SST2, body, cf_aig_request_timeout="300")).status == 200
+    answer = await send(client, GATEWAY + SST2, PIZZA, cf_aig_request_timeout="300")
+    check_ai(answer, 408, 3007, "Request timeout")
+
+
 @pytest.mark.parametrize("way", ["header", "body", "binding"])
 async def test_a_clients_own_deadline_ends_its_request_and_not_the_call(
     client: Client, triton: FakeTriton, way: str

@@ -78,20 +78,24 @@ async def test_an_error_of_the_block_is_not_hidden_by_the_interrupt() -> None:
         raise ValueError("mine")
 
 
-async def test_a_shorter_patience_counts_from_the_beginning_and_a_longer_one_changes_nothing() -> None:
+async def test_the_patience_that_is_set_last_counts_from_the_beginning() -> None:
     loop = asyncio.get_running_loop()
 
-    async def work(*patience_s: float | None) -> None:
-        with RequestDeadline(5) as deadline:
+    async def work(first_s: float | None, *then_s: float | None) -> None:
+        with RequestDeadline(1, first_s) as deadline:
             await asyncio.sleep(0.05)
-            for each in patience_s:
-                deadline.shorten(each)
-            assert deadline.remaining_s() > 4  # what has been sent keeps its time
+            for each in then_s:
+                deadline.set_patience(each)
+            assert deadline.remaining_s() > 0.5  # what has been sent keeps its time
             await asyncio.sleep(5)
 
-    # The second one is over when it is given.
-    for patience_s, least_s in ((0.1, 0.09), (0.01, 0.04)):
+    for given, least_s, most_s in (
+        ((None, 60, 0.1, None), 0.09, 0.9),
+        ((None, 0.01), 0.04, 0.9),  # over when it is given
+        ((0.1, 0.3), 0.29, 0.9),  # longer than it was
+        ((0.1, 60), 0.99, 4),  # the time limit stays
+    ):
         began = loop.time()
         with pytest.raises(DeadlineExceeded):
-            await work(None, 60, patience_s, 3)
-        assert least_s < loop.time() - began < 2
+            await work(*given)
+        assert least_s < loop.time() - began < most_s, given
