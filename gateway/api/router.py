@@ -38,6 +38,8 @@ class Route:
     """A binding's route: with ``binding_without_token``, local development needs no token for it."""
     ai_gateway: bool = False
     """One of AI Gateway's, or of a binding: ``cf-aig-authorization`` may carry the token."""
+    reserved: frozenset[str] = frozenset()
+    """What ``{account_id}`` does not stand for: such paths are those of other APIs."""
     render_failure: RenderFailure | None = None
     """Renders the errors of this route; None for the v4 envelope."""
     label: str = field(init=False)
@@ -91,6 +93,8 @@ class Router:
         for pattern, route in self._routes:
             found = pattern.fullmatch(path)
             if found is None or "" in found.groups():
+                continue
+            if route.reserved and found["account_id"] in route.reserved:
                 continue
             return route, {key: unquote(value) for key, value in found.groupdict().items()}
         raise NoRoute

@@ -15,6 +15,10 @@ API_PREFIX = "/client/v4"
 
 _ACCOUNT = API_PREFIX + "/accounts/{account_id}"
 _GET = ("GET", "HEAD")
+_OTHER_APIS = frozenset(
+    ("audio", "batches", "chat", "files", "images", "messages", "models", "realtime", "responses", "threads")
+)
+"""First segments below ``/v1`` in the APIs of OpenAI and Anthropic, which clients try on any server."""
 
 
 def run_routes(run_model: RunModel) -> tuple[Route, ...]:
@@ -30,9 +34,9 @@ def ai_gateway_routes(run_model: RunModel, universal: Universal) -> tuple[Route,
     gateway = "/v1/{account_id}/{gateway_id}"
     return (
         Route(("POST",), gateway + "/workers-ai/{model:path}", run_model.as_ai_gateway, ai_gateway=True),
-        Route(("POST",), gateway, universal, ai_gateway=True),
+        Route(("POST",), gateway, universal, ai_gateway=True, reserved=_OTHER_APIS),
         # As getUrl() writes it.
-        Route(("POST",), gateway + "/", universal, ai_gateway=True),
+        Route(("POST",), gateway + "/", universal, ai_gateway=True, reserved=_OTHER_APIS),
     )
 
 

@@ -55,7 +55,7 @@ class Ranking:
     """Contexts by their relevance to a query."""
 
     entries: list[tuple[int, float]]
-    """Index and score (0 to 1) of each context that was asked for, best first; equal logits in their order."""
+    """Index and score (0 to 1) of each context that was asked for, best first; equal ones in their order."""
     pairs: Sequence[Classification] = ()
     """The pair of the query with each context, in the order of the request."""
 

@@ -222,3 +222,12 @@ async def test_wrangler_forwards_these_calls_too(client: Client) -> None:
     assert (await forward("GET", URL + "workers-ai")).json["result"]["url"].endswith("/mine/workers-ai")
     assert (await forward("PATCH", "/ai-gateway/gateways/mine/logs/1", b"{}")).status == 404
     assert (await forward("POST", URL + "workers-ai", b"")).error["code"] == 7001
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/chat/completions", "/v1/chat/completions/", "/v1/images/generations", "/v1/messages/batches"],
+)
+async def test_paths_of_other_apis_are_no_accounts(client: Client, path: str) -> None:
+    answer = await client.send("POST", path, b'{"model":"m","messages":[]}', AUTH)
+    assert (answer.status, answer.error) == (400, {"code": 7000, "message": "No route for that URI"})
