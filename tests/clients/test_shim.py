@@ -32,6 +32,8 @@ WITHOUT_NODE = True
 """Today's tools bring a node of their own."""
 
 MISSING_TEXT = "5006: Error: required properties at '/' are 'text'"
+PREFIX = "/behind/a/proxy"
+"""Of the address that the shim ``recorded`` has."""
 GOOD = {"run": [MODEL, {"text": TEXT}]}
 
 
@@ -74,7 +76,7 @@ def dev(
         "without-token": ("", gateway.url),
         "with-wrong-token": ("wrong", gateway.url),
         "without-server": (TOKEN, "http://127.0.0.1:9"),
-        "recorded": (TOKEN, recorder),
+        "recorded": (TOKEN, recorder + PREFIX),
         "reranking": (TOKEN, reranking.url),
     }
     for name, (token, url) in copies.items():
@@ -243,13 +245,57 @@ def test_the_gateway_s_methods_lead_here(dev: str, gateway: Program) -> None:
         {"gateway": ["mine", "getUrl", "workers-ai"]},
         {"gateway": ["mine", "getUrl"]},
     )
-    for answered in (one, fallback):
+    for place, answered in enumerate((one, fallback)):
         check_scores(json.loads(answered["raw"]["body"])["result"])
+        assert answered["raw"]["headers"]["cf-aig-step"] == str(place)
     (error,) = json.loads(none["raw"]["body"])["errors"]
     assert error["code"] == 5006
     assert "provider 'openai' is not served here" in error["message"]
     assert provider["result"] == f"{gateway.url}/v1/{ACCOUNT}/mine/workers-ai"
     assert universal["result"] == f"{gateway.url}/v1/{ACCOUNT}/mine/"
+
+
+def test_the_gateway_s_run_answers_no_steps_and_no_options_as_the_api_does(dev: str) -> None:
+    request = {"provider": "workers-ai", "endpoint": MODEL, "headers": {}, "query": {"text": TEXT}}
+    nothing, *answered = seen(
+        dev,
+        {"gateway": ["mine", "run", []]},
+        {"gateway": ["mine", "run", request, None]},
+        {"gateway": ["mine", "run", request, {}]},
+    )
+    (error,) = json.loads(nothing["raw"]["body"])["errors"]
+    assert (nothing["raw"]["status"], error["code"]) == (400, 5006)
+    assert "Length of '/' must be >= 1" in error["message"]
+    for each in answered:
+        check_scores(json.loads(each["raw"]["body"])["result"])
+
+
+def test_the_gateway_s_run_sends_all_steps_and_its_options_in_one_request(dev: str) -> None:
+    Recorder.answer = (200, "application/json", "{}")
+    Recorder.requests.clear()
+    steps = [
+        {
+            "provider": "openai",
+            "endpoint": "chat",
+            "headers": {},
+            "query": {},
+            "config": {"requestTimeout": 5},
+        },
+        {"provider": "workers-ai", "endpoint": MODEL, "headers": {"a": "b"}, "query": {"text": TEXT}},
+    ]
+    options = {"gateway": {"skipCache": True, "requestTimeoutMs": 500}, "extraHeaders": {"x-mine": "1"}}
+    answered, url = seen(
+        dev,
+        {"gateway": ["mine", "run", steps, options]},
+        {"gateway": ["mine", "getUrl", "workers-ai"]},
+        binding="RECORDED",
+    )
+    assert answered["raw"]["status"] == 200
+    ((path, headers, body),) = Recorder.requests
+    assert (path, body) == (f"{PREFIX}/v1/{ACCOUNT}/mine", steps)
+    assert url["result"].endswith(f"{PREFIX}/v1/{ACCOUNT}/mine/workers-ai")
+    sent = {name: value for name, value in headers.items() if name.startswith(("cf-aig", "x-mine"))}
+    assert sent == {"cf-aig-skip-cache": "true", "cf-aig-request-timeout": "500", "x-mine": "1"}
 
 
 def test_the_gateway_s_options_reach_the_cache_and_the_deadline(dev: str) -> None:
@@ -318,7 +364,7 @@ def test_options_become_headers_and_a_poll_is_sent_as_documented(dev: str) -> No
     )
     assert run["result"] == poll["result"] == {"status": "queued"}
     (path, headers, body), (poll_path, _, poll_body) = Recorder.requests
-    url = f"/client/v4/accounts/{ACCOUNT}/ai/run/%40cf%2Fhuggingface%2Fdistilbert-sst-2-int8"
+    url = f"{PREFIX}/client/v4/accounts/{ACCOUNT}/ai/run/%40cf%2Fhuggingface%2Fdistilbert-sst-2-int8"
     assert (path, body) == (url, {"text": TEXT})
     assert (poll_path, poll_body) == (f"{url}?queueRequest=true", {"request_id": "an-id"})
     sent = {name: value for name, value in headers.items() if name.startswith(("cf-aig", "x-mine"))}

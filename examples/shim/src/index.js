@@ -2,17 +2,20 @@
 import { WorkerEntrypoint } from "cloudflare:workers";
 
 const AIG = { id: "gateway-id", skipCache: "skip-cache", cacheTtl: "cache-ttl", requestTimeoutMs: "request-timeout" };
+const headersOf = ({ gateway, extraHeaders }) => {
+  const headers = { ...extraHeaders };
+  for (const key in AIG) if (gateway?.[key] != null) headers[`cf-aig-${AIG[key]}`] = gateway[key];
+  return headers;
+};
 const named = (name, message) => Object.assign(new Error(message), { name });
 
 export default class extends WorkerEntrypoint {
   #api = `${this.env.CLOUDFLARE_API_BASE_URL}/accounts/${this.env.CLOUDFLARE_ACCOUNT_ID}/ai`;
 
   async run(model, inputs = {}, options = {}) {
-    const { gateway, extraHeaders, queueRequest, returnRawResponse, signal } = options ?? {};
-    const headers = { ...extraHeaders };
-    for (const key in AIG) if (gateway?.[key] != null) headers[`cf-aig-${AIG[key]}`] = gateway[key];
+    const { queueRequest, returnRawResponse, signal, ...others } = options ?? {};
     const path = `run/${encodeURIComponent(model)}${queueRequest || inputs?.request_id ? "?queueRequest=true" : ""}`;
-    const response = await this.#call(`${this.#api}/${path}`, headers, inputs, signal);
+    const response = await this.#call(`${this.#api}/${path}`, headersOf(others), inputs, signal);
     const text = await response.text();
     // REST wraps results and errors in an envelope; the binding does not.
     const { result, errors } = text.startsWith("{") ? JSON.parse(text) : {};
@@ -36,9 +39,11 @@ export default class extends WorkerEntrypoint {
   }
 
   gateway(id) {
-    const url = `${new URL(this.#api).origin}/v1/${this.env.CLOUDFLARE_ACCOUNT_ID}/${encodeURIComponent(id)}`;
+    const base = this.env.CLOUDFLARE_API_BASE_URL.replace(/\/client\/v4\/?$/, "");
+    const url = `${base}/v1/${this.env.CLOUDFLARE_ACCOUNT_ID}/${encodeURIComponent(id)}`;
     // AI Gateway's universal endpoint, which takes several requests and answers the first that succeeds.
-    const run = (requests, { extraHeaders } = {}) => this.#call(url, extraHeaders, [requests].flat());
+    const run = (requests, options) =>
+      this.#call(url, headersOf(options ?? {}), [requests].flat(), options?.signal);
     return { run, getUrl: (provider = "") => `${url}/${provider}` };
   }
 
