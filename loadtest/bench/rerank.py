@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import statistics
@@ -188,10 +189,11 @@ class Differences:
         self.answers = 0
 
     def see(self, scores: Scores) -> None:
-        """Compare one answer."""
+        """Compare one answer; a score that is no number differs without bound."""
         self.answers += 1
-        found = (abs(score - self._alone[place]) for place, score in scores.items())
-        self.largest = max(self.largest, *found)
+        for place, score in scores.items():
+            difference = abs(score - self._alone[place])
+            self.largest = max(self.largest, math.inf if math.isnan(difference) else difference)
 
 
 def rerank_ways(

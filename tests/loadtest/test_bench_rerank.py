@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from export.repository.inventory import Published, read_inventory
 from loadtest.bench.figures import Sample
 from loadtest.bench.rerank import (
     APART,
+    BOUND,
     GROUPS,
     LOOP,
     TOGETHER,
@@ -94,6 +96,14 @@ def test_the_largest_difference_from_a_context_alone_is_kept() -> None:
         differences.see(scores)
     assert differences.largest == pytest.approx(0.05)
     assert differences.answers == 3
+
+
+@pytest.mark.parametrize("scores", [{0: math.nan, 1: 0.25}, {0: 0.5, 1: math.nan}])
+def test_a_score_that_is_no_number_is_no_match(scores: dict[int, float]) -> None:
+    differences = Differences({0: 0.5, 1: 0.25})
+    differences.see(scores)
+    differences.see({0: 0.5, 1: 0.25})
+    assert not differences.largest <= BOUND
 
 
 @pytest.mark.needs_triton
