@@ -42,14 +42,20 @@ def rerank_routes(
 
 
 def _read_cohere(_: RequestContext, body: bytes, limits: InputLimits) -> AskedRanking:
-    asked = cohere.read_rerank(body, limits)
+    return _for_cohere(cohere.read_rerank(body, limits))
+
+
+def _for_cohere(asked: cohere.RerankBody) -> AskedRanking:
     return AskedRanking(asked.model, asked.request, partial(cohere.ranking, asked))
 
 
 def _read_either(context: RequestContext, body: bytes, limits: InputLimits) -> AskedRanking:
-    """Read a body of TEI's form, or of Cohere's, which vLLM and Infinity take on this path."""
+    """Read a body of TEI's form, or of Cohere's, which vLLM and Infinity take on this path.
+
+    The answers of vLLM have the documents, as those of Jina do unless told otherwise.
+    """
     if cohere.has_documents(body):
         context.render_failure = cohere.failure
-        return _read_cohere(context, body, limits)
+        return _for_cohere(cohere.read_rerank(body, limits, returns_documents=True))
     asked = tei.read_rerank(body, limits)
     return AskedRanking(asked.model, asked.request, partial(tei.ranking, asked))

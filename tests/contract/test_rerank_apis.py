@@ -95,6 +95,25 @@ async def test_texts_come_back_if_asked_for(client: Client) -> None:
     assert [result["document"] for result in results] == [{"text": TEXTS[index]} for index in SCORES]
 
 
+@pytest.mark.parametrize(
+    ("path", "asked", "repeats"),
+    [
+        ("/rerank", {}, True),
+        ("/rerank", {"return_documents": None}, True),
+        ("/rerank", {"return_documents": False}, False),
+        ("/v1/rerank", {}, False),
+        ("/v2/rerank", {}, False),
+        ("/v2/rerank", {"return_documents": True}, True),
+    ],
+)
+async def test_documents_come_back_as_the_server_does_that_has_the_path(
+    client: Client, path: str, asked: dict[str, object], repeats: bool
+) -> None:
+    results = (await ask(client, path, COHERE | asked)).json["results"]
+    texts = [{"text": TEXTS[index]} for index in SCORES]
+    assert [result.get("document") for result in results] == (texts if repeats else [None] * len(texts))
+
+
 async def test_an_empty_text_is_ranked_like_any_other(client: Client) -> None:
     """A chunker's empty chunk must not cost the whole ranking."""
     for path, body in (

@@ -46,8 +46,13 @@ def has_documents(body: bytes) -> bool:
         return False
 
 
-def read_rerank(body: bytes, limits: InputLimits) -> RerankBody:
+def read_rerank(body: bytes, limits: InputLimits, *, returns_documents: bool = False) -> RerankBody:
     """Read a request; ``top_n`` may be larger than the number of documents, and a document may be empty.
+
+    Args:
+        body: of the request.
+        limits: how many documents there may be.
+        returns_documents: without ``return_documents``, whether the answer repeats them.
 
     Raises:
         MalformedBody, BadInput: see `decode_json`; there are too many documents, or ``rank_fields`` has
@@ -65,6 +70,6 @@ def read_rerank(body: bytes, limits: InputLimits) -> RerankBody:
     if given.rank_fields not in (None, [], ["text"]):
         raise BadInput("'rank_fields' is not supported; a document is a string or an object with 'text'")
     texts = [document if isinstance(document, str) else document.text for document in given.documents]
-    return RerankBody(
-        given.model, RerankRequest(given.query, texts, given.top_n), given.return_documents is True
-    )
+    if given.return_documents is not None:
+        returns_documents = given.return_documents
+    return RerankBody(given.model, RerankRequest(given.query, texts, given.top_n), returns_documents)
