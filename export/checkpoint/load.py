@@ -6,6 +6,8 @@ import importlib.util
 import logging
 from pathlib import Path
 
+from tokenizers import Tokenizer
+
 from export.checkpoint.config import Config, read_config, tokens_limit
 from export.checkpoint.families import Family, why_not_written, written_family
 from export.checkpoint.files import sha256
@@ -56,11 +58,8 @@ def load_checkpoint(folder: Path, work: Path | None = None) -> Checkpoint:
     check_ids(tokenizer, config.name, vocabulary, pad_id)
     if model:
         max_tokens = longest_input(folder, config, model, tokenizer, pad_id)
-    token_types = False
-    if pairs:
-        check_pairs(tokenizer, config.name, max_tokens)
-        token_types = types_of_pairs(folder, config.name, tokenizer, _token_types(weights, model))
-    else:
+    token_types = pairs and _check_pairs(folder, config, tokenizer, max_tokens, _token_types(weights, model))
+    if not pairs:
         check_limit(tokenizer, config.name, max_tokens)
     if weights and not token_types:
         weights = weights.without_types()
@@ -98,6 +97,12 @@ def _weights(
             f"{len(encoder.words)} tokens."
         )
     return encoder
+
+
+def _check_pairs(folder: Path, config: Config, tokenizer: Tokenizer, max_tokens: int, types: int) -> bool:
+    """Check that pairs can be tokenized; return whether the model tells their halves apart."""
+    check_pairs(tokenizer, config.name, max_tokens)
+    return types_of_pairs(folder, config.name, tokenizer, types)
 
 
 def _token_types(weights: Encoder | None, model: TorchModel | None) -> int:
