@@ -65,7 +65,8 @@ def test_the_wheel_serves_an_exported_repository_outside_of_a_checkout(
     monkeypatch.chdir(tmp_path)
     found = places(tmp_path, PYTHONPATH=str(installed), XDG_DATA_HOME=str(tmp_path / "data"))
     assert found == [
-        f"{tmp_path}/data/tritonflare/{place}" for place in ("model_repository", ".state/tokens")
+        f"{tmp_path}/data/tritonflare/{place}"
+        for place in ("model_repository", ".state/tokens", ".state/batches")
     ]
     (tmp_path / "model_repository").symlink_to(bundled_repository())
     with running("serve", "--port", "0", PYTHONPATH=str(installed), GATEWAY_API_TOKENS="*:token") as served:

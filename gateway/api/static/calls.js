@@ -16,6 +16,7 @@ const WORDS = {
   5006: "The gateway does not accept this request.",
   5007: "This model is not served any more. Reload the page to see those that are.",
   6003: "The gateway could not read the token. Paste it again.",
+  7002: "The gateway keeps no logs of requests.",
   8007: "The model could not score these texts.",
   10000: "The token is not known here. Check that all of it was pasted.",
   10013: "The gateway has failed. Its log says why.",
