@@ -22,8 +22,8 @@ _Message = TypeVar("_Message")
 class ModelInfer:
     """Answers requests for inference."""
 
-    def __init__(self, classify: PredictCall, models: ModelDirectory) -> None:
-        self._predict = classify
+    def __init__(self, predict: PredictCall, models: ModelDirectory) -> None:
+        self._predict = predict
         self._models = models
 
     async def __call__(

@@ -27,7 +27,7 @@ class Predict:
     async def __call__(self, context: RequestContext) -> Response:
         """Score texts by a classifier, or pairs by a reranker."""
         ai_request_id = context.record.ai_request_id = str(uuid4())
-        asked: requests.PredictBody | None = None
+        asked: requests.PredictRequest | None = None
         model: Model | None = None
 
         def read(body: bytes) -> tuple[Model, Call]:

@@ -58,7 +58,7 @@ class RerankBody:
 
 
 @dataclass(frozen=True, slots=True)
-class PredictBody:
+class PredictRequest:
     """The body of ``/predict``."""
 
     model: str | None
@@ -89,7 +89,7 @@ def read_rerank(body: bytes, limits: InputLimits) -> RerankBody:
     return RerankBody(given.model, request, options, given.return_text)
 
 
-def read_predict(body: bytes, limits: InputLimits) -> PredictBody:
+def read_predict(body: bytes, limits: InputLimits) -> PredictRequest:
     """Read the body of ``/predict``.
 
     ``inputs`` is a text, a pair ``[text, text]``, or a batch of both: ``[[text], [text, text], …]``.
@@ -107,7 +107,7 @@ def read_predict(body: bytes, limits: InputLimits) -> PredictBody:
     tasks = {Task.RERANK if isinstance(request, PairRequest) else Task.CLASSIFICATION for request in requests}
     if len(tasks) != 1:
         raise BadInput("`inputs` must be texts for a classifier or pairs for a reranker, not both")
-    return PredictBody(given.model, tasks.pop(), requests, is_batch, options)
+    return PredictRequest(given.model, tasks.pop(), requests, is_batch, options)
 
 
 def _options(given: _Options) -> AnswerOptions:

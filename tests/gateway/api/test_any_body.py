@@ -70,17 +70,17 @@ def _app(queue: BatchQueue | None = None) -> tuple[App, Admission]:
     catalogue, admission = Catalogue(), Admission(10)
     catalogue.replace(asyncio.run(Constant().discover()))
     metrics = Metrics()
-    classifier = Predictor(Coalescer(Constant(), CoalescingLimits(2, 8, 4.0, 30.0)))
+    predictor = Predictor(Coalescer(Constant(), CoalescingLimits(2, 8, 4.0, 30.0)))
     rate = RateLimit(0, tuple)
-    classify = PredictCall(
-        classifier,
+    predict = PredictCall(
+        predictor,
         admission,
         rate,
         metrics,
         RequestLimits(60, InputLimits(3, 3, None if queue is None else 5)),
     )
     bodies = BodyReader(admission, 1 << 20, 10)
-    body = PredictBody(RunCall(classify, rate, queue), catalogue, bodies, 1 << 20, 1 << 20)
+    body = PredictBody(RunCall(predict, rate, queue), catalogue, bodies, 1 << 20, 1 << 20)
     run = RunModel(body, "array")
     routes = [
         Route(("POST",), "/{account_id}/run/{model:path}", run),

@@ -63,14 +63,14 @@ class Setup:
         catalogue.replace([Ensemble("cf-ensemble", GOOD, max_batch_size=8)])
         self.admission = Admission(places)
         self.source = Source()
-        classify = PredictCall(
+        predict = PredictCall(
             Predictor(self.source),
             self.admission,
             RateLimit(0, tuple),
             Metrics(),
             RequestLimits(60, InputLimits(3, 3)),
         )
-        self.infer = ModelInfer(classify, ModelDirectory(catalogue, ModelHealth(1), 3))
+        self.infer = ModelInfer(predict, ModelDirectory(catalogue, ModelHealth(1), 3))
         self.record = RequestRecord("POST", "ray")
 
     async def __call__(
