@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from gateway.batches.sqlite_file import FILE, LOG, empty_log, make_file, open_file, transaction
 from gateway.batches.store import (
     BatchSummary,
     ClaimedBatch,
@@ -30,38 +29,6 @@ from gateway.batches.store import (
 from gateway.domain.errors import BatchQueueFull, BatchStoreUnavailable
 
 _log = logging.getLogger("tritonflare.batches")
-
-FILE = "batches.sqlite3"
-_VERSION = 1
-_BUSY_S = 5.0
-"""How long a transaction waits for that of another process."""
-_SCHEMA = """
-CREATE TABLE batches (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    account TEXT NOT NULL,
-    bucket TEXT NOT NULL,
-    model TEXT NOT NULL,
-    inputs INTEGER NOT NULL,
-    size INTEGER NOT NULL,
-    submitted REAL NOT NULL,
-    begun INTEGER NOT NULL DEFAULT 0,
-    owner TEXT,
-    leased_until REAL NOT NULL DEFAULT 0,
-    expires REAL
-);
-CREATE INDEX unfinished ON batches (number) WHERE expires IS NULL;
-CREATE INDEX finished ON batches (expires) WHERE expires IS NOT NULL;
-CREATE INDEX of_account ON batches (account, model);
-CREATE TABLE chunks (
-    batch INTEGER NOT NULL REFERENCES batches (number) ON DELETE CASCADE,
-    place INTEGER NOT NULL,
-    inputs BLOB,
-    outcomes BLOB,
-    failed INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (batch, place)
-);
-"""
 
 _Result = TypeVar("_Result")
 
@@ -86,6 +53,9 @@ class SqliteStore:
         self._file: tuple[int, int] | None = None
         """Device and inode of the open file."""
         self._is_failing = False
+        self._is_log_failing = False
+        self._is_log_due = False
+        """Whether `_empty_log` is about to run."""
         self._is_closed = False
 
     async def check_room(self, bucket: str, size: int) -> None:
@@ -98,7 +68,7 @@ class SqliteStore:
         """See `BatchStore`."""
 
         def insert(db: sqlite3.Connection) -> None:
-            with _transaction(db):
+            with transaction(db):
                 self._check_room(db, batch.bucket, batch.size)
                 number = db.execute(
                     "INSERT INTO batches (id, account, bucket, model, inputs, size, submitted)"
@@ -133,7 +103,7 @@ class SqliteStore:
         """See `BatchStore`."""
 
         def read(db: sqlite3.Connection) -> PendingBatch | FinishedBatch | None:
-            with _transaction(db, "DEFERRED"):
+            with transaction(db, "DEFERRED"):
                 found = db.execute(
                     "SELECT number, model, begun, expires FROM batches WHERE id = ? AND account = ?",
                     (batch_id, account),
@@ -159,7 +129,7 @@ class SqliteStore:
         """See `BatchStore`."""
 
         def take(db: sqlite3.Connection) -> ClaimedBatch | None:
-            with _transaction(db):
+            with transaction(db):
                 now = self._clock()
                 # A lease that ends far later than any can is from before the clock was set back.
                 found = db.execute(
@@ -221,7 +191,7 @@ class SqliteStore:
 
         def close(db: sqlite3.Connection) -> BatchSummary | None:
             now = self._clock()
-            with _transaction(db):
+            with transaction(db):
                 found = db.execute(
                     "SELECT number, model, batches.inputs, submitted, sum(chunks.outcomes IS NULL),"
                     " sum(length(outcomes)), sum(failed) FROM batches JOIN chunks ON batch = number"
@@ -235,8 +205,10 @@ class SqliteStore:
                     "UPDATE batches SET expires = ?, size = ?, owner = NULL WHERE number = ?",
                     (now + self._limits.batch_keep_s, size, number),
                 )
-            # The log still holds the texts.
-            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            if not self._is_log_due:
+                # On its own, after this: the batch is finished, whatever becomes of the log.
+                self._is_log_due = True
+                self._thread.submit(self._empty_log)
             return BatchSummary(model, inputs, failed, max(0.0, now - submitted))
 
         return await self._run(close, None)
@@ -258,7 +230,8 @@ class SqliteStore:
             removed = db.execute("DELETE FROM batches WHERE expires <= ?", (self._clock(),))
             if removed.rowcount:
                 db.execute("PRAGMA incremental_vacuum").fetchall()
-                db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            # Removed or not: it may have been needed by others when a batch was finished.
+            self._empty_log()
 
         await self._run(remove, None)
 
@@ -320,64 +293,32 @@ class SqliteStore:
             self._disconnect()
             if not makes_file:
                 return None
-            found = _make(path)
+            found = make_file(path)
         if self._connection is not None and self._file == (found.st_dev, found.st_ino):
             return self._connection
         self._disconnect()
-        self._connection = _open(path)
+        self._connection = open_file(path)
         self._file = (found.st_dev, found.st_ino)
+        # That of a process that was killed holds its texts still.
+        self._empty_log()
         return self._connection
+
+    def _empty_log(self) -> None:
+        """Remove texts that the log still holds; `remove_expired` tries again what fails."""
+        self._is_log_due = False
+        try:
+            if self._connection is not None and (self._folder / LOG).stat().st_size:
+                empty_log(self._connection)
+            self._is_log_failing = False
+        except FileNotFoundError:
+            pass
+        except (sqlite3.Error, OSError) as exc:
+            if not self._is_log_failing:
+                reason = exc.strerror if isinstance(exc, OSError) else str(exc)
+                _log.warning("removed texts stay in the log of queued batches for now: %s", reason)
+            self._is_log_failing = True
 
     def _disconnect(self) -> None:
         if self._connection is not None:
             self._connection.close()
         self._connection = self._file = None
-
-
-def _make(path: Path) -> os.stat_result:
-    """Make an empty file that only its owner reads; SQLite gives its log the same mode."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        return os.fstat(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    # Only the store's thread uses it; another may be the one that closes it.
-    db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-    try:
-        # Before the first table: the mode of a file cannot be changed later.
-        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        db.execute("PRAGMA journal_mode = WAL").fetchall()
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA foreign_keys = ON")
-        # What is deleted is overwritten: texts do not stay in free pages.
-        db.execute("PRAGMA secure_delete = ON").fetchall()
-        with _transaction(db):
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                for statement in _SCHEMA.split(";\n"):
-                    db.execute(statement)
-                db.execute(f"PRAGMA user_version = {_VERSION}")
-            elif version != _VERSION:
-                raise sqlite3.DatabaseError(f"it is of version {version}, not {_VERSION}")
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-@contextmanager
-def _transaction(db: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iterator[None]:
-    """Commit what is done inside, or nothing of it."""
-    db.execute(f"BEGIN {kind}")
-    try:
-        yield
-        db.execute("COMMIT")
-    except BaseException:
-        # A failed COMMIT (a full disk) may have ended the transaction itself.
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise

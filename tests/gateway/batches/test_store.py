@@ -8,7 +8,6 @@ import pytest
 
 from gateway.batches.store import (
     BatchStore,
-    BatchSummary,
     ClaimedBatch,
     FinishedBatch,
     PendingBatch,
@@ -16,16 +15,9 @@ from gateway.batches.store import (
     StoreStats,
 )
 from gateway.domain.errors import BatchQueueFull
-from tests.gateway.batches.conftest import ROOMY, OpenStore, a_batch
+from tests.gateway.batches.conftest import FIRST, ROOMY, OpenStore, a_batch, finish
 
-FIRST = "batch-0"
 LEASE_S = 30.0
-
-
-async def finish(store: BatchStore, batch_id: str = FIRST) -> BatchSummary | None:
-    for place, outcomes in enumerate((b"one", b"two")):
-        await store.save(batch_id, place, outcomes, place)
-    return await store.finish(batch_id)
 
 
 async def test_a_batch_is_queued_then_running_then_finished(store: BatchStore) -> None:
