@@ -16,6 +16,8 @@ _BUSY_MS = 5000
 """How long a transaction waits for that of another process."""
 _LOG_BUSY_MS = 100
 """How long `empty_log` waits for those that read or write."""
+_STEP_PAGES = 500
+"""How many pages of 4 KiB are given back to the file system in one transaction."""
 _SCHEMA = """
 CREATE TABLE batches (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -114,3 +116,16 @@ def empty_log(db: sqlite3.Connection) -> bool:
     finally:
         db.execute(f"PRAGMA busy_timeout = {_BUSY_MS}").fetchall()
     return not is_busy
+
+
+def shrink(db: sqlite3.Connection) -> bool:
+    """Give a few free pages of the file back; return whether there are more.
+
+    Raises:
+        sqlite3.Error: the disk failed, or another process was writing for too long.
+    """
+    (before,) = db.execute("PRAGMA freelist_count").fetchone()
+    # `execute` would stop after the first page: it is a row without columns.
+    db.executescript(f"PRAGMA incremental_vacuum({_STEP_PAGES})")
+    (after,) = db.execute("PRAGMA freelist_count").fetchone()
+    return bool(before > after > 0)

@@ -13,10 +13,11 @@ import sqlite3
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
 from pathlib import Path
 from typing import TypeVar
 
-from gateway.batches.sqlite_file import FILE, LOG, empty_log, make_file, open_file, transaction
+from gateway.batches.sqlite_file import FILE, LOG, empty_log, make_file, open_file, shrink, transaction
 from gateway.batches.store import (
     BatchSummary,
     ClaimedBatch,
@@ -29,6 +30,11 @@ from gateway.batches.store import (
 from gateway.domain.errors import BatchQueueFull, BatchStoreUnavailable
 
 _log = logging.getLogger("tritonflare.batches")
+
+_STEP_BATCHES = 200
+_STEP_BYTES = 16_000_000
+"""What is removed in one transaction."""
+_PAUSE_S = 0.01
 
 _Result = TypeVar("_Result")
 
@@ -225,15 +231,36 @@ class SqliteStore:
 
     async def remove_expired(self) -> None:
         """See `BatchStore`."""
+        if await self._in_steps(self._remove_some):
+            await self._in_steps(shrink)
+        # Removed or not: it may have been needed by others when a batch was finished.
+        await self._run(lambda db: self._empty_log(), None)
 
-        def remove(db: sqlite3.Connection) -> None:
-            removed = db.execute("DELETE FROM batches WHERE expires <= ?", (self._clock(),))
-            if removed.rowcount:
-                db.execute("PRAGMA incremental_vacuum").fetchall()
-            # Removed or not: it may have been needed by others when a batch was finished.
-            self._empty_log()
+    def _remove_some(self, db: sqlite3.Connection) -> bool:
+        """Remove a few expired batches; return whether there were any."""
+        expired = db.execute(
+            "SELECT number, size FROM batches WHERE expires <= ? ORDER BY expires LIMIT ?",
+            (self._clock(), _STEP_BATCHES),
+        ).fetchall()
+        # At least one, and no more than can be overwritten while others wait.
+        sizes = accumulate(size for _, size in expired)
+        few = [(number,) for (number, _), size in zip(expired, sizes, strict=True) if size <= _STEP_BYTES]
+        with transaction(db):
+            db.executemany("DELETE FROM batches WHERE number = ?", few or [row[:1] for row in expired[:1]])
+        return bool(expired)
 
-        await self._run(remove, None)
+    async def _in_steps(self, step: Callable[[sqlite3.Connection], bool]) -> bool:
+        """Repeat ``step`` until it returns False; return whether it ever returned True.
+
+        Others that write wait for one step at most: the file is theirs for as long as each took.
+        """
+        has_worked = False
+        began = time.monotonic()
+        while await self._run(step, False):
+            has_worked = True
+            await asyncio.sleep(max(_PAUSE_S, time.monotonic() - began))
+            began = time.monotonic()
+        return has_worked
 
     async def stats(self) -> StoreStats:
         """See `BatchStore`."""

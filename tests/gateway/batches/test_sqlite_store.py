@@ -138,6 +138,38 @@ async def test_results_are_not_on_the_disk_after_they_have_expired(tmp_path: Pat
     await store.close()
 
 
+async def test_many_expired_results_are_removed_in_steps_between_which_others_write(tmp_path: Path) -> None:
+    now, many = [1000.0], 1000
+    store = SqliteStore(tmp_path, ROOMY, lambda: now[0])
+    await store.submit(a_batch())
+    watching = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+    watching.execute("BEGIN")
+    watching.executemany(
+        "INSERT INTO batches (id, account, bucket, model, inputs, size, submitted, expires)"
+        " VALUES (?, 'a', 'a', 'm', 1, 4000, 1, ?)",
+        ((f"old {number}", 999.0) for number in range(many)),
+    )
+    watching.execute(
+        "INSERT INTO chunks (batch, place, outcomes) SELECT number, 0, zeroblob(4000) FROM batches"
+        " WHERE expires IS NOT NULL"
+    )
+    watching.execute("COMMIT")
+    removing = asyncio.create_task(store.remove_expired())
+    seen = set()
+    while not removing.done():
+        await asyncio.sleep(0.001)
+        (left,) = watching.execute("SELECT count(*) FROM batches WHERE expires IS NOT NULL").fetchone()
+        (free,) = watching.execute("PRAGMA freelist_count").fetchone()
+        seen.add((left, free))
+    await removing
+    assert {0 < left < many for left, _ in seen} == {True, False}
+    assert len({free for left, free in seen if left == 0}) > 2
+    assert (await store.find("a", "batch-0")) is not None
+    assert (tmp_path / FILE).stat().st_size < 100_000
+    watching.close()
+    await store.close()
+
+
 async def test_a_clock_that_was_set_back_holds_no_batch(tmp_path: Path) -> None:
     now = [1000.0]
     store = SqliteStore(tmp_path, ROOMY, lambda: now[0])
