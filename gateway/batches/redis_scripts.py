@@ -114,8 +114,10 @@ local id = ARGV[1]
 local batch = redis.call('HMGET', key('batch', id),
     'model', 'inputs', 'failed', 'submitted', 'bucket', 'size', 'chunks', 'finished')
 if batch[8] ~= '0' or redis.call('HLEN', key('outcomes', id)) ~= tonumber(batch[7]) then return false end
-local size = 0
-for _, outcomes in ipairs(redis.call('HVALS', key('outcomes', id))) do size = size + #outcomes end
+local size = tonumber(ARGV[3])
+for _, outcomes in ipairs(redis.call('HVALS', key('outcomes', id))) do
+    size = size + #outcomes + math.min(#outcomes, ARGV[4]) + ARGV[5]
+end
 redis.call('HSET', key('batch', id), 'finished', 1, 'owner', '', 'size', size)
 redis.call('ZREM', key('leased'), id)
 redis.call('ZREM', key('waiting'), id)
@@ -125,7 +127,10 @@ redis.call('ZADD', key('expiring'), now + ARGV[2], id)
 redis.call('INCRBY', key('bytes'), size - batch[6])
 return {{batch[1], batch[2], batch[3], tostring(now - batch[4])}}
 """
-"""Arguments: id, how long to keep it. Returns model, inputs, failed ones and seconds; nil if not finished."""
+"""Arguments: id, how long to keep it, and what `kept_bytes` needs: the bytes of a batch, a page, a chunk.
+
+Returns the model, the inputs, the failed ones and the seconds; nil if it is not finished.
+"""
 
 REMOVE_EXPIRED = f"""{_CLOCK}
 local ids = redis.call('ZRANGEBYSCORE', key('expiring'), '-inf', now, 'LIMIT', 0, 100)

@@ -8,6 +8,9 @@ from typing import Any, cast
 
 from gateway.batches import redis_scripts as scripts
 from gateway.batches.store import (
+    BATCH_BYTES,
+    CHUNK_BYTES,
+    PAGE_BYTES,
     BatchSummary,
     ClaimedBatch,
     FinishedBatch,
@@ -24,6 +27,8 @@ _CONNECT_S = 1.0
 _ANSWER_S = 5.0
 """For the answer to a script: a batch may have megabytes."""
 _CONNECTIONS = 32
+_BYTES = BATCH_BYTES, PAGE_BYTES, CHUNK_BYTES
+"""For `kept_bytes` in a script."""
 
 
 class MalformedRedisUrl(ValueError):
@@ -123,7 +128,7 @@ class RedisBatchStore:
 
     async def finish(self, batch_id: str) -> BatchSummary | None:
         """See `BatchStore`."""
-        found = await self._call(scripts.FINISH, batch_id, self._limits.batch_keep_s)
+        found = await self._call(scripts.FINISH, batch_id, self._limits.batch_keep_s, *_BYTES)
         if found is None:
             return None
         model, inputs, failed, seconds = found

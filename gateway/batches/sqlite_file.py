@@ -11,7 +11,7 @@ from pathlib import Path
 FILE = "batches.sqlite3"
 LOG = f"{FILE}-wal"
 """What was written is here until it is moved into the file; see `empty_log`."""
-_VERSION = 1
+_VERSION = 2
 _BUSY_MS = 5000
 """How long a transaction waits for that of another process."""
 _LOG_BUSY_MS = 100
@@ -35,6 +35,7 @@ CREATE TABLE batches (
 );
 CREATE INDEX unfinished ON batches (number) WHERE expires IS NULL;
 CREATE INDEX finished ON batches (expires) WHERE expires IS NOT NULL;
+CREATE INDEX of_bucket ON batches (bucket) WHERE expires IS NULL;
 CREATE INDEX of_account ON batches (account, model);
 CREATE TABLE chunks (
     batch INTEGER NOT NULL REFERENCES batches (number) ON DELETE CASCADE,
@@ -44,6 +45,12 @@ CREATE TABLE chunks (
     failed INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (batch, place)
 );
+CREATE TABLE totals (bytes INTEGER NOT NULL);
+INSERT INTO totals VALUES (0);
+CREATE TRIGGER added AFTER INSERT ON batches BEGIN UPDATE totals SET bytes = bytes + NEW.size; END;
+CREATE TRIGGER removed AFTER DELETE ON batches BEGIN UPDATE totals SET bytes = bytes - OLD.size; END;
+CREATE TRIGGER resized AFTER UPDATE OF size ON batches
+    BEGIN UPDATE totals SET bytes = bytes + NEW.size - OLD.size; END;
 """
 
 

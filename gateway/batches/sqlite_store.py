@@ -19,6 +19,9 @@ from typing import TypeVar
 
 from gateway.batches.sqlite_file import FILE, LOG, empty_log, make_file, open_file, shrink, transaction
 from gateway.batches.store import (
+    BATCH_BYTES,
+    CHUNK_BYTES,
+    PAGE_BYTES,
     BatchSummary,
     ClaimedBatch,
     FinishedBatch,
@@ -98,8 +101,7 @@ class SqliteStore:
 
     def _check_room(self, db: sqlite3.Connection, bucket: str, size: int) -> None:
         waiting, used = db.execute(
-            "SELECT count(CASE WHEN bucket = ? AND expires IS NULL THEN 1 END), coalesce(sum(size), 0)"
-            " FROM batches",
+            "SELECT (SELECT count(*) FROM batches WHERE bucket = ? AND expires IS NULL), bytes FROM totals",
             (bucket,),
         ).fetchone()
         if waiting >= self._limits.max_queued_batches or used + size > self._limits.batch_store_bytes:
@@ -200,9 +202,11 @@ class SqliteStore:
             with transaction(db):
                 found = db.execute(
                     "SELECT number, model, batches.inputs, submitted, sum(chunks.outcomes IS NULL),"
-                    " sum(length(outcomes)), sum(failed) FROM batches JOIN chunks ON batch = number"
+                    # As `kept_bytes` counts them.
+                    " ? + sum(length(outcomes) + min(length(outcomes), ?) + ?), sum(failed)"
+                    " FROM batches JOIN chunks ON batch = number"
                     " WHERE id = ? AND expires IS NULL GROUP BY number",
-                    (batch_id,),
+                    (BATCH_BYTES, PAGE_BYTES, CHUNK_BYTES, batch_id),
                 ).fetchone()
                 if found is None or found[4]:
                     return None

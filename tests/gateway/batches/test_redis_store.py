@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from gateway.batches.redis_store import MalformedRedisUrl, RedisBatchStore
-from gateway.batches.store import StoreLimits
-from gateway.domain.errors import BatchStoreUnavailable
+from gateway.batches.store import NewBatch, StoreLimits
+from gateway.domain.errors import BatchQueueFull, BatchStoreUnavailable
 from tests.gateway.batches.conftest import ROOMY, a_batch
 from tests.support.redis import Redis, running_redis
 
@@ -81,6 +82,29 @@ async def test_a_full_redis_refuses_and_keeps_nothing_of_the_batch(redis: Redis)
     assert (await store.stats()).queued == accepted + 1
     # Each of them has a hash and its inputs.
     assert await client.dbsize() == before + 2 * accepted
+    await client.aclose()
+    await store.close()
+
+
+@pytest.mark.parametrize("chunks", [[95], [8000] * 10])
+async def test_redis_does_not_outgrow_the_bound(redis: Redis, chunks: list[int]) -> None:
+    from redis.asyncio import Redis as Client
+
+    client: Any = Client.from_url(redis.url)
+    store = RedisBatchStore(redis.url, StoreLimits(1000, 1_000_000, 3600))
+    used: list[int] = []
+    with suppress(BatchQueueFull):
+        while len(used) < 1000:
+            texts = [b"x" * size for size in chunks]
+            batch = NewBatch(str(uuid4()), "a" * 70, "a" * 32, "@cf/a/model" * 4, 1, texts)
+            await store.submit(batch)
+            for place, text in enumerate(texts):
+                await store.save(batch.id, place, text, 0)
+            await store.finish(batch.id)
+            used.append((await client.info("memory"))["used_memory"])
+    # The first has loaded the scripts.
+    assert 1_000_000 / 5 < used[-1] - used[0] < 1_000_000
+    assert 5 < len(used) < 1000
     await client.aclose()
     await store.close()
 

@@ -11,14 +11,16 @@ import stat
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from gateway.batches.sqlite_file import FILE, LOG
 from gateway.batches.sqlite_store import SqliteStore
-from gateway.batches.store import FinishedBatch, NewBatch, PendingBatch, StoreStats
-from gateway.domain.errors import BatchStoreUnavailable
+from gateway.batches.store import FinishedBatch, NewBatch, PendingBatch, StoreLimits, StoreStats
+from gateway.domain.errors import BatchQueueFull, BatchStoreUnavailable
 from tests.gateway.batches.conftest import ROOMY, a_batch, finish, sqlite_in
 
 SECRET = b"nobody may find this sentence"
@@ -168,6 +170,45 @@ async def test_many_expired_results_are_removed_in_steps_between_which_others_wr
     assert (tmp_path / FILE).stat().st_size < 100_000
     watching.close()
     await store.close()
+
+
+@pytest.mark.parametrize("chunks", [[95], [1400], [2100], [3000], [64] * 100, [8000] * 20])
+async def test_the_file_does_not_outgrow_the_bound(tmp_path: Path, chunks: list[int]) -> None:
+    limits = StoreLimits(1000, 400_000, 3600)
+    async with sqlite_in(tmp_path, limits) as store:
+        await store.stats()
+        await store.submit(NewBatch("0" * 36, "a" * 70, "a" * 32, "@cf/a/model" * 4, 1, [b"a"]))
+        await store.remove_expired()
+        empty = (tmp_path / FILE).stat().st_size
+        fitting = 0
+        with suppress(BatchQueueFull):
+            while fitting < 1000:
+                batch = NewBatch(str(uuid4()), "a" * 70, "a" * 32, "@cf/a/model" * 4, 1, [b"a"] * len(chunks))
+                await store.submit(batch)
+                for place, size in enumerate(chunks):
+                    await store.save(batch.id, place, b"x" * size, 0)
+                await store.finish(batch.id)
+                fitting += 1
+        await store.remove_expired()
+        assert 400_000 / 5 < (tmp_path / FILE).stat().st_size - empty < 400_000
+        assert fitting < 1000
+
+
+async def test_whether_there_is_room_is_known_without_a_look_at_every_batch(tmp_path: Path) -> None:
+    async with sqlite_in(tmp_path) as store:
+        await store.submit(a_batch())
+        other = sqlite3.connect(tmp_path / FILE)
+        with other:
+            other.executemany(
+                "INSERT INTO batches (id, account, bucket, model, inputs, size, submitted, expires)"
+                " VALUES (?, 'a', 'a', 'm', 1, 1, 1, 9e12)",
+                ((f"old {number}",) for number in range(2000)),
+            )
+        other.close()
+        steps = []
+        await store._run(lambda db: db.set_progress_handler(lambda: steps.append(100), 100), None)
+        await store.check_room("a", 1)
+        assert sum(steps) < 1000
 
 
 async def test_a_clock_that_was_set_back_holds_no_batch(tmp_path: Path) -> None:

@@ -6,15 +6,20 @@ import asyncio
 
 import pytest
 
+from gateway.batches import codec
 from gateway.batches.store import (
     BatchStore,
     ClaimedBatch,
     FinishedBatch,
+    NewBatch,
     PendingBatch,
     StoreLimits,
     StoreStats,
+    kept_bytes,
 )
 from gateway.domain.errors import BatchQueueFull
+from gateway.domain.requests import BatchRequest, TextRequest
+from gateway.domain.service import BatchItem, Classification, Ranking
 from tests.gateway.batches.conftest import FIRST, ROOMY, OpenStore, a_batch, finish
 
 LEASE_S = 30.0
@@ -162,7 +167,7 @@ async def test_an_account_has_so_many_unfinished_batches(open_store: OpenStore) 
 
 async def test_the_store_has_so_many_bytes(open_store: OpenStore) -> None:
     batch = a_batch(0, b"x" * 1000)
-    store = open_store(StoreLimits(100, 2 * batch.size + 100, 0.2))
+    store = open_store(StoreLimits(100, 3 * batch.size - 1, 0.2))
     await store.submit(batch)
     await store.submit(a_batch(1, b"x" * 1000, account="b"))
     with pytest.raises(BatchQueueFull):
@@ -181,6 +186,17 @@ async def test_the_store_has_so_many_bytes(open_store: OpenStore) -> None:
     await store.remove_expired()
     for number in (4, 5):
         await store.submit(a_batch(number, b"x" * 1000))
+
+
+@pytest.mark.parametrize("scores", [2, 28, 100])
+def test_room_is_reserved_for_the_labels_and_contexts_of_a_batch(scores: int) -> None:
+    inputs = [BatchRequest(None, TextRequest("a"))] * 64
+    labels = [(f"disappointment {place}", 1.2345678901234567e-05) for place in range(scores)]
+    contexts = [(place, 1.2345678901234567e-05) for place in range(scores)]
+    for answer in (Classification(labels, 510, True), Ranking(contexts, ())):
+        outcomes = codec.encode_outcomes([BatchItem(None, answer)] * 64)
+        batch = NewBatch("0", "a", "a", "m", 64, [codec.encode_inputs(inputs)], 64 * scores)
+        assert kept_bytes([len(outcomes)]) <= batch.size < 4 * kept_bytes([len(outcomes)])
 
 
 async def test_a_result_expires(open_store: OpenStore) -> None:
