@@ -15,9 +15,9 @@ from uuid import uuid4
 import pytest
 
 from gateway.batches.redis_store import MalformedRedisUrl, RedisBatchStore
-from gateway.batches.store import NewBatch, StoreLimits
+from gateway.batches.store import FinishedBatch, NewBatch, StoreLimits
 from gateway.domain.errors import BatchQueueFull, BatchStoreUnavailable
-from tests.gateway.batches.conftest import ROOMY, a_batch
+from tests.gateway.batches.conftest import ROOMY, a_batch, finish
 from tests.support.redis import Redis, running_redis
 
 
@@ -119,6 +119,60 @@ async def test_nothing_is_left_of_an_expired_batch(redis: Redis) -> None:
     assert b"secret" not in b"".join([await client.dump(key) for key in await client.keys()])
     await store.finish("batch-0")
     time.sleep(0.05)
+    await store.remove_expired()
+    assert {key.decode().rpartition(":")[2] for key in await client.keys()} == {"number", "bytes"}
+    assert await client.get("{tritonflare:batches}:bytes") == b"0"
+    await client.aclose()
+    await store.close()
+
+
+@pytest.mark.parametrize("lost", ["batch", "inputs"])
+@pytest.mark.parametrize("is_claimed", [False, True])
+async def test_an_unfinished_batch_that_lost_a_key_is_gone_and_the_others_go_on(
+    redis: Redis, lost: str, is_claimed: bool
+) -> None:
+    from redis.asyncio import Redis as Client
+
+    client: Any = Client.from_url(redis.url)
+    store = RedisBatchStore(redis.url, StoreLimits(2, 10_000, 0.01))
+    await store.submit(a_batch(0))
+    if is_claimed:
+        assert await store.claim("dead", 0.01) is not None
+    await store.submit(a_batch(1))
+    await client.delete(f"{{tritonflare:batches}}:{lost}:batch-0")
+    time.sleep(0.05)
+    assert await store.find("a", "batch-0") is None
+    await store.save("batch-0", 0, b"one", 0)
+    claimed = await store.claim("r", 30)
+    assert claimed is not None
+    assert claimed.id == "batch-1"
+    assert await store.claim("r", 30) is None
+    stats = await store.stats()
+    assert (stats.queued, stats.running) == (0, 1)
+    await store.submit(a_batch(2))
+    for number in (1, 2):
+        await finish(store, f"batch-{number}")
+    time.sleep(0.05)
+    await store.remove_expired()
+    assert {key.decode().rpartition(":")[2] for key in await client.keys()} == {"number", "bytes"}
+    assert await client.get("{tritonflare:batches}:bytes") == b"0"
+    await client.aclose()
+    await store.close()
+
+
+@pytest.mark.parametrize("lost", ["batch", "outcomes"])
+async def test_a_result_that_lost_a_key_is_gone_and_the_others_expire(redis: Redis, lost: str) -> None:
+    from redis.asyncio import Redis as Client
+
+    client: Any = Client.from_url(redis.url)
+    store = RedisBatchStore(redis.url, StoreLimits(10, 100_000, 1))
+    for number in range(2):
+        await store.submit(a_batch(number))
+        await finish(store, f"batch-{number}")
+    await client.delete(f"{{tritonflare:batches}}:{lost}:batch-0")
+    assert await store.find("a", "batch-0") is None
+    assert isinstance(await store.find("a", "batch-1"), FinishedBatch)
+    time.sleep(1.1)
     await store.remove_expired()
     assert {key.decode().rpartition(":")[2] for key in await client.keys()} == {"number", "bytes"}
     assert await client.get("{tritonflare:batches}:bytes") == b"0"
