@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from gateway.batches import redis_scripts as scripts
@@ -74,6 +74,7 @@ class RedisBatchStore:
         self._limits = limits
         self._scripts: dict[str, Any] = {}
         self._is_failing = False
+        self._is_closed = False
 
     async def check_room(self, bucket: str, size: int) -> None:
         """See `BatchStore`."""
@@ -103,7 +104,8 @@ class RedisBatchStore:
 
     async def has_batch_for(self, account: str, model: str) -> bool:
         """See `BatchStore`."""
-        return bool(await self._run(self._redis.hexists(f"{scripts.PREFIX}:models", f"{account} {model}")))
+        named = f"{account} {model}"
+        return bool(await self._run(lambda: self._redis.hexists(f"{scripts.PREFIX}:models", named)))
 
     async def claim(self, owner: str, lease_s: float) -> ClaimedBatch | None:
         """See `BatchStore`."""
@@ -119,7 +121,7 @@ class RedisBatchStore:
 
     async def inputs(self, batch_id: str, place: int) -> bytes | None:
         """See `BatchStore`."""
-        found = await self._run(self._redis.hget(f"{scripts.PREFIX}:inputs:{batch_id}", str(place)))
+        found = await self._run(lambda: self._redis.hget(f"{scripts.PREFIX}:inputs:{batch_id}", str(place)))
         return cast("bytes | None", found)
 
     async def save(self, batch_id: str, place: int, outcomes: bytes, failed: int) -> None:
@@ -150,6 +152,7 @@ class RedisBatchStore:
 
     async def close(self) -> None:
         """See `BatchStore`."""
+        self._is_closed = True
         await self._redis.aclose()
         await self._pool.aclose()
 
@@ -158,11 +161,13 @@ class RedisBatchStore:
         if registered is None:
             registered = self._scripts[script] = self._redis.register_script(script)
         # The name in KEYS tells a cluster where to run it; the scripts make the others with the same tag.
-        return await self._run(registered(keys=[scripts.PREFIX], args=arguments))
+        return await self._run(lambda: registered(keys=[scripts.PREFIX], args=arguments))
 
-    async def _run(self, call: Awaitable[Any]) -> Any:
+    async def _run(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        if self._is_closed:
+            raise BatchStoreUnavailable  # the client would connect again
         try:
-            result = await call
+            result = await call()
         except self._errors as exc:
             if not self._is_failing:
                 # The class alone: the text of an error may hold the address and what was sent.

@@ -295,8 +295,10 @@ class SqliteStore:
         """Do ``work`` in the thread; ``without_file`` is the result if there is no file and none is made.
 
         Raises:
-            BatchStoreUnavailable: SQLite or the disk failed.
+            BatchStoreUnavailable: SQLite or the disk failed, or the store is closed.
         """
+        if self._is_closed:
+            raise BatchStoreUnavailable
 
         def run() -> _Result:
             db = self._connect(makes_file)

@@ -178,5 +178,5 @@ class BatchStore(Protocol):
         ...
 
     async def close(self) -> None:
-        """Release what it holds; batches stay."""
+        """Release what it holds; batches stay, and every other method raises BatchStoreUnavailable."""
         ...

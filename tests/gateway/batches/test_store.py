@@ -17,7 +17,7 @@ from gateway.batches.store import (
     StoreStats,
     kept_bytes,
 )
-from gateway.domain.errors import BatchQueueFull
+from gateway.domain.errors import BatchQueueFull, BatchStoreUnavailable
 from gateway.domain.requests import BatchRequest, TextRequest
 from gateway.domain.service import BatchItem, Classification, Ranking
 from tests.gateway.batches.conftest import FIRST, ROOMY, OpenStore, a_batch, finish
@@ -219,6 +219,20 @@ async def test_a_batch_that_waits_never_expires(open_store: OpenStore) -> None:
     await asyncio.sleep(0.2)
     await store.remove_expired()
     assert await store.find("a", FIRST) is not None
+
+
+async def test_a_store_that_is_closed_is_unavailable(store: BatchStore) -> None:
+    await store.submit(a_batch())
+    await store.close()
+    for call in (
+        store.stats,
+        store.remove_expired,
+        lambda: store.claim("r", 1),
+        lambda: store.find("a", FIRST),
+    ):
+        with pytest.raises(BatchStoreUnavailable):
+            await call()
+    await store.close()
 
 
 async def test_the_statistics_are_those_of_unfinished_batches(store: BatchStore) -> None:
