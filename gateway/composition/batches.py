@@ -48,7 +48,7 @@ def max_queued_batch_texts(settings: Settings) -> int | None:
 
     A batch with more texts than an account may send in a minute would never be accepted.
     """
-    if settings.batch_folder is None and settings.batch_redis_url is None:
+    if not settings.keeps_batches:
         return None
     return min(
         settings.max_queued_batch_texts, settings.requests_per_minute or settings.max_queued_batch_texts
