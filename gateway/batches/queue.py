@@ -46,13 +46,22 @@ class BatchQueue:
         self._bucket_of = bucket_of
         self._submitted = submitted
 
-    async def prepare(self, account: str, model: str, requests: Sequence[BatchRequest]) -> NewBatch:
-        """Make a batch of requests, those with a validation error included; nothing is stored yet."""
+    async def prepare(
+        self, account: str, owner: str, model: str, requests: Sequence[BatchRequest]
+    ) -> NewBatch:
+        """Make a batch of requests; nothing is stored yet.
+
+        Args:
+            account: whose number of batches it counts against.
+            owner: who alone may fetch its result; the store's name for it is ``account``.
+            model: its public name.
+            requests: those with a validation error included.
+        """
         chunks = []
         for chunk in _chunks(requests):
             chunks.append(codec.encode_inputs(chunk))
             await asyncio.sleep(0)  # other requests have their turn
-        return NewBatch(str(uuid4()), account, self._bucket_of(account), model, len(requests), chunks)
+        return NewBatch(str(uuid4()), owner, self._bucket_of(account), model, len(requests), chunks)
 
     async def check_room(self, batch: NewBatch) -> None:
         """Check that a batch has room.
@@ -74,15 +83,15 @@ class BatchQueue:
         self._submitted()
         return PendingBatch(batch.id, batch.model, is_running=False)
 
-    async def fetch(self, account: str, batch_id: str) -> PendingBatch | FetchedBatch:
+    async def fetch(self, owner: str, batch_id: str) -> PendingBatch | FetchedBatch:
         """Return the result of a batch, or how far it is.
 
         Raises:
-            BadInput: the account has none of this id; the message is the same for an expired one, and for
-                one of another account.
+            BadInput: the owner has none of this id; the message is the same for an expired one, and for
+                one of another owner.
             BatchStoreUnavailable: nobody knows.
         """
-        found = await self._store.find(account, batch_id) if _ID.fullmatch(batch_id) else None
+        found = await self._store.find(owner, batch_id) if _ID.fullmatch(batch_id) else None
         if found is None:
             raise BadInput("Error: '/request_id' is not known, or its result has expired")
         if isinstance(found, PendingBatch):
@@ -93,9 +102,9 @@ class BatchQueue:
             await asyncio.sleep(0)
         return FetchedBatch(found.id, items)
 
-    async def has_batch_for(self, account: str, model: str) -> bool:
-        """Tell whether the account may fetch a batch for a model, which need not be served any more."""
-        return await self._store.has_batch_for(account, model)
+    async def has_batch_for(self, owner: str, model: str) -> bool:
+        """Tell whether the owner may fetch a batch for a model, which need not be served any more."""
+        return await self._store.has_batch_for(owner, model)
 
 
 def _chunks(requests: Sequence[BatchRequest]) -> Iterator[list[BatchRequest]]:

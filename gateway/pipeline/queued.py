@@ -67,7 +67,7 @@ class RunCall:
             RateLimited: so many requests exceed the account's rate.
             BatchStoreUnavailable: it could not be stored.
         """
-        batch = await queue.prepare(caller.account, model.name, call.items)
+        batch = await queue.prepare(caller.account, caller.batch_owner, model.name, call.items)
         # First: what is refused for lack of room must not count against the rate.
         await queue.check_room(batch)
         await self._rate.spend(caller.account, len(call.items))
@@ -77,19 +77,19 @@ class RunCall:
         """Answer a poll.
 
         Raises:
-            BadInput: the account has no such batch.
+            BadInput: the caller has no such batch.
             BatchStoreUnavailable: nobody knows.
         """
         if self._queue is None:
             raise BadInput("Error: '/request_id' is not known, a batch is answered at once")
-        return await self._queue.fetch(caller.account, call.batch_id)
+        return await self._queue.fetch(caller.batch_owner, call.batch_id)
 
     async def may_fetch(self, caller: Caller, model: str) -> bool:
-        """Tell whether the account may have a batch for a model, which need not be served any more."""
+        """Tell whether the caller may have a batch for a model, which need not be served any more."""
         if self._queue is None:
             return False
         try:
-            return await self._queue.has_batch_for(caller.account, model)
+            return await self._queue.has_batch_for(caller.batch_owner, model)
         except BatchStoreUnavailable as exc:
             without_frames(exc)
             return True  # a poll will say so itself

@@ -78,7 +78,7 @@ async def running(
 async def submit(store: BatchStore, *texts: str, model: str = MODEL.name) -> str:
     queue = BatchQueue(store, lambda account: account)
     requests = [BatchRequest(str(place), TextRequest(text)) for place, text in enumerate(texts)]
-    return (await queue.submit(await queue.prepare("a", model, requests))).id
+    return (await queue.submit(await queue.prepare("a", "a", model, requests))).id
 
 
 async def result(store: BatchStore, batch_id: str, timeout_s: float = 15) -> FetchedBatch:
