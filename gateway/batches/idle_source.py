@@ -22,10 +22,10 @@ MOST_TRIES = 10
 """Calls that an input may fail with, although the model answers others, until their error is its outcome."""
 _LIVE_S = 1.0
 """How long after a live request others are expected."""
-_PATIENCE_S = 0.1
+_MAX_WAIT_S = 0.1
 """How long it waits for a moment without live texts."""
-_LOOK_S = 0.005
-"""Pause between two looks whether there is something idle."""
+_POLL_S = 0.005
+"""Pause between two checks whether there is something idle."""
 _RETRY_S = 0.5
 _MOST_FAILURES = 10_000
 _INPUT_COST = 32
@@ -33,7 +33,7 @@ _LONG_BYTES_PER_TOKEN = 4
 _FIRST_BUDGET = 16 * _INPUT_COST
 
 
-class ModelAway(Exception):
+class ModelNotReady(Exception):
     """The model does not answer now, or another version has taken its name; its inputs can wait."""
 
 
@@ -78,7 +78,7 @@ class IdleSource:
         """Cost of one call."""
         self._live_at = -_LIVE_S
         self._failures: dict[bytes, _Failure] = {}
-        """By a hash of the input; they outlast `ModelAway`."""
+        """By a hash of the input; they outlast `ModelNotReady`."""
 
     async def classify(self, model: Model, texts: Sequence[ModelInput], deadline_s: float) -> list[Answer]:
         """Run the model on ``texts``; return for each, in order, its scores or its own error.
@@ -89,7 +89,7 @@ class IdleSource:
             deadline_s: of each call; there is none for all of them.
 
         Raises:
-            ModelAway: the answers so far are lost. Failures are remembered for the same texts.
+            ModelNotReady: the answers so far are lost. Failures are remembered for the same texts.
         """
         answers: list[Answer] = []
         while len(answers) < len(texts):
@@ -122,10 +122,10 @@ class IdleSource:
             return [await self._retried(model, part[0], failure, deadline_s)]
         answers = await self._call(model, part, deadline_s)
         for place, answer in enumerate(answers):
-            if _may_pass(answer):
+            if _is_retryable(answer):
                 self._failures[_digest(part[place])] = _Failure(answer)
         for place, text in enumerate(part):
-            if _may_pass(answers[place]):
+            if _is_retryable(answers[place]):
                 failure = self._failures[_digest(text)]
                 answers[place] = await self._retried(model, text, failure, deadline_s)
         return answers
@@ -135,7 +135,7 @@ class IdleSource:
         while failure.count < MOST_TRIES:
             await asyncio.sleep(_RETRY_S)
             (answer,) = await self._call(model, (text,), deadline_s)
-            if not _may_pass(answer):
+            if not _is_retryable(answer):
                 return answer
             failure.count += 1
             failure.error = answer
@@ -173,16 +173,16 @@ class IdleSource:
 
     async def _wait_until_idle(self, model: Model) -> None:
         """Wait until no live text is in progress; where there always are some, until none of them waits."""
-        patient_until = time.monotonic() + _PATIENCE_S
+        wait_until = time.monotonic() + _MAX_WAIT_S
         while True:
             if not self._is_available(model):
-                raise ModelAway
-            is_live = self._look_for_live_texts()
-            if self._is_idle() and (not is_live or time.monotonic() >= patient_until):
+                raise ModelNotReady
+            is_live = self._observe_live_texts()
+            if self._is_idle() and (not is_live or time.monotonic() >= wait_until):
                 return
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_POLL_S)
 
-    def _look_for_live_texts(self) -> bool:
+    def _observe_live_texts(self) -> bool:
         """Note whether there are any; called while this source has nothing in progress."""
         is_live = self._in_flight() > 0
         if is_live:
@@ -191,7 +191,7 @@ class IdleSource:
 
     def _learn(self, cost: int, seconds: float) -> None:
         """Adapt the cost of a call to the time that this one took."""
-        self._look_for_live_texts()
+        self._observe_live_texts()
         target_s = LIVE_TARGET_S if self._is_busy() else IDLE_TARGET_S
         # What was cut short by the end of the inputs says little about a larger call: at most double it.
         wanted = cost * min(2.0, target_s / max(seconds, 1e-6))
@@ -207,6 +207,6 @@ def _digest(text: ModelInput) -> bytes:
     return hashlib.sha256(bytes(text)).digest()
 
 
-def _may_pass(answer: Answer) -> bool:
+def _is_retryable(answer: Answer) -> bool:
     """Whether this is an error, and the same input may be answered later."""
     return isinstance(answer, BackendUnavailable | DeadlineExceeded | Overloaded)

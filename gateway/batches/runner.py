@@ -11,7 +11,7 @@ from typing import TypeVar
 from uuid import uuid4
 
 from gateway.batches import codec
-from gateway.batches.idle_source import ModelAway
+from gateway.batches.idle_source import ModelNotReady
 from gateway.batches.store import BatchStore, BatchSummary, ClaimedBatch, StoreStats
 from gateway.domain.catalogue import Model
 from gateway.domain.errors import (
@@ -32,9 +32,9 @@ MISSING_S = 600.0
 """How long a model may be gone, while others are served, until the batches for it fail."""
 _FORGET_S = 60.0
 """A model that no batch has asked for in this time is no longer known to be gone."""
-_LOOK_S = 1.0
-"""Pause between two looks for a batch; one that this process accepts is noticed at once."""
-_AWAY_S = 5.0
+_POLL_S = 1.0
+"""Pause between two queries for a batch; one that this process accepts is noticed at once."""
+_NOT_READY_S = 5.0
 """How long a batch is left alone whose model is away."""
 _RETRY_S = 1.0
 _SWEEP_S = 60.0
@@ -104,18 +104,18 @@ class BatchRunner:
 
     async def run(self) -> None:
         """Run batches until `stop`."""
-        keeping = asyncio.create_task(self._keep_house())
+        maintenance = asyncio.create_task(self._maintain())
         try:
             while not self._stopping.is_set():
                 if not await self._run_next():
                     await self._pause()
         finally:
-            keeping.cancel()
-            await asyncio.gather(keeping, return_exceptions=True)
+            maintenance.cancel()
+            await asyncio.gather(maintenance, return_exceptions=True)
 
     async def _pause(self) -> None:
         with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._submitted.wait(), _LOOK_S)
+            await asyncio.wait_for(self._submitted.wait(), _POLL_S)
         self._submitted.clear()
 
     async def _run_next(self) -> bool:
@@ -170,8 +170,8 @@ class BatchRunner:
                 continue
             try:
                 items = await self._answer(batch.model, codec.decode_inputs(stored))
-            except ModelAway:
-                await self._store.renew(batch.id, self._owner, _AWAY_S)
+            except ModelNotReady:
+                await self._store.renew(batch.id, self._owner, _NOT_READY_S)
                 return
             failed = sum(isinstance(item.outcome, AiError) for item in items)
             outcomes = codec.encode_outcomes(items)
@@ -203,15 +203,15 @@ class BatchRunner:
         """Answer one chunk.
 
         Raises:
-            ModelAway: the model does not answer now.
+            ModelNotReady: the model does not answer now.
         """
         try:
             model = self._find(name)
         except BackendUnavailable:
-            raise ModelAway from None
+            raise ModelNotReady from None
         except NoSuchModel as exc:
             if self._missing_s(name) < MISSING_S:
-                raise ModelAway from None
+                raise ModelNotReady from None
             return [BatchItem(item.reference, _own_error(item) or without_frames(exc)) for item in requests]
         self._missing.pop(name, None)
         valid = [item.request for item in requests if not isinstance(item.request, AiError)]
@@ -231,7 +231,7 @@ class BatchRunner:
         self._missing[name] = since, now
         return now - since
 
-    async def _keep_house(self) -> None:
+    async def _maintain(self) -> None:
         """Refresh the statistics, and remove what has expired."""
         swept_at = -_SWEEP_S
         while True:

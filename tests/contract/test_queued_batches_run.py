@@ -62,7 +62,7 @@ async def test_a_new_gateway_answers_what_one_before_has_accepted(
 async def test_while_triton_is_away_a_batch_waits_and_does_not_fail(
     client: Client, triton: FakeTriton, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "_AWAY_S", 0.3)
+    monkeypatch.setattr(runner, "_NOT_READY_S", 0.3)
     await triton.disappear()
     requests = [await submit(client, batch(f"{number}", "b")) for number in range(3)]
     await asyncio.sleep(1)
@@ -78,7 +78,7 @@ async def test_while_triton_is_away_a_batch_waits_and_does_not_fail(
 async def test_what_may_pass_is_tried_again(
     client: Client, triton: FakeTriton, status: grpc.StatusCode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "_AWAY_S", 0.3)
+    monkeypatch.setattr(runner, "_NOT_READY_S", 0.3)
     left = 3
 
     async def fault(request: Any, context: Any) -> None:
@@ -110,7 +110,7 @@ async def test_a_text_that_fails_the_model_fails_alone(client: Client, triton: F
 async def test_a_model_that_is_replaced_answers_under_its_name(
     client: Client, triton: FakeTriton, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "_AWAY_S", 0.3)
+    monkeypatch.setattr(runner, "_NOT_READY_S", 0.3)
     release = asyncio.Event()
     triton.infer_fault = hold(release)
     request_id = await submit(client, batch(*(f"text {number}" for number in range(300))))
@@ -127,7 +127,7 @@ async def test_a_model_that_is_replaced_answers_under_its_name(
 async def test_of_a_model_that_is_gone_every_input_gets_the_error_and_can_be_fetched(
     configure: Configure, triton: FakeTriton, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "_AWAY_S", 0.3)
+    monkeypatch.setattr(runner, "_NOT_READY_S", 0.3)
     monkeypatch.setattr(runner, "MISSING_S", 0.8)
     triton.ensembles.append(reranker())
     async with running_gateway(configure()) as running:

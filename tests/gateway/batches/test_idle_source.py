@@ -12,7 +12,7 @@ import pytest
 
 from gateway.access.admission import Admission
 from gateway.batches import idle_source
-from gateway.batches.idle_source import MOST_TRIES, IdleSource, ModelAway
+from gateway.batches.idle_source import MOST_TRIES, IdleSource, ModelNotReady
 from gateway.domain.backend import Answer, RawScores
 from gateway.domain.catalogue import Ensemble, Model, parse_model
 from gateway.domain.errors import BackendFailed, BackendUnavailable, DeadlineExceeded, Overloaded
@@ -167,7 +167,7 @@ async def test_what_failed_for_good_is_not_tried_again() -> None:
 
 async def test_a_model_that_is_away_is_said_at_once() -> None:
     stage = Stage(is_available=False)
-    with pytest.raises(ModelAway):
+    with pytest.raises(ModelNotReady):
         await stage.source().classify(MODEL, texts(1), 1)
     assert stage.calls == []
 
@@ -189,7 +189,7 @@ async def test_a_text_that_ends_the_server_is_given_up_and_takes_no_other_with_i
     given = [b"one", b"two", b"bad", b"four"]
     for _ in range(2 * MOST_TRIES):
         stage.is_available = True
-        with suppress(ModelAway):
+        with suppress(ModelNotReady):
             answers = await source.classify(MODEL, given, 1)
             break
     assert [isinstance(answer, RawScores) for answer in answers] == [True, True, False, True]

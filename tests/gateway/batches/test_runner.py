@@ -13,7 +13,7 @@ import pytest
 
 from gateway.batches import codec
 from gateway.batches import runner as runner_module
-from gateway.batches.idle_source import ModelAway
+from gateway.batches.idle_source import ModelNotReady
 from gateway.batches.queue import BatchQueue, FetchedBatch
 from gateway.batches.runner import BatchRunner, RunnerEvents
 from gateway.batches.sqlite_store import SqliteStore
@@ -37,14 +37,14 @@ class Source:
     tokens: int = 3
     release: asyncio.Event = field(default_factory=asyncio.Event)
     asked: list[bytes] = field(default_factory=list)
-    away: int = 0
-    """Calls that find the model away."""
+    not_ready: int = 0
+    """Calls that find the model not ready."""
 
     async def classify(self, model: Model, texts: Sequence[ModelInput], deadline_s: float) -> list[Answer]:
         self.asked += [bytes(text) for text in texts]
-        if self.away:
-            self.away -= 1
-            raise ModelAway
+        if self.not_ready:
+            self.not_ready -= 1
+            raise ModelNotReady
         await self.release.wait()
         return [RawScores((0.0, 1.0), self.tokens) for _ in texts]
 
@@ -194,8 +194,8 @@ async def test_what_was_computed_is_saved_when_the_store_is_back(
 async def test_a_batch_whose_model_is_away_leaves_the_others_their_turn(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner_module, "_AWAY_S", 0.6)
-    source = Source(away=1)
+    monkeypatch.setattr(runner_module, "_NOT_READY_S", 0.6)
+    source = Source(not_ready=1)
     source.release.set()
     first, second = await submit(store, "one"), await submit(store, "two")
     gone = await submit(store, "three", model="@cf/gone/gone")
@@ -210,8 +210,8 @@ async def test_a_batch_whose_model_is_away_leaves_the_others_their_turn(
 async def test_a_model_that_was_gone_once_has_its_time_again(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner_module, "_AWAY_S", 0.1)
-    monkeypatch.setattr(runner_module, "_LOOK_S", 0.05)
+    monkeypatch.setattr(runner_module, "_NOT_READY_S", 0.1)
+    monkeypatch.setattr(runner_module, "_POLL_S", 0.05)
     monkeypatch.setattr(runner_module, "_FORGET_S", 0.5)
     monkeypatch.setattr(runner_module, "MISSING_S", 1.0)
     queue, source = BatchQueue(store, lambda account: account), Source()
