@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from gateway.domain.backend import Answer, AnswerSource
@@ -53,8 +52,8 @@ class IdleSource:
     Args:
         source: answers live requests too.
         is_idle: whether it has nothing waiting, and room for a call.
-        in_flight: how many texts are in progress, live ones and those of `places`.
-        places: takes so many places among them, or raises Overloaded.
+        in_flight: how many live texts are in progress. Those of this source are none of them: they would take
+            places from live requests, which then were refused.
         is_available: whether the model is still served under its name, and answers.
         most_inputs: in one call.
     """
@@ -64,14 +63,12 @@ class IdleSource:
         source: AnswerSource,
         is_idle: Callable[[], bool],
         in_flight: Callable[[], int],
-        places: Callable[[int], AbstractContextManager[None]],
         is_available: Callable[[Model], bool],
         most_inputs: int,
     ) -> None:
         self._source = source
         self._is_idle = is_idle
         self._in_flight = in_flight
-        self._places = places
         self._is_available = is_available
         self._most_inputs = most_inputs
         self._budget = float(_FIRST_BUDGET)
@@ -153,8 +150,7 @@ class IdleSource:
             await self._wait_until_idle(model)
             began = time.monotonic()
             try:
-                with self._places(len(part)):
-                    answers = await self._source.classify(model, part, deadline_s)
+                answers = await self._source.classify(model, part, deadline_s)
             except Overloaded as exc:
                 without_frames(exc)
                 await asyncio.sleep(_RETRY_S)
@@ -183,7 +179,7 @@ class IdleSource:
             await asyncio.sleep(_POLL_S)
 
     def _observe_live_texts(self) -> bool:
-        """Note whether there are any; called while this source has nothing in progress."""
+        """Note whether there are any."""
         is_live = self._in_flight() > 0
         if is_live:
             self._live_at = time.monotonic()

@@ -71,9 +71,8 @@ def compose_batches(
         inference.coalescer if inference.cache is None else inference.cache,
         is_idle=inference.coalescer.is_idle,
         in_flight=lambda: admission.in_flight,
-        places=admission.places,
         is_available=lambda model: _is_available(inference, model),
-        most_inputs=min(settings.max_call_texts, settings.max_requests_in_flight),
+        most_inputs=settings.max_call_texts,
     )
     runner = BatchRunner(
         store,

@@ -24,8 +24,8 @@ RunOutcome = Outcome | PendingBatch | FetchedBatch
 class RunCall:
     """Answers requests at once, accepts batches, and answers polls.
 
-    A batch that waits holds no place in flight; its texts take theirs when they are run. The rate counts them
-    all when the batch is accepted, as it does for a batch that is answered at once.
+    A queued batch holds no places in flight, neither while it waits nor when it is run: those are for live
+    requests. The rate counts its requests when it is accepted, as for a batch that is answered at once.
 
     Args:
         predict: answers at once.

@@ -93,6 +93,24 @@ async def test_what_may_pass_is_tried_again(
     assert left == 0
 
 
+async def test_no_live_request_is_refused_because_a_batch_runs(
+    triton: FakeTriton, configure: Configure
+) -> None:
+    async def slow(*_: Any) -> None:
+        await asyncio.sleep(0.02)
+
+    triton.infer_fault = slow
+    async with running_gateway(configure(max_requests_in_flight=100)) as running:
+        await submit(running.client, batch(*(f"text {number}" for number in range(1000))))
+
+        async def has_begun() -> bool:
+            return bool(triton.texts)
+
+        await until(has_begun)
+        live = batch(*(f"live {number}" for number in range(100)))
+        assert [(await running.client.run(live)).status for _ in range(20)] == [200] * 20
+
+
 async def test_a_text_that_fails_the_model_fails_alone(client: Client, triton: FakeTriton) -> None:
     async def poison(request: Any, context: Any) -> None:
         if b"poison" in read_texts(request):

@@ -40,7 +40,6 @@ class Stage:
         if self.refuses:
             self.refuses -= 1
             raise Overloaded
-        assert self.admission.in_flight >= len(texts)
         self.calls.append([bytes(text) for text in texts])
         await asyncio.sleep(self.seconds_per_text * len(texts))
         return [self.answer(bytes(text)) for text in texts]
@@ -50,7 +49,6 @@ class Stage:
             self,
             is_idle=lambda: self.is_idle,
             in_flight=lambda: self.admission.in_flight,
-            places=self.admission.places,
             is_available=lambda model: self.is_available,
             most_inputs=most_inputs,
         )
@@ -69,7 +67,6 @@ async def test_every_input_gets_its_answer_in_order() -> None:
     stage = Stage(answer=lambda text: RawScores((float(text), 0.0), 3))
     answers = await stage.source().classify(MODEL, texts(300), 1)
     assert [answer.logits[0] for answer in answers if isinstance(answer, RawScores)] == list(range(300))
-    assert stage.admission.in_flight == 0
     assert sum(map(len, stage.calls)) == 300
 
 
@@ -134,15 +131,6 @@ async def test_a_call_has_no_more_inputs_than_it_may() -> None:
     stage = Stage()
     await stage.source(most_inputs=7).classify(MODEL, texts(100), 1)
     assert max(len(call) for call in stage.calls) == 7
-
-
-async def test_without_a_place_it_waits() -> None:
-    stage = Stage(admission=Admission(1))
-    with stage.admission:
-        running = asyncio.create_task(stage.source().classify(MODEL, texts(1), 1))
-        await asyncio.sleep(0.1)
-        assert stage.calls == []
-    assert await running == [RIGHT]
 
 
 async def test_a_refused_call_is_repeated() -> None:
