@@ -22,7 +22,11 @@ MOST_TRIES = 10
 _LIVE_S = 1.0
 """How long after a live request others are expected."""
 _MAX_WAIT_S = 0.1
-"""How long it waits for a moment without live texts."""
+"""How long it waits for a moment without live texts, where no text waits for the same model."""
+_BUSY_S = 2.0
+"""How long it waits for a model that live requests keep busy, while batches for others could run."""
+_BUSY_WITH_ANSWERS_S = 30.0
+"""The same where answers would be lost."""
 _POLL_S = 0.005
 """Pause between two checks whether there is something idle."""
 _RETRY_S = 0.5
@@ -34,6 +38,10 @@ _FIRST_BUDGET = 16 * _INPUT_COST
 
 class ModelNotReady(Exception):
     """The model does not answer now, or another version has taken its name; its inputs can wait."""
+
+
+class ModelBusy(ModelNotReady):
+    """Live requests keep the model busy."""
 
 
 @dataclass(slots=True)
@@ -51,7 +59,7 @@ class IdleSource:
 
     Args:
         source: answers live requests too.
-        is_idle: whether it has nothing waiting, and room for a call.
+        is_idle: whether nothing waits for the model, and it has room for a call.
         in_flight: how many live texts are in progress. Those of this source are none of them: they would take
             places from live requests, which then were refused.
         is_available: whether the model is still served under its name, and answers.
@@ -61,7 +69,7 @@ class IdleSource:
     def __init__(
         self,
         source: AnswerSource,
-        is_idle: Callable[[], bool],
+        is_idle: Callable[[Model], bool],
         in_flight: Callable[[], int],
         is_available: Callable[[Model], bool],
         most_inputs: int,
@@ -87,11 +95,13 @@ class IdleSource:
 
         Raises:
             ModelNotReady: the answers so far are lost. Failures are remembered for the same texts.
+            ModelBusy: the same, because of live requests.
         """
         answers: list[Answer] = []
         while len(answers) < len(texts):
             part = self._part(model, texts, len(answers))
-            answers += await self._answers(model, part, deadline_s)
+            busy_s = _BUSY_WITH_ANSWERS_S if answers else _BUSY_S
+            answers += await self._answers(model, part, deadline_s, busy_s)
         self._forget(texts)
         return answers
 
@@ -112,12 +122,14 @@ class IdleSource:
                 break
         return texts[start:end]
 
-    async def _answers(self, model: Model, part: Sequence[ModelInput], deadline_s: float) -> list[Answer]:
+    async def _answers(
+        self, model: Model, part: Sequence[ModelInput], deadline_s: float, busy_s: float
+    ) -> list[Answer]:
         """Answer one part, until each input has an outcome that would not change."""
         failure = self._failures.get(_digest(part[0])) if self._failures else None
         if failure is not None:
             return [await self._retried(model, part[0], failure, deadline_s)]
-        answers = await self._call(model, part, deadline_s)
+        answers = await self._call(model, part, deadline_s, busy_s)
         for place, answer in enumerate(answers):
             if _is_retryable(answer):
                 self._failures[_digest(part[place])] = _Failure(answer)
@@ -145,9 +157,15 @@ class IdleSource:
         for text in texts if self._failures else ():
             self._failures.pop(_digest(text), None)
 
-    async def _call(self, model: Model, part: Sequence[ModelInput], deadline_s: float) -> list[Answer]:
+    async def _call(
+        self,
+        model: Model,
+        part: Sequence[ModelInput],
+        deadline_s: float,
+        busy_s: float = _BUSY_WITH_ANSWERS_S,
+    ) -> list[Answer]:
         while True:
-            await self._wait_until_idle(model)
+            await self._wait_until_idle(model, busy_s)
             began = time.monotonic()
             try:
                 answers = await self._source.classify(model, part, deadline_s)
@@ -167,15 +185,24 @@ class IdleSource:
         """Whether live requests are to be expected."""
         return time.monotonic() - self._live_at < _LIVE_S
 
-    async def _wait_until_idle(self, model: Model) -> None:
-        """Wait until no live text is in progress; where there always are some, until none of them waits."""
-        wait_until = time.monotonic() + _MAX_WAIT_S
+    async def _wait_until_idle(self, model: Model, busy_s: float) -> None:
+        """Wait until no live text is in progress; where there always are some, until none waits.
+
+        Raises:
+            ModelNotReady: it does not answer.
+            ModelBusy: texts wait for it, or it has no room for a call, for ``busy_s``.
+        """
+        began = time.monotonic()
         while True:
             if not self._is_available(model):
                 raise ModelNotReady
             is_live = self._observe_live_texts()
-            if self._is_idle() and (not is_live or time.monotonic() >= wait_until):
-                return
+            waited_s = time.monotonic() - began
+            if self._is_idle(model):
+                if not is_live or waited_s >= _MAX_WAIT_S:
+                    return
+            elif waited_s >= busy_s:
+                raise ModelBusy
             await asyncio.sleep(_POLL_S)
 
     def _observe_live_texts(self) -> bool:

@@ -111,6 +111,30 @@ async def test_no_live_request_is_refused_because_a_batch_runs(
         assert [(await running.client.run(live)).status for _ in range(20)] == [200] * 20
 
 
+async def test_calls_of_one_model_that_hang_hold_up_no_batch_for_another(
+    triton: FakeTriton, configure: Configure
+) -> None:
+    triton.ensembles.append(reranker())
+    release = asyncio.Event()
+
+    async def hang(request: Any, context: Any) -> None:
+        if len(request.inputs) == 2 and request.ByteSize() > 400:
+            await release.wait()
+
+    triton.infer_fault = hang
+    async with running_gateway(configure(request_timeout_s=30.0)) as running:
+        client, path = running.client, RUN.replace(SST2, RERANKER)
+        ask = {"query": "q", "contexts": [{"text": "z" * 300}]}
+        hung = [asyncio.create_task(client.run(ask, path=path)) for _ in range(6)]
+        await asyncio.sleep(0.3)
+        later = await submit(client, {"requests": [{"query": "q", "contexts": [{"text": "z"}]}]}, path=path)
+        answer = await fetch(client, await submit(client, batch("a")), timeout_s=10)
+        assert [entry["success"] for entry in answer.json["result"]["responses"]] == [True]
+        release.set()
+        assert {(await each).status for each in hung} == {200}
+        assert (await fetch(client, later)).json["result"]["responses"][0]["success"]
+
+
 async def test_a_text_that_fails_the_model_fails_alone(client: Client, triton: FakeTriton) -> None:
     async def poison(request: Any, context: Any) -> None:
         if b"poison" in read_texts(request):

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.access.admission import Admission
 from gateway.batches import idle_source
-from gateway.batches.idle_source import MOST_TRIES, IdleSource, ModelNotReady
+from gateway.batches.idle_source import MOST_TRIES, IdleSource, ModelBusy, ModelNotReady
 from gateway.domain.backend import Answer, RawScores
 from gateway.domain.catalogue import Ensemble, Model, parse_model
 from gateway.domain.errors import BackendFailed, BackendUnavailable, DeadlineExceeded, Overloaded
@@ -47,7 +47,7 @@ class Stage:
     def source(self, most_inputs: int = 64) -> IdleSource:
         return IdleSource(
             self,
-            is_idle=lambda: self.is_idle,
+            is_idle=lambda model: self.is_idle,
             in_flight=lambda: self.admission.in_flight,
             is_available=lambda model: self.is_available,
             most_inputs=most_inputs,
@@ -77,6 +77,26 @@ async def test_nothing_is_handed_over_while_live_texts_wait() -> None:
     assert stage.calls == []
     stage.is_idle = True
     assert await running == [RIGHT]
+
+
+async def test_a_model_that_live_requests_keep_busy_is_left_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idle_source, "_BUSY_S", 0.1)
+    stage = Stage(is_idle=False)
+    with pytest.raises(ModelBusy):
+        await asyncio.wait_for(stage.source().classify(MODEL, texts(1), 1), 5)
+    assert stage.calls == []
+
+
+async def test_what_was_answered_is_not_given_up_as_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idle_source, "_BUSY_S", 0.05)
+    stage = Stage()
+    running = asyncio.create_task(stage.source(most_inputs=1).classify(MODEL, texts(2), 1))
+    while not stage.calls:
+        await asyncio.sleep(0)
+    stage.is_idle = False
+    await asyncio.sleep(0.3)
+    stage.is_idle = True
+    assert await running == [RIGHT] * 2
 
 
 async def test_a_call_of_a_batch_takes_as_long_as_it_should() -> None:
