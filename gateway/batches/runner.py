@@ -18,6 +18,7 @@ from gateway.domain.errors import (
     AiError,
     BackendUnavailable,
     BatchStoreUnavailable,
+    ModelUnavailable,
     NoSuchModel,
     without_frames,
 )
@@ -29,13 +30,13 @@ _log = logging.getLogger("tritonflare.batches")
 LEASE_S = 15.0
 """How long a batch stays with a runner that does not renew its lease: until another takes it over."""
 MISSING_S = 600.0
-"""How long a model may be gone, while others are served, until the batches for it fail."""
+"""How long a model may be gone or not answer, while others do, until the batches for it fail."""
 _FORGET_S = 60.0
-"""A model that no batch has asked for in this time is no longer known to be gone."""
+"""A model that no batch has asked for in this time is no longer known to be unavailable."""
 _POLL_S = 1.0
 """Pause between two queries for a batch; one that this process accepts is noticed at once."""
 _NOT_READY_S = 5.0
-"""How long a batch is left alone whose model is away."""
+"""How long the batches for a model are left alone that is not ready."""
 _RETRY_S = 1.0
 _SWEEP_S = 60.0
 _STATS_S = 5.0
@@ -63,6 +64,7 @@ class BatchRunner:
         predictor: answers requests with what is idle; see `IdleSource`.
         find: finds a model by its public name; see `Catalogue.find`.
         is_ready: whether any model answers.
+        is_available: whether this version of a model is served, and answers.
         deadline_s: of one call.
         events: see `RunnerEvents`.
     """
@@ -73,6 +75,7 @@ class BatchRunner:
         predictor: Predictor,
         find: Callable[[str], Model],
         is_ready: Callable[[], bool],
+        is_available: Callable[[Model], bool],
         deadline_s: float,
         events: RunnerEvents,
     ) -> None:
@@ -80,11 +83,14 @@ class BatchRunner:
         self._predictor = predictor
         self._find = find
         self._is_ready = is_ready
+        self._is_available = is_available
         self._deadline_s = deadline_s
         self._events = events
         self._owner = uuid4().hex
-        self._missing: dict[str, tuple[float, float]] = {}
-        """By the name of the model: since when a batch has found it gone, and when the last one did."""
+        self._unavailable: dict[str, tuple[float, float]] = {}
+        """By the name of the model: since when batches have found it unavailable, and when one did last."""
+        self._put_off: dict[str, float] = {}
+        """By the name of the model: until when the batches for it are left alone."""
         self._stopping = asyncio.Event()
         self._submitted = asyncio.Event()
         self.stats = StoreStats()
@@ -123,7 +129,7 @@ class BatchRunner:
         if not self._is_ready():
             return False
         try:
-            batch = await self._store.claim(self._owner, LEASE_S)
+            batch = await self._store.claim(self._owner, LEASE_S, self._models_put_off())
             if batch is None:
                 return False
             await self._run_leased(batch)
@@ -161,21 +167,21 @@ class BatchRunner:
                 if not await self._store.renew(batch.id, self._owner, LEASE_S):
                     return
 
+    def _models_put_off(self) -> list[str]:
+        now = time.monotonic()
+        self._put_off = {name: until for name, until in self._put_off.items() if until > now}
+        return list(self._put_off)
+
     async def _run_batch(self, batch: ClaimedBatch) -> None:
-        for place in batch.waiting:
-            if self._stopping.is_set():
-                return
-            stored = await self._store.inputs(batch.id, place)
-            if stored is None:
-                continue
-            try:
-                items = await self._answer(batch.model, codec.decode_inputs(stored))
-            except ModelNotReady:
-                await self._store.renew(batch.id, self._owner, _NOT_READY_S)
-                return
-            failed = sum(isinstance(item.outcome, AiError) for item in items)
-            outcomes = codec.encode_outcomes(items)
-            await self._retried(lambda: self._store.save(batch.id, place, outcomes, failed))  # noqa: B023
+        try:
+            for place in batch.waiting:
+                if self._stopping.is_set():
+                    return
+                await self._run_chunk(batch, place)
+        except ModelNotReady:
+            self._put_off[batch.model] = time.monotonic() + _NOT_READY_S
+            await self._store.release(batch.id, self._owner)
+            return
         summary = await self._retried(lambda: self._store.finish(batch.id))
         if summary is not None:
             self._events.finished(summary)
@@ -188,6 +194,21 @@ class BatchRunner:
                 summary.seconds,
             )
 
+    async def _run_chunk(self, batch: ClaimedBatch, place: int) -> None:
+        """Answer a chunk and save its outcomes.
+
+        Raises:
+            ModelNotReady: it waits for its model.
+        """
+        model = self._model(batch.model)  # first, so that a chunk that has to wait is not read
+        stored = await self._store.inputs(batch.id, place)
+        if stored is None:
+            return
+        items = await self._answer(model, codec.decode_inputs(stored))
+        failed = sum(isinstance(item.outcome, AiError) for item in items)
+        outcomes = codec.encode_outcomes(items)
+        await self._retried(lambda: self._store.save(batch.id, place, outcomes, failed))
+
     async def _retried(self, call: Callable[[], Awaitable[_Result]]) -> _Result:
         """Repeat a call while the store is away: what was computed is not thrown away."""
         while True:
@@ -199,21 +220,45 @@ class BatchRunner:
                     raise
                 await asyncio.sleep(_RETRY_S)
 
-    async def _answer(self, name: str, requests: list[BatchRequest]) -> list[BatchItem]:
-        """Answer one chunk.
+    def _model(self, name: str) -> Model | AiError:
+        """Return the model of this name, or the outcome of all requests to it.
 
         Raises:
-            ModelNotReady: the model does not answer now.
+            ModelNotReady: it does not answer now, but may do so soon.
         """
+        error: AiError
         try:
             model = self._find(name)
         except BackendUnavailable:
             raise ModelNotReady from None
         except NoSuchModel as exc:
-            if self._missing_s(name) < MISSING_S:
-                raise ModelNotReady from None
-            return [BatchItem(item.reference, _own_error(item) or without_frames(exc)) for item in requests]
-        self._missing.pop(name, None)
+            error = without_frames(exc)
+        else:
+            if self._is_available(model):
+                self._unavailable.pop(name, None)
+                return model
+            error = ModelUnavailable()
+        if self._unavailable_s(name) < MISSING_S:
+            raise ModelNotReady
+        return error
+
+    def _unavailable_s(self, name: str) -> float:
+        """Return for how long batches have found no model of this name that answers."""
+        now = time.monotonic()
+        since, seen = self._unavailable.get(name, (now, now))
+        if now - seen > _FORGET_S:
+            since = now
+        self._unavailable[name] = since, now
+        return now - since
+
+    async def _answer(self, model: Model | AiError, requests: list[BatchRequest]) -> list[BatchItem]:
+        """Answer the requests of one chunk.
+
+        Raises:
+            ModelNotReady: the model does not answer now.
+        """
+        if isinstance(model, AiError):
+            return [BatchItem(item.reference, _own_error(item) or model) for item in requests]
         valid = [item.request for item in requests if not isinstance(item.request, AiError)]
         answers = iter(await self._predictor.answer_all(model, valid, self._deadline_s))
         items = [BatchItem(item.reference, _own_error(item) or next(answers)) for item in requests]
@@ -221,15 +266,6 @@ class BatchRunner:
             if not isinstance(item.outcome, AiError):
                 self._events.answered(model.name, item.outcome)
         return items
-
-    def _missing_s(self, name: str) -> float:
-        """Return for how long batches have found no model of this name."""
-        now = time.monotonic()
-        since, seen = self._missing.get(name, (now, now))
-        if now - seen > _FORGET_S:
-            since = now
-        self._missing[name] = since, now
-        return now - since
 
     async def _maintain(self) -> None:
         """Refresh the statistics, and remove what has expired."""

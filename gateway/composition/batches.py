@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from gateway.access.admission import Admission
 from gateway.access.rate_limit import RateLimit
@@ -67,11 +68,12 @@ def compose_batches(
     if store is None:
         return None
     counters = metrics.batch_counters()
+    is_available = partial(_is_available, inference)
     source = IdleSource(
         inference.coalescer if inference.cache is None else inference.cache,
         is_idle=inference.coalescer.is_idle,
         in_flight=lambda: admission.in_flight,
-        is_available=lambda model: _is_available(inference, model),
+        is_available=is_available,
         most_inputs=settings.max_call_texts,
     )
     runner = BatchRunner(
@@ -79,6 +81,7 @@ def compose_batches(
         Predictor(source),
         inference.catalogue.find,
         lambda: any(inference.health.is_healthy(model) for model in inference.catalogue),
+        is_available,
         settings.request_timeout_s,
         _Events(metrics, counters),
     )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,10 @@ from gateway.batches.idle_source import ModelNotReady
 from gateway.batches.queue import BatchQueue, FetchedBatch
 from gateway.batches.runner import BatchRunner, RunnerEvents
 from gateway.batches.sqlite_store import SqliteStore
-from gateway.batches.store import BatchStore, BatchSummary, NewBatch
+from gateway.batches.store import BatchStore, BatchSummary, ClaimedBatch, NewBatch
 from gateway.domain.backend import Answer, RawScores
 from gateway.domain.catalogue import Ensemble, Model, parse_model
-from gateway.domain.errors import BadInput, BatchStoreUnavailable, NoSuchModel
+from gateway.domain.errors import BackendUnavailable, BadInput, BatchStoreUnavailable, NoSuchModel
 from gateway.domain.inputs import ModelInput
 from gateway.domain.requests import BatchRequest, TextRequest
 from gateway.domain.service import Classification, Predictor
@@ -28,6 +29,9 @@ from tests.gateway.batches.conftest import ROOMY
 from tests.gateway.domain.test_catalogue import GOOD
 
 MODEL = parse_model(Ensemble("e", GOOD, max_batch_size=64))
+UNHEALTHY = replace(MODEL, name="@cf/un/healthy")
+OTHER = replace(MODEL, name="@cf/an/other")
+MODELS = {model.name: model for model in (MODEL, OTHER, UNHEALTHY)}
 
 
 @dataclass
@@ -62,11 +66,14 @@ async def running(
     store: BatchStore, source: Source, events: Events | None = None
 ) -> AsyncIterator[BatchRunner]:
     def find(name: str) -> Model:
-        if name != MODEL.name:
+        if name not in MODELS:
             raise NoSuchModel(name)
-        return MODEL
+        return MODELS[name]
 
-    runner = BatchRunner(store, Predictor(source), find, lambda: True, 1.0, events or Events())
+    def is_available(model: Model) -> bool:
+        return model is not UNHEALTHY
+
+    runner = BatchRunner(store, Predictor(source), find, lambda: True, is_available, 1.0, events or Events())
     task = asyncio.create_task(runner.run())
     try:
         yield runner
@@ -197,7 +204,7 @@ async def test_a_batch_whose_model_is_away_leaves_the_others_their_turn(
     monkeypatch.setattr(runner_module, "_NOT_READY_S", 0.6)
     source = Source(not_ready=1)
     source.release.set()
-    first, second = await submit(store, "one"), await submit(store, "two")
+    first, second = await submit(store, "one"), await submit(store, "two", model=OTHER.name)
     gone = await submit(store, "three", model="@cf/gone/gone")
     async with running(store, source):
         await result(store, second)
@@ -205,6 +212,53 @@ async def test_a_batch_whose_model_is_away_leaves_the_others_their_turn(
     assert source.asked == [b"one", b"two", b"one"]
     found = await BatchQueue(store, lambda account: account).fetch("a", gone)
     assert not isinstance(found, FetchedBatch)
+
+
+@pytest.mark.parametrize("absent", [UNHEALTHY.name, "@cf/gone/gone"])
+async def test_batches_of_a_model_that_is_not_ready_are_left_alone_together(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, absent: str
+) -> None:
+    """However many there are: their chunks are not read, and other batches have their turn at once."""
+    read: list[str] = []
+    claimed: list[str] = []
+    inputs, claim = store.inputs, store.claim
+
+    async def noted_inputs(batch_id: str, place: int) -> bytes | None:
+        read.append(batch_id)
+        return await inputs(batch_id, place)
+
+    async def noted_claim(owner: str, lease_s: float, skip: Collection[str] = ()) -> ClaimedBatch | None:
+        batch = await claim(owner, lease_s, skip)
+        claimed.extend([] if batch is None else [batch.model])
+        return batch
+
+    monkeypatch.setattr(store, "inputs", noted_inputs)
+    monkeypatch.setattr(store, "claim", noted_claim)
+    source = Source()
+    source.release.set()
+    for number in range(30):
+        await submit(store, f"{number}", model=absent)
+    batch_id = await submit(store, "one")
+    async with running(store, source):
+        await result(store, batch_id, timeout_s=4)
+    assert read == [batch_id]
+    assert claimed == [absent, MODEL.name]
+
+
+async def test_a_model_that_never_answers_beside_others_fails_its_batches(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "_NOT_READY_S", 0.1)
+    monkeypatch.setattr(runner_module, "_POLL_S", 0.05)
+    monkeypatch.setattr(runner_module, "MISSING_S", 0.5)
+    source = Source()
+    batch_id = await submit(store, "one", model=UNHEALTHY.name)
+    began = time.monotonic()
+    async with running(store, source):
+        (item,) = (await result(store, batch_id)).items
+    assert time.monotonic() - began >= 0.5
+    assert isinstance(item.outcome, BackendUnavailable)
+    assert source.asked == []
 
 
 async def test_a_model_that_was_gone_once_has_its_time_again(
