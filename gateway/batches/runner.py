@@ -37,6 +37,9 @@ _POLL_S = 1.0
 """Pause between two queries for a batch; one that this process accepts is noticed at once."""
 _NOT_READY_S = 5.0
 """How long the batches for a model are left alone that is not ready."""
+MAX_TRIES = 3
+"""How often a chunk may end in an unexpected error before that is its outcome."""
+_MAX_FAILURES = 10_000
 _RETRY_S = 1.0
 _SWEEP_S = 60.0
 _STATS_S = 5.0
@@ -89,6 +92,8 @@ class BatchRunner:
         self._owner = uuid4().hex
         self._unavailable: dict[str, tuple[float, float]] = {}
         """By the name of the model: since when batches have found it unavailable, and when one did last."""
+        self._failures: dict[tuple[str, int], int] = {}
+        """How often a chunk has ended in an unexpected error, by the id of its batch and its place."""
         self._put_off: dict[str, float] = {}
         """By the name of the model: until when the batches for it are left alone."""
         self._stopping = asyncio.Event()
@@ -204,10 +209,26 @@ class BatchRunner:
         stored = await self._store.inputs(batch.id, place)
         if stored is None:
             return
-        items = await self._answer(model, codec.decode_inputs(stored))
+        try:
+            items = await self._answer(model, codec.decode_inputs(stored))
+        except ModelNotReady:
+            raise
+        except Exception:
+            if self._count_failure(batch.id, place) < MAX_TRIES:
+                raise
+            _log.exception("a chunk of batch %s failed for the last time", batch.id)
+            items = codec.failed_items(stored)
         failed = sum(isinstance(item.outcome, AiError) for item in items)
         outcomes = codec.encode_outcomes(items)
         await self._retried(lambda: self._store.save(batch.id, place, outcomes, failed))
+        self._failures.pop((batch.id, place), None)
+
+    def _count_failure(self, batch_id: str, place: int) -> int:
+        """Count an unexpected error of a chunk; return how many there were."""
+        if len(self._failures) > _MAX_FAILURES:
+            self._failures.clear()
+        self._failures[batch_id, place] = self._failures.get((batch_id, place), 0) + 1
+        return self._failures[batch_id, place]
 
     async def _retried(self, call: Callable[[], Awaitable[_Result]]) -> _Result:
         """Repeat a call while the store is away: what was computed is not thrown away."""

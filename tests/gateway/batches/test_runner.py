@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -21,7 +22,13 @@ from gateway.batches.sqlite_store import SqliteStore
 from gateway.batches.store import BatchStore, BatchSummary, ClaimedBatch, NewBatch
 from gateway.domain.backend import Answer, RawScores
 from gateway.domain.catalogue import Ensemble, Model, parse_model
-from gateway.domain.errors import BackendUnavailable, BadInput, BatchStoreUnavailable, NoSuchModel
+from gateway.domain.errors import (
+    BackendFailed,
+    BackendUnavailable,
+    BadInput,
+    BatchStoreUnavailable,
+    NoSuchModel,
+)
 from gateway.domain.inputs import ModelInput
 from gateway.domain.requests import BatchRequest, TextRequest
 from gateway.domain.service import Classification, Predictor
@@ -174,6 +181,27 @@ async def test_a_batch_that_cannot_be_read_does_not_hold_up_the_others(
         await result(store, batch_id)
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == [
         "a queued batch could not be run"
+    ]
+
+
+async def test_a_chunk_that_always_fails_has_an_outcome_in_the_end(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(runner_module, "LEASE_S", 0.2)
+    monkeypatch.setattr(runner_module, "_POLL_S", 0.05)
+    source = Source()
+    source.release.set()
+    broken = str(uuid4())
+    fine = codec.encode_inputs([BatchRequest("2", TextRequest("two"))])
+    await store.submit(NewBatch(broken, "a", "a", MODEL.name, 2, [b'[["from the future","1",{}]]', fine]))
+    async with running(store, source):
+        first, second = (await result(store, broken)).items
+    assert first.reference == "1"
+    assert isinstance(first.outcome, BackendFailed)
+    assert isinstance(second.outcome, Classification)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == [
+        *["a queued batch could not be run"] * (runner_module.MAX_TRIES - 1),
+        f"a chunk of batch {broken} failed for the last time",
     ]
 
 
