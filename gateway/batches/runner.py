@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -290,14 +291,27 @@ class BatchRunner:
 
     async def _maintain(self) -> None:
         """Refresh the statistics, and remove what has expired."""
-        swept_at = -_SWEEP_S
+        swept_at = -math.inf
         while True:
-            with suppress(BatchStoreUnavailable):
-                self.stats = await self._store.stats()
-                if time.monotonic() - swept_at >= _SWEEP_S:
-                    await self._store.remove_expired()
-                    swept_at = time.monotonic()
+            await self._try(self._refresh_stats)
+            if time.monotonic() - swept_at >= _SWEEP_S and await self._try(self._store.remove_expired):
+                swept_at = time.monotonic()
             await asyncio.sleep(_STATS_S)
+
+    async def _refresh_stats(self) -> None:
+        self.stats = await self._store.stats()
+
+    async def _try(self, job: Callable[[], Awaitable[None]]) -> bool:
+        """Do a job; return whether it was done. Whatever ends it, it is tried again later."""
+        try:
+            await job()
+        except BatchStoreUnavailable as exc:
+            without_frames(exc)  # the store has logged why
+            return False
+        except Exception:
+            _log.exception("the store of queued batches could not be maintained")
+            return False
+        return True
 
 
 def _own_error(item: BatchRequest) -> AiError | None:

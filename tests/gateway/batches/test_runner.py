@@ -19,7 +19,7 @@ from gateway.batches.idle_source import ModelNotReady
 from gateway.batches.queue import BatchQueue, FetchedBatch
 from gateway.batches.runner import BatchRunner, RunnerEvents
 from gateway.batches.sqlite_store import SqliteStore
-from gateway.batches.store import BatchStore, BatchSummary, ClaimedBatch, NewBatch
+from gateway.batches.store import BatchStore, BatchSummary, ClaimedBatch, NewBatch, StoreStats
 from gateway.domain.backend import Answer, RawScores
 from gateway.domain.catalogue import Ensemble, Model, parse_model
 from gateway.domain.errors import (
@@ -306,6 +306,36 @@ async def test_a_model_that_was_gone_once_has_its_time_again(
         await asyncio.sleep(0.6)
         assert not isinstance(await queue.fetch("a", second), FetchedBatch)
         await result(store, second)
+
+
+async def test_the_store_is_maintained_whatever_ends_a_job(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(runner_module, "_STATS_S", 0.05)
+    errors: list[Exception] = [KeyError("a defect"), BatchStoreUnavailable()]
+    stats, left, swept = store.stats, {"stats": errors.copy(), "sweep": errors.copy()}, asyncio.Event()
+
+    async def failing_stats() -> StoreStats:
+        if left["stats"]:
+            raise left["stats"].pop()
+        return await stats()
+
+    async def failing_sweep() -> None:
+        if left["sweep"]:
+            raise left["sweep"].pop()
+        swept.set()
+
+    monkeypatch.setattr(store, "stats", failing_stats)
+    monkeypatch.setattr(store, "remove_expired", failing_sweep)
+    await submit(store, "one", model=UNHEALTHY.name)
+    async with running(store, Source()) as runner:
+        await asyncio.wait_for(swept.wait(), 5)
+        await asyncio.sleep(0.2)
+        assert runner.stats.queued == 1
+    assert left == {"stats": [], "sweep": []}
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == [
+        "the store of queued batches could not be maintained"
+    ] * 2
 
 
 async def test_saved_chunks_are_not_computed_again(store: SqliteStore) -> None:
