@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
 
 from gateway.api.context import RequestContext
 from gateway.api.request_body import BodyReader
+from gateway.batches.queue import FetchedBatch
 from gateway.domain.catalogue import Catalogue, Model
 from gateway.domain.errors import BackendUnavailable, BodyTooLarge, NoSuchModel
 from gateway.domain.requests import BatchCall, Call, PollCall, read_call, read_poll
+from gateway.domain.service import BatchItem
 from gateway.pipeline.caller import Caller
 from gateway.pipeline.deadline import RequestDeadline
 from gateway.pipeline.model_label import label_with_model
 from gateway.pipeline.queued import ReadRun, RunCall, RunOutcome
+from gateway.server.message import Response
 
 _Message = TypeVar("_Message")
 _RUN = "run/"
+_RENDERED_AT_ONCE_BYTES = 16 * 1024
+"""Outcomes of some 200 texts with two labels; rendering them takes a few milliseconds."""
 
 
 class PredictBody:
@@ -43,6 +51,7 @@ class PredictBody:
         self._bodies = bodies
         self._max_body_bytes = max_body_bytes
         self._max_queued_body_bytes = max_queued_body_bytes
+        self._rendering = ThreadPoolExecutor(1, "batch-results")
         self.limits = run.limits.inputs
         self.request_timeout_s = run.limits.request_timeout_s
 
@@ -114,6 +123,18 @@ class PredictBody:
         if not is_queued and len(body) > self._max_body_bytes:
             raise BodyTooLarge(self._max_body_bytes)
         return model, call
+
+    async def render(
+        self, batch: FetchedBatch, render: Callable[[Sequence[BatchItem]], Response]
+    ) -> Response:
+        """Render a batch; a large one in a thread, where it does not hold up other requests.
+
+        There is one thread, so that many polls do not take the interpreter from the event loop together.
+        """
+        if batch.size <= _RENDERED_AT_ONCE_BYTES:
+            return render(batch.items)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._rendering, lambda: render(batch.items))
 
     async def receive(self, context: RequestContext) -> bytes:
         """Read the body of a request that is answered in several steps; see `BodyReader.read`."""

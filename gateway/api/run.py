@@ -70,19 +70,25 @@ class RunModel:
 
     async def _answer(self, context: RequestContext, read: ReadRun[bytes]) -> Response:
         outcome = await self._predict(context, read, may_queue=_is_queued(context))
-        return render_outcome(outcome, self._shape(context), context.record.ai_request_id or "")
+        request_id = context.record.ai_request_id or ""
+        return await render_outcome(self._predict, outcome, self._shape(context), request_id)
 
     def _shape(self, context: RequestContext) -> ResultShape:
         return result_shape(context.http.query("result_shape"), self._default_shape)
 
 
-def render_outcome(outcome: RunOutcome, shape: ResultShape, ai_request_id: str) -> Response:
+async def render_outcome(
+    predict: PredictBody, outcome: RunOutcome, shape: ResultShape, ai_request_id: str
+) -> Response:
     """Render what became of a request to the REST API."""
     match outcome:
         case PendingBatch():
             return envelope.pending_batch(outcome, ai_request_id)
         case FetchedBatch():
-            return envelope.batch(outcome.items, shape, ai_request_id, outcome.id)
+            batch_id = outcome.id
+            return await predict.render(
+                outcome, lambda items: envelope.batch(items, shape, ai_request_id, batch_id)
+            )
         case list():
             return envelope.batch(outcome, shape, ai_request_id)
         case _:

@@ -21,10 +21,21 @@ _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-
 
 @dataclass(frozen=True, slots=True)
 class FetchedBatch:
-    """The result of a batch."""
+    """The result of a batch, still encoded: decoding a large one takes long."""
 
     id: str
-    items: list[BatchItem]
+    chunks: Sequence[bytes]
+    """Encoded by `codec`."""
+
+    @property
+    def items(self) -> list[BatchItem]:
+        """Decode the outcomes, in the order of the requests."""
+        return [item for chunk in self.chunks for item in codec.decode_outcomes(chunk)]
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(map(len, self.chunks))
 
 
 class BatchQueue:
@@ -96,11 +107,7 @@ class BatchQueue:
             raise BadInput("Error: '/request_id' is not known, or its result has expired")
         if isinstance(found, PendingBatch):
             return found
-        items: list[BatchItem] = []
-        for chunk in found.chunks:
-            items += codec.decode_outcomes(chunk)
-            await asyncio.sleep(0)
-        return FetchedBatch(found.id, items)
+        return FetchedBatch(found.id, found.chunks)
 
     async def has_batch_for(self, owner: str, model: str) -> bool:
         """Tell whether the owner may fetch a batch for a model, which need not be served any more."""

@@ -94,7 +94,10 @@ class Binding:
             case PendingBatch():
                 return rendering.pending_batch(outcome, ai_request_id)
             case FetchedBatch():
-                return rendering.batch(outcome.items, ai_request_id, outcome.id)
+                batch_id = outcome.id
+                return await self._predict.render(
+                    outcome, lambda items: rendering.batch(items, ai_request_id, batch_id)
+                )
             case list():
                 return rendering.batch(outcome, ai_request_id)
             case _:
