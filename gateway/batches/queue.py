@@ -109,10 +109,6 @@ class BatchQueue:
             return found
         return FetchedBatch(found.id, found.chunks)
 
-    async def has_batch_for(self, owner: str, model: str) -> bool:
-        """Tell whether the owner may fetch a batch for a model, which need not be served any more."""
-        return await self._store.has_batch_for(owner, model)
-
 
 def _chunks(requests: Sequence[BatchRequest]) -> Iterator[list[BatchRequest]]:
     chunk: list[BatchRequest] = []

@@ -9,7 +9,7 @@ from gateway.access.rate_limit import RateLimit
 from gateway.batches.queue import BatchQueue, FetchedBatch
 from gateway.batches.store import PendingBatch
 from gateway.domain.catalogue import Model
-from gateway.domain.errors import BadInput, BatchStoreUnavailable, without_frames
+from gateway.domain.errors import BadInput
 from gateway.domain.requests import BatchCall, Call, PollCall
 from gateway.pipeline.caller import Caller
 from gateway.pipeline.deadline import RequestDeadline
@@ -83,13 +83,3 @@ class RunCall:
         if self._queue is None:
             raise BadInput("Error: '/request_id' is not known, a batch is answered at once")
         return await self._queue.fetch(caller.batch_owner, call.batch_id)
-
-    async def may_fetch(self, caller: Caller, model: str) -> bool:
-        """Tell whether the caller may have a batch for a model, which need not be served any more."""
-        if self._queue is None:
-            return False
-        try:
-            return await self._queue.has_batch_for(caller.batch_owner, model)
-        except BatchStoreUnavailable as exc:
-            without_frames(exc)
-            return True  # a poll will say so itself

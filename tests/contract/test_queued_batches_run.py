@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 from pathlib import Path
@@ -262,6 +263,32 @@ async def test_a_store_that_is_away_is_a_clear_refusal_and_nothing_else_suffers(
             assert (await client.get("/readyz")).status == 200
             server.start()
             await fetch(client, await submit(client, batch("b")))
+
+
+@pytest.mark.parametrize("through", ["rest", "binding"])
+async def test_an_unknown_model_is_one_without_the_store(
+    triton: FakeTriton, tmp_path: Path, through: str
+) -> None:
+    """Only a body that polls has the store asked."""
+    (tmp_path / "batches.sqlite3").write_bytes(b"not a database" * 100)
+    async with running_gateway(settings_for(triton, batch_folder=tmp_path)) as running:
+        client = running.client
+        native = client.headers | {"cf-consn-model-id": "@cf/no/such"}
+
+        async def code(payload: object, queued: str = "false") -> int:
+            if through == "rest":
+                path = RUN.replace(SST2, "@cf/no/such")
+                answer = await client.run(payload, path=path, query=f"?queueRequest={queued}")
+                return int(answer.error["code"])
+            body = json.dumps({"inputs": payload, "options": {"queueRequest": queued == "true"}}).encode()
+            answer = await client.send("POST", "/run?version=3", body, native)
+            return int(answer.json["internalCode"])
+
+        for payload in ({"text": "a"}, {"text": 5}, batch("a"), batch("x" * 100_000), []):
+            assert await code(payload) == 5007
+            assert await code(payload, "true") == 5007
+        assert await code({"request_id": 5}) == 5007
+        assert await code({"request_id": NO_ID}) == 3050
 
 
 def test_an_unusable_address_of_redis_is_one_clear_sentence(triton: FakeTriton) -> None:
