@@ -106,6 +106,25 @@ def _request(stored: _Text | _Contexts | _Pair | _Failed) -> TaskRequest | BadIn
             return BadInput(stored.message.removeprefix(_BAD_INPUT))
 
 
+def failed_items(stored: bytes) -> list[BatchItem]:
+    """Return BackendFailed as the outcome of each request of a chunk, which `decode_inputs` may refuse.
+
+    A newer gateway may have stored what this one does not know. Of what is no JSON array, nobody knows how
+    many requests it was: it is one.
+    """
+    try:
+        requests = msgspec.json.decode(stored, type=list[object])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        requests = [None]
+    return [BatchItem(_reference(request), BackendFailed()) for request in requests]
+
+
+def _reference(request: object) -> str | None:
+    """Return what stands where `_Stored` has the reference, behind the tag."""
+    found = request[1] if isinstance(request, list) and len(request) > 1 else None
+    return found if isinstance(found, str) else None
+
+
 def encode_outcomes(items: Iterable[BatchItem]) -> bytes:
     """Encode outcomes, without what no batch shows: logits, timing, the tokens of each pair."""
     return _encode([_stored_outcome(item.reference, item.outcome) for item in items])

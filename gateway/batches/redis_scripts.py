@@ -107,22 +107,30 @@ return {{counted.model, batch[1], redis.call('HGETALL', key('outcomes', ARGV[2])
 """Arguments: account, id. Returns the model, whether it was begun and, if finished, places and outcomes."""
 
 CLAIM = f"""{_CLOCK}{_WHOLE}{_REMOVE}
-for _ = 1, 100 do
-    local id = redis.call('ZRANGEBYSCORE', key('leased'), '-inf', now, 'LIMIT', 0, 1)[1]
-        or redis.call('ZRANGE', key('waiting'), 0, 0)[1]
-    if not id then return false end
-    if is_whole(id) then
-        redis.call('ZREM', key('waiting'), id)
-        redis.call('ZADD', key('leased'), now + ARGV[2], id)
-        redis.call('HSET', key('batch', id), 'owner', ARGV[1], 'begun', 1)
-        local counted = cjson.decode(redis.call('HGET', key('counted'), id))
-        return {{id, counted.model, redis.call('HKEYS', key('inputs', id))}}
+local skip = {{}}
+for place = 3, #ARGV do skip[ARGV[place]] = true end
+local function first(ids)
+    for _, id in ipairs(ids) do
+        local counted = redis.call('HGET', key('counted'), id)
+        local model = counted and cjson.decode(counted).model
+        if not skip[model] then
+            if is_whole(id) then return id, model end
+            remove(id)
+        end
     end
-    remove(id)
 end
-return false
+local most = #ARGV > 2 and -1 or 100
+local id, model = first(redis.call('ZRANGEBYSCORE', key('leased'), '-inf', now, 'LIMIT', 0, most))
+if not id then
+    id, model = first(redis.call('ZRANGEBYSCORE', key('waiting'), '-inf', '+inf', 'LIMIT', 0, most))
+end
+if not id then return false end
+redis.call('ZREM', key('waiting'), id)
+redis.call('ZADD', key('leased'), now + ARGV[2], id)
+redis.call('HSET', key('batch', id), 'owner', ARGV[1], 'begun', 1)
+return {{id, model, redis.call('HKEYS', key('inputs', id))}}
 """
-"""Arguments: owner, lease. Returns the id, the model, and the places of the chunks without outcomes."""
+"""Arguments: owner, lease, models to skip. Returns id, model, and places of the chunks without outcomes."""
 
 RENEW = f"""{_CLOCK}
 if redis.call('HGET', key('batch', ARGV[1]), 'owner') ~= ARGV[2] then return 0 end

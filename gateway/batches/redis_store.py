@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, cast
 
 from gateway.batches import redis_scripts as scripts
@@ -107,9 +107,9 @@ class RedisBatchStore:
         named = f"{account} {model}"
         return bool(await self._run(lambda: self._redis.hexists(f"{scripts.PREFIX}:models", named)))
 
-    async def claim(self, owner: str, lease_s: float) -> ClaimedBatch | None:
+    async def claim(self, owner: str, lease_s: float, skip: Collection[str] = ()) -> ClaimedBatch | None:
         """See `BatchStore`."""
-        found = await self._call(scripts.CLAIM, owner, lease_s)
+        found = await self._call(scripts.CLAIM, owner, lease_s, *skip)
         if found is None:
             return None
         batch_id, model, places = found

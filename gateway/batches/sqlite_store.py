@@ -8,10 +8,11 @@ a gateway without queued batches never makes it.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
@@ -133,7 +134,7 @@ class SqliteStore:
         query = "SELECT EXISTS (SELECT 1 FROM batches WHERE account = ? AND model = ?)"
         return await self._run(lambda db: bool(db.execute(query, (account, model)).fetchone()[0]), False)
 
-    async def claim(self, owner: str, lease_s: float) -> ClaimedBatch | None:
+    async def claim(self, owner: str, lease_s: float, skip: Collection[str] = ()) -> ClaimedBatch | None:
         """See `BatchStore`."""
 
         def take(db: sqlite3.Connection) -> ClaimedBatch | None:
@@ -142,8 +143,9 @@ class SqliteStore:
                 # A lease that ends far later than any can is from before the clock was set back.
                 found = db.execute(
                     "SELECT number, id, model FROM batches WHERE expires IS NULL"
-                    " AND (owner IS NULL OR leased_until <= ? OR leased_until > ?) ORDER BY number LIMIT 1",
-                    (now, now + 2 * lease_s),
+                    " AND (owner IS NULL OR leased_until <= ? OR leased_until > ?)"
+                    " AND model NOT IN (SELECT value FROM json_each(?)) ORDER BY number LIMIT 1",
+                    (now, now + 2 * lease_s, json.dumps(list(skip))),
                 ).fetchone()
                 if found is None:
                     return None

@@ -7,7 +7,7 @@ for dead, still has one result, and what a killed runner had saved is not comput
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -145,8 +145,11 @@ class BatchStore(Protocol):
         """Tell whether any batch of the account, finished or not, is for this model."""
         ...
 
-    async def claim(self, owner: str, lease_s: float) -> ClaimedBatch | None:
-        """Take the oldest batch that no runner has, or whose runner's lease has ended; None without one."""
+    async def claim(self, owner: str, lease_s: float, skip: Collection[str] = ()) -> ClaimedBatch | None:
+        """Take the oldest batch that no runner has, or whose runner's lease has ended; None without one.
+
+        Batches for the models in ``skip`` are left alone.
+        """
         ...
 
     async def renew(self, batch_id: str, owner: str, lease_s: float) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from gateway.access.admission import Admission
 from gateway.access.rate_limit import RateLimit
@@ -48,7 +49,7 @@ def max_queued_batch_texts(settings: Settings) -> int | None:
 
     A batch with more texts than an account may send in a minute would never be accepted.
     """
-    if settings.batch_folder is None and settings.batch_redis_url is None:
+    if not settings.keeps_batches:
         return None
     return min(
         settings.max_queued_batch_texts, settings.requests_per_minute or settings.max_queued_batch_texts
@@ -67,19 +68,20 @@ def compose_batches(
     if store is None:
         return None
     counters = metrics.batch_counters()
+    is_available = partial(_is_available, inference)
     source = IdleSource(
         inference.coalescer if inference.cache is None else inference.cache,
         is_idle=inference.coalescer.is_idle,
         in_flight=lambda: admission.in_flight,
-        places=admission.places,
-        is_available=lambda model: _is_available(inference, model),
-        most_inputs=min(settings.max_call_texts, settings.max_requests_in_flight),
+        is_available=is_available,
+        most_inputs=settings.max_call_texts,
     )
     runner = BatchRunner(
         store,
         Predictor(source),
         inference.catalogue.find,
         lambda: any(inference.health.is_healthy(model) for model in inference.catalogue),
+        is_available,
         settings.request_timeout_s,
         _Events(metrics, counters),
     )

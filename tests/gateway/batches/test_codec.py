@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -99,3 +100,15 @@ def test_an_error_of_a_newer_gateway_is_still_an_error() -> None:
     (item,) = codec.decode_outcomes(b'[["failed",null,9999,"Something new."]]')
     assert isinstance(item.outcome, BackendFailed)
     assert item.outcome.message == "Something new."
+
+
+def test_of_a_chunk_that_cannot_be_decoded_each_request_has_failed_under_its_name() -> None:
+    stored = codec.encode_inputs([BatchRequest("r", TextRequest("a")), BatchRequest(None, TextRequest("b"))])
+    newer = stored[:-1] + b',["from the future","s",[1],{"x":1}],7]'
+    with pytest.raises(msgspec.ValidationError):
+        codec.decode_inputs(newer)
+    items = codec.failed_items(newer)
+    assert [item.reference for item in items] == ["r", None, "s", None]
+    assert all(isinstance(item.outcome, BackendFailed) for item in items)
+    for broken in (b"not json", b"{}", b"\xff", b""):
+        assert len(codec.failed_items(broken)) == 1

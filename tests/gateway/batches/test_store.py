@@ -97,6 +97,18 @@ async def test_a_renewed_lease_holds(store: BatchStore) -> None:
     assert await store.claim("next", LEASE_S) is None
 
 
+async def test_batches_for_some_models_are_left_alone(open_store: OpenStore) -> None:
+    store = open_store(ROOMY)
+    for number, model in enumerate(("slow", "gone", "slow", "quick", "slow")):
+        await store.submit(a_batch(number, model=model))
+    await store.claim("dead", 0.1)
+    await asyncio.sleep(0.2)
+    claimed = [await store.claim("r", LEASE_S, ("gone", "slow", "no such")) for _ in range(2)]
+    assert [batch and batch.id for batch in claimed] == ["batch-3", None]
+    rest = [await store.claim("r", LEASE_S) for _ in range(5)]
+    assert [batch and batch.id for batch in rest] == ["batch-0", "batch-1", "batch-2", "batch-4", None]
+
+
 async def test_a_batch_that_is_released_can_be_claimed_at_once_and_only_by_its_owner(
     store: BatchStore,
 ) -> None:
