@@ -12,7 +12,6 @@ Keys, all with one hash tag, so that a cluster keeps them together:
 ``…:expiring``      zset       ids that are finished, by the time of their removal
 ``…:of:<bucket>``   set        ids of the bucket that are not finished
 ``…:counted``       hash       by id, as JSON: account, model, bucket and size, as they are counted below
-``…:models``        hash       number of batches by account and model
 ``…:bytes``         string     bytes of all batches
 ``…:number``        string     the last number
 ==================  =========  =================================================================
@@ -46,13 +45,9 @@ local function remove(id)
     local counted = redis.call('HGET', key('counted'), id)
     if counted then
         local batch = cjson.decode(counted)
-        local named = batch.account .. ' ' .. batch.model
         redis.call('HDEL', key('counted'), id)
         redis.call('DECRBY', key('bytes'), batch.size)
         redis.call('SREM', key('of', batch.bucket), id)
-        if redis.call('HINCRBY', key('models'), named, -1) <= 0 then
-            redis.call('HDEL', key('models'), named)
-        end
     end
     redis.call('DEL', key('batch', id), key('inputs', id), key('outcomes', id))
     for _, ids in ipairs({'waiting', 'leased', 'open', 'expiring'}) do redis.call('ZREM', key(ids), id) end
@@ -86,7 +81,6 @@ redis.call('ZADD', key('open'), now, id)
 redis.call('SADD', key('of', bucket), id)
 redis.call('HSET', key('counted'), id,
     cjson.encode({{account = account, model = model, bucket = bucket, size = size}}))
-redis.call('HINCRBY', key('models'), account .. ' ' .. model, 1)
 redis.call('INCRBY', key('bytes'), size)
 return 1
 """

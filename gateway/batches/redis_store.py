@@ -102,11 +102,6 @@ class RedisBatchStore:
         by_place = dict(zip(map(int, places), outcomes, strict=True))
         return FinishedBatch(batch_id, model, [by_place[place] for place in sorted(by_place)])
 
-    async def has_batch_for(self, account: str, model: str) -> bool:
-        """See `BatchStore`."""
-        named = f"{account} {model}"
-        return bool(await self._run(lambda: self._redis.hexists(f"{scripts.PREFIX}:models", named)))
-
     async def claim(self, owner: str, lease_s: float, skip: Collection[str] = ()) -> ClaimedBatch | None:
         """See `BatchStore`."""
         found = await self._call(scripts.CLAIM, owner, lease_s, *skip)

@@ -36,7 +36,6 @@ CREATE TABLE batches (
 CREATE INDEX unfinished ON batches (number) WHERE expires IS NULL;
 CREATE INDEX finished ON batches (expires) WHERE expires IS NOT NULL;
 CREATE INDEX of_bucket ON batches (bucket) WHERE expires IS NULL;
-CREATE INDEX of_account ON batches (account, model);
 CREATE TABLE chunks (
     batch INTEGER NOT NULL REFERENCES batches (number) ON DELETE CASCADE,
     place INTEGER NOT NULL,

@@ -129,11 +129,6 @@ class SqliteStore:
 
         return await self._run(read, None)
 
-    async def has_batch_for(self, account: str, model: str) -> bool:
-        """See `BatchStore`."""
-        query = "SELECT EXISTS (SELECT 1 FROM batches WHERE account = ? AND model = ?)"
-        return await self._run(lambda db: bool(db.execute(query, (account, model)).fetchone()[0]), False)
-
     async def claim(self, owner: str, lease_s: float, skip: Collection[str] = ()) -> ClaimedBatch | None:
         """See `BatchStore`."""
 

@@ -141,10 +141,6 @@ class BatchStore(Protocol):
         """Return a batch of the account; None if it has none of this id, or the result has expired."""
         ...
 
-    async def has_batch_for(self, account: str, model: str) -> bool:
-        """Tell whether any batch of the account, finished or not, is for this model."""
-        ...
-
     async def claim(self, owner: str, lease_s: float, skip: Collection[str] = ()) -> ClaimedBatch | None:
         """Take the oldest batch that no runner has, or whose runner's lease has ended; None without one.
 
