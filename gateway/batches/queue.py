@@ -11,6 +11,7 @@ from uuid import uuid4
 from gateway.batches import codec
 from gateway.batches.store import BatchStore, NewBatch, PendingBatch
 from gateway.domain.errors import AiError, BadInput
+from gateway.domain.options import NO_OPTIONS, CallOptions
 from gateway.domain.requests import BatchRequest, RerankRequest
 from gateway.domain.service import BatchItem
 
@@ -58,7 +59,12 @@ class BatchQueue:
         self._submitted = submitted
 
     async def prepare(
-        self, account: str, owner: str, model: str, requests: Sequence[BatchRequest]
+        self,
+        account: str,
+        owner: str,
+        model: str,
+        requests: Sequence[BatchRequest],
+        options: CallOptions = NO_OPTIONS,
     ) -> NewBatch:
         """Make a batch of requests; nothing is stored yet.
 
@@ -67,10 +73,11 @@ class BatchQueue:
             owner: who alone may fetch its result; the store's name for it is ``account``.
             model: its public name.
             requests: those with a validation error included.
+            options: what their call asks of the cache.
         """
         chunks = []
         for chunk in _chunks(requests):
-            chunks.append(codec.encode_inputs(chunk))
+            chunks.append(codec.encode_inputs(chunk, options))
             await asyncio.sleep(0)  # other requests have their turn
         return NewBatch(str(uuid4()), owner, self._bucket_of(account), model, len(requests), chunks)
 

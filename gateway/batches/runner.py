@@ -23,6 +23,7 @@ from gateway.domain.errors import (
     NoSuchModel,
     without_frames,
 )
+from gateway.domain.options import CallOptions
 from gateway.domain.requests import BatchRequest
 from gateway.domain.service import BatchItem, Predictor, TaskAnswer
 
@@ -65,7 +66,7 @@ class BatchRunner:
 
     Args:
         store: shared with other processes, or not.
-        predictor: answers requests with what is idle; see `IdleSource`.
+        predictor: makes what answers requests of a call with these options; see `IdleSource`.
         find: finds a model by its public name; see `Catalogue.find`.
         is_ready: whether any model answers.
         is_available: whether this version of a model is served, and answers.
@@ -76,7 +77,7 @@ class BatchRunner:
     def __init__(
         self,
         store: BatchStore,
-        predictor: Predictor,
+        predictor: Callable[[CallOptions], Predictor],
         find: Callable[[str], Model],
         is_ready: Callable[[], bool],
         is_available: Callable[[Model], bool],
@@ -211,7 +212,7 @@ class BatchRunner:
         if stored is None:
             return
         try:
-            items = await self._answer(model, codec.decode_inputs(stored))
+            items = await self._answer(model, *codec.decode_inputs(stored))
         except ModelNotReady:
             raise
         except Exception:
@@ -273,7 +274,9 @@ class BatchRunner:
         self._unavailable[name] = since, now
         return now - since
 
-    async def _answer(self, model: Model | AiError, requests: list[BatchRequest]) -> list[BatchItem]:
+    async def _answer(
+        self, model: Model | AiError, requests: list[BatchRequest], options: CallOptions
+    ) -> list[BatchItem]:
         """Answer the requests of one chunk.
 
         Raises:
@@ -282,7 +285,8 @@ class BatchRunner:
         if isinstance(model, AiError):
             return [BatchItem(item.reference, _own_error(item) or model) for item in requests]
         valid = [item.request for item in requests if not isinstance(item.request, AiError)]
-        answers = iter(await self._predictor.answer_all(model, valid, self._deadline_s))
+        predictor = self._predictor(options)
+        answers = iter(await predictor.answer_all(model, valid, self._deadline_s))
         items = [BatchItem(item.reference, _own_error(item) or next(answers)) for item in requests]
         for item in items:
             if not isinstance(item.outcome, AiError):
