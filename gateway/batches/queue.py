@@ -57,6 +57,8 @@ class BatchQueue:
         self._store = store
         self._bucket_of = bucket_of
         self._submitted = submitted
+        self._storing: set[asyncio.Task[None]] = set()
+        """The loop itself keeps no reference."""
 
     async def prepare(
         self,
@@ -97,9 +99,21 @@ class BatchQueue:
             BatchQueueFull: there is no room for it; nothing is stored.
             BatchStoreUnavailable: it could not be stored.
         """
+        # What has begun cannot be taken back: a caller that leaves meanwhile has submitted it as well.
+        storing = asyncio.create_task(self._store_batch(batch))
+        self._storing.add(storing)
+        storing.add_done_callback(self._stored)
+        await asyncio.shield(storing)
+        return PendingBatch(batch.id, batch.model, is_running=False)
+
+    async def _store_batch(self, batch: NewBatch) -> None:
         await self._store.submit(batch)
         self._submitted()
-        return PendingBatch(batch.id, batch.model, is_running=False)
+
+    def _stored(self, storing: asyncio.Task[None]) -> None:
+        self._storing.discard(storing)
+        if not storing.cancelled():
+            storing.exception()  # nobody may be left to be told
 
     async def fetch(self, owner: str, batch_id: str) -> PendingBatch | FetchedBatch:
         """Return the result of a batch, or how far it is.
