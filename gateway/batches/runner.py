@@ -12,7 +12,7 @@ from typing import TypeVar
 from uuid import uuid4
 
 from gateway.batches import codec
-from gateway.batches.idle_source import ModelNotReady
+from gateway.batches.idle_source import ModelBusy, ModelNotReady
 from gateway.batches.store import BatchStore, BatchSummary, ClaimedBatch, StoreStats
 from gateway.domain.catalogue import Model
 from gateway.domain.errors import (
@@ -39,6 +39,8 @@ _POLL_S = 1.0
 """Pause between two queries for a batch; one that this process accepts is noticed at once."""
 _NOT_READY_S = 5.0
 """How long the batches for a model are left alone that is not ready."""
+_BUSY_S = 0.5
+"""The same for a model that live requests keep busy: long enough for batches for others to be claimed."""
 MAX_TRIES = 3
 """How often a chunk may end in an unexpected error before that is its outcome."""
 _MAX_FAILURES = 10_000
@@ -185,8 +187,9 @@ class BatchRunner:
                 if self._stopping.is_set():
                     return
                 await self._run_chunk(batch, place)
-        except ModelNotReady:
-            self._put_off[batch.model] = time.monotonic() + _NOT_READY_S
+        except ModelNotReady as exc:
+            pause_s = _BUSY_S if isinstance(exc, ModelBusy) else _NOT_READY_S
+            self._put_off[batch.model] = time.monotonic() + pause_s
             await self._store.release(batch.id, self._owner)
             return
         summary = await self._retried(lambda: self._store.finish(batch.id))
