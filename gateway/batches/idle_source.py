@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from gateway.domain.backend import Answer, AnswerSource
 from gateway.domain.catalogue import Model
 from gateway.domain.errors import BackendUnavailable, DeadlineExceeded, Overloaded, without_frames
 from gateway.domain.inputs import ModelInput
+from gateway.domain.options import NO_OPTIONS, CallOptions
 
 IDLE_TARGET_S = 0.05
 """How long a call of a batch should take at most while there are no live requests."""
@@ -44,6 +45,19 @@ class ModelBusy(ModelNotReady):
     """Live requests keep the model busy."""
 
 
+Classify = Callable[[Model, Sequence[ModelInput], float, CallOptions], Awaitable[list[Answer]]]
+"""See `AnswerCache.classify`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What the calls for a chunk have in common."""
+
+    model: Model
+    deadline_s: float
+    options: CallOptions
+
+
 @dataclass(slots=True)
 class _Failure:
     error: Answer
@@ -58,7 +72,7 @@ class IdleSource:
     is, it learns from the calls before. It retries what failed because a server was away, overloaded or slow.
 
     Args:
-        source: answers live requests too.
+        source: answers live requests too; a cache may heed the options.
         is_idle: whether nothing waits for the model, and it has room for a call.
         in_flight: how many live texts are in progress. Those of this source are none of them: they would take
             places from live requests, which then were refused.
@@ -68,7 +82,7 @@ class IdleSource:
 
     def __init__(
         self,
-        source: AnswerSource,
+        source: Classify,
         is_idle: Callable[[Model], bool],
         in_flight: Callable[[], int],
         is_available: Callable[[Model], bool],
@@ -85,23 +99,35 @@ class IdleSource:
         self._failures: dict[bytes, _Failure] = {}
         """By a hash of the input; they outlast `ModelNotReady`."""
 
-    async def classify(self, model: Model, texts: Sequence[ModelInput], deadline_s: float) -> list[Answer]:
+    def with_options(self, options: CallOptions) -> AnswerSource:
+        """Return this source for calls with these options."""
+        return _WithOptions(self, options)
+
+    async def classify(
+        self,
+        model: Model,
+        texts: Sequence[ModelInput],
+        deadline_s: float,
+        options: CallOptions = NO_OPTIONS,
+    ) -> list[Answer]:
         """Run the model on ``texts``; return for each, in order, its scores or its own error.
 
         Args:
             model: see `AnswerSource`.
             texts: see `AnswerSource`.
             deadline_s: of each call; there is none for all of them.
+            options: of each call.
 
         Raises:
             ModelNotReady: the answers so far are lost. Failures are remembered for the same texts.
             ModelBusy: the same, because of live requests.
         """
+        job = _Job(model, deadline_s, options)
         answers: list[Answer] = []
         while len(answers) < len(texts):
             part = self._part(model, texts, len(answers))
             busy_s = _BUSY_WITH_ANSWERS_S if answers else _BUSY_S
-            answers += await self._answers(model, part, deadline_s, busy_s)
+            answers += await self._answers(job, part, busy_s)
         self._forget(texts)
         return answers
 
@@ -122,28 +148,26 @@ class IdleSource:
                 break
         return texts[start:end]
 
-    async def _answers(
-        self, model: Model, part: Sequence[ModelInput], deadline_s: float, busy_s: float
-    ) -> list[Answer]:
+    async def _answers(self, job: _Job, part: Sequence[ModelInput], busy_s: float) -> list[Answer]:
         """Answer one part, until each input has an outcome that would not change."""
         failure = self._failures.get(_digest(part[0])) if self._failures else None
         if failure is not None:
-            return [await self._retried(model, part[0], failure, deadline_s)]
-        answers = await self._call(model, part, deadline_s, busy_s)
+            return [await self._retried(job, part[0], failure)]
+        answers = await self._call(job, part, busy_s)
         for place, answer in enumerate(answers):
             if _is_retryable(answer):
                 self._failures[_digest(part[place])] = _Failure(answer)
         for place, text in enumerate(part):
             if _is_retryable(answers[place]):
                 failure = self._failures[_digest(text)]
-                answers[place] = await self._retried(model, text, failure, deadline_s)
+                answers[place] = await self._retried(job, text, failure)
         return answers
 
-    async def _retried(self, model: Model, text: ModelInput, failure: _Failure, deadline_s: float) -> Answer:
+    async def _retried(self, job: _Job, text: ModelInput, failure: _Failure) -> Answer:
         """Try an input again that has failed, unless it has failed often enough."""
         while failure.count < MOST_TRIES:
             await asyncio.sleep(_RETRY_S)
-            (answer,) = await self._call(model, (text,), deadline_s)
+            (answer,) = await self._call(job, (text,))
             if not _is_retryable(answer):
                 return answer
             failure.count += 1
@@ -158,23 +182,19 @@ class IdleSource:
             self._failures.pop(_digest(text), None)
 
     async def _call(
-        self,
-        model: Model,
-        part: Sequence[ModelInput],
-        deadline_s: float,
-        busy_s: float = _BUSY_WITH_ANSWERS_S,
+        self, job: _Job, part: Sequence[ModelInput], busy_s: float = _BUSY_WITH_ANSWERS_S
     ) -> list[Answer]:
         while True:
-            await self._wait_until_idle(model, busy_s)
+            await self._wait_until_idle(job.model, busy_s)
             began = time.monotonic()
             try:
-                answers = await self._source.classify(model, part, deadline_s)
+                answers = await self._source(job.model, part, job.deadline_s, job.options)
             except Overloaded as exc:
                 without_frames(exc)
                 await asyncio.sleep(_RETRY_S)
                 continue
             seconds = time.monotonic() - began
-            self._learn(sum(_cost(model, text) for text in part), seconds)
+            self._learn(sum(_cost(job.model, text) for text in part), seconds)
             if self._is_busy():
                 await asyncio.sleep(
                     min(seconds, IDLE_TARGET_S)
@@ -219,6 +239,18 @@ class IdleSource:
         # What was cut short by the end of the inputs says little about a larger call: at most double it.
         wanted = cost * min(2.0, target_s / max(seconds, 1e-6))
         self._budget = max(float(_INPUT_COST), wanted)
+
+
+class _WithOptions:
+    """An AnswerSource whose calls have the same options."""
+
+    def __init__(self, source: IdleSource, options: CallOptions) -> None:
+        self._source = source
+        self._options = options
+
+    async def classify(self, model: Model, texts: Sequence[ModelInput], deadline_s: float) -> list[Answer]:
+        """See `IdleSource.classify`."""
+        return await self._source.classify(model, texts, deadline_s, self._options)
 
 
 def _cost(model: Model, text: ModelInput) -> int:

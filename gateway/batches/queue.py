@@ -11,6 +11,7 @@ from uuid import uuid4
 from gateway.batches import codec
 from gateway.batches.store import BatchStore, NewBatch, PendingBatch
 from gateway.domain.errors import AiError, BadInput
+from gateway.domain.options import NO_OPTIONS, CallOptions
 from gateway.domain.requests import BatchRequest, RerankRequest
 from gateway.domain.service import BatchItem
 
@@ -56,9 +57,16 @@ class BatchQueue:
         self._store = store
         self._bucket_of = bucket_of
         self._submitted = submitted
+        self._storing: set[asyncio.Task[None]] = set()
+        """The loop itself keeps no reference."""
 
     async def prepare(
-        self, account: str, owner: str, model: str, requests: Sequence[BatchRequest]
+        self,
+        account: str,
+        owner: str,
+        model: str,
+        requests: Sequence[BatchRequest],
+        options: CallOptions = NO_OPTIONS,
     ) -> NewBatch:
         """Make a batch of requests; nothing is stored yet.
 
@@ -67,10 +75,11 @@ class BatchQueue:
             owner: who alone may fetch its result; the store's name for it is ``account``.
             model: its public name.
             requests: those with a validation error included.
+            options: what their call asks of the cache.
         """
         chunks = []
         for chunk in _chunks(requests):
-            chunks.append(codec.encode_inputs(chunk))
+            chunks.append(codec.encode_inputs(chunk, options))
             await asyncio.sleep(0)  # other requests have their turn
         return NewBatch(str(uuid4()), owner, self._bucket_of(account), model, len(requests), chunks)
 
@@ -90,9 +99,21 @@ class BatchQueue:
             BatchQueueFull: there is no room for it; nothing is stored.
             BatchStoreUnavailable: it could not be stored.
         """
+        # What has begun cannot be taken back: a caller that leaves meanwhile has submitted it as well.
+        storing = asyncio.create_task(self._store_batch(batch))
+        self._storing.add(storing)
+        storing.add_done_callback(self._stored)
+        await asyncio.shield(storing)
+        return PendingBatch(batch.id, batch.model, is_running=False)
+
+    async def _store_batch(self, batch: NewBatch) -> None:
         await self._store.submit(batch)
         self._submitted()
-        return PendingBatch(batch.id, batch.model, is_running=False)
+
+    def _stored(self, storing: asyncio.Task[None]) -> None:
+        self._storing.discard(storing)
+        if not storing.cancelled():
+            storing.exception()  # nobody may be left to be told
 
     async def fetch(self, owner: str, batch_id: str) -> PendingBatch | FetchedBatch:
         """Return the result of a batch, or how far it is.

@@ -12,7 +12,7 @@ from typing import TypeVar
 from uuid import uuid4
 
 from gateway.batches import codec
-from gateway.batches.idle_source import ModelNotReady
+from gateway.batches.idle_source import ModelBusy, ModelNotReady
 from gateway.batches.store import BatchStore, BatchSummary, ClaimedBatch, StoreStats
 from gateway.domain.catalogue import Model
 from gateway.domain.errors import (
@@ -23,6 +23,7 @@ from gateway.domain.errors import (
     NoSuchModel,
     without_frames,
 )
+from gateway.domain.options import CallOptions
 from gateway.domain.requests import BatchRequest
 from gateway.domain.service import BatchItem, Predictor, TaskAnswer
 
@@ -38,6 +39,8 @@ _POLL_S = 1.0
 """Pause between two queries for a batch; one that this process accepts is noticed at once."""
 _NOT_READY_S = 5.0
 """How long the batches for a model are left alone that is not ready."""
+_BUSY_S = 0.5
+"""The same for a model that live requests keep busy: long enough for batches for others to be claimed."""
 MAX_TRIES = 3
 """How often a chunk may end in an unexpected error before that is its outcome."""
 _MAX_FAILURES = 10_000
@@ -65,7 +68,7 @@ class BatchRunner:
 
     Args:
         store: shared with other processes, or not.
-        predictor: answers requests with what is idle; see `IdleSource`.
+        predictor: makes what answers requests of a call with these options; see `IdleSource`.
         find: finds a model by its public name; see `Catalogue.find`.
         is_ready: whether any model answers.
         is_available: whether this version of a model is served, and answers.
@@ -76,7 +79,7 @@ class BatchRunner:
     def __init__(
         self,
         store: BatchStore,
-        predictor: Predictor,
+        predictor: Callable[[CallOptions], Predictor],
         find: Callable[[str], Model],
         is_ready: Callable[[], bool],
         is_available: Callable[[Model], bool],
@@ -184,8 +187,9 @@ class BatchRunner:
                 if self._stopping.is_set():
                     return
                 await self._run_chunk(batch, place)
-        except ModelNotReady:
-            self._put_off[batch.model] = time.monotonic() + _NOT_READY_S
+        except ModelNotReady as exc:
+            pause_s = _BUSY_S if isinstance(exc, ModelBusy) else _NOT_READY_S
+            self._put_off[batch.model] = time.monotonic() + pause_s
             await self._store.release(batch.id, self._owner)
             return
         summary = await self._retried(lambda: self._store.finish(batch.id))
@@ -211,7 +215,7 @@ class BatchRunner:
         if stored is None:
             return
         try:
-            items = await self._answer(model, codec.decode_inputs(stored))
+            items = await self._answer(model, *codec.decode_inputs(stored))
         except ModelNotReady:
             raise
         except Exception:
@@ -273,7 +277,9 @@ class BatchRunner:
         self._unavailable[name] = since, now
         return now - since
 
-    async def _answer(self, model: Model | AiError, requests: list[BatchRequest]) -> list[BatchItem]:
+    async def _answer(
+        self, model: Model | AiError, requests: list[BatchRequest], options: CallOptions
+    ) -> list[BatchItem]:
         """Answer the requests of one chunk.
 
         Raises:
@@ -282,7 +288,8 @@ class BatchRunner:
         if isinstance(model, AiError):
             return [BatchItem(item.reference, _own_error(item) or model) for item in requests]
         valid = [item.request for item in requests if not isinstance(item.request, AiError)]
-        answers = iter(await self._predictor.answer_all(model, valid, self._deadline_s))
+        predictor = self._predictor(options)
+        answers = iter(await predictor.answer_all(model, valid, self._deadline_s))
         items = [BatchItem(item.reference, _own_error(item) or next(answers)) for item in requests]
         for item in items:
             if not isinstance(item.outcome, AiError):

@@ -284,7 +284,8 @@ async def test_an_unknown_model_is_one_without_the_store(
             answer = await client.send("POST", "/run?version=3", body, native)
             return int(answer.json["internalCode"])
 
-        for payload in ({"text": "a"}, {"text": 5}, batch("a"), batch("x" * 100_000), []):
+        payloads: list[object] = [{"text": "a"}, {"text": 5}, batch("a"), batch("x" * 100_000), []]
+        for payload in payloads:
             assert await code(payload) == 5007
             assert await code(payload, "true") == 5007
         assert await code({"request_id": 5}) == 5007

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -19,6 +21,7 @@ from gateway.domain.errors import (
     NoSuchModel,
     Overloaded,
 )
+from gateway.domain.options import NO_OPTIONS, CallOptions
 from gateway.domain.requests import BatchRequest, PairRequest, RerankRequest, TextRequest
 from gateway.domain.service import BatchItem, Classification, Ranking
 from gateway.domain.tasks import Task
@@ -50,7 +53,8 @@ def utf8(text: str) -> bytes:
 
 @given(st.lists(st.builds(BatchRequest, REFERENCES, REQUESTS), max_size=4))
 def test_requests_give_the_model_the_same_bytes(items: list[BatchRequest]) -> None:
-    again = codec.decode_inputs(codec.encode_inputs(items))
+    again, options = codec.decode_inputs(codec.encode_inputs(items))
+    assert options == NO_OPTIONS
     assert [item.reference for item in again] == [item.reference for item in items]
     for before, after in zip(items, again, strict=True):
         assert type(after.request) is type(before.request)
@@ -62,9 +66,18 @@ def test_requests_give_the_model_the_same_bytes(items: list[BatchRequest]) -> No
             assert after.request.top_k == before.request.top_k
 
 
+@pytest.mark.parametrize(
+    "options", [CallOptions(skip_cache=True), CallOptions(False, 60), CallOptions(None, 0)]
+)
+def test_what_was_asked_of_the_cache_is_kept(options: CallOptions) -> None:
+    stored = codec.encode_inputs([BatchRequest("r", TextRequest("a"))], replace(options, patience_s=3.0))
+    assert codec.decode_inputs(stored) == ([BatchRequest("r", TextRequest("a"))], options)
+    assert len(codec.failed_items(stored)) == 1
+
+
 @given(st.text())
 def test_a_validation_error_keeps_its_words(description: str) -> None:
-    (item,) = codec.decode_inputs(codec.encode_inputs([BatchRequest("r", BadInput(description))]))
+    (item,), _ = codec.decode_inputs(codec.encode_inputs([BatchRequest("r", BadInput(description))]))
     assert isinstance(item.request, BadInput)
     assert (item.request.description, item.request.message) == (description, f"Bad input: {description}")
 

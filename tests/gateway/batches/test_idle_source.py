@@ -17,6 +17,7 @@ from gateway.domain.backend import Answer, RawScores
 from gateway.domain.catalogue import Ensemble, Model, parse_model
 from gateway.domain.errors import BackendFailed, BackendUnavailable, DeadlineExceeded, Overloaded
 from gateway.domain.inputs import ModelInput
+from gateway.domain.options import CallOptions
 from tests.gateway.domain.test_catalogue import GOOD
 
 MODEL = parse_model(Ensemble("e", GOOD, max_batch_size=64))
@@ -36,7 +37,9 @@ class Stage:
     calls: list[list[bytes]] = field(default_factory=list)
     admission: Admission = field(default_factory=lambda: Admission(100))
 
-    async def classify(self, model: Model, texts: Sequence[ModelInput], deadline_s: float) -> list[Answer]:
+    async def classify(
+        self, model: Model, texts: Sequence[ModelInput], deadline_s: float, options: CallOptions
+    ) -> list[Answer]:
         if self.refuses:
             self.refuses -= 1
             raise Overloaded
@@ -46,7 +49,7 @@ class Stage:
 
     def source(self, most_inputs: int = 64) -> IdleSource:
         return IdleSource(
-            self,
+            self.classify,
             is_idle=lambda model: self.is_idle,
             in_flight=lambda: self.admission.in_flight,
             is_available=lambda model: self.is_available,

@@ -80,7 +80,9 @@ async def running(
     def is_available(model: Model) -> bool:
         return model is not UNHEALTHY
 
-    runner = BatchRunner(store, Predictor(source), find, lambda: True, is_available, 1.0, events or Events())
+    runner = BatchRunner(
+        store, lambda options: Predictor(source), find, lambda: True, is_available, 1.0, events or Events()
+    )
     task = asyncio.create_task(runner.run())
     try:
         yield runner
