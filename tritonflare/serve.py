@@ -120,7 +120,13 @@ def _require_own_triton(settings: Settings) -> None:
 
 def _with_batches(settings: Settings) -> Settings:
     """Return the settings with a place for queued batches; the folder is made when one arrives."""
-    if settings.batch_folder is not None or settings.batch_redis_url is not None:
+    if settings.keeps_batches:
+        return settings
+    try:
+        settings.check_batch_sizes()
+    except ValueError as error:
+        # Nobody has asked for batches: a gateway with these settings has always started.
+        _log.warning("queueRequest is answered at once: %s", error)
         return settings
     above = next(folder for folder in (BATCHES, *BATCHES.absolute().parents) if folder.exists())
     if not os.access(above, os.W_OK | os.X_OK):

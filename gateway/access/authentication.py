@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.access.tokens import TokenAccess, TokenTable, is_token68
+from gateway.access.tokens import ANY_ACCOUNT, TokenAccess, TokenTable, is_token68, owner_id
 from gateway.domain.errors import ForeignAccount, MalformedCredentials, MissingCredentials, UnknownToken
 from gateway.headers import HeaderSource
 
@@ -47,6 +47,23 @@ def authenticate(
     if TokenAccess.OTHER_ACCOUNT in found:
         raise ForeignAccount
     return tokens.only_account(given[0]) if account is None else account
+
+
+def batch_owner(request: HeaderSource, account: str, *, ai_gateway: bool = False) -> str:
+    """Return who owns the queued batches of a request, and alone may fetch them.
+
+    Args:
+        request: one that `authenticate` lets pass.
+        account: what `authenticate` returned.
+        ai_gateway: see `authenticate`.
+
+    Returns:
+        The account. Where the request names none, and its token is for several or for any, they belong to
+        that token: others may share none of its accounts.
+    """
+    if account not in ("", ANY_ACCOUNT):
+        return account
+    return owner_id((_tokens_of(request) if ai_gateway else [token_of(request)])[0])
 
 
 def _tokens_of(request: HeaderSource) -> list[str]:

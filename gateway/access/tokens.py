@@ -46,6 +46,11 @@ def token_id(token: str) -> str:
     return hashlib.sha256(f"tritonflare token id {token}".encode()).hexdigest()[:32]
 
 
+def owner_id(token: str) -> str:
+    """Return a name for the owner of ``token`` that no account has, and that only its owner can make."""
+    return "token:" + hashlib.sha256(f"tritonflare batch owner {token}".encode()).hexdigest()
+
+
 def is_token68(value: str) -> bool:
     """Tell whether ``value`` can follow ``Bearer`` at all (RFC 7235, section 2.1)."""
     return _TOKEN68.fullmatch(value) is not None

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from uuid import uuid4
 
-from gateway.access.authentication import authenticate
+from gateway.access.authentication import authenticate, batch_owner
 from gateway.access.tokens import TokenTable
 from gateway.api import envelope
 from gateway.api.binding.local_development import is_local_binding
@@ -102,12 +102,7 @@ class App:
             if route.api:
                 self._observer.begin(request.http, request.record)
             if route.api and not route.checks_token and not self._is_local_binding(route, request):
-                request.account = authenticate(
-                    request.http,
-                    request.params.get("account_id"),
-                    self._tokens,
-                    ai_gateway=route.ai_gateway,
-                )
+                self._authenticate(route, request)
             return await route.handler(request)
         except TritonflareError as exc:
             return _failure(without_frames(exc), request)
@@ -123,6 +118,12 @@ class App:
             _log.exception("request %s failed", request.record.ray_id, extra={"ray": request.record.ray_id})
             without_frames(exc)
             return _failure(UnknownError(), request)
+
+    def _authenticate(self, route: Route, request: RequestContext) -> None:
+        """Check the token, and note whose request this is; see `authenticate`."""
+        http, named = request.http, request.params.get("account_id")
+        request.account = authenticate(http, named, self._tokens, ai_gateway=route.ai_gateway)
+        request.batch_owner = batch_owner(http, request.account, ai_gateway=route.ai_gateway)
 
     def _is_local_binding(self, route: Route, request: RequestContext) -> bool:
         return self._binding_without_token and route.tokenless and is_local_binding(request.http)

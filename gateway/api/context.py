@@ -17,7 +17,7 @@ RenderFailure = Callable[[TritonflareError, str | None], Response]
 class RequestContext:
     """A request on its way through routing, authentication and its handler."""
 
-    __slots__ = ("account", "api", "http", "options", "params", "record", "render_failure")
+    __slots__ = ("account", "api", "batch_owner", "http", "options", "params", "record", "render_failure")
 
     def __init__(self, http: HttpRequest, ray_id: str, render_failure: RenderFailure) -> None:
         self.http = http
@@ -28,6 +28,8 @@ class RequestContext:
         """Renders its errors in the form of its route."""
         self.account = ""
         """The account whose rate it counts against; see `authenticate`."""
+        self.batch_owner = ""
+        """Whose queued batches it may fetch; see `batch_owner`."""
         self.params: dict[str, str] = {}
         """The parameters of the route's template."""
         self.options = NO_OPTIONS
@@ -36,4 +38,4 @@ class RequestContext:
     @property
     def caller(self) -> Caller:
         """The request as the pipeline sees it."""
-        return Caller(self.account, self.record, self.http, self.options.patience_s)
+        return Caller(self.account, self.record, self.http, self.options.patience_s, self.batch_owner)

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
 
 from gateway.api.context import RequestContext
 from gateway.api.request_body import BodyReader
+from gateway.batches.queue import FetchedBatch
 from gateway.domain.catalogue import Catalogue, Model
-from gateway.domain.errors import BackendUnavailable, BodyTooLarge, NoSuchModel
+from gateway.domain.errors import (
+    BackendUnavailable,
+    BodyTooLarge,
+    NoSuchModel,
+    TritonflareError,
+    without_frames,
+)
 from gateway.domain.requests import BatchCall, Call, PollCall, read_call, read_poll
+from gateway.domain.service import BatchItem
 from gateway.pipeline.caller import Caller
 from gateway.pipeline.deadline import RequestDeadline
 from gateway.pipeline.model_label import label_with_model
 from gateway.pipeline.queued import ReadRun, RunCall, RunOutcome
+from gateway.server.message import Response
 
 _Message = TypeVar("_Message")
 _RUN = "run/"
+_POLL_BYTES = 16 * 1024
+"""Largest body of a poll for a batch whose model is not served any more."""
+_RENDERED_AT_ONCE_BYTES = 16 * 1024
+"""Outcomes of some 200 texts with two labels; rendering them takes a few milliseconds."""
 
 
 class PredictBody:
@@ -43,6 +59,7 @@ class PredictBody:
         self._bodies = bodies
         self._max_body_bytes = max_body_bytes
         self._max_queued_body_bytes = max_queued_body_bytes
+        self._rendering = ThreadPoolExecutor(1, "batch-results")
         self.limits = run.limits.inputs
         self.request_timeout_s = run.limits.request_timeout_s
 
@@ -63,21 +80,22 @@ class PredictBody:
                 return each
         return name
 
-    async def find_model_or_batch(self, context: RequestContext, name: str) -> Model | NoSuchModel:
+    def find_model_unless_polled(self, context: RequestContext, name: str) -> Model | NoSuchModel:
         """Find a model.
 
         Returns:
-            The model, or why there is none; that only where the account may still fetch batches for it.
+            The model, or why there is none: a body that polls for a batch may follow, whose model need not be
+            served any more.
 
         Raises:
-            NoSuchModel: no model of this name is served, and there are no such batches.
+            NoSuchModel: no model of this name is served, and batches cannot be queued.
             BackendUnavailable: no model at all is known.
         """
         try:
             return self.find_model(context, name)
         except NoSuchModel as exc:
-            if self.limits.can_queue and await self._run.may_fetch(context.caller, name):
-                return exc
+            if self.limits.can_queue:
+                return without_frames(exc)
             raise
 
     def read_poll(self, payload: object, *, queued: bool) -> PollCall | None:
@@ -96,7 +114,7 @@ class PredictBody:
         Args:
             body: of the request.
             payload: the inputs in it.
-            model: see `find_model_or_batch`.
+            model: see `find_model_unless_polled`.
             queued: whether it asks for ``queueRequest``.
 
         Raises:
@@ -121,6 +139,18 @@ class PredictBody:
         """
         if not may_queue and len(body) > self._max_body_bytes:
             raise BodyTooLarge(self._max_body_bytes)
+
+    async def render(
+        self, batch: FetchedBatch, render: Callable[[Sequence[BatchItem]], Response]
+    ) -> Response:
+        """Render a batch; a large one in a thread, where it does not hold up other requests.
+
+        There is one thread, so that many polls do not take the interpreter from the event loop together.
+        """
+        if batch.size <= _RENDERED_AT_ONCE_BYTES:
+            return render(batch.items)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._rendering, lambda: render(batch.items))
 
     async def receive(self, context: RequestContext) -> bytes:
         """Read the body of a request that is answered in several steps; see `BodyReader.read`."""
@@ -148,6 +178,27 @@ class PredictBody:
         limit_bytes = self._max_body_bytes
         if may_queue and self.limits.can_queue:
             limit_bytes = max(limit_bytes, self._max_queued_body_bytes)
+        return await self._answer(context, read, limit_bytes)
+
+    async def poll(self, context: RequestContext, read: ReadRun[bytes], missing: NoSuchModel) -> RunOutcome:
+        """Answer a request for a model that there is not; only a poll can be answered.
+
+        Raises:
+            NoSuchModel: ``missing``, whatever else may be wrong with what is no poll.
+        """
+
+        def read_poll(body: bytes) -> tuple[Model, Call] | PollCall:
+            try:
+                return read(body)
+            except TritonflareError:
+                raise missing from None
+
+        try:
+            return await self._answer(context, read_poll, min(self._max_body_bytes, _POLL_BYTES))
+        except BodyTooLarge:
+            raise missing from None
+
+    async def _answer(self, context: RequestContext, read: ReadRun[bytes], limit_bytes: int) -> RunOutcome:
         return await self._run(
             context.caller,
             lambda deadline: self._bodies.read(context.http, deadline, limit_bytes=limit_bytes),

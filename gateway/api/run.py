@@ -11,6 +11,7 @@ from gateway.api.predict import PredictBody
 from gateway.batches.queue import FetchedBatch
 from gateway.batches.store import PendingBatch
 from gateway.domain.catalogue import Model
+from gateway.domain.errors import NoSuchModel
 from gateway.domain.requests import Call, PollCall
 from gateway.domain.validate import ResultShape, asks_for_batch, call_of, parse_json, result_shape
 from gateway.pipeline.queued import ReadRun, RunOutcome
@@ -30,7 +31,7 @@ class RunModel:
         The model comes before the body because its name costs nothing to look up and decides the schema.
         """
         self._begin(context)
-        model = await self._predict.find_model_or_batch(context, context.params["model"])
+        model = self._predict.find_model_unless_polled(context, context.params["model"])
 
         def read(body: bytes) -> tuple[Model, Call] | PollCall:
             payload = parse_json(body)
@@ -39,7 +40,9 @@ class RunModel:
             asked = self._predict.read(body, payload, model, queued=queued)
             return with_options(asked, payload, context)
 
-        return await self._answer(context, read, may_queue=isinstance(model, Model))
+        if isinstance(model, NoSuchModel):
+            return await self._render(context, await self._predict.poll(context, read, model))
+        return await self._answer(context, read)
 
     async def as_ai_gateway(self, context: RequestContext) -> Response:
         """Answer a request whose path is AI Gateway's; see `PredictBody.routed_name`."""
@@ -68,23 +71,30 @@ class RunModel:
         context.record.ai_request_id = str(uuid4())
         context.options = read_header_options(context.http)
 
-    async def _answer(
-        self, context: RequestContext, read: ReadRun[bytes], *, may_queue: bool = True
-    ) -> Response:
-        outcome = await self._predict(context, read, may_queue=may_queue and _is_queued(context))
-        return render_outcome(outcome, self._shape(context), context.record.ai_request_id or "")
+    async def _answer(self, context: RequestContext, read: ReadRun[bytes]) -> Response:
+        outcome = await self._predict(context, read, may_queue=_is_queued(context))
+        return await self._render(context, outcome)
+
+    async def _render(self, context: RequestContext, outcome: RunOutcome) -> Response:
+        request_id = context.record.ai_request_id or ""
+        return await render_outcome(self._predict, outcome, self._shape(context), request_id)
 
     def _shape(self, context: RequestContext) -> ResultShape:
         return result_shape(context.http.query("result_shape"), self._default_shape)
 
 
-def render_outcome(outcome: RunOutcome, shape: ResultShape, ai_request_id: str) -> Response:
+async def render_outcome(
+    predict: PredictBody, outcome: RunOutcome, shape: ResultShape, ai_request_id: str
+) -> Response:
     """Render what became of a request to the REST API."""
     match outcome:
         case PendingBatch():
             return envelope.pending_batch(outcome, ai_request_id)
         case FetchedBatch():
-            return envelope.batch(outcome.items, shape, ai_request_id, outcome.id)
+            batch_id = outcome.id
+            return await predict.render(
+                outcome, lambda items: envelope.batch(items, shape, ai_request_id, batch_id)
+            )
         case list():
             return envelope.batch(outcome, shape, ai_request_id)
         case _:

@@ -16,6 +16,7 @@ from gateway.domain.errors import (
     Overloaded,
     TritonflareError,
 )
+from gateway.domain.options import NO_OPTIONS, CallOptions
 from gateway.domain.requests import BatchRequest, PairRequest, RerankRequest, TaskRequest, TextRequest
 from gateway.domain.service import BatchItem, Classification, Ranking, TaskAnswer
 from gateway.domain.tasks import Task
@@ -47,6 +48,13 @@ class _Pair(_Stored, tag="pair"):
     text: str
 
 
+class _Options(_Stored, tag="options"):
+    """Stands before the requests if there are any."""
+
+    skip_cache: bool | None
+    cache_ttl_s: int | None
+
+
 class _Failed(_Stored, tag="failed"):
     code: int
     message: str
@@ -68,13 +76,16 @@ class _Order(_Stored, tag="order"):
 
 
 _encode = msgspec.json.Encoder().encode
-_inputs = msgspec.json.Decoder(list[_Text | _Contexts | _Pair | _Failed])
+_inputs = msgspec.json.Decoder(list[_Options | _Text | _Contexts | _Pair | _Failed])
 _outcomes = msgspec.json.Decoder(list[_Scores | _Order | _Failed])
 
 
-def encode_inputs(items: Iterable[BatchRequest]) -> bytes:
-    """Encode requests, those with a validation error included."""
-    return _encode([_stored_request(item.reference, item.request) for item in items])
+def encode_inputs(items: Iterable[BatchRequest], options: CallOptions = NO_OPTIONS) -> bytes:
+    """Encode requests, those with a validation error included, and what their call asks of the cache."""
+    stored = [_stored_request(item.reference, item.request) for item in items]
+    if options.skip_cache is not None or options.cache_ttl_s is not None:
+        stored.insert(0, _Options(None, options.skip_cache, options.cache_ttl_s))
+    return _encode(stored)
 
 
 def _stored_request(reference: str | None, request: TaskRequest | AiError) -> _Stored:
@@ -89,9 +100,15 @@ def _stored_request(reference: str | None, request: TaskRequest | AiError) -> _S
             return _failed(reference, request)
 
 
-def decode_inputs(stored: bytes) -> list[BatchRequest]:
-    """Return what `encode_inputs` was given."""
-    return [BatchRequest(item.reference, _request(item)) for item in _inputs.decode(stored)]
+def decode_inputs(stored: bytes) -> tuple[list[BatchRequest], CallOptions]:
+    """Return what `encode_inputs` was given; nobody waits any more, so there is no timeout."""
+    options, requests = NO_OPTIONS, []
+    for item in _inputs.decode(stored):
+        if isinstance(item, _Options):
+            options = CallOptions(item.skip_cache, item.cache_ttl_s)
+        else:
+            requests.append(BatchRequest(item.reference, _request(item)))
+    return requests, options
 
 
 def _request(stored: _Text | _Contexts | _Pair | _Failed) -> TaskRequest | BadInput:
@@ -104,6 +121,30 @@ def _request(stored: _Text | _Contexts | _Pair | _Failed) -> TaskRequest | BadIn
             return PairRequest(stored.query, stored.text)
         case _Failed():
             return BadInput(stored.message.removeprefix(_BAD_INPUT))
+
+
+def failed_items(stored: bytes) -> list[BatchItem]:
+    """Return BackendFailed as the outcome of each request of a chunk, which `decode_inputs` may refuse.
+
+    A newer gateway may have stored what this one does not know. Of what is no JSON array, nobody knows how
+    many requests it was: it is one.
+    """
+    try:
+        requests = msgspec.json.decode(stored, type=list[object])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        requests = [None]
+    options = _Options.__struct_config__.tag
+    return [
+        BatchItem(_reference(request), BackendFailed())
+        for request in requests
+        if not (isinstance(request, list) and request[:1] == [options])
+    ]
+
+
+def _reference(request: object) -> str | None:
+    """Return what stands where `_Stored` has the reference, behind the tag."""
+    found = request[1] if isinstance(request, list) and len(request) > 1 else None
+    return found if isinstance(found, str) else None
 
 
 def encode_outcomes(items: Iterable[BatchItem]) -> bytes:

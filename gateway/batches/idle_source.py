@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from gateway.domain.backend import Answer, AnswerSource
 from gateway.domain.catalogue import Model
 from gateway.domain.errors import BackendUnavailable, DeadlineExceeded, Overloaded, without_frames
 from gateway.domain.inputs import ModelInput
+from gateway.domain.options import NO_OPTIONS, CallOptions
 
 IDLE_TARGET_S = 0.05
 """How long a call of a batch should take at most while there are no live requests."""
@@ -22,10 +22,14 @@ MOST_TRIES = 10
 """Calls that an input may fail with, although the model answers others, until their error is its outcome."""
 _LIVE_S = 1.0
 """How long after a live request others are expected."""
-_PATIENCE_S = 0.1
-"""How long it waits for a moment without live texts."""
-_LOOK_S = 0.005
-"""Pause between two looks whether there is something idle."""
+_MAX_WAIT_S = 0.1
+"""How long it waits for a moment without live texts, where no text waits for the same model."""
+_BUSY_S = 2.0
+"""How long it waits for a model that live requests keep busy, while batches for others could run."""
+_BUSY_WITH_ANSWERS_S = 30.0
+"""The same where answers would be lost."""
+_POLL_S = 0.005
+"""Pause between two checks whether there is something idle."""
 _RETRY_S = 0.5
 _MOST_FAILURES = 10_000
 _INPUT_COST = 32
@@ -33,8 +37,25 @@ _LONG_BYTES_PER_TOKEN = 4
 _FIRST_BUDGET = 16 * _INPUT_COST
 
 
-class ModelAway(Exception):
+class ModelNotReady(Exception):
     """The model does not answer now, or another version has taken its name; its inputs can wait."""
+
+
+class ModelBusy(ModelNotReady):
+    """Live requests keep the model busy."""
+
+
+Classify = Callable[[Model, Sequence[ModelInput], float, CallOptions], Awaitable[list[Answer]]]
+"""See `AnswerCache.classify`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What the calls for a chunk have in common."""
+
+    model: Model
+    deadline_s: float
+    options: CallOptions
 
 
 @dataclass(slots=True)
@@ -51,50 +72,62 @@ class IdleSource:
     is, it learns from the calls before. It retries what failed because a server was away, overloaded or slow.
 
     Args:
-        source: answers live requests too.
-        is_idle: whether it has nothing waiting, and room for a call.
-        in_flight: how many texts are in progress, live ones and those of `places`.
-        places: takes so many places among them, or raises Overloaded.
+        source: answers live requests too; a cache may heed the options.
+        is_idle: whether nothing waits for the model, and it has room for a call.
+        in_flight: how many live texts are in progress. Those of this source are none of them: they would take
+            places from live requests, which then were refused.
         is_available: whether the model is still served under its name, and answers.
         most_inputs: in one call.
     """
 
     def __init__(
         self,
-        source: AnswerSource,
-        is_idle: Callable[[], bool],
+        source: Classify,
+        is_idle: Callable[[Model], bool],
         in_flight: Callable[[], int],
-        places: Callable[[int], AbstractContextManager[None]],
         is_available: Callable[[Model], bool],
         most_inputs: int,
     ) -> None:
         self._source = source
         self._is_idle = is_idle
         self._in_flight = in_flight
-        self._places = places
         self._is_available = is_available
         self._most_inputs = most_inputs
         self._budget = float(_FIRST_BUDGET)
         """Cost of one call."""
         self._live_at = -_LIVE_S
         self._failures: dict[bytes, _Failure] = {}
-        """By a hash of the input; they outlast `ModelAway`."""
+        """By a hash of the input; they outlast `ModelNotReady`."""
 
-    async def classify(self, model: Model, texts: Sequence[ModelInput], deadline_s: float) -> list[Answer]:
+    def with_options(self, options: CallOptions) -> AnswerSource:
+        """Return this source for calls with these options."""
+        return _WithOptions(self, options)
+
+    async def classify(
+        self,
+        model: Model,
+        texts: Sequence[ModelInput],
+        deadline_s: float,
+        options: CallOptions = NO_OPTIONS,
+    ) -> list[Answer]:
         """Run the model on ``texts``; return for each, in order, its scores or its own error.
 
         Args:
             model: see `AnswerSource`.
             texts: see `AnswerSource`.
             deadline_s: of each call; there is none for all of them.
+            options: of each call.
 
         Raises:
-            ModelAway: the answers so far are lost. Failures are remembered for the same texts.
+            ModelNotReady: the answers so far are lost. Failures are remembered for the same texts.
+            ModelBusy: the same, because of live requests.
         """
+        job = _Job(model, deadline_s, options)
         answers: list[Answer] = []
         while len(answers) < len(texts):
             part = self._part(model, texts, len(answers))
-            answers += await self._answers(model, part, deadline_s)
+            busy_s = _BUSY_WITH_ANSWERS_S if answers else _BUSY_S
+            answers += await self._answers(job, part, busy_s)
         self._forget(texts)
         return answers
 
@@ -115,27 +148,27 @@ class IdleSource:
                 break
         return texts[start:end]
 
-    async def _answers(self, model: Model, part: Sequence[ModelInput], deadline_s: float) -> list[Answer]:
+    async def _answers(self, job: _Job, part: Sequence[ModelInput], busy_s: float) -> list[Answer]:
         """Answer one part, until each input has an outcome that would not change."""
         failure = self._failures.get(_digest(part[0])) if self._failures else None
         if failure is not None:
-            return [await self._retried(model, part[0], failure, deadline_s)]
-        answers = await self._call(model, part, deadline_s)
+            return [await self._retried(job, part[0], failure)]
+        answers = await self._call(job, part, busy_s)
         for place, answer in enumerate(answers):
-            if _may_pass(answer):
+            if _is_retryable(answer):
                 self._failures[_digest(part[place])] = _Failure(answer)
         for place, text in enumerate(part):
-            if _may_pass(answers[place]):
+            if _is_retryable(answers[place]):
                 failure = self._failures[_digest(text)]
-                answers[place] = await self._retried(model, text, failure, deadline_s)
+                answers[place] = await self._retried(job, text, failure)
         return answers
 
-    async def _retried(self, model: Model, text: ModelInput, failure: _Failure, deadline_s: float) -> Answer:
+    async def _retried(self, job: _Job, text: ModelInput, failure: _Failure) -> Answer:
         """Try an input again that has failed, unless it has failed often enough."""
         while failure.count < MOST_TRIES:
             await asyncio.sleep(_RETRY_S)
-            (answer,) = await self._call(model, (text,), deadline_s)
-            if not _may_pass(answer):
+            (answer,) = await self._call(job, (text,))
+            if not _is_retryable(answer):
                 return answer
             failure.count += 1
             failure.error = answer
@@ -148,19 +181,20 @@ class IdleSource:
         for text in texts if self._failures else ():
             self._failures.pop(_digest(text), None)
 
-    async def _call(self, model: Model, part: Sequence[ModelInput], deadline_s: float) -> list[Answer]:
+    async def _call(
+        self, job: _Job, part: Sequence[ModelInput], busy_s: float = _BUSY_WITH_ANSWERS_S
+    ) -> list[Answer]:
         while True:
-            await self._wait_until_idle(model)
+            await self._wait_until_idle(job.model, busy_s)
             began = time.monotonic()
             try:
-                with self._places(len(part)):
-                    answers = await self._source.classify(model, part, deadline_s)
+                answers = await self._source(job.model, part, job.deadline_s, job.options)
             except Overloaded as exc:
                 without_frames(exc)
                 await asyncio.sleep(_RETRY_S)
                 continue
             seconds = time.monotonic() - began
-            self._learn(sum(_cost(model, text) for text in part), seconds)
+            self._learn(sum(_cost(job.model, text) for text in part), seconds)
             if self._is_busy():
                 await asyncio.sleep(
                     min(seconds, IDLE_TARGET_S)
@@ -171,19 +205,28 @@ class IdleSource:
         """Whether live requests are to be expected."""
         return time.monotonic() - self._live_at < _LIVE_S
 
-    async def _wait_until_idle(self, model: Model) -> None:
-        """Wait until no live text is in progress; where there always are some, until none of them waits."""
-        patient_until = time.monotonic() + _PATIENCE_S
+    async def _wait_until_idle(self, model: Model, busy_s: float) -> None:
+        """Wait until no live text is in progress; where there always are some, until none waits.
+
+        Raises:
+            ModelNotReady: it does not answer.
+            ModelBusy: texts wait for it, or it has no room for a call, for ``busy_s``.
+        """
+        began = time.monotonic()
         while True:
             if not self._is_available(model):
-                raise ModelAway
-            is_live = self._look_for_live_texts()
-            if self._is_idle() and (not is_live or time.monotonic() >= patient_until):
-                return
-            await asyncio.sleep(_LOOK_S)
+                raise ModelNotReady
+            is_live = self._observe_live_texts()
+            waited_s = time.monotonic() - began
+            if self._is_idle(model):
+                if not is_live or waited_s >= _MAX_WAIT_S:
+                    return
+            elif waited_s >= busy_s:
+                raise ModelBusy
+            await asyncio.sleep(_POLL_S)
 
-    def _look_for_live_texts(self) -> bool:
-        """Note whether there are any; called while this source has nothing in progress."""
+    def _observe_live_texts(self) -> bool:
+        """Note whether there are any."""
         is_live = self._in_flight() > 0
         if is_live:
             self._live_at = time.monotonic()
@@ -191,11 +234,23 @@ class IdleSource:
 
     def _learn(self, cost: int, seconds: float) -> None:
         """Adapt the cost of a call to the time that this one took."""
-        self._look_for_live_texts()
+        self._observe_live_texts()
         target_s = LIVE_TARGET_S if self._is_busy() else IDLE_TARGET_S
         # What was cut short by the end of the inputs says little about a larger call: at most double it.
         wanted = cost * min(2.0, target_s / max(seconds, 1e-6))
         self._budget = max(float(_INPUT_COST), wanted)
+
+
+class _WithOptions:
+    """An AnswerSource whose calls have the same options."""
+
+    def __init__(self, source: IdleSource, options: CallOptions) -> None:
+        self._source = source
+        self._options = options
+
+    async def classify(self, model: Model, texts: Sequence[ModelInput], deadline_s: float) -> list[Answer]:
+        """See `IdleSource.classify`."""
+        return await self._source.classify(model, texts, deadline_s, self._options)
 
 
 def _cost(model: Model, text: ModelInput) -> int:
@@ -207,6 +262,6 @@ def _digest(text: ModelInput) -> bytes:
     return hashlib.sha256(bytes(text)).digest()
 
 
-def _may_pass(answer: Answer) -> bool:
+def _is_retryable(answer: Answer) -> bool:
     """Whether this is an error, and the same input may be answered later."""
     return isinstance(answer, BackendUnavailable | DeadlineExceeded | Overloaded)

@@ -11,6 +11,7 @@ from uuid import uuid4
 from gateway.batches import codec
 from gateway.batches.store import BatchStore, NewBatch, PendingBatch
 from gateway.domain.errors import AiError, BadInput
+from gateway.domain.options import NO_OPTIONS, CallOptions
 from gateway.domain.requests import BatchRequest, RerankRequest
 from gateway.domain.service import BatchItem
 
@@ -21,10 +22,21 @@ _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-
 
 @dataclass(frozen=True, slots=True)
 class FetchedBatch:
-    """The result of a batch."""
+    """The result of a batch, still encoded: decoding a large one takes long."""
 
     id: str
-    items: list[BatchItem]
+    chunks: Sequence[bytes]
+    """Encoded by `codec`."""
+
+    @property
+    def items(self) -> list[BatchItem]:
+        """Decode the outcomes, in the order of the requests."""
+        return [item for chunk in self.chunks for item in codec.decode_outcomes(chunk)]
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(map(len, self.chunks))
 
 
 class BatchQueue:
@@ -45,14 +57,31 @@ class BatchQueue:
         self._store = store
         self._bucket_of = bucket_of
         self._submitted = submitted
+        self._storing: set[asyncio.Task[None]] = set()
+        """The loop itself keeps no reference."""
 
-    async def prepare(self, account: str, model: str, requests: Sequence[BatchRequest]) -> NewBatch:
-        """Make a batch of requests, those with a validation error included; nothing is stored yet."""
+    async def prepare(
+        self,
+        account: str,
+        owner: str,
+        model: str,
+        requests: Sequence[BatchRequest],
+        options: CallOptions = NO_OPTIONS,
+    ) -> NewBatch:
+        """Make a batch of requests; nothing is stored yet.
+
+        Args:
+            account: whose number of batches it counts against.
+            owner: who alone may fetch its result; the store's name for it is ``account``.
+            model: its public name.
+            requests: those with a validation error included.
+            options: what their call asks of the cache.
+        """
         chunks = []
         for chunk in _chunks(requests):
-            chunks.append(codec.encode_inputs(chunk))
+            chunks.append(codec.encode_inputs(chunk, options))
             await asyncio.sleep(0)  # other requests have their turn
-        return NewBatch(str(uuid4()), account, self._bucket_of(account), model, len(requests), chunks)
+        return NewBatch(str(uuid4()), owner, self._bucket_of(account), model, len(requests), chunks)
 
     async def check_room(self, batch: NewBatch) -> None:
         """Check that a batch has room.
@@ -70,32 +99,36 @@ class BatchQueue:
             BatchQueueFull: there is no room for it; nothing is stored.
             BatchStoreUnavailable: it could not be stored.
         """
-        await self._store.submit(batch)
-        self._submitted()
+        # What has begun cannot be taken back: a caller that leaves meanwhile has submitted it as well.
+        storing = asyncio.create_task(self._store_batch(batch))
+        self._storing.add(storing)
+        storing.add_done_callback(self._stored)
+        await asyncio.shield(storing)
         return PendingBatch(batch.id, batch.model, is_running=False)
 
-    async def fetch(self, account: str, batch_id: str) -> PendingBatch | FetchedBatch:
+    async def _store_batch(self, batch: NewBatch) -> None:
+        await self._store.submit(batch)
+        self._submitted()
+
+    def _stored(self, storing: asyncio.Task[None]) -> None:
+        self._storing.discard(storing)
+        if not storing.cancelled():
+            storing.exception()  # nobody may be left to be told
+
+    async def fetch(self, owner: str, batch_id: str) -> PendingBatch | FetchedBatch:
         """Return the result of a batch, or how far it is.
 
         Raises:
-            BadInput: the account has none of this id; the message is the same for an expired one, and for
-                one of another account.
+            BadInput: the owner has none of this id; the message is the same for an expired one, and for
+                one of another owner.
             BatchStoreUnavailable: nobody knows.
         """
-        found = await self._store.find(account, batch_id) if _ID.fullmatch(batch_id) else None
+        found = await self._store.find(owner, batch_id) if _ID.fullmatch(batch_id) else None
         if found is None:
             raise BadInput("Error: '/request_id' is not known, or its result has expired")
         if isinstance(found, PendingBatch):
             return found
-        items: list[BatchItem] = []
-        for chunk in found.chunks:
-            items += codec.decode_outcomes(chunk)
-            await asyncio.sleep(0)
-        return FetchedBatch(found.id, items)
-
-    async def has_batch_for(self, account: str, model: str) -> bool:
-        """Tell whether the account may fetch a batch for a model, which need not be served any more."""
-        return await self._store.has_batch_for(account, model)
+        return FetchedBatch(found.id, found.chunks)
 
 
 def _chunks(requests: Sequence[BatchRequest]) -> Iterator[list[BatchRequest]]:

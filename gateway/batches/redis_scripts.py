@@ -3,8 +3,7 @@
 Keys, all with one hash tag, so that a cluster keeps them together:
 
 ==================  =========  =================================================================
-``…:batch:<id>``    hash       account, bucket, model, inputs, chunks, size, submitted, begun, owner,
-                               failed, finished
+``…:batch:<id>``    hash       inputs, chunks, number, submitted, begun, owner, failed, finished
 ``…:inputs:<id>``   hash       inputs of a chunk by its place, until it has outcomes
 ``…:outcomes:<id>`` hash       outcomes of a chunk by its place
 ``…:waiting``       zset       ids without a runner, by their number
@@ -12,10 +11,13 @@ Keys, all with one hash tag, so that a cluster keeps them together:
 ``…:open``          zset       ids that are not finished, by the time of their submission
 ``…:expiring``      zset       ids that are finished, by the time of their removal
 ``…:of:<bucket>``   set        ids of the bucket that are not finished
-``…:models``        hash       number of batches by account and model
+``…:counted``       hash       by id, as JSON: account, model, bucket and size, as they are counted below
 ``…:bytes``         string     bytes of all batches
 ``…:number``        string     the last number
 ==================  =========  =================================================================
+
+A batch that has lost a key, by an eviction or by hand, is gone: it is neither found nor run, and what it
+counted is given back. The keys that are shared by batches must not be lost.
 
 Times are in seconds, by the clock of Redis: those of gateways may differ.
 """
@@ -28,6 +30,28 @@ _CLOCK = f"""
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1000000
 local function key(...) return table.concat({{'{PREFIX}', ...}}, ':') end
+"""
+
+_WHOLE = """
+local function is_whole(id)
+    local chunks = redis.call('HGET', key('batch', id), 'chunks')
+    if not chunks or redis.call('HEXISTS', key('counted'), id) == 0 then return false end
+    return redis.call('HLEN', key('inputs', id)) + redis.call('HLEN', key('outcomes', id)) == tonumber(chunks)
+end
+"""
+
+_REMOVE = """
+local function remove(id)
+    local counted = redis.call('HGET', key('counted'), id)
+    if counted then
+        local batch = cjson.decode(counted)
+        redis.call('HDEL', key('counted'), id)
+        redis.call('DECRBY', key('bytes'), batch.size)
+        redis.call('SREM', key('of', batch.bucket), id)
+    end
+    redis.call('DEL', key('batch', id), key('inputs', id), key('outcomes', id))
+    for _, ids in ipairs({'waiting', 'leased', 'open', 'expiring'}) do redis.call('ZREM', key(ids), id) end
+end
 """
 
 _ROOM = """
@@ -47,16 +71,16 @@ local id, account, bucket, model, inputs, size = unpack(ARGV, 1, 6)
 if redis.call('EXISTS', key('batch', id)) == 1 then return 1 end
 if not has_room(bucket, size, ARGV[7], ARGV[8]) then return 0 end
 local number = redis.call('INCR', key('number'))
-redis.call('HSET', key('batch', id), 'account', account, 'bucket', bucket, 'model', model, 'inputs', inputs,
-    'chunks', #ARGV - 8, 'size', size, 'submitted', now, 'begun', 0, 'owner', '', 'failed', 0, 'finished', 0)
+redis.call('HSET', key('batch', id), 'inputs', inputs, 'chunks', #ARGV - 8, 'number', number,
+    'submitted', now, 'begun', 0, 'owner', '', 'failed', 0, 'finished', 0)
 for place = 0, #ARGV - 9 do
     redis.call('HSET', key('inputs', id), place, ARGV[9 + place])
 end
 redis.call('ZADD', key('waiting'), number, id)
-redis.call('HSET', key('batch', id), 'number', number)
 redis.call('ZADD', key('open'), now, id)
 redis.call('SADD', key('of', bucket), id)
-redis.call('HINCRBY', key('models'), account .. ' ' .. model, 1)
+redis.call('HSET', key('counted'), id,
+    cjson.encode({{account = account, model = model, bucket = bucket, size = size}}))
 redis.call('INCRBY', key('bytes'), size)
 return 1
 """
@@ -65,25 +89,42 @@ return 1
 Does nothing if it has run before.
 """
 
-FIND = f"""{_CLOCK}
-local batch = redis.call('HMGET', key('batch', ARGV[2]), 'account', 'model', 'begun', 'finished')
-if batch[1] ~= ARGV[1] then return false end
-if batch[4] ~= '1' then return {{batch[2], batch[3]}} end
+FIND = f"""{_CLOCK}{_WHOLE}
+if not is_whole(ARGV[2]) then return false end
+local counted = cjson.decode(redis.call('HGET', key('counted'), ARGV[2]))
+if counted.account ~= ARGV[1] then return false end
+local batch = redis.call('HMGET', key('batch', ARGV[2]), 'begun', 'finished')
+if batch[2] ~= '1' then return {{counted.model, batch[1]}} end
 if tonumber(redis.call('ZSCORE', key('expiring'), ARGV[2]) or 0) <= now then return false end
-return {{batch[2], batch[3], redis.call('HGETALL', key('outcomes', ARGV[2]))}}
+return {{counted.model, batch[1], redis.call('HGETALL', key('outcomes', ARGV[2]))}}
 """
 """Arguments: account, id. Returns the model, whether it was begun and, if finished, places and outcomes."""
 
-CLAIM = f"""{_CLOCK}
-local id = redis.call('ZRANGEBYSCORE', key('leased'), '-inf', now, 'LIMIT', 0, 1)[1]
-    or redis.call('ZRANGE', key('waiting'), 0, 0)[1]
+CLAIM = f"""{_CLOCK}{_WHOLE}{_REMOVE}
+local skip = {{}}
+for place = 3, #ARGV do skip[ARGV[place]] = true end
+local function first(ids)
+    for _, id in ipairs(ids) do
+        local counted = redis.call('HGET', key('counted'), id)
+        local model = counted and cjson.decode(counted).model
+        if not skip[model] then
+            if is_whole(id) then return id, model end
+            remove(id)
+        end
+    end
+end
+local most = #ARGV > 2 and -1 or 100
+local id, model = first(redis.call('ZRANGEBYSCORE', key('leased'), '-inf', now, 'LIMIT', 0, most))
+if not id then
+    id, model = first(redis.call('ZRANGEBYSCORE', key('waiting'), '-inf', '+inf', 'LIMIT', 0, most))
+end
 if not id then return false end
 redis.call('ZREM', key('waiting'), id)
 redis.call('ZADD', key('leased'), now + ARGV[2], id)
 redis.call('HSET', key('batch', id), 'owner', ARGV[1], 'begun', 1)
-return {{id, redis.call('HGET', key('batch', id), 'model'), redis.call('HKEYS', key('inputs', id))}}
+return {{id, model, redis.call('HKEYS', key('inputs', id))}}
 """
-"""Arguments: owner, lease. Returns the id, the model, and the places of the chunks without outcomes."""
+"""Arguments: owner, lease, models to skip. Returns id, model, and places of the chunks without outcomes."""
 
 RENEW = f"""{_CLOCK}
 if redis.call('HGET', key('batch', ARGV[1]), 'owner') ~= ARGV[2] then return 0 end
@@ -102,6 +143,7 @@ return 1
 """Arguments: id, owner."""
 
 SAVE = f"""{_CLOCK}
+if redis.call('EXISTS', key('batch', ARGV[1])) == 0 then return 0 end
 if redis.call('HDEL', key('inputs', ARGV[1]), ARGV[2]) == 0 then return 0 end
 redis.call('HSET', key('outcomes', ARGV[1]), ARGV[2], ARGV[3])
 redis.call('HINCRBY', key('batch', ARGV[1]), 'failed', ARGV[4])
@@ -111,32 +153,34 @@ return 1
 
 FINISH = f"""{_CLOCK}
 local id = ARGV[1]
-local batch = redis.call('HMGET', key('batch', id),
-    'model', 'inputs', 'failed', 'submitted', 'bucket', 'size', 'chunks', 'finished')
-if batch[8] ~= '0' or redis.call('HLEN', key('outcomes', id)) ~= tonumber(batch[7]) then return false end
-local size = 0
-for _, outcomes in ipairs(redis.call('HVALS', key('outcomes', id))) do size = size + #outcomes end
-redis.call('HSET', key('batch', id), 'finished', 1, 'owner', '', 'size', size)
+local batch = redis.call('HMGET', key('batch', id), 'inputs', 'failed', 'submitted', 'chunks', 'finished')
+if batch[5] ~= '0' or redis.call('HLEN', key('outcomes', id)) ~= tonumber(batch[4]) then return false end
+local counted = redis.call('HGET', key('counted'), id)
+if not counted then return false end
+counted = cjson.decode(counted)
+local size = tonumber(ARGV[3])
+for _, outcomes in ipairs(redis.call('HVALS', key('outcomes', id))) do
+    size = size + #outcomes + math.min(#outcomes, ARGV[4]) + ARGV[5]
+end
+redis.call('HSET', key('batch', id), 'finished', 1, 'owner', '')
 redis.call('ZREM', key('leased'), id)
 redis.call('ZREM', key('waiting'), id)
 redis.call('ZREM', key('open'), id)
-redis.call('SREM', key('of', batch[5]), id)
+redis.call('SREM', key('of', counted.bucket), id)
 redis.call('ZADD', key('expiring'), now + ARGV[2], id)
-redis.call('INCRBY', key('bytes'), size - batch[6])
-return {{batch[1], batch[2], batch[3], tostring(now - batch[4])}}
+redis.call('INCRBY', key('bytes'), size - counted.size)
+counted.size = size
+redis.call('HSET', key('counted'), id, cjson.encode(counted))
+return {{counted.model, batch[1], batch[2], tostring(now - batch[3])}}
 """
-"""Arguments: id, how long to keep it. Returns model, inputs, failed ones and seconds; nil if not finished."""
+"""Arguments: id, how long to keep it, and what `kept_bytes` needs: the bytes of a batch, a page, a chunk.
 
-REMOVE_EXPIRED = f"""{_CLOCK}
+Returns the model, the inputs, the failed ones and the seconds; nil if it is not finished.
+"""
+
+REMOVE_EXPIRED = f"""{_CLOCK}{_REMOVE}
 local ids = redis.call('ZRANGEBYSCORE', key('expiring'), '-inf', now, 'LIMIT', 0, 100)
-for _, id in ipairs(ids) do
-    local batch = redis.call('HMGET', key('batch', id), 'size', 'account', 'model')
-    redis.call('DECRBY', key('bytes'), batch[1])
-    local named = batch[2] .. ' ' .. batch[3]
-    if redis.call('HINCRBY', key('models'), named, -1) <= 0 then redis.call('HDEL', key('models'), named) end
-    redis.call('DEL', key('batch', id), key('outcomes', id))
-    redis.call('ZREM', key('expiring'), id)
-end
+for _, id in ipairs(ids) do remove(id) end
 return #ids
 """
 """Removes at most 100; returns how many."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, cast
 
 from gateway.batches import redis_scripts as scripts
 from gateway.batches.store import (
+    BATCH_BYTES,
+    CHUNK_BYTES,
+    PAGE_BYTES,
     BatchSummary,
     ClaimedBatch,
     FinishedBatch,
@@ -24,6 +27,8 @@ _CONNECT_S = 1.0
 _ANSWER_S = 5.0
 """For the answer to a script: a batch may have megabytes."""
 _CONNECTIONS = 32
+_BYTES = BATCH_BYTES, PAGE_BYTES, CHUNK_BYTES
+"""For `kept_bytes` in a script."""
 
 
 class MalformedRedisUrl(ValueError):
@@ -69,6 +74,7 @@ class RedisBatchStore:
         self._limits = limits
         self._scripts: dict[str, Any] = {}
         self._is_failing = False
+        self._is_closed = False
 
     async def check_room(self, bucket: str, size: int) -> None:
         """See `BatchStore`."""
@@ -96,13 +102,9 @@ class RedisBatchStore:
         by_place = dict(zip(map(int, places), outcomes, strict=True))
         return FinishedBatch(batch_id, model, [by_place[place] for place in sorted(by_place)])
 
-    async def has_batch_for(self, account: str, model: str) -> bool:
+    async def claim(self, owner: str, lease_s: float, skip: Collection[str] = ()) -> ClaimedBatch | None:
         """See `BatchStore`."""
-        return bool(await self._run(self._redis.hexists(f"{scripts.PREFIX}:models", f"{account} {model}")))
-
-    async def claim(self, owner: str, lease_s: float) -> ClaimedBatch | None:
-        """See `BatchStore`."""
-        found = await self._call(scripts.CLAIM, owner, lease_s)
+        found = await self._call(scripts.CLAIM, owner, lease_s, *skip)
         if found is None:
             return None
         batch_id, model, places = found
@@ -114,7 +116,7 @@ class RedisBatchStore:
 
     async def inputs(self, batch_id: str, place: int) -> bytes | None:
         """See `BatchStore`."""
-        found = await self._run(self._redis.hget(f"{scripts.PREFIX}:inputs:{batch_id}", str(place)))
+        found = await self._run(lambda: self._redis.hget(f"{scripts.PREFIX}:inputs:{batch_id}", str(place)))
         return cast("bytes | None", found)
 
     async def save(self, batch_id: str, place: int, outcomes: bytes, failed: int) -> None:
@@ -123,7 +125,7 @@ class RedisBatchStore:
 
     async def finish(self, batch_id: str) -> BatchSummary | None:
         """See `BatchStore`."""
-        found = await self._call(scripts.FINISH, batch_id, self._limits.batch_keep_s)
+        found = await self._call(scripts.FINISH, batch_id, self._limits.batch_keep_s, *_BYTES)
         if found is None:
             return None
         model, inputs, failed, seconds = found
@@ -145,6 +147,7 @@ class RedisBatchStore:
 
     async def close(self) -> None:
         """See `BatchStore`."""
+        self._is_closed = True
         await self._redis.aclose()
         await self._pool.aclose()
 
@@ -153,11 +156,13 @@ class RedisBatchStore:
         if registered is None:
             registered = self._scripts[script] = self._redis.register_script(script)
         # The name in KEYS tells a cluster where to run it; the scripts make the others with the same tag.
-        return await self._run(registered(keys=[scripts.PREFIX], args=arguments))
+        return await self._run(lambda: registered(keys=[scripts.PREFIX], args=arguments))
 
-    async def _run(self, call: Awaitable[Any]) -> Any:
+    async def _run(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        if self._is_closed:
+            raise BatchStoreUnavailable  # the client would connect again
         try:
-            result = await call
+            result = await call()
         except self._errors as exc:
             if not self._is_failing:
                 # The class alone: the text of an error may hold the address and what was sent.

@@ -8,17 +8,21 @@ a gateway without queued batches never makes it.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import TypeVar
 
+from gateway.batches.sqlite_file import FILE, LOG, empty_log, make_file, open_file, shrink, transaction
 from gateway.batches.store import (
+    BATCH_BYTES,
+    CHUNK_BYTES,
+    PAGE_BYTES,
     BatchSummary,
     ClaimedBatch,
     FinishedBatch,
@@ -31,37 +35,10 @@ from gateway.domain.errors import BatchQueueFull, BatchStoreUnavailable
 
 _log = logging.getLogger("tritonflare.batches")
 
-FILE = "batches.sqlite3"
-_VERSION = 1
-_BUSY_S = 5.0
-"""How long a transaction waits for that of another process."""
-_SCHEMA = """
-CREATE TABLE batches (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    account TEXT NOT NULL,
-    bucket TEXT NOT NULL,
-    model TEXT NOT NULL,
-    inputs INTEGER NOT NULL,
-    size INTEGER NOT NULL,
-    submitted REAL NOT NULL,
-    begun INTEGER NOT NULL DEFAULT 0,
-    owner TEXT,
-    leased_until REAL NOT NULL DEFAULT 0,
-    expires REAL
-);
-CREATE INDEX unfinished ON batches (number) WHERE expires IS NULL;
-CREATE INDEX finished ON batches (expires) WHERE expires IS NOT NULL;
-CREATE INDEX of_account ON batches (account, model);
-CREATE TABLE chunks (
-    batch INTEGER NOT NULL REFERENCES batches (number) ON DELETE CASCADE,
-    place INTEGER NOT NULL,
-    inputs BLOB,
-    outcomes BLOB,
-    failed INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (batch, place)
-);
-"""
+_STEP_BATCHES = 200
+_STEP_BYTES = 16_000_000
+"""What is removed in one transaction."""
+_PAUSE_S = 0.01
 
 _Result = TypeVar("_Result")
 
@@ -86,6 +63,9 @@ class SqliteStore:
         self._file: tuple[int, int] | None = None
         """Device and inode of the open file."""
         self._is_failing = False
+        self._is_log_failing = False
+        self._is_log_due = False
+        """Whether `_empty_log` is about to run."""
         self._is_closed = False
 
     async def check_room(self, bucket: str, size: int) -> None:
@@ -98,7 +78,7 @@ class SqliteStore:
         """See `BatchStore`."""
 
         def insert(db: sqlite3.Connection) -> None:
-            with _transaction(db):
+            with transaction(db):
                 self._check_room(db, batch.bucket, batch.size)
                 number = db.execute(
                     "INSERT INTO batches (id, account, bucket, model, inputs, size, submitted)"
@@ -122,8 +102,7 @@ class SqliteStore:
 
     def _check_room(self, db: sqlite3.Connection, bucket: str, size: int) -> None:
         waiting, used = db.execute(
-            "SELECT count(CASE WHEN bucket = ? AND expires IS NULL THEN 1 END), coalesce(sum(size), 0)"
-            " FROM batches",
+            "SELECT (SELECT count(*) FROM batches WHERE bucket = ? AND expires IS NULL), bytes FROM totals",
             (bucket,),
         ).fetchone()
         if waiting >= self._limits.max_queued_batches or used + size > self._limits.batch_store_bytes:
@@ -133,7 +112,7 @@ class SqliteStore:
         """See `BatchStore`."""
 
         def read(db: sqlite3.Connection) -> PendingBatch | FinishedBatch | None:
-            with _transaction(db, "DEFERRED"):
+            with transaction(db, "DEFERRED"):
                 found = db.execute(
                     "SELECT number, model, begun, expires FROM batches WHERE id = ? AND account = ?",
                     (batch_id, account),
@@ -150,22 +129,18 @@ class SqliteStore:
 
         return await self._run(read, None)
 
-    async def has_batch_for(self, account: str, model: str) -> bool:
-        """See `BatchStore`."""
-        query = "SELECT EXISTS (SELECT 1 FROM batches WHERE account = ? AND model = ?)"
-        return await self._run(lambda db: bool(db.execute(query, (account, model)).fetchone()[0]), False)
-
-    async def claim(self, owner: str, lease_s: float) -> ClaimedBatch | None:
+    async def claim(self, owner: str, lease_s: float, skip: Collection[str] = ()) -> ClaimedBatch | None:
         """See `BatchStore`."""
 
         def take(db: sqlite3.Connection) -> ClaimedBatch | None:
-            with _transaction(db):
+            with transaction(db):
                 now = self._clock()
                 # A lease that ends far later than any can is from before the clock was set back.
                 found = db.execute(
                     "SELECT number, id, model FROM batches WHERE expires IS NULL"
-                    " AND (owner IS NULL OR leased_until <= ? OR leased_until > ?) ORDER BY number LIMIT 1",
-                    (now, now + 2 * lease_s),
+                    " AND (owner IS NULL OR leased_until <= ? OR leased_until > ?)"
+                    " AND model NOT IN (SELECT value FROM json_each(?)) ORDER BY number LIMIT 1",
+                    (now, now + 2 * lease_s, json.dumps(list(skip))),
                 ).fetchone()
                 if found is None:
                     return None
@@ -221,12 +196,14 @@ class SqliteStore:
 
         def close(db: sqlite3.Connection) -> BatchSummary | None:
             now = self._clock()
-            with _transaction(db):
+            with transaction(db):
                 found = db.execute(
                     "SELECT number, model, batches.inputs, submitted, sum(chunks.outcomes IS NULL),"
-                    " sum(length(outcomes)), sum(failed) FROM batches JOIN chunks ON batch = number"
+                    # As `kept_bytes` counts them.
+                    " ? + sum(length(outcomes) + min(length(outcomes), ?) + ?), sum(failed)"
+                    " FROM batches JOIN chunks ON batch = number"
                     " WHERE id = ? AND expires IS NULL GROUP BY number",
-                    (batch_id,),
+                    (BATCH_BYTES, PAGE_BYTES, CHUNK_BYTES, batch_id),
                 ).fetchone()
                 if found is None or found[4]:
                     return None
@@ -235,8 +212,10 @@ class SqliteStore:
                     "UPDATE batches SET expires = ?, size = ?, owner = NULL WHERE number = ?",
                     (now + self._limits.batch_keep_s, size, number),
                 )
-            # The log still holds the texts.
-            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            if not self._is_log_due:
+                # On its own, after this: the batch is finished, whatever becomes of the log.
+                self._is_log_due = True
+                self._thread.submit(self._empty_log)
             return BatchSummary(model, inputs, failed, max(0.0, now - submitted))
 
         return await self._run(close, None)
@@ -253,14 +232,36 @@ class SqliteStore:
 
     async def remove_expired(self) -> None:
         """See `BatchStore`."""
+        if await self._in_steps(self._remove_some):
+            await self._in_steps(shrink)
+        # Removed or not: it may have been needed by others when a batch was finished.
+        await self._run(lambda db: self._empty_log(), None)
 
-        def remove(db: sqlite3.Connection) -> None:
-            removed = db.execute("DELETE FROM batches WHERE expires <= ?", (self._clock(),))
-            if removed.rowcount:
-                db.execute("PRAGMA incremental_vacuum").fetchall()
-                db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    def _remove_some(self, db: sqlite3.Connection) -> bool:
+        """Remove a few expired batches; return whether there were any."""
+        expired = db.execute(
+            "SELECT number, size FROM batches WHERE expires <= ? ORDER BY expires LIMIT ?",
+            (self._clock(), _STEP_BATCHES),
+        ).fetchall()
+        # At least one, and no more than can be overwritten while others wait.
+        sizes = accumulate(size for _, size in expired)
+        few = [(number,) for (number, _), size in zip(expired, sizes, strict=True) if size <= _STEP_BYTES]
+        with transaction(db):
+            db.executemany("DELETE FROM batches WHERE number = ?", few or [row[:1] for row in expired[:1]])
+        return bool(expired)
 
-        await self._run(remove, None)
+    async def _in_steps(self, step: Callable[[sqlite3.Connection], bool]) -> bool:
+        """Repeat ``step`` until it returns False; return whether it ever returned True.
+
+        Others that write wait for one step at most: the file is theirs for as long as each took.
+        """
+        has_worked = False
+        began = time.monotonic()
+        while await self._run(step, False):
+            has_worked = True
+            await asyncio.sleep(max(_PAUSE_S, time.monotonic() - began))
+            began = time.monotonic()
+        return has_worked
 
     async def stats(self) -> StoreStats:
         """See `BatchStore`."""
@@ -291,8 +292,10 @@ class SqliteStore:
         """Do ``work`` in the thread; ``without_file`` is the result if there is no file and none is made.
 
         Raises:
-            BatchStoreUnavailable: SQLite or the disk failed.
+            BatchStoreUnavailable: SQLite or the disk failed, or the store is closed.
         """
+        if self._is_closed:
+            raise BatchStoreUnavailable
 
         def run() -> _Result:
             db = self._connect(makes_file)
@@ -320,64 +323,32 @@ class SqliteStore:
             self._disconnect()
             if not makes_file:
                 return None
-            found = _make(path)
+            found = make_file(path)
         if self._connection is not None and self._file == (found.st_dev, found.st_ino):
             return self._connection
         self._disconnect()
-        self._connection = _open(path)
+        self._connection = open_file(path)
         self._file = (found.st_dev, found.st_ino)
+        # That of a process that was killed holds its texts still.
+        self._empty_log()
         return self._connection
+
+    def _empty_log(self) -> None:
+        """Remove texts that the log still holds; `remove_expired` tries again what fails."""
+        self._is_log_due = False
+        try:
+            if self._connection is not None and (self._folder / LOG).stat().st_size:
+                empty_log(self._connection)
+            self._is_log_failing = False
+        except FileNotFoundError:
+            pass
+        except (sqlite3.Error, OSError) as exc:
+            if not self._is_log_failing:
+                reason = exc.strerror if isinstance(exc, OSError) else str(exc)
+                _log.warning("removed texts stay in the log of queued batches for now: %s", reason)
+            self._is_log_failing = True
 
     def _disconnect(self) -> None:
         if self._connection is not None:
             self._connection.close()
         self._connection = self._file = None
-
-
-def _make(path: Path) -> os.stat_result:
-    """Make an empty file that only its owner reads; SQLite gives its log the same mode."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        return os.fstat(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    # Only the store's thread uses it; another may be the one that closes it.
-    db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-    try:
-        # Before the first table: the mode of a file cannot be changed later.
-        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        db.execute("PRAGMA journal_mode = WAL").fetchall()
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA foreign_keys = ON")
-        # What is deleted is overwritten: texts do not stay in free pages.
-        db.execute("PRAGMA secure_delete = ON").fetchall()
-        with _transaction(db):
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                for statement in _SCHEMA.split(";\n"):
-                    db.execute(statement)
-                db.execute(f"PRAGMA user_version = {_VERSION}")
-            elif version != _VERSION:
-                raise sqlite3.DatabaseError(f"it is of version {version}, not {_VERSION}")
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-@contextmanager
-def _transaction(db: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iterator[None]:
-    """Commit what is done inside, or nothing of it."""
-    db.execute(f"BEGIN {kind}")
-    try:
-        yield
-        db.execute("COMMIT")
-    except BaseException:
-        # A failed COMMIT (a full disk) may have ended the transaction itself.
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise

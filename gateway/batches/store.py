@@ -7,12 +7,25 @@ for dead, still has one result, and what a killed runner had saved is not comput
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+BATCH_BYTES = 1536
+CHUNK_BYTES = 64
+PAGE_BYTES = 4096
+"""What a batch and a chunk take in either store beside their contents; see `kept_bytes`."""
 RESULT_BYTES = 128
-"""Room that is reserved for the outcome of each input, until its real size is known."""
+SCORE_BYTES = 48
+"""Room that is reserved for an outcome and for each of its scores, until their real size is known."""
+
+
+def kept_bytes(chunks: Iterable[int]) -> int:
+    """Return what a batch takes in the store, given the bytes of each chunk.
+
+    A chunk is counted with the part of a page, or of a block of memory, that it may leave empty.
+    """
+    return BATCH_BYTES + sum(size + min(size, PAGE_BYTES) + CHUNK_BYTES for size in chunks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +51,14 @@ class NewBatch:
     inputs: int
     chunks: Sequence[bytes]
     """The inputs, encoded by `codec`."""
+    scores: int = 0
+    """How many scores its outcomes will have: each label of a text, each context of a query."""
 
     @property
     def size(self) -> int:
-        """Bytes that it takes in the store."""
-        return sum(map(len, self.chunks)) + RESULT_BYTES * self.inputs
+        """Bytes that it takes in the store, its result included."""
+        reserved = RESULT_BYTES * self.inputs + SCORE_BYTES * self.scores
+        return kept_bytes(map(len, self.chunks)) + reserved
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +141,11 @@ class BatchStore(Protocol):
         """Return a batch of the account; None if it has none of this id, or the result has expired."""
         ...
 
-    async def has_batch_for(self, account: str, model: str) -> bool:
-        """Tell whether any batch of the account, finished or not, is for this model."""
-        ...
+    async def claim(self, owner: str, lease_s: float, skip: Collection[str] = ()) -> ClaimedBatch | None:
+        """Take the oldest batch that no runner has, or whose runner's lease has ended; None without one.
 
-    async def claim(self, owner: str, lease_s: float) -> ClaimedBatch | None:
-        """Take the oldest batch that no runner has, or whose runner's lease has ended; None without one."""
+        Batches for the models in ``skip`` are left alone.
+        """
         ...
 
     async def renew(self, batch_id: str, owner: str, lease_s: float) -> bool:
@@ -162,5 +177,5 @@ class BatchStore(Protocol):
         ...
 
     async def close(self) -> None:
-        """Release what it holds; batches stay."""
+        """Release what it holds; batches stay, and every other method raises BatchStoreUnavailable."""
         ...

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from gateway.access.admission import Admission
 from gateway.access.rate_limit import RateLimit
-from gateway.batches.idle_source import IdleSource
+from gateway.batches.idle_source import Classify, IdleSource
 from gateway.batches.queue import BatchQueue
 from gateway.batches.redis_store import MalformedRedisUrl, RedisBatchStore
 from gateway.batches.runner import BatchRunner, RunnerEvents
 from gateway.batches.sqlite_store import SqliteStore
 from gateway.batches.store import BatchStore, BatchSummary, StoreLimits
 from gateway.composition.inference import Inference
+from gateway.domain.backend import Answer, AnswerSource
 from gateway.domain.catalogue import Model
+from gateway.domain.inputs import ModelInput
+from gateway.domain.options import CallOptions
 from gateway.domain.service import Predictor, TaskAnswer
 from gateway.settings import ConfigurationError, Settings
 from gateway.telemetry import gauges
@@ -48,7 +52,7 @@ def max_queued_batch_texts(settings: Settings) -> int | None:
 
     A batch with more texts than an account may send in a minute would never be accepted.
     """
-    if settings.batch_folder is None and settings.batch_redis_url is None:
+    if not settings.keeps_batches:
         return None
     return min(
         settings.max_queued_batch_texts, settings.requests_per_minute or settings.max_queued_batch_texts
@@ -67,19 +71,20 @@ def compose_batches(
     if store is None:
         return None
     counters = metrics.batch_counters()
+    is_available = partial(_is_available, inference)
     source = IdleSource(
-        inference.coalescer if inference.cache is None else inference.cache,
+        inference.cache.classify if inference.cache is not None else _without_options(inference.coalescer),
         is_idle=inference.coalescer.is_idle,
         in_flight=lambda: admission.in_flight,
-        places=admission.places,
-        is_available=lambda model: _is_available(inference, model),
-        most_inputs=min(settings.max_call_texts, settings.max_requests_in_flight),
+        is_available=is_available,
+        most_inputs=settings.max_call_texts,
     )
     runner = BatchRunner(
         store,
-        Predictor(source),
+        lambda options: Predictor(source.with_options(options)),
         inference.catalogue.find,
         lambda: any(inference.health.is_healthy(model) for model in inference.catalogue),
+        is_available,
         settings.request_timeout_s,
         _Events(metrics, counters),
     )
@@ -112,6 +117,17 @@ def _store(settings: Settings) -> BatchStore | None:
         raise ConfigurationError(
             "GATEWAY_BATCH_REDIS_URL is not of the form redis://[:password@]host:port/db."
         ) from None
+
+
+def _without_options(source: AnswerSource) -> Classify:
+    """Return a source without a cache, which is all that options are for."""
+
+    async def classify(
+        model: Model, texts: Sequence[ModelInput], deadline_s: float, options: CallOptions
+    ) -> list[Answer]:
+        return list(await source.classify(model, texts, deadline_s))
+
+    return classify
 
 
 def _is_available(inference: Inference, model: Model) -> bool:

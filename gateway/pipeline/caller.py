@@ -20,3 +20,5 @@ class Caller:
     """None where the protocol's server cancels the task of a client that has disconnected."""
     patience_s: float | None = None
     """How long the client itself waits; None without a deadline of its own."""
+    batch_owner: str = ""
+    """Who owns the batches that it queues, and alone may fetch them."""

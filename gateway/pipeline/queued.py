@@ -9,7 +9,7 @@ from gateway.access.rate_limit import RateLimit
 from gateway.batches.queue import BatchQueue, FetchedBatch
 from gateway.batches.store import PendingBatch
 from gateway.domain.catalogue import Model
-from gateway.domain.errors import BadInput, BatchStoreUnavailable, without_frames
+from gateway.domain.errors import BadInput
 from gateway.domain.requests import BatchCall, Call, PollCall
 from gateway.pipeline.caller import Caller
 from gateway.pipeline.deadline import RequestDeadline
@@ -24,8 +24,8 @@ RunOutcome = Outcome | PendingBatch | FetchedBatch
 class RunCall:
     """Answers requests at once, accepts batches, and answers polls.
 
-    A batch that waits holds no place in flight; its texts take theirs when they are run. The rate counts them
-    all when the batch is accepted, as it does for a batch that is answered at once.
+    A queued batch holds no places in flight, neither while it waits nor when it is run: those are for live
+    requests. The rate counts its requests when it is accepted, as for a batch that is answered at once.
 
     Args:
         predict: answers at once.
@@ -67,7 +67,7 @@ class RunCall:
             RateLimited: so many requests exceed the account's rate.
             BatchStoreUnavailable: it could not be stored.
         """
-        batch = await queue.prepare(caller.account, model.name, call.items)
+        batch = await queue.prepare(caller.account, caller.batch_owner, model.name, call.items, call.options)
         # First: what is refused for lack of room must not count against the rate.
         await queue.check_room(batch)
         await self._rate.spend(caller.account, len(call.items))
@@ -77,19 +77,9 @@ class RunCall:
         """Answer a poll.
 
         Raises:
-            BadInput: the account has no such batch.
+            BadInput: the caller has no such batch.
             BatchStoreUnavailable: nobody knows.
         """
         if self._queue is None:
             raise BadInput("Error: '/request_id' is not known, a batch is answered at once")
-        return await self._queue.fetch(caller.account, call.batch_id)
-
-    async def may_fetch(self, caller: Caller, model: str) -> bool:
-        """Tell whether the account may have a batch for a model, which need not be served any more."""
-        if self._queue is None:
-            return False
-        try:
-            return await self._queue.has_batch_for(caller.account, model)
-        except BatchStoreUnavailable as exc:
-            without_frames(exc)
-            return True  # a poll will say so itself
+        return await self._queue.fetch(caller.batch_owner, call.batch_id)

@@ -66,6 +66,21 @@ class Settings(
 
     @model_validator(mode="after")
     def _check_batches(self) -> Settings:
+        if self.keeps_batches:
+            self.check_batch_sizes()
+        return self
+
+    @property
+    def keeps_batches(self) -> bool:
+        """Whether there is a place for batches that are fetched later."""
+        return self.batch_folder is not None or self.batch_redis_url is not None
+
+    def check_batch_sizes(self) -> None:
+        """Check that there is room for a queued batch of the largest permitted size.
+
+        Raises:
+            ValueError: there is none.
+        """
         if self.max_buffered_bytes < self.max_queued_body_bytes + BUFFERED_OVERHEAD_BYTES:
             raise ValueError(
                 "max_buffered_bytes must exceed max_queued_body_bytes by at least "
@@ -81,7 +96,6 @@ class Settings(
                 "batch_store_bytes must not be below max_queued_body_bytes, or a permitted batch would "
                 "never fit"
             )
-        return self
 
     @model_validator(mode="after")
     def _check_dependent(self) -> Settings:

@@ -93,6 +93,21 @@ async def test_what_is_fetched_is_what_would_have_been_answered_at_once(
     assert [later.header(name) for name in headers] == [at_once.header(name) for name in headers]
 
 
+@pytest.mark.parametrize("header", ["cf-aig-skip-cache: true", "cf-aig-cache-ttl: 0"])
+async def test_cache_options_count_when_the_batch_runs(configure: Configure, header: str) -> None:
+    async with running_gateway(configure(cache_bytes=1_000_000)) as running:
+        client = running.client
+        name, _, value = header.partition(": ")
+        body = json.dumps(batch("a", "b")).encode()
+        for asked, statuses in (({}, ["MISS", "HIT"]), ({name: value}, ["MISS", "MISS"])):
+            found = []
+            for _ in statuses:
+                accepted = await client.send("POST", RUN + QUEUED, body, client.headers | asked)
+                answer = await fetch(client, accepted.json["result"]["request_id"])
+                found.append(answer.header("cf-aig-cache-status"))
+            assert found == statuses
+
+
 async def test_the_result_shape_is_that_of_the_poll(client: Client) -> None:
     request_id = await submit(client, batch("a"))
     items = (await fetch(client, request_id, query="?result_shape=items")).json["result"]["responses"]

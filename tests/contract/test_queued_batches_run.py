@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 from pathlib import Path
@@ -62,7 +63,7 @@ async def test_a_new_gateway_answers_what_one_before_has_accepted(
 async def test_while_triton_is_away_a_batch_waits_and_does_not_fail(
     client: Client, triton: FakeTriton, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "_AWAY_S", 0.3)
+    monkeypatch.setattr(runner, "_NOT_READY_S", 0.3)
     await triton.disappear()
     requests = [await submit(client, batch(f"{number}", "b")) for number in range(3)]
     await asyncio.sleep(1)
@@ -78,7 +79,7 @@ async def test_while_triton_is_away_a_batch_waits_and_does_not_fail(
 async def test_what_may_pass_is_tried_again(
     client: Client, triton: FakeTriton, status: grpc.StatusCode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "_AWAY_S", 0.3)
+    monkeypatch.setattr(runner, "_NOT_READY_S", 0.3)
     left = 3
 
     async def fault(request: Any, context: Any) -> None:
@@ -91,6 +92,48 @@ async def test_what_may_pass_is_tried_again(
     responses = (await fetch(client, await submit(client, batch("a", "b")))).json["result"]["responses"]
     assert [entry["success"] for entry in responses] == [True, True]
     assert left == 0
+
+
+async def test_no_live_request_is_refused_because_a_batch_runs(
+    triton: FakeTriton, configure: Configure
+) -> None:
+    async def slow(*_: Any) -> None:
+        await asyncio.sleep(0.02)
+
+    triton.infer_fault = slow
+    async with running_gateway(configure(max_requests_in_flight=100)) as running:
+        await submit(running.client, batch(*(f"text {number}" for number in range(1000))))
+
+        async def has_begun() -> bool:
+            return bool(triton.texts)
+
+        await until(has_begun)
+        live = batch(*(f"live {number}" for number in range(100)))
+        assert [(await running.client.run(live)).status for _ in range(20)] == [200] * 20
+
+
+async def test_calls_of_one_model_that_hang_hold_up_no_batch_for_another(
+    triton: FakeTriton, configure: Configure
+) -> None:
+    triton.ensembles.append(reranker())
+    release = asyncio.Event()
+
+    async def hang(request: Any, context: Any) -> None:
+        if len(request.inputs) == 2 and request.ByteSize() > 400:
+            await release.wait()
+
+    triton.infer_fault = hang
+    async with running_gateway(configure(request_timeout_s=30.0)) as running:
+        client, path = running.client, RUN.replace(SST2, RERANKER)
+        ask = {"query": "q", "contexts": [{"text": "z" * 300}]}
+        hung = [asyncio.create_task(client.run(ask, path=path)) for _ in range(6)]
+        await asyncio.sleep(0.3)
+        later = await submit(client, {"requests": [{"query": "q", "contexts": [{"text": "z"}]}]}, path=path)
+        answer = await fetch(client, await submit(client, batch("a")), timeout_s=10)
+        assert [entry["success"] for entry in answer.json["result"]["responses"]] == [True]
+        release.set()
+        assert {(await each).status for each in hung} == {200}
+        assert (await fetch(client, later)).json["result"]["responses"][0]["success"]
 
 
 async def test_a_text_that_fails_the_model_fails_alone(client: Client, triton: FakeTriton) -> None:
@@ -110,7 +153,7 @@ async def test_a_text_that_fails_the_model_fails_alone(client: Client, triton: F
 async def test_a_model_that_is_replaced_answers_under_its_name(
     client: Client, triton: FakeTriton, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "_AWAY_S", 0.3)
+    monkeypatch.setattr(runner, "_NOT_READY_S", 0.3)
     release = asyncio.Event()
     triton.infer_fault = hold(release)
     request_id = await submit(client, batch(*(f"text {number}" for number in range(300))))
@@ -127,7 +170,7 @@ async def test_a_model_that_is_replaced_answers_under_its_name(
 async def test_of_a_model_that_is_gone_every_input_gets_the_error_and_can_be_fetched(
     configure: Configure, triton: FakeTriton, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "_AWAY_S", 0.3)
+    monkeypatch.setattr(runner, "_NOT_READY_S", 0.3)
     monkeypatch.setattr(runner, "MISSING_S", 0.8)
     triton.ensembles.append(reranker())
     async with running_gateway(configure()) as running:
@@ -220,6 +263,33 @@ async def test_a_store_that_is_away_is_a_clear_refusal_and_nothing_else_suffers(
             assert (await client.get("/readyz")).status == 200
             server.start()
             await fetch(client, await submit(client, batch("b")))
+
+
+@pytest.mark.parametrize("through", ["rest", "binding"])
+async def test_an_unknown_model_is_one_without_the_store(
+    triton: FakeTriton, tmp_path: Path, through: str
+) -> None:
+    """Only a body that polls has the store asked."""
+    (tmp_path / "batches.sqlite3").write_bytes(b"not a database" * 100)
+    async with running_gateway(settings_for(triton, batch_folder=tmp_path)) as running:
+        client = running.client
+        native = client.headers | {"cf-consn-model-id": "@cf/no/such"}
+
+        async def code(payload: object, queued: str = "false") -> int:
+            if through == "rest":
+                path = RUN.replace(SST2, "@cf/no/such")
+                answer = await client.run(payload, path=path, query=f"?queueRequest={queued}")
+                return int(answer.error["code"])
+            body = json.dumps({"inputs": payload, "options": {"queueRequest": queued == "true"}}).encode()
+            answer = await client.send("POST", "/run?version=3", body, native)
+            return int(answer.json["internalCode"])
+
+        payloads: list[object] = [{"text": "a"}, {"text": 5}, batch("a"), batch("x" * 100_000), []]
+        for payload in payloads:
+            assert await code(payload) == 5007
+            assert await code(payload, "true") == 5007
+        assert await code({"request_id": 5}) == 5007
+        assert await code({"request_id": NO_ID}) == 3050
 
 
 def test_an_unusable_address_of_redis_is_one_clear_sentence(triton: FakeTriton) -> None:

@@ -111,7 +111,7 @@ def _drop_batches(folder: str) -> None:
     """Remove what is left of the batch, so that the next round begins without one."""
     import sqlite3
 
-    from gateway.batches.sqlite_store import FILE
+    from gateway.batches.sqlite_file import FILE
 
     db = sqlite3.connect(f"{folder}/{FILE}", timeout=10)
     with db:

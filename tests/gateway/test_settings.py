@@ -94,6 +94,19 @@ def test_settings_that_make_no_sense_are_refused(wrong: dict[str, object], words
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize("field", ["max_buffered_bytes", "triton_max_message_bytes", "batch_store_bytes"])
+@pytest.mark.parametrize(
+    "place", [{"batch_folder": "/somewhere"}, {"batch_redis_url": "redis://127.0.0.1:1/0"}]
+)
+def test_sizes_are_checked_against_those_of_queued_batches_only_where_batches_are_kept(
+    field: str, place: dict[str, str]
+) -> None:
+    small = {field: 4 * 1024 * 1024}
+    assert not load_settings(**small).keeps_batches
+    with pytest.raises(ConfigurationError, match=f"{field} .* max_queued_body_bytes"):
+        load_settings(**small, **place)
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "gateway.example", "localhost.example"])
 def test_bindings_without_token_are_refused_where_others_could_connect(host: str) -> None:
     with pytest.raises(ConfigurationError, match="needs host to be a loopback address"):

@@ -48,6 +48,9 @@ def test_batches_are_kept_beside_the_tokens_unless_told_otherwise(
     assert _with_batches(given) is given
     elsewhere = Settings(batch_folder="/somewhere/else")
     assert _with_batches(elsewhere) is elsewhere
+    assert _with_batches(Settings(max_buffered_bytes=8 * 1024 * 1024)).batch_folder is None
+    assert "queueRequest is answered at once: max_buffered_bytes must exceed" in caplog.text
+    caplog.clear()
     # A read-only root, as in a container.
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert _with_batches(Settings()).batch_folder is None

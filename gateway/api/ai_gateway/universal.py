@@ -73,7 +73,7 @@ class Universal:
             except AiError as exc:
                 failure = without_frames(exc)
                 continue
-            response = render_outcome(outcome, self._shape, context.record.ai_request_id)
+            response = await render_outcome(self._predict, outcome, self._shape, context.record.ai_request_id)
             response.headers.append((b"cf-aig-step", b"%d" % place))
             return response
         raise failure or RuntimeError("a universal request has no step")

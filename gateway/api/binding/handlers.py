@@ -77,7 +77,7 @@ class Binding:
         if request.http.method == "GET":
             raise BadInput("Error: option 'websocket' is not supported by this server")
         version = _version(request)
-        model = await self._model(request)
+        model = self._model(request)
         if version == "tensor" and isinstance(model, Model) and model.task is Task.RERANK:
             raise BadInput("Error: @cloudflare/ai 1.0 knows no rerankers, use env.AI.run instead")
         debug = False
@@ -89,14 +89,19 @@ class Binding:
             debug = _wants_debug(payload)
             return with_options(self._read(body, payload, model, version), payload, request)
 
-        # Only the body tells whether a batch is to be queued.
-        may_queue = version == "3" and isinstance(model, Model)
-        outcome = await self._predict(request, read, may_queue=may_queue)
+        if isinstance(model, NoSuchModel):
+            outcome = await self._predict.poll(request, read, model)
+        else:
+            # Only the body tells whether a batch is to be queued.
+            outcome = await self._predict(request, read, may_queue=version == "3")
         match outcome:
             case PendingBatch():
                 return rendering.pending_batch(outcome, ai_request_id)
             case FetchedBatch():
-                return rendering.batch(outcome.items, ai_request_id, outcome.id)
+                batch_id = outcome.id
+                return await self._predict.render(
+                    outcome, lambda items: rendering.batch(items, ai_request_id, batch_id)
+                )
             case list():
                 return rendering.batch(outcome, ai_request_id)
             case _:
@@ -135,7 +140,7 @@ class Binding:
             raise model
         return model, read_single(inputs, model.task, self._predict.limits)
 
-    async def _model(self, request: RequestContext) -> Model | NoSuchModel:
+    def _model(self, request: RequestContext) -> Model | NoSuchModel:
         names = request.http.headers(b"cf-consn-model-id")
         if not names:
             raise MalformedBody("cf-consn-model-id")
@@ -143,7 +148,7 @@ class Binding:
         if not name.startswith("@"):
             # new Ai(binding, {prefix}) writes prefix:@cf/…
             name = name.partition(":")[2] or name
-        return await self._predict.find_model_or_batch(request, name)
+        return self._predict.find_model_unless_polled(request, name)
 
 
 def _route(methods: tuple[str, ...], template: str, handler: Handler) -> Route:

@@ -137,10 +137,11 @@ class Coalescer:
         """Texts that wait for a call slot, including abandoned ones that are not removed yet."""
         return sum(len(queue.waiting) for queue in self._every_queue)
 
-    def is_idle(self) -> bool:
-        """Whether no text waits, and each model could begin a call; in the running loop."""
+    def is_idle(self, model: Model) -> bool:
+        """Whether no text waits for this version of a model, and it could begin a call at once."""
         now = asyncio.get_running_loop().time()
-        return all(not queue.waiting and queue.slots.free(now) for queue in self._every_queue)
+        queues = (queue for queue in self._every_queue if queue.model == model)
+        return all(not queue.waiting and queue.slots.free(now) for queue in queues)
 
     @property
     def calls(self) -> int:

@@ -11,10 +11,11 @@ import pytest
 
 from gateway.batches.redis_store import RedisBatchStore
 from gateway.batches.sqlite_store import SqliteStore
-from gateway.batches.store import BatchStore, NewBatch, StoreLimits
+from gateway.batches.store import BatchStore, BatchSummary, NewBatch, StoreLimits
 from tests.support.redis import Redis, running_redis
 
 ROOMY = StoreLimits(max_queued_batches=100, batch_store_bytes=10_000_000, batch_keep_s=3600)
+FIRST = "batch-0"
 OpenStore = Callable[[StoreLimits], BatchStore]
 
 
@@ -68,3 +69,9 @@ def a_batch(number: int = 0, *chunks: bytes, account: str = "a", model: str = "m
     """A batch of two chunks, unless others are given."""
     given = chunks or (b"first", b"second")
     return NewBatch(f"batch-{number}", account, account, model, 2 * len(given), given)
+
+
+async def finish(store: BatchStore, batch_id: str = FIRST) -> BatchSummary | None:
+    for place, outcomes in enumerate((b"one", b"two")):
+        await store.save(batch_id, place, outcomes, place)
+    return await store.finish(batch_id)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +21,7 @@ from gateway.domain.errors import (
     NoSuchModel,
     Overloaded,
 )
+from gateway.domain.options import NO_OPTIONS, CallOptions
 from gateway.domain.requests import BatchRequest, PairRequest, RerankRequest, TextRequest
 from gateway.domain.service import BatchItem, Classification, Ranking
 from gateway.domain.tasks import Task
@@ -49,7 +53,8 @@ def utf8(text: str) -> bytes:
 
 @given(st.lists(st.builds(BatchRequest, REFERENCES, REQUESTS), max_size=4))
 def test_requests_give_the_model_the_same_bytes(items: list[BatchRequest]) -> None:
-    again = codec.decode_inputs(codec.encode_inputs(items))
+    again, options = codec.decode_inputs(codec.encode_inputs(items))
+    assert options == NO_OPTIONS
     assert [item.reference for item in again] == [item.reference for item in items]
     for before, after in zip(items, again, strict=True):
         assert type(after.request) is type(before.request)
@@ -61,9 +66,18 @@ def test_requests_give_the_model_the_same_bytes(items: list[BatchRequest]) -> No
             assert after.request.top_k == before.request.top_k
 
 
+@pytest.mark.parametrize(
+    "options", [CallOptions(skip_cache=True), CallOptions(False, 60), CallOptions(None, 0)]
+)
+def test_what_was_asked_of_the_cache_is_kept(options: CallOptions) -> None:
+    stored = codec.encode_inputs([BatchRequest("r", TextRequest("a"))], replace(options, patience_s=3.0))
+    assert codec.decode_inputs(stored) == ([BatchRequest("r", TextRequest("a"))], options)
+    assert len(codec.failed_items(stored)) == 1
+
+
 @given(st.text())
 def test_a_validation_error_keeps_its_words(description: str) -> None:
-    (item,) = codec.decode_inputs(codec.encode_inputs([BatchRequest("r", BadInput(description))]))
+    (item,), _ = codec.decode_inputs(codec.encode_inputs([BatchRequest("r", BadInput(description))]))
     assert isinstance(item.request, BadInput)
     assert (item.request.description, item.request.message) == (description, f"Bad input: {description}")
 
@@ -99,3 +113,15 @@ def test_an_error_of_a_newer_gateway_is_still_an_error() -> None:
     (item,) = codec.decode_outcomes(b'[["failed",null,9999,"Something new."]]')
     assert isinstance(item.outcome, BackendFailed)
     assert item.outcome.message == "Something new."
+
+
+def test_of_a_chunk_that_cannot_be_decoded_each_request_has_failed_under_its_name() -> None:
+    stored = codec.encode_inputs([BatchRequest("r", TextRequest("a")), BatchRequest(None, TextRequest("b"))])
+    newer = stored[:-1] + b',["from the future","s",[1],{"x":1}],7]'
+    with pytest.raises(msgspec.ValidationError):
+        codec.decode_inputs(newer)
+    items = codec.failed_items(newer)
+    assert [item.reference for item in items] == ["r", None, "s", None]
+    assert all(isinstance(item.outcome, BackendFailed) for item in items)
+    for broken in (b"not json", b"{}", b"\xff", b""):
+        assert len(codec.failed_items(broken)) == 1

@@ -12,11 +12,12 @@ import pytest
 
 from gateway.access.admission import Admission
 from gateway.batches import idle_source
-from gateway.batches.idle_source import MOST_TRIES, IdleSource, ModelAway
+from gateway.batches.idle_source import MOST_TRIES, IdleSource, ModelBusy, ModelNotReady
 from gateway.domain.backend import Answer, RawScores
 from gateway.domain.catalogue import Ensemble, Model, parse_model
 from gateway.domain.errors import BackendFailed, BackendUnavailable, DeadlineExceeded, Overloaded
 from gateway.domain.inputs import ModelInput
+from gateway.domain.options import CallOptions
 from tests.gateway.domain.test_catalogue import GOOD
 
 MODEL = parse_model(Ensemble("e", GOOD, max_batch_size=64))
@@ -36,21 +37,21 @@ class Stage:
     calls: list[list[bytes]] = field(default_factory=list)
     admission: Admission = field(default_factory=lambda: Admission(100))
 
-    async def classify(self, model: Model, texts: Sequence[ModelInput], deadline_s: float) -> list[Answer]:
+    async def classify(
+        self, model: Model, texts: Sequence[ModelInput], deadline_s: float, options: CallOptions
+    ) -> list[Answer]:
         if self.refuses:
             self.refuses -= 1
             raise Overloaded
-        assert self.admission.in_flight >= len(texts)
         self.calls.append([bytes(text) for text in texts])
         await asyncio.sleep(self.seconds_per_text * len(texts))
         return [self.answer(bytes(text)) for text in texts]
 
     def source(self, most_inputs: int = 64) -> IdleSource:
         return IdleSource(
-            self,
-            is_idle=lambda: self.is_idle,
+            self.classify,
+            is_idle=lambda model: self.is_idle,
             in_flight=lambda: self.admission.in_flight,
-            places=self.admission.places,
             is_available=lambda model: self.is_available,
             most_inputs=most_inputs,
         )
@@ -69,7 +70,6 @@ async def test_every_input_gets_its_answer_in_order() -> None:
     stage = Stage(answer=lambda text: RawScores((float(text), 0.0), 3))
     answers = await stage.source().classify(MODEL, texts(300), 1)
     assert [answer.logits[0] for answer in answers if isinstance(answer, RawScores)] == list(range(300))
-    assert stage.admission.in_flight == 0
     assert sum(map(len, stage.calls)) == 300
 
 
@@ -80,6 +80,26 @@ async def test_nothing_is_handed_over_while_live_texts_wait() -> None:
     assert stage.calls == []
     stage.is_idle = True
     assert await running == [RIGHT]
+
+
+async def test_a_model_that_live_requests_keep_busy_is_left_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idle_source, "_BUSY_S", 0.1)
+    stage = Stage(is_idle=False)
+    with pytest.raises(ModelBusy):
+        await asyncio.wait_for(stage.source().classify(MODEL, texts(1), 1), 5)
+    assert stage.calls == []
+
+
+async def test_what_was_answered_is_not_given_up_as_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idle_source, "_BUSY_S", 0.05)
+    stage = Stage()
+    running = asyncio.create_task(stage.source(most_inputs=1).classify(MODEL, texts(2), 1))
+    while not stage.calls:
+        await asyncio.sleep(0)
+    stage.is_idle = False
+    await asyncio.sleep(0.3)
+    stage.is_idle = True
+    assert await running == [RIGHT] * 2
 
 
 async def test_a_call_of_a_batch_takes_as_long_as_it_should() -> None:
@@ -136,15 +156,6 @@ async def test_a_call_has_no_more_inputs_than_it_may() -> None:
     assert max(len(call) for call in stage.calls) == 7
 
 
-async def test_without_a_place_it_waits() -> None:
-    stage = Stage(admission=Admission(1))
-    with stage.admission:
-        running = asyncio.create_task(stage.source().classify(MODEL, texts(1), 1))
-        await asyncio.sleep(0.1)
-        assert stage.calls == []
-    assert await running == [RIGHT]
-
-
 async def test_a_refused_call_is_repeated() -> None:
     stage = Stage(refuses=3)
     assert await stage.source().classify(MODEL, texts(3), 1) == [RIGHT] * 3
@@ -167,7 +178,7 @@ async def test_what_failed_for_good_is_not_tried_again() -> None:
 
 async def test_a_model_that_is_away_is_said_at_once() -> None:
     stage = Stage(is_available=False)
-    with pytest.raises(ModelAway):
+    with pytest.raises(ModelNotReady):
         await stage.source().classify(MODEL, texts(1), 1)
     assert stage.calls == []
 
@@ -189,7 +200,7 @@ async def test_a_text_that_ends_the_server_is_given_up_and_takes_no_other_with_i
     given = [b"one", b"two", b"bad", b"four"]
     for _ in range(2 * MOST_TRIES):
         stage.is_available = True
-        with suppress(ModelAway):
+        with suppress(ModelNotReady):
             answers = await source.classify(MODEL, given, 1)
             break
     assert [isinstance(answer, RawScores) for answer in answers] == [True, True, False, True]

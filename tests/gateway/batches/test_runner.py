@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from gateway.batches import codec
 from gateway.batches import runner as runner_module
-from gateway.batches.idle_source import ModelAway
+from gateway.batches.idle_source import ModelNotReady
 from gateway.batches.queue import BatchQueue, FetchedBatch
 from gateway.batches.runner import BatchRunner, RunnerEvents
 from gateway.batches.sqlite_store import SqliteStore
-from gateway.batches.store import BatchStore, BatchSummary, NewBatch
+from gateway.batches.store import BatchStore, BatchSummary, ClaimedBatch, NewBatch, StoreStats
 from gateway.domain.backend import Answer, RawScores
 from gateway.domain.catalogue import Ensemble, Model, parse_model
-from gateway.domain.errors import BadInput, BatchStoreUnavailable, NoSuchModel
+from gateway.domain.errors import (
+    BackendFailed,
+    BackendUnavailable,
+    BadInput,
+    BatchStoreUnavailable,
+    NoSuchModel,
+)
 from gateway.domain.inputs import ModelInput
 from gateway.domain.requests import BatchRequest, TextRequest
 from gateway.domain.service import Classification, Predictor
@@ -28,6 +36,9 @@ from tests.gateway.batches.conftest import ROOMY
 from tests.gateway.domain.test_catalogue import GOOD
 
 MODEL = parse_model(Ensemble("e", GOOD, max_batch_size=64))
+UNHEALTHY = replace(MODEL, name="@cf/un/healthy")
+OTHER = replace(MODEL, name="@cf/an/other")
+MODELS = {model.name: model for model in (MODEL, OTHER, UNHEALTHY)}
 
 
 @dataclass
@@ -37,14 +48,14 @@ class Source:
     tokens: int = 3
     release: asyncio.Event = field(default_factory=asyncio.Event)
     asked: list[bytes] = field(default_factory=list)
-    away: int = 0
-    """Calls that find the model away."""
+    not_ready: int = 0
+    """Calls that find the model not ready."""
 
     async def classify(self, model: Model, texts: Sequence[ModelInput], deadline_s: float) -> list[Answer]:
         self.asked += [bytes(text) for text in texts]
-        if self.away:
-            self.away -= 1
-            raise ModelAway
+        if self.not_ready:
+            self.not_ready -= 1
+            raise ModelNotReady
         await self.release.wait()
         return [RawScores((0.0, 1.0), self.tokens) for _ in texts]
 
@@ -62,11 +73,16 @@ async def running(
     store: BatchStore, source: Source, events: Events | None = None
 ) -> AsyncIterator[BatchRunner]:
     def find(name: str) -> Model:
-        if name != MODEL.name:
+        if name not in MODELS:
             raise NoSuchModel(name)
-        return MODEL
+        return MODELS[name]
 
-    runner = BatchRunner(store, Predictor(source), find, lambda: True, 1.0, events or Events())
+    def is_available(model: Model) -> bool:
+        return model is not UNHEALTHY
+
+    runner = BatchRunner(
+        store, lambda options: Predictor(source), find, lambda: True, is_available, 1.0, events or Events()
+    )
     task = asyncio.create_task(runner.run())
     try:
         yield runner
@@ -78,7 +94,7 @@ async def running(
 async def submit(store: BatchStore, *texts: str, model: str = MODEL.name) -> str:
     queue = BatchQueue(store, lambda account: account)
     requests = [BatchRequest(str(place), TextRequest(text)) for place, text in enumerate(texts)]
-    return (await queue.submit(await queue.prepare("a", model, requests))).id
+    return (await queue.submit(await queue.prepare("a", "a", model, requests))).id
 
 
 async def result(store: BatchStore, batch_id: str, timeout_s: float = 15) -> FetchedBatch:
@@ -170,6 +186,27 @@ async def test_a_batch_that_cannot_be_read_does_not_hold_up_the_others(
     ]
 
 
+async def test_a_chunk_that_always_fails_has_an_outcome_in_the_end(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(runner_module, "LEASE_S", 0.2)
+    monkeypatch.setattr(runner_module, "_POLL_S", 0.05)
+    source = Source()
+    source.release.set()
+    broken = str(uuid4())
+    fine = codec.encode_inputs([BatchRequest("2", TextRequest("two"))])
+    await store.submit(NewBatch(broken, "a", "a", MODEL.name, 2, [b'[["from the future","1",{}]]', fine]))
+    async with running(store, source):
+        first, second = (await result(store, broken)).items
+    assert first.reference == "1"
+    assert isinstance(first.outcome, BackendFailed)
+    assert isinstance(second.outcome, Classification)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == [
+        *["a queued batch could not be run"] * (runner_module.MAX_TRIES - 1),
+        f"a chunk of batch {broken} failed for the last time",
+    ]
+
+
 async def test_what_was_computed_is_saved_when_the_store_is_back(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,10 +231,10 @@ async def test_what_was_computed_is_saved_when_the_store_is_back(
 async def test_a_batch_whose_model_is_away_leaves_the_others_their_turn(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner_module, "_AWAY_S", 0.6)
-    source = Source(away=1)
+    monkeypatch.setattr(runner_module, "_NOT_READY_S", 0.6)
+    source = Source(not_ready=1)
     source.release.set()
-    first, second = await submit(store, "one"), await submit(store, "two")
+    first, second = await submit(store, "one"), await submit(store, "two", model=OTHER.name)
     gone = await submit(store, "three", model="@cf/gone/gone")
     async with running(store, source):
         await result(store, second)
@@ -207,11 +244,58 @@ async def test_a_batch_whose_model_is_away_leaves_the_others_their_turn(
     assert not isinstance(found, FetchedBatch)
 
 
+@pytest.mark.parametrize("absent", [UNHEALTHY.name, "@cf/gone/gone"])
+async def test_batches_of_a_model_that_is_not_ready_are_left_alone_together(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, absent: str
+) -> None:
+    """However many there are: their chunks are not read, and other batches have their turn at once."""
+    read: list[str] = []
+    claimed: list[str] = []
+    inputs, claim = store.inputs, store.claim
+
+    async def noted_inputs(batch_id: str, place: int) -> bytes | None:
+        read.append(batch_id)
+        return await inputs(batch_id, place)
+
+    async def noted_claim(owner: str, lease_s: float, skip: Collection[str] = ()) -> ClaimedBatch | None:
+        batch = await claim(owner, lease_s, skip)
+        claimed.extend([] if batch is None else [batch.model])
+        return batch
+
+    monkeypatch.setattr(store, "inputs", noted_inputs)
+    monkeypatch.setattr(store, "claim", noted_claim)
+    source = Source()
+    source.release.set()
+    for number in range(30):
+        await submit(store, f"{number}", model=absent)
+    batch_id = await submit(store, "one")
+    async with running(store, source):
+        await result(store, batch_id, timeout_s=4)
+    assert read == [batch_id]
+    assert claimed == [absent, MODEL.name]
+
+
+async def test_a_model_that_never_answers_beside_others_fails_its_batches(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "_NOT_READY_S", 0.1)
+    monkeypatch.setattr(runner_module, "_POLL_S", 0.05)
+    monkeypatch.setattr(runner_module, "MISSING_S", 0.5)
+    source = Source()
+    batch_id = await submit(store, "one", model=UNHEALTHY.name)
+    began = time.monotonic()
+    async with running(store, source):
+        (item,) = (await result(store, batch_id)).items
+    assert time.monotonic() - began >= 0.5
+    assert isinstance(item.outcome, BackendUnavailable)
+    assert source.asked == []
+
+
 async def test_a_model_that_was_gone_once_has_its_time_again(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner_module, "_AWAY_S", 0.1)
-    monkeypatch.setattr(runner_module, "_LOOK_S", 0.05)
+    monkeypatch.setattr(runner_module, "_NOT_READY_S", 0.1)
+    monkeypatch.setattr(runner_module, "_POLL_S", 0.05)
     monkeypatch.setattr(runner_module, "_FORGET_S", 0.5)
     monkeypatch.setattr(runner_module, "MISSING_S", 1.0)
     queue, source = BatchQueue(store, lambda account: account), Source()
@@ -224,6 +308,36 @@ async def test_a_model_that_was_gone_once_has_its_time_again(
         await asyncio.sleep(0.6)
         assert not isinstance(await queue.fetch("a", second), FetchedBatch)
         await result(store, second)
+
+
+async def test_the_store_is_maintained_whatever_ends_a_job(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(runner_module, "_STATS_S", 0.05)
+    errors: list[Exception] = [KeyError("a defect"), BatchStoreUnavailable()]
+    stats, left, swept = store.stats, {"stats": errors.copy(), "sweep": errors.copy()}, asyncio.Event()
+
+    async def failing_stats() -> StoreStats:
+        if left["stats"]:
+            raise left["stats"].pop()
+        return await stats()
+
+    async def failing_sweep() -> None:
+        if left["sweep"]:
+            raise left["sweep"].pop()
+        swept.set()
+
+    monkeypatch.setattr(store, "stats", failing_stats)
+    monkeypatch.setattr(store, "remove_expired", failing_sweep)
+    await submit(store, "one", model=UNHEALTHY.name)
+    async with running(store, Source()) as runner:
+        await asyncio.wait_for(swept.wait(), 5)
+        await asyncio.sleep(0.2)
+        assert runner.stats.queued == 1
+    assert left == {"stats": [], "sweep": []}
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == [
+        "the store of queued batches could not be maintained"
+    ] * 2
 
 
 async def test_saved_chunks_are_not_computed_again(store: SqliteStore) -> None:

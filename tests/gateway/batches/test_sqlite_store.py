@@ -11,14 +11,17 @@ import stat
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
-from gateway.batches.sqlite_store import FILE, SqliteStore
-from gateway.batches.store import FinishedBatch, NewBatch, PendingBatch, StoreStats
-from gateway.domain.errors import BatchStoreUnavailable
-from tests.gateway.batches.conftest import ROOMY, a_batch, sqlite_in
+from gateway.batches.sqlite_file import FILE, LOG
+from gateway.batches.sqlite_store import SqliteStore
+from gateway.batches.store import FinishedBatch, NewBatch, PendingBatch, StoreLimits, StoreStats
+from gateway.domain.errors import BatchQueueFull, BatchStoreUnavailable
+from tests.gateway.batches.conftest import ROOMY, a_batch, finish, sqlite_in
 
 SECRET = b"nobody may find this sentence"
 
@@ -49,11 +52,76 @@ async def test_texts_are_on_the_disk_until_the_batch_is_finished_and_not_after(t
     async with sqlite_in(tmp_path) as store:
         await store.submit(a_batch(0, SECRET * 400, SECRET))
         assert places() != []
-        await store.save("batch-0", 0, b"one", 0)
-        await store.save("batch-0", 1, b"two", 0)
-        await store.finish("batch-0")
-        assert places() == []
+        await finish(store)
         assert isinstance(await store.find("a", "batch-0"), FinishedBatch)
+        assert places() == []
+
+
+async def test_a_reader_that_holds_the_log_delays_nothing_and_its_texts_go_later(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with sqlite_in(tmp_path) as store:
+        await store.submit(a_batch(0, SECRET * 400, SECRET))
+        reader = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM batches").fetchone()
+        began = time.monotonic()
+        assert await finish(store) is not None
+        await store.submit(a_batch(1))
+        assert time.monotonic() - began < 2
+        assert SECRET in (tmp_path / LOG).read_bytes()
+        reader.execute("COMMIT")
+        reader.close()
+        await store.remove_expired()
+        assert [file.name for file in tmp_path.iterdir() if SECRET in file.read_bytes()] == []
+    assert caplog.records == []
+
+
+_KILLED = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from gateway.batches.sqlite_store import SqliteStore
+from tests.gateway.batches.conftest import ROOMY, a_batch
+
+async def main():
+    store = SqliteStore(Path(sys.argv[1]), ROOMY)
+    await store.submit(a_batch(0, sys.argv[2].encode()))
+    await store.save("batch-0", 0, b"one", 0)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+async def test_the_log_of_a_process_that_was_killed_is_emptied_by_the_next(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path), SECRET.decode()], check=False, timeout=60)
+    assert SECRET in (tmp_path / LOG).read_bytes()
+    async with sqlite_in(tmp_path) as store:
+        assert (await store.stats()).queued == 1
+        assert [file.name for file in tmp_path.iterdir() if SECRET in file.read_bytes()] == []
+
+
+async def test_a_batch_is_finished_whatever_becomes_of_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(action: int, name: str | None, *_: str | None) -> int:
+        is_checkpoint = action == sqlite3.SQLITE_PRAGMA and name == "wal_checkpoint"
+        return sqlite3.SQLITE_DENY if is_checkpoint else sqlite3.SQLITE_OK
+
+    async with sqlite_in(tmp_path) as store:
+        await store.submit(a_batch(0, SECRET))
+        await store._run(lambda db: db.set_authorizer(refuse), None)
+        await store.save("batch-0", 0, b"one", 0)
+        summary = await store.finish("batch-0")
+        assert summary is not None
+        assert summary.inputs == 2
+        await store.remove_expired()
+        await store.remove_expired()
+        await store._run(lambda db: db.set_authorizer(None), None)
+        await store.remove_expired()
+        assert SECRET not in (tmp_path / LOG).read_bytes()
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["removed texts stay in the log of queued batches for now: not authorized"]
 
 
 async def test_results_are_not_on_the_disk_after_they_have_expired(tmp_path: Path) -> None:
@@ -63,12 +131,84 @@ async def test_results_are_not_on_the_disk_after_they_have_expired(tmp_path: Pat
     await store.save("batch-0", 0, SECRET * 400, 0)
     await store.save("batch-0", 1, SECRET, 0)
     await store.finish("batch-0")
+    await store.stats()  # the log is emptied before
     size = (tmp_path / FILE).stat().st_size
     now[0] += ROOMY.batch_keep_s + 1
     await store.remove_expired()
     assert [file.name for file in tmp_path.iterdir() if SECRET in file.read_bytes()] == []
     assert (tmp_path / FILE).stat().st_size < size
     await store.close()
+
+
+async def test_many_expired_results_are_removed_in_steps_between_which_others_write(tmp_path: Path) -> None:
+    now, many = [1000.0], 1000
+    store = SqliteStore(tmp_path, ROOMY, lambda: now[0])
+    await store.submit(a_batch())
+    watching = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+    watching.execute("BEGIN")
+    watching.executemany(
+        "INSERT INTO batches (id, account, bucket, model, inputs, size, submitted, expires)"
+        " VALUES (?, 'a', 'a', 'm', 1, 4000, 1, ?)",
+        ((f"old {number}", 999.0) for number in range(many)),
+    )
+    watching.execute(
+        "INSERT INTO chunks (batch, place, outcomes) SELECT number, 0, zeroblob(4000) FROM batches"
+        " WHERE expires IS NOT NULL"
+    )
+    watching.execute("COMMIT")
+    removing = asyncio.create_task(store.remove_expired())
+    seen = set()
+    while not removing.done():
+        await asyncio.sleep(0.001)
+        (left,) = watching.execute("SELECT count(*) FROM batches WHERE expires IS NOT NULL").fetchone()
+        (free,) = watching.execute("PRAGMA freelist_count").fetchone()
+        seen.add((left, free))
+    await removing
+    assert {0 < left < many for left, _ in seen} == {True, False}
+    assert len({free for left, free in seen if left == 0}) > 2
+    assert (await store.find("a", "batch-0")) is not None
+    assert (tmp_path / FILE).stat().st_size < 100_000
+    watching.close()
+    await store.close()
+
+
+@pytest.mark.parametrize("chunks", [[95], [1400], [2100], [3000], [64] * 100, [8000] * 20])
+async def test_the_file_does_not_outgrow_the_bound(tmp_path: Path, chunks: list[int]) -> None:
+    limits = StoreLimits(1000, 400_000, 3600)
+    async with sqlite_in(tmp_path, limits) as store:
+        await store.stats()
+        await store.submit(NewBatch("0" * 36, "a" * 70, "a" * 32, "@cf/a/model" * 4, 1, [b"a"]))
+        await store.remove_expired()
+        empty = (tmp_path / FILE).stat().st_size
+        fitting = 0
+        with suppress(BatchQueueFull):
+            while fitting < 1000:
+                batch = NewBatch(str(uuid4()), "a" * 70, "a" * 32, "@cf/a/model" * 4, 1, [b"a"] * len(chunks))
+                await store.submit(batch)
+                for place, size in enumerate(chunks):
+                    await store.save(batch.id, place, b"x" * size, 0)
+                await store.finish(batch.id)
+                fitting += 1
+        await store.remove_expired()
+        assert 400_000 / 5 < (tmp_path / FILE).stat().st_size - empty < 400_000
+        assert fitting < 1000
+
+
+async def test_whether_there_is_room_is_known_without_a_look_at_every_batch(tmp_path: Path) -> None:
+    async with sqlite_in(tmp_path) as store:
+        await store.submit(a_batch())
+        other = sqlite3.connect(tmp_path / FILE)
+        with other:
+            other.executemany(
+                "INSERT INTO batches (id, account, bucket, model, inputs, size, submitted, expires)"
+                " VALUES (?, 'a', 'a', 'm', 1, 1, 1, 9e12)",
+                ((f"old {number}",) for number in range(2000)),
+            )
+        other.close()
+        steps = []
+        await store._run(lambda db: db.set_progress_handler(lambda: steps.append(100), 100), None)
+        await store.check_room("a", 1)
+        assert sum(steps) < 1000
 
 
 async def test_a_clock_that_was_set_back_holds_no_batch(tmp_path: Path) -> None:

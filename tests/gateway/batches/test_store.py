@@ -6,26 +6,23 @@ import asyncio
 
 import pytest
 
+from gateway.batches import codec
 from gateway.batches.store import (
     BatchStore,
-    BatchSummary,
     ClaimedBatch,
     FinishedBatch,
+    NewBatch,
     PendingBatch,
     StoreLimits,
     StoreStats,
+    kept_bytes,
 )
-from gateway.domain.errors import BatchQueueFull
-from tests.gateway.batches.conftest import ROOMY, OpenStore, a_batch
+from gateway.domain.errors import BatchQueueFull, BatchStoreUnavailable
+from gateway.domain.requests import BatchRequest, TextRequest
+from gateway.domain.service import BatchItem, Classification, Ranking
+from tests.gateway.batches.conftest import FIRST, ROOMY, OpenStore, a_batch, finish
 
-FIRST = "batch-0"
 LEASE_S = 30.0
-
-
-async def finish(store: BatchStore, batch_id: str = FIRST) -> BatchSummary | None:
-    for place, outcomes in enumerate((b"one", b"two")):
-        await store.save(batch_id, place, outcomes, place)
-    return await store.finish(batch_id)
 
 
 async def test_a_batch_is_queued_then_running_then_finished(store: BatchStore) -> None:
@@ -58,9 +55,6 @@ async def test_another_account_finds_nothing(store: BatchStore) -> None:
     assert await store.find("a", "batch-1") is None
     await finish(store)
     assert await store.find("b", FIRST) is None
-    assert await store.has_batch_for("a", "m")
-    assert not await store.has_batch_for("a", "n")
-    assert not await store.has_batch_for("b", "m")
 
 
 async def test_the_oldest_is_claimed_first_and_each_once(open_store: OpenStore) -> None:
@@ -98,6 +92,18 @@ async def test_a_renewed_lease_holds(store: BatchStore) -> None:
     assert await store.renew(FIRST, "r", LEASE_S)
     await asyncio.sleep(0.3)
     assert await store.claim("next", LEASE_S) is None
+
+
+async def test_batches_for_some_models_are_left_alone(open_store: OpenStore) -> None:
+    store = open_store(ROOMY)
+    for number, model in enumerate(("slow", "gone", "slow", "quick", "slow")):
+        await store.submit(a_batch(number, model=model))
+    await store.claim("dead", 0.1)
+    await asyncio.sleep(0.2)
+    claimed = [await store.claim("r", LEASE_S, ("gone", "slow", "no such")) for _ in range(2)]
+    assert [batch and batch.id for batch in claimed] == ["batch-3", None]
+    rest = [await store.claim("r", LEASE_S) for _ in range(5)]
+    assert [batch and batch.id for batch in rest] == ["batch-0", "batch-1", "batch-2", "batch-4", None]
 
 
 async def test_a_batch_that_is_released_can_be_claimed_at_once_and_only_by_its_owner(
@@ -170,7 +176,7 @@ async def test_an_account_has_so_many_unfinished_batches(open_store: OpenStore) 
 
 async def test_the_store_has_so_many_bytes(open_store: OpenStore) -> None:
     batch = a_batch(0, b"x" * 1000)
-    store = open_store(StoreLimits(100, 2 * batch.size + 100, 0.2))
+    store = open_store(StoreLimits(100, 3 * batch.size - 1, 0.2))
     await store.submit(batch)
     await store.submit(a_batch(1, b"x" * 1000, account="b"))
     with pytest.raises(BatchQueueFull):
@@ -191,6 +197,17 @@ async def test_the_store_has_so_many_bytes(open_store: OpenStore) -> None:
         await store.submit(a_batch(number, b"x" * 1000))
 
 
+@pytest.mark.parametrize("scores", [2, 28, 100])
+def test_room_is_reserved_for_the_labels_and_contexts_of_a_batch(scores: int) -> None:
+    inputs = [BatchRequest(None, TextRequest("a"))] * 64
+    labels = [(f"disappointment {place}", 1.2345678901234567e-05) for place in range(scores)]
+    contexts = [(place, 1.2345678901234567e-05) for place in range(scores)]
+    for answer in (Classification(labels, 510, True), Ranking(contexts, ())):
+        outcomes = codec.encode_outcomes([BatchItem(None, answer)] * 64)
+        batch = NewBatch("0", "a", "a", "m", 64, [codec.encode_inputs(inputs)], 64 * scores)
+        assert kept_bytes([len(outcomes)]) <= batch.size < 4 * kept_bytes([len(outcomes)])
+
+
 async def test_a_result_expires(open_store: OpenStore) -> None:
     store = open_store(StoreLimits(100, 10_000_000, 0.3))
     await store.submit(a_batch())
@@ -200,9 +217,10 @@ async def test_a_result_expires(open_store: OpenStore) -> None:
     assert await store.find("a", FIRST) is not None
     await asyncio.sleep(0.4)
     assert await store.find("a", FIRST) is None
-    assert await store.has_batch_for("a", "m")
+    with pytest.raises(BatchQueueFull):
+        await store.check_room("a", 10_000_000)
     await store.remove_expired()
-    assert not await store.has_batch_for("a", "m")
+    await store.check_room("a", 10_000_000)
 
 
 async def test_a_batch_that_waits_never_expires(open_store: OpenStore) -> None:
@@ -211,6 +229,20 @@ async def test_a_batch_that_waits_never_expires(open_store: OpenStore) -> None:
     await asyncio.sleep(0.2)
     await store.remove_expired()
     assert await store.find("a", FIRST) is not None
+
+
+async def test_a_store_that_is_closed_is_unavailable(store: BatchStore) -> None:
+    await store.submit(a_batch())
+    await store.close()
+    for call in (
+        store.stats,
+        store.remove_expired,
+        lambda: store.claim("r", 1),
+        lambda: store.find("a", FIRST),
+    ):
+        with pytest.raises(BatchStoreUnavailable):
+            await call()
+    await store.close()
 
 
 async def test_the_statistics_are_those_of_unfinished_batches(store: BatchStore) -> None:
