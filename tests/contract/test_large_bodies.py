@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.contract.test_errors import check_ai
-from tests.support.fake_triton import SST2, FakeTriton, reranker
-from tests.support.harness import ACCOUNT, Answer, Client, running_gateway, settings_for, until
+from tests.support.fake_triton import SST2, FakeTriton
+from tests.support.harness import Answer, Client, running_gateway, settings_for
 from tests.support.queued_batches import QUEUED, batch
 
 LIMIT = "Request is too large: the limit is 2000 bytes"
@@ -40,24 +40,6 @@ async def test_what_a_binding_sends_is_not_parsed_where_it_is_too_large_and_asks
         assert (await through_binding(client, asking.encode())).status == 200
         escaped = asking.replace("queueRequest", "queue\\u0052equest")
         assert (await through_binding(client, escaped.encode())).status == 200
-
-
-async def test_a_poll_for_a_batch_of_a_model_that_is_gone_is_no_larger_than_other_requests(
-    settings: Any, triton: FakeTriton
-) -> None:
-    async with running_gateway(settings) as running:
-        client = running.client
-        path = f"/client/v4/accounts/{ACCOUNT}/ai/run/{SST2}"
-        queued = (await client.run(batch("a"), path=path, query=QUEUED)).json["result"]["request_id"]
-        triton.ensembles[:] = [reranker()]
-
-        async def is_gone() -> bool:
-            return (await client.run({"text": "a"}, path=path)).status == 400
-
-        await until(is_gone)
-        poll = {"request_id": queued}
-        large = json.dumps(poll | {"x": FILLED}).encode()
-        check_ai(await client.run(large, path=path, query=QUEUED), 413, 3006, LIMIT)
 
 
 async def test_a_large_body_of_many_values_is_refused_in_a_sentence(settings: Any) -> None:
