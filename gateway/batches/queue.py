@@ -67,6 +67,7 @@ class BatchQueue:
         model: str,
         requests: Sequence[BatchRequest],
         options: CallOptions = NO_OPTIONS,
+        labels: int = 1,
     ) -> NewBatch:
         """Make a batch of requests; nothing is stored yet.
 
@@ -76,12 +77,14 @@ class BatchQueue:
             model: its public name.
             requests: those with a validation error included.
             options: what their call asks of the cache.
+            labels: how many the model has; room for that many scores of each text or pair is reserved.
         """
         chunks = []
         for chunk in _chunks(requests):
             chunks.append(codec.encode_inputs(chunk, options))
             await asyncio.sleep(0)  # other requests have their turn
-        return NewBatch(str(uuid4()), owner, self._bucket_of(account), model, len(requests), chunks)
+        bucket, scores = self._bucket_of(account), labels * sum(map(_inputs, requests))
+        return NewBatch(str(uuid4()), owner, bucket, model, len(requests), chunks, scores)
 
     async def check_room(self, batch: NewBatch) -> None:
         """Check that a batch has room.

@@ -67,7 +67,9 @@ class RunCall:
             RateLimited: so many requests exceed the account's rate.
             BatchStoreUnavailable: it could not be stored.
         """
-        batch = await queue.prepare(caller.account, caller.batch_owner, model.name, call.items, call.options)
+        batch = await queue.prepare(
+            caller.account, caller.batch_owner, model.name, call.items, call.options, len(model.labels)
+        )
         # First: what is refused for lack of room must not count against the rate.
         await queue.check_room(batch)
         await self._rate.spend(caller.account, len(call.items))

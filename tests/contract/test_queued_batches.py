@@ -260,6 +260,15 @@ async def test_a_batch_that_finds_no_room_does_not_count_against_the_rate(config
         assert [(await running.client.run({"text": "a"})).status for _ in range(5)] == [200] * 4 + [429]
 
 
+async def test_a_batch_needs_room_for_the_scores_of_all_labels(configure: Configure) -> None:
+    texts = batch(*["a"] * 50)
+    for room, accepted in ((12_000, False), (18_000, True)):
+        settings = configure(batch_store_bytes=room, max_queued_body_bytes=10_000)
+        async with running_gateway(settings) as running:
+            answer = await running.client.run(texts, query=QUEUED)
+            assert answer.status == (200 if accepted else 429)
+
+
 async def test_a_queued_batch_may_be_larger_than_other_bodies(configure: Configure) -> None:
     settings = configure(max_body_bytes=2000, max_queued_body_bytes=20_000)
     body, too_large = batch("x" * 10_000), batch("x" * 20_000)
