@@ -11,7 +11,7 @@ from pathlib import Path
 FILE = "batches.sqlite3"
 LOG = f"{FILE}-wal"
 """What was written is here until it is moved into the file; see `empty_log`."""
-_VERSION = 2
+_VERSION = 1
 _BUSY_MS = 5000
 """How long a transaction waits for that of another process."""
 _LOG_BUSY_MS = 100
