@@ -8,7 +8,7 @@
           UnknownError
     * AiError: refused or failed inside the AI service
         * BadInput
-            * EmptyInput
+            * EmptyInput, QueryTooLong
         * NoSuchModel, NoSuchVersion, NoModelForTask, MalformedBody, BodyTooLarge
         * DeadlineExceeded, RateLimited, BackendFailed
         * Overloaded
@@ -210,6 +210,18 @@ class BadInput(AiError):
 
 class EmptyInput(BadInput):
     """There is nothing to read; some APIs have a status of its own for that."""
+
+
+class QueryTooLong(BadInput):
+    """The query alone leaves no room for a token of a context; APIs with other keys have words of their own.
+
+    Args:
+        max_tokens: what the model reads of a pair.
+    """
+
+    def __init__(self, max_tokens: int) -> None:
+        super().__init__(f"Error: '/query' leaves no room for a context: the model reads {max_tokens} tokens")
+        self.max_tokens = max_tokens
 
 
 class NoSuchModel(AiError):

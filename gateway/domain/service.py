@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from gateway.domain.backend import QUERY_TOO_LONG, Answer, AnswerSource, RawScores, Timing
 from gateway.domain.cache import AnswerCache
 from gateway.domain.catalogue import Model
-from gateway.domain.errors import AiError, BackendFailed, BadInput, without_frames
+from gateway.domain.errors import AiError, BackendFailed, QueryTooLong, without_frames
 from gateway.domain.inputs import ModelInput, Pair
 from gateway.domain.options import NO_OPTIONS, CallOptions
 from gateway.domain.requests import RerankRequest, TaskRequest
@@ -116,7 +116,7 @@ class Predictor:
 
         Raises:
             AiError: what ``Backend.classify`` raises; BackendFailed too when the logits are not finite, and
-                BadInput when a query is too long.
+                QueryTooLong.
         """
         (answer,) = await self.answer_all(model, (request,), deadline_s, options)
         if isinstance(answer, AiError):
@@ -191,9 +191,7 @@ def _read(raw: Answer, model: Model) -> Classification:
     if isinstance(raw, AiError):
         raise raw
     if raw.token_count == QUERY_TOO_LONG:
-        raise BadInput(
-            f"Error: '/query' leaves no room for a context: the model reads {model.max_tokens} tokens"
-        )
+        raise QueryTooLong(model.max_tokens)
     return _scored(raw, model)
 
 

@@ -35,7 +35,7 @@ def rerank_routes(
         Route(_POST, "/rerank", Rerank(predict, models, _read_either), render_failure=tei.failure),
         Route(_POST, "/v1/rerank", of_cohere, render_failure=cohere.failure),
         Route(_POST, "/v2/rerank", of_cohere, render_failure=cohere.failure),
-        Route(_POST, "/predict", Predict(predict, models), render_failure=tei.failure),
+        Route(_POST, "/predict", Predict(predict, models), render_failure=tei.prediction_failure),
         Route(_GET, "/info", described.info, render_failure=tei.failure),
         Route(_GET, "/health", described.health, api=False, render_failure=tei.failure),
     )

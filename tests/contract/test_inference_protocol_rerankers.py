@@ -105,6 +105,12 @@ async def test_the_model_is_described(client: Client) -> None:
         assert [tensor["name"] for tensor in tensors] == ["QUERY", "TEXT"]
 
 
+TOO_LONG = (
+    "Bad input: an element of input 'QUERY' leaves no room for that of input 'TEXT': "
+    "the model reads 512 tokens"
+)
+
+
 async def test_what_is_refused_over_http(client: Client) -> None:
     one = text_input("a")
     for inputs, message in (
@@ -118,7 +124,7 @@ async def test_what_is_refused_over_http(client: Client) -> None:
     # All or none: of the second pair the query alone is too long.
     long = {"inputs": [text_input("a", "b"), query_input("q", "long " * 600)]}
     refused = await infer(client, long, f"{MODEL}/infer")
-    assert (refused.status, "leaves no room" in refused.json["error"]) == (400, True)
+    check_error(refused, 400, TOO_LONG)
 
 
 def infer_pairs(*pairs: tuple[str, str]) -> Any:
@@ -137,10 +143,13 @@ async def test_pairs_are_scored_in_order_over_grpc(stubs: Stubs) -> None:
     assert answer["label"] == [b"LABEL_0"] * 3
 
 
-async def test_a_single_input_is_refused_over_grpc(stubs: Stubs) -> None:
+async def test_what_is_refused_over_grpc(stubs: Stubs) -> None:
     error = await failure(stubs.infer("a", model=RERANKER))
     assert error.code().name == "INVALID_ARGUMENT"
     assert "the inputs must be 'QUERY' and 'TEXT'" in (error.details() or "")
+    long = infer_pairs((QUERY, "a"), ("long " * 600, "b"))
+    error = await failure(stubs.inference.ModelInfer(long, metadata=AUTHORIZED, timeout=5))
+    assert (error.code().name, error.details()) == ("INVALID_ARGUMENT", TOO_LONG)
 
 
 async def test_tensors_and_rankings_travel_in_the_same_calls(stubs: Stubs, running: Running) -> None:

@@ -98,6 +98,7 @@ def _tei_errors() -> list[Case]:
         _case("tei-424-no-reranker", "/rerank", TEI, prepare=lambda triton: None),
         _case("tei-424-several", "/rerank", TEI, prepare=_serve_two),
         _case("tei-424", "/rerank", TEI, prepare=_fail(grpc.StatusCode.INTERNAL)),
+        _case("tei-predict-422-query", "/predict", {"inputs": [[LONG, "red wine"]]}),
         _case("tei-predict-422-mixed", "/predict", {"inputs": [["a"], ["a", "b"]]}),
         _case("tei-predict-422-list", "/predict", {"inputs": ["a", "b", "c"]}),
         _case("tei-predict-424", "/predict", {"inputs": ["a", "b"]}, prepare=lambda triton: None),

@@ -15,7 +15,7 @@ from grpc_status import rpc_status
 
 from gateway.domain import errors
 from gateway.domain.errors import TritonflareError
-from gateway.refusals import sentence_of
+from gateway.inference_protocol.sentences import describe
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
@@ -25,6 +25,7 @@ _CODES: dict[type[TritonflareError], StatusCode] = {
     errors.UnknownToken: StatusCode.UNAUTHENTICATED,
     errors.ForeignAccount: StatusCode.PERMISSION_DENIED,
     errors.BadInput: StatusCode.INVALID_ARGUMENT,
+    errors.QueryTooLong: StatusCode.INVALID_ARGUMENT,
     errors.MalformedBody: StatusCode.INVALID_ARGUMENT,
     errors.NoSuchModel: StatusCode.NOT_FOUND,
     errors.NoSuchVersion: StatusCode.NOT_FOUND,
@@ -67,7 +68,7 @@ def status_of(error: TritonflareError) -> RpcStatus:
     One that is worth repeating after a pause carries the pause: as ``google.rpc.RetryInfo`` in the status
     details, and as ``grpc-retry-pushback-ms``, which gRPC's own retries obey (gRFC A6).
     """
-    code, message = code_of(error), sentence_of(error, "metadata")
+    code, message = code_of(error), describe(error, "metadata")
     if error.retry_after_s is None:
         return RpcStatus(code, message)
     pause = Duration()

@@ -12,8 +12,8 @@ from gateway.api.failures import render_failure
 from gateway.domain.errors import TritonflareError
 from gateway.inference_protocol.http.request import HEADER_LENGTH
 from gateway.inference_protocol.messages import InferResponse
+from gateway.inference_protocol.sentences import describe
 from gateway.inference_protocol.tensors import OutputTensor
-from gateway.refusals import sentence_of
 from gateway.server.message import Header, Response
 
 _BINARY = b"application/octet-stream"
@@ -33,7 +33,7 @@ def answer(body: object, status: int = 200) -> Response:
 
 def failure(error: TritonflareError, ai_request_id: str | None) -> Response:
     """Render an error as ``{"error": "…"}``, with the statuses that clients of the protocol know."""
-    return render_failure(error, {"error": sentence_of(error, "header")}, ai_request_id)
+    return render_failure(error, {"error": describe(error, "header")}, ai_request_id)
 
 
 def infer_response(response: InferResponse, binary: Container[str]) -> Response:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
 import msgspec
 
@@ -20,7 +19,7 @@ class _Rerank(msgspec.Struct):
     query: str
     documents: list[str | _Document]
     model: str | None = None
-    top_n: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    top_n: int | None = None
     return_documents: bool | None = None
     rank_fields: list[str] | None = None
 
@@ -55,8 +54,8 @@ def read_rerank(body: bytes, limits: InputLimits, *, returns_documents: bool = F
         returns_documents: without ``return_documents``, whether the answer repeats them.
 
     Raises:
-        MalformedBody, BadInput: see `decode_json`; there are too many documents, or ``rank_fields`` has
-            anything but ``text``.
+        MalformedBody, BadInput: see `decode_json`; there are too many documents, ``top_n`` is below
+            1, or ``rank_fields`` has anything but ``text``.
         EmptyInput: the query is empty, or there is no document.
     """
     given = decode_json(body, _Rerank)
@@ -67,6 +66,8 @@ def read_rerank(body: bytes, limits: InputLimits, *, returns_documents: bool = F
     count, most = len(given.documents), limits.max_contexts
     if count > most:
         raise BadInput(f"'documents' has {count} elements; {most} are allowed")
+    if given.top_n is not None and given.top_n < 1:
+        raise BadInput("'top_n' must be at least 1")
     if given.rank_fields not in (None, [], ["text"]):
         raise BadInput("'rank_fields' is not supported; a document is a string or an object with 'text'")
     texts = [document if isinstance(document, str) else document.text for document in given.documents]

@@ -13,12 +13,14 @@ from gateway.rerank_apis.cohere.requests import RerankBody
 from gateway.rerank_apis.sentences import describe
 from gateway.server.message import Response
 
+_TOO_LONG = "'query' leaves no room for a document"
+
 _encode = msgspec.json.Encoder().encode
 
 
 def failure(error: TritonflareError, ai_request_id: str | None) -> Response:
     """Render an error: Cohere's clients read ``message``, Jina's ``detail``."""
-    sentence = describe(error)
+    sentence = describe(error, _TOO_LONG)
     body = {"message": sentence, "detail": sentence}
     if ai_request_id is not None:
         body = {"id": ai_request_id} | body

@@ -25,6 +25,7 @@ _ErrorType = Literal["Unhealthy", "Backend", "Overloaded", "Validation", "Empty"
 _STATUSES: dict[type[TritonflareError], int] = {
     # Until its version 1.8, TEI answered 413.
     errors.BadInput: 422,
+    errors.QueryTooLong: 422,
     errors.BackendFailed: 424,
     errors.NoModelForTask: 424,
 }
@@ -53,7 +54,18 @@ _encode = msgspec.json.Encoder().encode
 
 def failure(error: TritonflareError, ai_request_id: str | None) -> Response:
     """Render an error as ``{"error": "…", "error_type": "…"}``."""
-    body = {"error": describe(error), "error_type": _TYPES.get(type(error), "Validation")}
+    return _failure(error, ai_request_id, "`query` leaves no room for an element of `texts`")
+
+
+def prediction_failure(error: TritonflareError, ai_request_id: str | None) -> Response:
+    """Render an error of ``/predict``, whose pairs are all in ``inputs``."""
+    return _failure(
+        error, ai_request_id, "the first text of a pair of `inputs` leaves no room for the second"
+    )
+
+
+def _failure(error: TritonflareError, ai_request_id: str | None, too_long: str) -> Response:
+    body = {"error": describe(error, too_long), "error_type": _TYPES.get(type(error), "Validation")}
     return render_failure(error, body, ai_request_id, _STATUSES)
 
 

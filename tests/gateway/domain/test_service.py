@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gateway.domain.backend import QUERY_TOO_LONG, Answer, RawScores, Timing
 from gateway.domain.catalogue import Model
-from gateway.domain.errors import AiError, BackendFailed, BadInput, Overloaded
+from gateway.domain.errors import AiError, BackendFailed, Overloaded, QueryTooLong
 from gateway.domain.inputs import Pair
 from gateway.domain.requests import PairRequest, RerankRequest, TaskRequest, TextRequest
 from gateway.domain.scores import ProblemType
@@ -78,8 +78,8 @@ def test_requests_that_are_answered_together_get_what_they_get_alone(batches: li
     [
         (Overloaded(), Overloaded),
         (RawScores((math.nan,), 5), BackendFailed),
-        (RawScores((0.0,), QUERY_TOO_LONG), BadInput),
-        (RawScores((math.nan,), QUERY_TOO_LONG), BadInput),  # these logits are no answer
+        (RawScores((0.0,), QUERY_TOO_LONG), QueryTooLong),
+        (RawScores((math.nan,), QUERY_TOO_LONG), QueryTooLong),  # these logits are no answer
     ],
 )
 def test_a_pair_without_a_score_fails_its_request_and_no_other(spoiled: Answer, error: type[AiError]) -> None:
@@ -94,9 +94,9 @@ def test_a_pair_without_a_score_fails_its_request_and_no_other(spoiled: Answer, 
     assert type(third) is error
     assert first.__traceback__ is None
     assert isinstance(second, Ranking)
-    if isinstance(first, BadInput):
+    if isinstance(first, QueryTooLong):
         words = "Error: '/query' leaves no room for a context: the model reads 10 tokens"
-        assert first.description == words
+        assert (first.description, first.max_tokens) == (words, 10)
 
 
 LONG = "word " * 100
@@ -104,7 +104,7 @@ LONG = "word " * 100
 
 
 @pytest.mark.parametrize(
-    ("refusal", "error"), [(RawScores((0.0,), QUERY_TOO_LONG), BadInput), (Overloaded(), Overloaded)]
+    ("refusal", "error"), [(RawScores((0.0,), QUERY_TOO_LONG), QueryTooLong), (Overloaded(), Overloaded)]
 )
 def test_a_long_query_is_sent_once_where_it_has_no_answer(refusal: Answer, error: type[AiError]) -> None:
     source = Source({b"a": refusal, b"b": refusal, b"c": refusal})

@@ -118,7 +118,7 @@ def test_the_options_of_cohere() -> None:
         ({"documents": ["a"] * 5}, BadInput, "'documents' has 5 elements; 4 are allowed"),
         ({"documents": [{"title": "a"}]}, BadInput, r"`text` - at `\$.documents\[0\]`"),
         ({"rank_fields": ["title"]}, BadInput, "rank_fields"),
-        ({"top_n": 0}, BadInput, "top_n"),
+        ({"top_n": 0}, BadInput, "'top_n' must be at least 1"),
         ({"top_n": 1.5}, BadInput, "top_n"),
     ],
 )
