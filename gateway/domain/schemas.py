@@ -55,7 +55,8 @@ _RERANK_INPUT: dict[str, Any] = {
         },
         "contexts": {
             "type": "array",
-            "description": "The contexts to sort",
+            "description": "The contexts to sort; each needs a text",
+            # Workers AI's has no "required" here: its validator would find other words for [{}] with one.
             "items": {
                 "type": "object",
                 "properties": {
@@ -81,7 +82,21 @@ _RERANK_OUTPUT: dict[str, Any] = {
                     "score": {"type": "number", "description": "Relevance to the query, from 0 to 1"},
                 },
             },
-        }
+        },
+        "usage": {
+            "type": "object",
+            "description": "What all pairs cost",
+            "properties": {
+                "prompt_tokens": {"type": "integer", "description": "Tokens that the model read"},
+                "completion_tokens": {"type": "integer", "description": "0: the model writes none"},
+                "total_tokens": {"type": "integer", "description": "Sum of both"},
+                "prompt_tokens_details": {
+                    "type": "object",
+                    "properties": {"cached_tokens": {"type": "integer", "description": "Always 0"}},
+                },
+                "neurons": {"type": "number", "description": "The price in Workers AI's unit"},
+            },
+        },
     },
     "additionalProperties": True,
 }

@@ -144,6 +144,9 @@ async def test_a_schema_tells_the_labels_and_limits_of_its_model(triton: FakeTri
     validate(answered.json["result"], classifier["output"])
     validate(ranked, ranks["input"])
     validate(ranking.json["result"], ranks["output"])
+    described = ranks["output"]["properties"]
+    assert list(described) == list(ranking.json["result"])
+    assert list(described["usage"]["properties"]) == list(ranking.json["result"]["usage"])
     with pytest.raises(ValidationError):
         validate({"query": "a", "contexts": [{"text": "a"}] * 31}, ranks["input"])
     with pytest.raises(ValidationError):
