@@ -35,7 +35,7 @@ const SNIPPETS = {
     ...(isQueued ? [`// ${LATER}`] : []),
   ],
   worker: ({ body, model, texts, isRanking, isQueued }) => [
-    "// wrangler.toml: [ai] binding = \"AI\"",
+    "// wrangler.jsonc: \"services\": [{ \"binding\": \"AI\", \"service\": \"tritonflare-ai\" }] (examples/shim)",
     "export default {",
     "  async fetch(request, env) {",
     ...(isQueued

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Route, expect
@@ -17,6 +18,7 @@ from tests.support.harness import ACCOUNT, TOKEN
 from tests.support.playground import CONTRAST, RecordedInference, Visit
 
 CONTEXTS = ("the sea was calm", "a cook bakes good pizza", "bread and pizza")
+SHIM = Path(__file__).parents[3] / "examples" / "shim" / "wrangler.jsonc"
 QUERY = "who bakes good pizza"
 BEST_FIRST = [1, 2, 0]
 
@@ -170,6 +172,9 @@ def test_the_worker_and_curl_snippets_hold_query_and_contexts(visit: Visit) -> N
     )
     assert f"const input = {body};" in worker
     assert f'const {{ response }} = await env.AI.run("{RERANKER}", input);' in worker
+    shim = json.loads(SHIM.read_text(encoding="utf-8"))
+    binding = f'"services": [{{ "binding": "AI", "service": "{shim["name"]}" }}] (examples/shim)'
+    assert worker.splitlines()[0] == f"// wrangler.jsonc: {binding}"
     assert f"-d '{body}'" in _snippet(visit, "curl")
     assert TOKEN not in worker
 
@@ -216,6 +221,11 @@ def test_a_batch_of_texts_shows_its_status_while_it_waits(visit: Visit) -> None:
     assert questions[0] == ("queueRequest=true", ["requests"])
     assert len(questions) >= 3
     assert set(map(str, questions[1:])) == {str(("queueRequest=true", ["request_id"]))}
+
+
+def test_the_choice_to_queue_says_when_a_batch_is_answered(visit: Visit) -> None:
+    queue = visit.page.get_by_label("Queue as a batch")
+    expect(queue).to_have_accessible_description("Answered when the server is idle.")
 
 
 def test_snippets_of_a_queued_batch_show_how_it_is_fetched(visit: Visit) -> None:
