@@ -136,7 +136,7 @@ def _best(run: Run, host: Host, kit: Kit, keys: dict[str, str]) -> Candidate | N
             run.say(
                 kit.name,
                 "slower",
-                f"{candidate.precision} runs {measured.texts_per_second:.0f} texts/s, "
+                f"{candidate.precision} runs {measured.texts_per_second:.0f} {kit.noun}/s, "
                 f"{best[0].precision} {best[1].texts_per_second:.0f}; it has to be "
                 f"{candidate.limits.speedup:.2f} times as fast.",
             )
@@ -166,7 +166,8 @@ def _measured(run: Run, host: Host, kit: Kit, candidate: Candidate, key: str) ->
         kit.name,
         "passed",
         f"{candidate.precision}: agrees with FP32 on {measured.verdict.agreement:.2%} of "
-        f"{measured.verdict.texts} texts, {measured.texts_per_second:.0f} texts/s on the length mix.",
+        f"{measured.verdict.texts} {kit.noun}, {measured.texts_per_second:.0f} {kit.noun}/s on the length "
+        "mix.",
         **details,
     )
     return measured

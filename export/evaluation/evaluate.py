@@ -127,7 +127,7 @@ def evaluate(
     logits, neighbours = {}, {}
     for name, candidate in artefacts.items():
         runner = candidate.open(host.cores)
-        progress.step(f"scoring {len(rows):,} texts with {name}")
+        progress.step(f"scoring {len(rows):,} {'pairs' if examples.queries else 'texts'} with {name}")
         logits[name] = run_grouped(runner, rows, progress.advance)
         progress.step(f"checking that {name} ignores neighbours")
         neighbours[name] = check_invariance(

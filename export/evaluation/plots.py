@@ -29,9 +29,9 @@ def write_plots(report: Mapping[str, Any], folder: Path) -> list[Path]:
     files = []
     if report["settings"]["timing"] is not None:
         files.append(_save(_accuracy_against_speed(report), folder / "accuracy-speed.png"))
-        files.append(_save(_speed_by_length(artefacts), folder / "speed-by-length.png"))
+        files.append(_save(_speed_by_length(report), folder / "speed-by-length.png"))
     if len(artefacts) > 1:
-        figure = _shift_histogram(artefacts, report["shift_histogram_edges"], report["reference"])
+        figure = _shift_histogram(report)
         files.append(_save(figure, folder / "probability-shift.png"))
     return files
 
@@ -60,6 +60,10 @@ def _legend(axes: Axes) -> None:
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
 
 
+def _noun(report: Mapping[str, Any]) -> str:
+    return "pairs" if report["examples"]["queries"] else "texts"
+
+
 def _quality(report: Mapping[str, Any]) -> tuple[str, Callable[[Mapping[str, Any]], float]]:
     """What stands for an artefact's quality, and how it is read from the report."""
     reference = report["reference"]
@@ -76,7 +80,9 @@ def _quality(report: Mapping[str, Any]) -> tuple[str, Callable[[Mapping[str, Any
 def _accuracy_against_speed(report: Mapping[str, Any]) -> Figure:
     what, share_of = _quality(report)
     figure, axes = _figure(
-        f"{what} against speed, one thread", "texts per second, groups of like length", f"{what} (%)"
+        f"{what} against speed, one thread",
+        f"{_noun(report)} per second, groups of like length",
+        f"{what} (%)",
     )
     shares: list[float] = []
     for name, found, colour, marker, _ in _styles(report["artefacts"]):
@@ -94,10 +100,13 @@ def _accuracy_against_speed(report: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def _speed_by_length(artefacts: Artefacts) -> Figure:
-    figure, axes = _figure("Speed by length, one text a run, one thread", "tokens", "milliseconds per text")
+def _speed_by_length(report: Mapping[str, Any]) -> Figure:
+    unit = _noun(report).removesuffix("s")
+    figure, axes = _figure(
+        f"Speed by length, one {unit} a run, one thread", "tokens", f"milliseconds per {unit}"
+    )
     lengths: list[int] = []
-    for name, found, colour, marker, line in _styles(artefacts):
+    for name, found, colour, marker, line in _styles(report["artefacts"]):
         lengths = [int(length) for length in found["speed"]["ms_by_length"]]
         times = list(found["speed"]["ms_by_length"].values())
         axes.plot(lengths, times, marker=marker, color=colour, linestyle=line, label=name)
@@ -111,13 +120,15 @@ def _speed_by_length(artefacts: Artefacts) -> Figure:
     return figure
 
 
-def _shift_histogram(artefacts: Artefacts, edges: list[float], reference: str) -> Figure:
+def _shift_histogram(report: Mapping[str, Any]) -> Figure:
+    edges, reference = report["shift_histogram_edges"], report["reference"]
+    noun = _noun(report)
     figure, axes = _figure(
         f"How far scores are from {reference}",
-        f"|Δp| of a text's most moved label (below {edges[0]:g}: first bin)",
-        "texts",
+        f"|Δp| of a {noun.removesuffix('s')}'s most moved label (below {edges[0]:g}: first bin)",
+        noun,
     )
-    for name, found, colour, _, line in _styles(artefacts):
+    for name, found, colour, _, line in _styles(report["artefacts"]):
         if name != reference:
             counts = found["agreement"]["shift_histogram"]
             axes.stairs(counts, edges, color=colour, linestyle=line, linewidth=2, label=name)

@@ -182,6 +182,11 @@ def _cell(value: Any) -> str:
     return html.escape(" ".join(str(value).split()), quote=False).replace("|", "&#124;")
 
 
+def _noun(document: Mapping[str, Any]) -> str:
+    """What a model of this task is asked about."""
+    return "pairs" if document["examples"]["queries"] else "texts"
+
+
 def _summary(document: Mapping[str, Any]) -> str:
     examples, host = document["examples"], document["host"]
     chosen = document["chosen"]
@@ -284,10 +289,11 @@ def _neighbours(document: Mapping[str, Any]) -> str:
     )
     count = document["artefacts"][names[0]]["neighbours"]["texts"]
     intro = (
-        f"Largest Δp of {count} texts of all lengths between alone and in a padded batch. "
+        f"Largest Δp of {count} {_noun(document)} of all lengths between alone and in a padded batch. "
         "No test can try every batch; these kinds were tried:"
     )
-    return f"{intro}\n\n{_table(('batches', 'number', 'texts in them', *names), rows)}"
+    head = ("batches", "number", f"{_noun(document)} in them", *names)
+    return f"{intro}\n\n{_table(head, rows)}"
 
 
 def _speed(document: Mapping[str, Any]) -> str:
@@ -308,11 +314,11 @@ def _speed(document: Mapping[str, Any]) -> str:
     timing = document["settings"]["timing"]
     intro = (
         f"One thread, without tokenization; medians of {timing['rounds']} alternating rounds over the same "
-        f"{texts} texts of all lengths; in brackets the median of the rounds' ratios to "
+        f"{texts} {_noun(document)} of all lengths; in brackets the median of the rounds' ratios to "
         f"{document['reference']}."
     )
-    noun = "pairs" if document["examples"]["queries"] else "sentences"
-    head = ("artefact", "load ms", "ms a text, batch 1", "99th percentile", f"{noun}/s, batch 1")
+    unit, noun = ("pair", "pairs") if document["examples"]["queries"] else ("text", "sentences")
+    head = ("artefact", "load ms", f"ms a {unit}, batch 1", "99th percentile", f"{noun}/s, batch 1")
     return f"{intro}\n\n{_table((*head, f'{noun}/s, groups of like length'), rows)}"
 
 
@@ -320,7 +326,8 @@ def _lengths(document: Mapping[str, Any]) -> str:
     speeds = {name: found["speed"]["ms_by_length"] for name, found in document["artefacts"].items()}
     lengths = list(speeds[document["reference"]])
     rows = ((name, *(f"{times[length]:.1f}" for length in lengths)) for name, times in speeds.items())
-    return f"Milliseconds a text by its tokens, batch 1:\n\n{_table(('tokens', *lengths), rows)}"
+    unit = _noun(document).removesuffix("s")
+    return f"Milliseconds a {unit} by its tokens, batch 1:\n\n{_table(('tokens', *lengths), rows)}"
 
 
 def _flips(document: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -182,7 +183,10 @@ def test_a_reranker_is_exported_judged_and_published(tmp_path: Path, family: str
     report = json.loads(result.report.with_suffix(".json").read_text())
     assert report["about"]["task"] == "rerank"
     assert report["artefacts"]["int8-token"]["ranking"]["kendall_tau"] == int8.kendall_tau
-    assert "| Kendall's tau (lowest) | first text as fp32 |" in result.report.read_text()
+    words = result.report.read_text()
+    assert "| Kendall's tau (lowest) | first text as fp32 |" in words
+    assert "pairs of all lengths between alone and in a padded batch" in words
+    assert "| pairs in them |" in words
     # The code of a pair's tokenizer is the exporter's own, and a change of it is found.
     (tmp_path / "models" / model.tokenizer / "1" / "pairs.py").write_text("")
     assert verify_repository(tmp_path / "models") == [
@@ -250,6 +254,7 @@ def test_a_plan_kit_holds_the_types(tmp_path: Path) -> None:
     with pytest.raises(VerificationError, match="takes input_ids and attention_mask INT64"):
         check_graph(onnx.load(result.kit / "fp16" / "model.onnx"), 1)
     kit = read_kit(result.kit)
+    assert kit.noun == "pairs"
     assert {batch.inputs for batch in (*kit.judged, *kit.timed)} == {TYPED}
     for batch in kit.judged:
         values = [np.fromfile(result.kit / "samples" / f"{batch.file}.{name}.bin", "<i8") for name in TYPED]
@@ -281,6 +286,7 @@ def test_the_command_says_which_task_it_took_and_has_limits_for_it(tmp_path: Pat
     done = CliRunner().invoke(export, [*command, "--min-tau", "0.5", "--min-top", "50"])
     assert done.exit_code == 0, done.output
     assert "Task rerank, because the model has one label" in done.output
+    assert re.search(r"^scoring [\d,]+ pairs with fp32$", done.output, re.MULTILINE), done.output
     assert "Kendall's tau 1.0000  first text 100.00 %" in done.output
     refused = CliRunner().invoke(export, [*command, "--min-top", "101"])
     assert refused.exit_code == 2

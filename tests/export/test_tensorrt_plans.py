@@ -85,6 +85,7 @@ def test_a_faster_int8_inside_the_gate_is_served(machine: Machine, made: Kits) -
     assert (encoder / "warmup" / "ones_16.bin").read_bytes() == b"\1" * 128
     assert decisions(made) == ["passed", "passed", "tensorrt"]
     assert "TensorRT 11.2.1.2 on NVIDIA L4 (compute capability 8.9)." in done.stdout
+    assert " texts/s on the length mix." in done.stdout
     assert (made.repository / "my-model_encoder_fp16" / "config.pbtxt").is_file(), "the fallback has gone"
 
 

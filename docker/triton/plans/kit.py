@@ -83,6 +83,12 @@ class Kit:
     timed: tuple[Batch, ...]
     samples_sha256: str
 
+    @property
+    def noun(self) -> str:
+        """What the model is asked about: a reranker has one label and is asked about pairs."""
+        alone = all(len(row) == 1 for batch in self.judged for row in batch.logits)
+        return "pairs" if alone else "texts"
+
     def profile_of(self, shape: tuple[int, int]) -> int:
         """The index of the profile that takes a shape."""
         for index, profile in enumerate(self.profiles):
