@@ -113,10 +113,13 @@ def test_what_is_too_long_is_cut_or_refused(served: Served) -> None:
     refused = served.client.post("/rerank", json=body | {"truncate": False})
     assert refused.status_code == 422
     assert f"at most {POSITIONS} tokens" in refused.json()["error"]
-    for path, key, status in (("/rerank", "texts", 422), ("/v1/rerank", "documents", 400)):
+    for path, key, status, room in (
+        ("/rerank", "texts", 422, "`query` leaves no room for an element of `texts`"),
+        ("/v1/rerank", "documents", 400, "'query' leaves no room for a document"),
+    ):
         long = served.client.post(path, json={"query": "a " * POSITIONS, key: ["b"]})
         assert long.status_code == status
-        assert "leaves no room for a context" in long.text
+        assert f"{room}: the model reads {POSITIONS} tokens" in long.text
 
 
 def words(rng: random.Random, count: int) -> str:
