@@ -115,7 +115,7 @@ export: $(VENV)/.serve ## export the bundled checkpoint into model_repository/
 
 .PHONY: test
 test: $(VENV)/.dev $(CLIENTS)/node_modules/.installed $(LATEST)/node_modules/.installed $(CLIENTS_VENV)/.clients ## run all tests, the end-to-end ones on the real tritonserver
-	echo "all tests take about 14 minutes on two cores; ARGS=\"-m 'not needs_triton'\" leaves the real tritonserver out"
+	echo "all tests take about 18 minutes on two cores; ARGS=\"-m 'not needs_triton'\" leaves the real tritonserver out"
 	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 .PHONY: clients
