@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from gateway.domain.backend import Answer, AnswerSource
 from gateway.domain.catalogue import Model
+from gateway.domain.coalescing.grouping import LONG_BYTES_PER_TOKEN
 from gateway.domain.errors import BackendUnavailable, DeadlineExceeded, Overloaded, without_frames
 from gateway.domain.inputs import ModelInput
 from gateway.domain.options import NO_OPTIONS, CallOptions
@@ -33,7 +34,6 @@ _POLL_S = 0.005
 _RETRY_S = 0.5
 _MOST_FAILURES = 10_000
 _INPUT_COST = 32
-_LONG_BYTES_PER_TOKEN = 4
 _FIRST_BUDGET = 16 * _INPUT_COST
 
 
@@ -255,7 +255,7 @@ class _WithOptions:
 
 def _cost(model: Model, text: ModelInput) -> int:
     """Estimate what an input costs: bytes up to what the model reads, and something for each input."""
-    return _INPUT_COST + min(len(text), _LONG_BYTES_PER_TOKEN * model.max_tokens)
+    return _INPUT_COST + min(len(text), LONG_BYTES_PER_TOKEN * model.max_tokens)
 
 
 def _digest(text: ModelInput) -> bytes:

@@ -10,9 +10,9 @@ from uuid import uuid4
 
 from gateway.batches import codec
 from gateway.batches.store import BatchStore, NewBatch, PendingBatch
-from gateway.domain.errors import AiError, BadInput
+from gateway.domain.errors import BadInput
 from gateway.domain.options import NO_OPTIONS, CallOptions
-from gateway.domain.requests import BatchRequest, RerankRequest
+from gateway.domain.requests import BatchRequest, size_of
 from gateway.domain.service import BatchItem
 
 CHUNK_INPUTS = 64
@@ -83,7 +83,7 @@ class BatchQueue:
         for chunk in _chunks(requests):
             chunks.append(codec.encode_inputs(chunk, options))
             await asyncio.sleep(0)  # other requests have their turn
-        bucket, scores = self._bucket_of(account), labels * sum(map(_inputs, requests))
+        bucket, scores = self._bucket_of(account), labels * sum(size_of(item.request) for item in requests)
         return NewBatch(str(uuid4()), owner, bucket, model, len(requests), chunks, scores)
 
     async def check_room(self, batch: NewBatch) -> None:
@@ -138,16 +138,10 @@ def _chunks(requests: Sequence[BatchRequest]) -> Iterator[list[BatchRequest]]:
     chunk: list[BatchRequest] = []
     inputs = 0
     for request in requests:
-        size = _inputs(request)
+        size = size_of(request.request)
         if chunk and inputs + size > CHUNK_INPUTS:
             yield chunk
             chunk, inputs = [], 0
         chunk.append(request)
         inputs += size
     yield chunk
-
-
-def _inputs(item: BatchRequest) -> int:
-    if isinstance(item.request, AiError):
-        return 1
-    return max(1, len(item.request.contexts)) if isinstance(item.request, RerankRequest) else 1

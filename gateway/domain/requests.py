@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gateway.domain.errors import BadInput, without_frames
+from gateway.domain.errors import AiError, BadInput, without_frames
 from gateway.domain.inputs import ModelInput, Pair
 from gateway.domain.options import NO_OPTIONS, CallOptions
 from gateway.domain.tasks import Task
-from gateway.domain.validate import is_binary, is_javascript_integer, printable, string, types_of, utf8
+from gateway.domain.validate import integer, is_binary, printable, string, types_of, utf8
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,11 @@ class RerankRequest:
 
 
 TaskRequest = TextRequest | PairRequest | RerankRequest
+
+
+def size_of(request: TaskRequest | AiError) -> int:
+    """Return the texts or pairs that a request counts as; one without any, or with an error, is one."""
+    return max(1, len(request.contexts)) if isinstance(request, RerankRequest) else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +218,7 @@ def rerank_request(payload: object, max_contexts: int) -> RerankRequest:
     """
     given = payload if isinstance(payload, dict) else {}
     query = _text(given["query"], "/query") if "query" in given else None
-    top_k = _positive_integer(given["top_k"], "/top_k") if "top_k" in given else None
+    top_k = integer(given["top_k"], "/top_k", 1) if "top_k" in given else None
     if not _has_contexts(given.get("contexts")) or query is None:
         raise BadInput("Error: required properties at '/' are 'query,contexts'")
     return RerankRequest(query, _contexts(given["contexts"], max_contexts), top_k)
@@ -262,14 +267,6 @@ def _text(value: object, path: str) -> str:
     if not text:
         raise BadInput(f"Error: Length of '{path}' must be >= 1 not met")
     return text
-
-
-def _positive_integer(value: object, path: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not is_javascript_integer(value):
-        raise BadInput(f"Error: Type mismatch of '{path}', 'integer' not in {types_of(value)}")
-    if value < 1:
-        raise BadInput(f"Error: '{path}' must be >= 1")
-    return int(value)
 
 
 def _batch_inputs(requests: object, max_batch_texts: int) -> list[object]:

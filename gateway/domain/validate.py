@@ -136,6 +136,19 @@ def string(value: object, path: str) -> str:
     return value
 
 
+def integer(value: object, path: str, least: int) -> int:
+    """Return ``value``, which stands at ``path`` of a request; 1.0 is an integer, as in JavaScript.
+
+    Raises:
+        BadInput: it is no integer, or less than ``least``.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not _is_javascript_integer(value):
+        raise BadInput(f"Error: Type mismatch of '{path}', 'integer' not in {types_of(value)}")
+    if value < least:
+        raise BadInput(f"Error: '{path}' must be >= {least}")
+    return int(value)
+
+
 def types_of(value: object) -> str:
     """Name the types of a value as the validator lists them."""
     return ",".join(f"'{name}'" for name in _javascript_types(value))
@@ -148,7 +161,7 @@ def _javascript_types(value: object) -> tuple[str, ...]:
         case bool():
             return ("boolean",)
         case int() | float():
-            return ("number", "integer") if is_javascript_integer(value) else ("number",)
+            return ("number", "integer") if _is_javascript_integer(value) else ("number",)
         case str():
             return ("string",)
         case list():
@@ -172,7 +185,7 @@ def _is_number_or_string(value: object) -> bool:
     return isinstance(value, int | float | str) and not isinstance(value, bool)
 
 
-def is_javascript_integer(value: float) -> bool:
+def _is_javascript_integer(value: float) -> bool:
     """``Number.isInteger``: 1.0 is one; what overflows a double is Infinity and is not."""
     try:
         number = float(value)

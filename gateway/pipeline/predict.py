@@ -10,7 +10,7 @@ from gateway.access.admission import Admission
 from gateway.access.rate_limit import RateLimit
 from gateway.domain.catalogue import Model
 from gateway.domain.errors import AiError, BadInput
-from gateway.domain.requests import BatchCall, Call, InputLimits, RerankRequest, SingleCall, TaskRequest
+from gateway.domain.requests import BatchCall, Call, InputLimits, SingleCall, TaskRequest, size_of
 from gateway.domain.service import BatchItem, Predictor, TaskAnswer, longest
 from gateway.pipeline.caller import Caller
 from gateway.pipeline.deadline import RequestDeadline
@@ -153,8 +153,7 @@ def _places(requests: Sequence[TaskRequest | AiError]) -> int:
 
     A ranking takes one for each pair, because that is what it costs.
     """
-    sizes = (len(request.contexts) if isinstance(request, RerankRequest) else 1 for request in requests)
-    return sum(max(size, 1) for size in sizes) - 1
+    return sum(map(size_of, requests)) - 1
 
 
 def _raise_if_nothing_was_answered(items: Sequence[BatchItem]) -> None:

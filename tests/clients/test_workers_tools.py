@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tests.support.clients.checks import MODEL, TEXT, check_scores
-from tests.support.clients.node import LATEST, require_latest
-from tests.support.clients.shim import WRANGLER, put_project, run_program, run_tool, tools
+from tests.support.clients.node import LATEST, require_latest, run_tool
+from tests.support.clients.shim import WRANGLER, put_project, run_program, tools
 from tests.support.servers import ACCOUNT, TOKEN, Program
 
 WITHOUT_NODE = True

@@ -21,11 +21,7 @@ from tests.support.harness import (
     settings_for,
     until,
 )
-from tests.support.queued_batches import QUEUED, Configure, batch, fetch, submit
-
-UNKNOWN = "Bad input: Error: '/request_id' is not known, or its result has expired"
-NO_ID = "d9e09afe-fe49-4051-bc1d-8901f858ff52"
-ENTRIES = '[{"label":"NEGATIVE","score":0.5},{"label":"POSITIVE","score":0.5}]'
+from tests.support.queued_batches import ENTRIES, NO_ID, QUEUED, UNKNOWN, Configure, batch, fetch, submit
 
 
 @pytest.fixture

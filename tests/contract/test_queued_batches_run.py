@@ -24,12 +24,8 @@ from tests.support.harness import (
     settings_for,
     until,
 )
-from tests.support.queued_batches import QUEUED, Configure, batch, fetch, submit
+from tests.support.queued_batches import NO_ID, QUEUED, Configure, batch, fetch, submit
 from tests.support.redis import running_redis
-
-UNKNOWN = "Bad input: Error: '/request_id' is not known, or its result has expired"
-NO_ID = "d9e09afe-fe49-4051-bc1d-8901f858ff52"
-ENTRIES = '[{"label":"NEGATIVE","score":0.5},{"label":"POSITIVE","score":0.5}]'
 
 
 @pytest.fixture

@@ -10,6 +10,9 @@ from gateway.settings import Settings
 from tests.support.harness import RUN, UUID, Answer, Client
 
 QUEUED = "?queueRequest=true"
+UNKNOWN = "Bad input: Error: '/request_id' is not known, or its result has expired"
+NO_ID = "d9e09afe-fe49-4051-bc1d-8901f858ff52"
+ENTRIES = '[{"label":"NEGATIVE","score":0.5},{"label":"POSITIVE","score":0.5}]'
 Configure = Callable[..., Settings]
 """Makes settings of gateways that share a store."""
 

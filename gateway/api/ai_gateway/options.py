@@ -15,7 +15,7 @@ from gateway.domain.catalogue import Model
 from gateway.domain.errors import BadInput
 from gateway.domain.options import NO_OPTIONS, CallOptions
 from gateway.domain.requests import Call, PollCall
-from gateway.domain.validate import is_javascript_integer, types_of
+from gateway.domain.validate import integer, types_of
 from gateway.server.message import HttpRequest
 
 _SKIP_CACHE = "cf-aig-skip-cache"
@@ -87,14 +87,8 @@ def _body_options(payload: object) -> CallOptions:
 
 
 def _integer(gateway: Mapping[str, object], key: str, least: int) -> int | None:
-    value, path = gateway.get(key), f"/options/gateway/{key}"
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not is_javascript_integer(value):
-        raise BadInput(f"Error: Type mismatch of '{path}', 'integer' not in {types_of(value)}")
-    if value < least:
-        raise BadInput(f"Error: '{path}' must be >= {least}")
-    return min(int(value), _MOST)
+    value = gateway.get(key)
+    return None if value is None else min(integer(value, f"/options/gateway/{key}", least), _MOST)
 
 
 def _flag(headers: Mapping[str, str], name: str) -> bool | None:

@@ -7,10 +7,10 @@ from urllib.parse import quote
 
 from gateway.addresses import authority
 from gateway.api import envelope
-from gateway.api.ai_gateway.universal import PROVIDER
+from gateway.api.ai_gateway.universal import PROVIDER, foreign
 from gateway.api.binding.miniflare import BINDING_HOST
 from gateway.api.context import RequestContext
-from gateway.domain.errors import BadInput, NoSuchLog
+from gateway.domain.errors import NoSuchLog
 from gateway.server.message import HttpRequest, Response
 
 _UNIVERSAL = "universal"
@@ -37,7 +37,7 @@ class GatewayQueries:
         """
         provider, gateway = context.params["provider"], context.params["gateway_id"]
         if provider not in (_UNIVERSAL, PROVIDER):
-            raise BadInput(f"Error: provider '{provider[:200]}' is not served here, only '{PROVIDER}' is")
+            raise foreign(provider)
         account = context.account if context.account not in ("", "*") else _ANY_ACCOUNT
         place = f"{quote(account, safe='')}/{quote(gateway, safe='')}"
         base = f"{self._scheme}://{_host(context.http)}/v1/{place}/"

@@ -63,7 +63,7 @@ class Universal:
         failure: AiError | None = None
         for place, step in enumerate(steps):
             if step.provider != PROVIDER:
-                failure = failure or _foreign(step.provider)
+                failure = failure or foreign(step.provider)
                 continue
             left_s = ends - time.monotonic()
             if left_s <= 0:
@@ -93,7 +93,8 @@ class Universal:
         return await self._predict.answer(replace(context.caller, patience_s=patience_s), step.query, read)
 
 
-def _foreign(provider: str) -> BadInput:
+def foreign(provider: str) -> BadInput:
+    """Return the error of a provider that is not served."""
     shown = printable(provider)[:_SHOWN_CHARS]
     return BadInput(f"Error: provider '{shown}' is not served here, only '{PROVIDER}' is")
 

@@ -59,8 +59,13 @@ def environment(home: Path, **values: str) -> dict[str, str]:
 
 def node(folder: Path, *arguments: str, stdin: str = "", env: dict[str, str]) -> str:
     """Run ``node ARGUMENTS`` to its end and return what it printed."""
+    return run_tool("node", folder, *arguments, stdin=stdin, env=env)
+
+
+def run_tool(node: str, folder: Path, *command: str, stdin: str = "", env: dict[str, str]) -> str:
+    """Run a program of node to its end; what it printed on standard output."""
     done = subprocess.run(
-        ["node", *arguments],
+        [node, *command],
         cwd=folder,
         env=env,
         input=stdin,

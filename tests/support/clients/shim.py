@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tests.support.clients.node import LATEST, PROGRAM_S, copy, environment
+from tests.support.clients.node import LATEST, copy, environment, run_tool
 from tests.support.servers import ROOT, TOKEN
 
 SHIM = ROOT / "examples" / "shim"
@@ -41,22 +40,6 @@ def put_shim(folder: Path, url: str, token: str = TOKEN) -> Path:
     variables = f"CLOUDFLARE_API_BASE_URL={url}/client/v4\nCLOUDFLARE_API_TOKEN={token}\n"
     (folder / ".dev.vars").write_text(variables)
     return folder
-
-
-def run_tool(node: str, folder: Path, *command: str, stdin: str = "", env: dict[str, str]) -> str:
-    """Run a program of node to its end; what it printed on standard output."""
-    done = subprocess.run(
-        [node, *command],
-        cwd=folder,
-        env=env,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=PROGRAM_S,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def run_program(node: str, home: Path, program: str, **given: Any) -> list[Any]:
