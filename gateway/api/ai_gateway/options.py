@@ -20,11 +20,11 @@ from gateway.server.message import HttpRequest
 
 _SKIP_CACHE = "cf-aig-skip-cache"
 _CACHE_TTL = "cf-aig-cache-ttl"
-_TIMEOUT = "cf-aig-request-timeout"
+REQUEST_TIMEOUT = "cf-aig-request-timeout"
 _FORMER_NAMES = {"cf-skip-cache": _SKIP_CACHE, "cf-cache-ttl": _CACHE_TTL}
 _BY_BYTES = {
     name.encode(): _FORMER_NAMES.get(name, name)
-    for name in (_SKIP_CACHE, _CACHE_TTL, _TIMEOUT, *_FORMER_NAMES)
+    for name in (_SKIP_CACHE, _CACHE_TTL, REQUEST_TIMEOUT, *_FORMER_NAMES)
 }
 _MOST = 999_999_999
 
@@ -47,7 +47,7 @@ def options_of(headers: Mapping[str, str]) -> CallOptions:
     Raises:
         BadInput: one is malformed.
     """
-    timeout_ms = _number(headers, _TIMEOUT, 1)
+    timeout_ms = _number(headers, REQUEST_TIMEOUT, 1)
     return CallOptions(
         skip_cache=_flag(headers, _SKIP_CACHE),
         cache_ttl_s=_number(headers, _CACHE_TTL, 0),

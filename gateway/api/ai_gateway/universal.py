@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
-from gateway.api.ai_gateway.options import options_of, read_header_options
+from gateway.api.ai_gateway.options import REQUEST_TIMEOUT, options_of, read_header_options
 from gateway.api.context import RequestContext
 from gateway.api.predict import PredictBody
 from gateway.api.run import render_outcome
@@ -128,7 +128,7 @@ def _read_step(item: object, path: str) -> _Step:
     config = item.get("config")
     timeout = config.get("requestTimeout") if isinstance(config, dict) else None
     if isinstance(timeout, int) and not isinstance(timeout, bool):
-        named.setdefault("cf-aig-request-timeout", str(timeout))
+        named.setdefault(REQUEST_TIMEOUT, str(timeout))
     return _Step(
         string(item["provider"], f"{path}/provider"),
         printable(string(item["endpoint"], f"{path}/endpoint")),
