@@ -1,11 +1,16 @@
-"""What the recipes share: groups of parameters, the learning rate's course, averages, saved states."""
+"""What the recipes share: groups of parameters, the learning rate's course, steps, averages, saved states."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from tqdm import tqdm
+
+SAVE_EVERY = 100
+"""Steps; a killed run repeats at most so many."""
 
 
 class Rates(Protocol):
@@ -26,6 +31,31 @@ class Rates(Protocol):
     @property
     def weight_decay(self) -> float:
         """AdamW's, for matrices."""
+
+
+class Steps(Protocol):
+    """A run that advances step by step; ``step`` is how many it has done."""
+
+    step: int
+
+    def advance(self) -> float:
+        """Do one step; return its loss."""
+
+    def save(self, file: Path) -> None:
+        """Save the state, from which the run can go on."""
+
+
+def advance_to(run: Steps, last: int, state: Path, *, total: int, name: str | None = None) -> None:
+    """Advance a run to the step ``last`` of ``total``, saving as it goes, with a progress bar."""
+    smooth = math.nan
+    with tqdm(total=total, initial=run.step, unit="step", smoothing=0.05, desc=name) as bar:
+        while run.step < last:
+            loss = run.advance()
+            smooth = loss if math.isnan(smooth) else 0.98 * smooth + 0.02 * loss
+            bar.update()
+            bar.set_postfix(loss=f"{smooth:.4f}")
+            if run.step % SAVE_EVERY == 0:
+                run.save(state)
 
 
 def parameter_groups(model: torch.nn.Module, rates: Rates, layers: int) -> list[dict[str, Any]]:

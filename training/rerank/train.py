@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import asdict
@@ -17,9 +16,9 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
-from tqdm import tqdm
 
 from training.optimisation import (
+    advance_to,
     load_state,
     parameter_groups,
     rise_and_fall,
@@ -35,7 +34,6 @@ from training.rerank.publish import Trained, publish
 from training.rerank.recipe import Recipe
 from training.rerank.vocabulary import choose_tokens, trim_tokenizer
 
-SAVE_EVERY = 100
 ROOM = 8  # tokens of a pair that the query leaves to the text and the special tokens
 # A batch is computed in two halves, each by a thread of its own. They meet once a step, and not in every
 # operation as the threads of one model do, which waste most of their time where other programs run.
@@ -161,15 +159,7 @@ def prepare(recipe: Recipe, cache: Path) -> Trainer:
 def run(trainer: Trainer, state: Path, *, until: int | None = None) -> None:
     """Take the run to its last step (or ``until``), saving as it goes."""
     total = trainer.steps if until is None else min(until, trainer.steps)
-    smooth = math.nan
-    with tqdm(total=trainer.steps, initial=trainer.step, unit="step", smoothing=0.05) as bar:
-        while trainer.step < total:
-            loss = trainer.advance()
-            smooth = loss if math.isnan(smooth) else 0.98 * smooth + 0.02 * loss
-            bar.update()
-            bar.set_postfix(loss=f"{smooth:.4f}")
-            if trainer.step % SAVE_EVERY == 0:
-                trainer.save(state)
+    advance_to(trainer, total, state, total=trainer.steps)
     trainer.save(state)
 
 

@@ -8,7 +8,6 @@ end, from the FP16 weights as they are written.
 from __future__ import annotations
 
 import argparse
-import math
 import random
 from copy import deepcopy
 from dataclasses import asdict
@@ -21,6 +20,7 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 from training.optimisation import (
+    advance_to,
     load_state,
     parameter_groups,
     rise_and_fall,
@@ -37,7 +37,6 @@ from training.sentiment.recipe import Recipe
 
 MAX_TOKENS = 128
 LAYERS = 6
-SAVE_EVERY = 100
 
 
 def epoch_batches(lengths: list[int], batch: int, rng: random.Random) -> list[list[int]]:
@@ -163,16 +162,8 @@ def train(recipe: Recipe, cache: Path, *, fresh: bool, report_dev: bool) -> torc
 def one_run(trainer: Trainer, state: Path) -> None:
     """Take the run that is under way to its last step, saving as it goes."""
     total = len(trainer.plan)
-    smooth = math.nan
     name = f"run {len(trainer.finished) + 1} of {trainer.recipe.runs}"
-    with tqdm(total=total, initial=trainer.step, unit="step", smoothing=0.05, desc=name) as bar:
-        while trainer.step < total:
-            loss = trainer.advance()
-            smooth = loss if math.isnan(smooth) else 0.98 * smooth + 0.02 * loss
-            bar.update()
-            bar.set_postfix(loss=f"{smooth:.4f}")
-            if trainer.step % SAVE_EVERY == 0:
-                trainer.save(state)
+    advance_to(trainer, total, state, total=total, name=name)
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
