@@ -150,7 +150,7 @@ async def test_a_batch_of_predict_is_answered_in_order_and_all_or_none(
     # The second pair has no room for its text, so the request has no answer.
     failed = await ask(client, "/predict", {"inputs": [[QUERY, "a"], ["long " * 600, "a"]]})
     assert (failed.status, failed.json["error_type"]) == (422, "Validation")
-    assert "no room for a context" in failed.json["error"]
+    assert "the first text of a pair of `inputs` leaves no room for the second" in failed.json["error"]
 
 
 async def test_a_text_that_is_too_long_is_cut_unless_the_request_refuses_that(client: Client) -> None:
