@@ -16,18 +16,23 @@ async function loadModels() {
   }
   try {
     const names = await listModels();
-    if (mine === newest) {
-      showModels(names);
-      await learnTask();
-      showError(null);
-      settled = true;
-      foldAccess();
+    if (mine !== newest) {
+      return;
     }
+    showModels(names);
   } catch (error) {
     if (mine === newest) {
       showModels([], "No models: see the message");
       showError(error);
     }
+    return;
+  }
+  settled = true;
+  foldAccess();
+  // The others can be chosen even if this one's task cannot be found out.
+  const problem = await learnTask().then(() => null, (error) => error);
+  if (mine === newest) {
+    showError(problem);
   }
 }
 
