@@ -25,8 +25,8 @@ PIP := -m pip install --quiet --disable-pip-version-check
 CLIENTS := tests/clients/js
 # Today's Workers tools, which cannot be installed beside the older ones, with a node that is new enough for them.
 LATEST := tests/clients/js-latest
-# Two, because half of the tests' time is waiting; more would disturb each other. ARGS="-n 0" takes it back.
-WORKERS := -n 2
+# For two cores, because a third of the tests' time is waiting. ARGS="-n 0" takes it back.
+WORKERS := -n 3
 CODE := gateway export embedded examples loadtest tools training tritonflare docker tests
 
 .PHONY: help
@@ -114,13 +114,16 @@ export: $(VENV)/.serve ## export the bundled checkpoint into model_repository/
 	$(BIN)/tritonflare export --verbose
 
 .PHONY: test
-test: $(VENV)/.dev $(CLIENTS)/node_modules/.installed $(LATEST)/node_modules/.installed $(CLIENTS_VENV)/.clients ## run all tests, the end-to-end ones on the real tritonserver
-	echo "all tests take about 18 minutes on two cores; ARGS=\"-m 'not needs_triton'\" leaves the real tritonserver out"
+test: $(VENV)/.dev clients-env ## run all tests, the end-to-end ones on the real tritonserver
+	echo "all tests take about 14 minutes on two cores; ARGS=\"-m 'not needs_triton'\" leaves the real tritonserver out"
 	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 .PHONY: clients
-clients: $(VENV)/.dev $(CLIENTS)/node_modules/.installed $(LATEST)/node_modules/.installed $(CLIENTS_VENV)/.clients ## run the real clients before the real Triton: SDKs, Workers, tritonclient, kserve, RAG frameworks
+clients: $(VENV)/.dev clients-env ## run the real clients before the real Triton: SDKs, Workers, tritonclient, kserve, RAG frameworks
 	$(BIN)/python -m pytest tests/clients $(ARGS)
+
+.PHONY: clients-env
+clients-env: $(CLIENTS)/node_modules/.installed $(LATEST)/node_modules/.installed $(CLIENTS_VENV)/.clients # for the tests of the clients
 
 .PHONY: check
 check: $(VENV)/.dev ## format, lint, types, layers
