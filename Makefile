@@ -16,11 +16,15 @@ CLIENTS_VENV := .venv-clients
 SUPPLY_VENV := .venv-supply
 BIN := $(VENV)/bin
 CHECKPOINT := checkpoints/minilm-sst2
+RERANKER := checkpoints/minilm-rerank
 REPOSITORY := model_repository
 ENSEMBLE := $(REPOSITORY)/cf-huggingface-distilbert-sst-2-int8
 # The weights that are served: those of the highest version.
 SERVED := $(shell ls -v $(ENSEMBLE)_encoder_*/[1-9]*/model.onnx 2>/dev/null | tail -n 1)
 MODEL := $(or $(SERVED),$(ENSEMBLE)_encoder_int8/1/model.onnx)
+# MODELS=all adds the reranker to `make serve` and `make export`.
+ALL := $(filter all,$(MODELS))
+RERANKER_MODEL := $(REPOSITORY)/cf-baai-bge-reranker-base/config.pbtxt
 PIP := -m pip install --quiet --disable-pip-version-check
 CLIENTS := tests/clients/js
 # Today's Workers tools, which cannot be installed beside the older ones, with a node that is new enough for them.
@@ -103,15 +107,24 @@ $(MODEL): $(VENV)/.serve $(wildcard $(CHECKPOINT)/*) $(shell find export -name '
 		touch $@
 	fi
 
+$(RERANKER_MODEL): $(VENV)/.serve $(wildcard $(RERANKER)/*) $(shell find export -name '*.py')
+	if [ -e $@ ] && ! grep -q '"minilm-rerank"' $@; then
+		echo "keeping the reranker in $(REPOSITORY); \`make export MODELS=all\` puts the bundled one back"
+	else
+		$(BIN)/tritonflare export $(RERANKER) --quick
+		touch $@
+	fi
+
 .PHONY: serve
 # gRPC as well (docs/clients.md); an empty GATEWAY_GRPC_PORT turns it off.
 serve doctor: export GATEWAY_GRPC_PORT ?= 8001
-serve: $(MODEL) ## run Triton and the gateway on this machine, with the bundled model
+serve: $(MODEL) $(if $(ALL),$(RERANKER_MODEL)) ## run Triton and the gateway on this machine, with the bundled model; MODELS=all: the reranker too
 	exec $(BIN)/tritonflare serve
 
 .PHONY: export
-export: $(VENV)/.serve ## export the bundled checkpoint into model_repository/
+export: $(VENV)/.serve ## export the bundled checkpoint into model_repository/; MODELS=all: the reranker too
 	$(BIN)/tritonflare export --verbose
+	$(if $(ALL),$(BIN)/tritonflare export $(RERANKER) --verbose)
 
 .PHONY: test
 test: $(VENV)/.dev clients-env ## run all tests, the end-to-end ones on the real tritonserver
@@ -219,9 +232,8 @@ doctor: $(VENV)/.serve ## say whether this machine can run the embedded Triton
 checkpoint: $(TORCH_VENV)/.torch ## train the bundled checkpoint again (torch; resumable)
 	$(TORCH_VENV)/bin/python -m training.sentiment.train
 
-# Nothing of it is bundled: docs/decisions/tried-in-vain.md.
 .PHONY: reranker
-reranker: $(TORCH_VENV)/.torch ## train a small reranker into .cache/training/ (torch, Debian 12; resumable)
+reranker: $(TORCH_VENV)/.torch ## train the bundled reranker again (torch, Debian 12; resumable)
 	$(TORCH_VENV)/bin/python -m training.rerank.train
 
 .PHONY: golden

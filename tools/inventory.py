@@ -18,7 +18,8 @@ import click
 
 LOCK = Path("requirements/serve.txt")
 SBOM = Path("sbom.cdx.json")
-WEIGHTS = Path("checkpoints/minilm-sst2/model.safetensors")
+CHECKPOINTS = Path("checkpoints")
+BUNDLED = ("minilm-sst2", "minilm-rerank")
 TRITON = "2.51.0"
 """Of the binary in the wheel of nvidia-pytriton 0.7.0, which is unknown to package managers."""
 _PINNED = re.compile(r"^([A-Za-z0-9_.-]+)==", re.MULTILINE)
@@ -69,13 +70,15 @@ def _unmanaged() -> Iterable[dict[str, Any]]:
         "description": "The binary inside the wheel of nvidia-pytriton; see docs/security.md.",
         "purl": f"pkg:generic/tritonserver@{TRITON}",
     }
-    yield {
-        "type": "machine-learning-model",
-        "bom-ref": "minilm-sst2",
-        "name": "minilm-sst2",
-        "description": "The bundled weights.",
-        "hashes": [{"alg": "SHA-256", "content": hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()}],
-    }
+    for name in BUNDLED:
+        weights = (CHECKPOINTS / name / "model.safetensors").read_bytes()
+        yield {
+            "type": "machine-learning-model",
+            "bom-ref": name,
+            "name": name,
+            "description": "Bundled weights.",
+            "hashes": [{"alg": "SHA-256", "content": hashlib.sha256(weights).hexdigest()}],
+        }
 
 
 @click.group()

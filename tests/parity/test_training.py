@@ -99,12 +99,12 @@ def test_a_run_that_was_killed_gives_the_weights_of_one_that_was_not(
     run(whole, tmp_path / "whole.pt")
     first = trainer_of(base, dataset)
     run(first, tmp_path / "state.pt", until=2)
-    assert first.step == 2 < whole.steps
+    assert first.step == 2 < len(whole.plan)
     second = trainer_of(base, dataset)
     torch.manual_seed(99)  # a new process has another generator
     second.load(tmp_path / "state.pt")
     run(second, tmp_path / "state.pt")
-    assert second.step == whole.step == whole.steps
+    assert second.step == whole.step == len(whole.plan)
     for one, other in ((whole.model, second.model), (whole.average, second.average)):
         for name, value in one.state_dict().items():
             assert torch.equal(value, other.state_dict()[name]), name

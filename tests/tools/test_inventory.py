@@ -31,7 +31,7 @@ def test_only_what_is_served_is_listed_with_triton_and_the_weights() -> None:
     }
     document = as_shipped(found, {"prometheus-client"})
     names = [component["name"] for component in document["components"]]
-    assert names == ["Prometheus_Client", "tritonserver", "minilm-sst2"]
+    assert names == ["Prometheus_Client", "tritonserver", "minilm-sst2", "minilm-rerank"]
     assert document["dependencies"] == [{"ref": "Prometheus_Client==1", "dependsOn": []}]
 
 

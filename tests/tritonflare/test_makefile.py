@@ -15,27 +15,67 @@ echo "$* GATEWAY_GRPC_PORT=$GATEWAY_GRPC_PORT"
 """
 
 
+def stand_in(folder: Path) -> None:
+    """A command that tells how it was called, and a model, newer than all that they are made of."""
+    (folder / "bin").mkdir()
+    command = folder / "bin" / "tritonflare"
+    command.write_text(_COMMAND)
+    command.chmod(0o755)
+    (folder / ".serve").touch()
+    (folder / "model").touch()
+
+
+def make(folder: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GATEWAY_", "MODELS"))}
+    return subprocess.run(
+        ["make", "--no-print-directory", *arguments, f"VENV={folder}", f"MODEL={folder / 'model'}"],
+        cwd=ROOT,
+        env=kept | settings,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 @pytest.mark.parametrize("target", ["serve", "doctor"])
 @pytest.mark.parametrize(("given", "used"), [(None, "8001"), ("9001", "9001"), ("", "")])
 def test_make_turns_grpc_on_unless_another_port_or_none_is_set(
     tmp_path: Path, target: str, given: str | None, used: str
 ) -> None:
-    (tmp_path / "bin").mkdir()
-    command = tmp_path / "bin" / "tritonflare"
-    command.write_text(_COMMAND)
-    command.chmod(0o755)
-    # Newer than all that they are made of, so that make makes neither.
-    (tmp_path / ".serve").touch()
-    (tmp_path / "model").touch()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
-    if given is not None:
-        environment["GATEWAY_GRPC_PORT"] = given
-    done = subprocess.run(
-        ["make", "--no-print-directory", target, f"VENV={tmp_path}", f"MODEL={tmp_path / 'model'}"],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    stand_in(tmp_path)
+    done = make(tmp_path, target, **({} if given is None else {"GATEWAY_GRPC_PORT": given}))
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{target} GATEWAY_GRPC_PORT={used}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("models", "target", "commands"),
+    [
+        ("", "serve", ["serve"]),
+        ("all", "serve", ["export checkpoints/minilm-rerank --quick", "serve"]),
+        ("", "export", ["export --verbose"]),
+        ("all", "export", ["export --verbose", "export checkpoints/minilm-rerank --verbose"]),
+    ],
+)
+def test_the_reranker_is_exported_only_where_all_models_are_asked_for(
+    tmp_path: Path, models: str, target: str, commands: list[str]
+) -> None:
+    stand_in(tmp_path)
+    published = tmp_path / "models/cf-baai-bge-reranker-base/config.pbtxt"
+    published.parent.mkdir(parents=True)
+    done = make(tmp_path, target, f"MODELS={models}", f"REPOSITORY={tmp_path / 'models'}")
+    called = [line.partition(" GATEWAY_GRPC_PORT=")[0] for line in done.stdout.splitlines()]
+    assert (done.returncode, called, done.stderr) == (0, commands, "")
+    assert published.exists() == (models == "all" and target == "serve")
+
+
+@pytest.mark.parametrize(("bundled", "exported"), [(True, True), (False, False)])
+def test_a_reranker_of_your_own_is_kept(tmp_path: Path, bundled: bool, exported: bool) -> None:
+    stand_in(tmp_path)
+    published = tmp_path / "models/cf-baai-bge-reranker-base/config.pbtxt"
+    published.parent.mkdir(parents=True)
+    published.write_text('"minilm-rerank"' if bundled else '"order"')
+    os.utime(published, (1, 1))  # older than the exporter
+    done = make(tmp_path, "serve", "MODELS=all", f"REPOSITORY={tmp_path / 'models'}")
+    assert done.returncode == 0
+    assert ("export checkpoints/minilm-rerank" in done.stdout) == exported
+    assert ("keeping the reranker" in done.stdout) == (not exported)

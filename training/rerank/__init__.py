@@ -1,1 +1,1 @@
-"""A small reranker: pairs, training, evaluation and the published folder."""
+"""The bundled reranker: pairs, training, evaluation and the published folder."""

@@ -98,13 +98,9 @@ def plan_batches(dataset: Dataset, recipe: Recipe) -> list[list[list[int]]]:
     Queries whose texts are of like length share a batch (sorted inside pools of 50 batches).
     """
     rng = random.Random(recipe.seed)
-    synopses = [i for i, pair in enumerate(dataset.pairs) if pair.origin == "debian"]
-    asked = rng.sample(synopses, min(recipe.synopses, len(synopses)))
-    asked += [i for i, pair in enumerate(dataset.pairs) if pair.origin != "debian"]
     plan = []
     for _ in range(recipe.epochs):
-        order = list(asked)
-        rng.shuffle(order)
+        order = rng.sample(range(len(dataset.pairs)), len(dataset.pairs))
         batches = []
         pool = recipe.batch * 50
         for start in range(0, len(order), pool):

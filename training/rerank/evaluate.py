@@ -116,7 +116,7 @@ def main() -> None:
     """Parse the command line, measure, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cache", type=Path, default=Path(".cache/training"))
-    parser.add_argument("--checkpoint", type=Path, default=Path(".cache/training/minilm-rerank"))
+    parser.add_argument("--checkpoint", type=Path, default=Path("checkpoints/minilm-rerank"))
     parser.add_argument("--queries", type=int, default=QUERIES)
     parser.add_argument("--split", choices=("heldout", "dev"), default="heldout")
     parser.add_argument("--onnx", action="append", default=[], metavar="NAME=FILE")

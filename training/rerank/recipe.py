@@ -1,4 +1,4 @@
-"""The numbers behind the reranker."""
+"""The numbers behind the bundled reranker."""
 
 from __future__ import annotations
 
@@ -12,17 +12,14 @@ class Recipe:
     seed: int = 20
     layers: int = 4  # the lowest of six
     vocabulary: int = 11_520  # tokens, of 30,522
-    synopses: int = 13_000  # queries that are the synopsis of a package; all texts are candidates
-    sentences: int = 1_000  # queries that are a sentence of a description
+    sentences: int = 1_000  # queries that are a sentence of a description, beside those that are a synopsis
     definitions: int = 4_000  # queries that ask for a word of WordNet
-    hard: int = 2  # wrong texts of a query, drawn from the first ``depth`` that BM25 finds
+    hard: int = 4  # wrong texts of a query, drawn from the first ``depth`` that BM25 finds
     depth: int = 30
     others: int = 1  # wrong texts drawn from all
-    max_tokens: int = 64  # of a pair in training
-    epochs: int = 1  # what the plan holds
-    steps: int = 640  # the run ends here, before the plan does
-    cooldown: int = 340  # steps before its end over which the learning rate falls to zero
-    batch: int = 10  # queries
+    max_tokens: int = 96  # of a pair in training
+    epochs: int = 1
+    batch: int = 12  # queries
     learning_rate: float = 2e-4
     layer_decay: float = 0.95
     head_factor: float = 4.0

@@ -1,4 +1,4 @@
-"""Train a small reranker: ``python -m training.rerank.train`` (or ``make reranker``).
+"""Train the bundled reranker: ``python -m training.rerank.train`` (or ``make reranker``).
 
 Seeded, and resumable: the state is saved as it goes, and the same command goes on from there. The
 held-out split is scored once, at the end, from the FP16 weights as they are written.
@@ -79,7 +79,6 @@ class Trainer:
         self.plan = plan_batches(dataset, recipe)
         most = recipe.max_tokens - ROOM
         self.queries = short_queries(tokenizer, [pair.query for pair in dataset.pairs], most)
-        self.steps = min(recipe.steps, len(self.plan))
         self.step = 0
 
     def save(self, path: Path) -> None:
@@ -103,7 +102,7 @@ class Trainer:
 
     def advance(self) -> float:
         """One optimiser step; returns its loss."""
-        set_rates(self.optimizer, self._rate())
+        set_rates(self.optimizer, rise_and_fall(self.step, len(self.plan), self.recipe.warmup))
         groups = self.plan[self.step]
         parts = [part for shard in range(SHARDS) if (part := groups[shard::SHARDS])]
         shares = [len(part) / len(groups) for part in parts]
@@ -119,11 +118,6 @@ class Trainer:
         update_average(self.average, self.model, self.step, self.recipe.ema)
         self.step += 1
         return loss
-
-    def _rate(self) -> float:
-        """The factor on all rates: it falls towards the end of the plan, and faster to the end of the run."""
-        left = (self.steps - self.step) / min(self.recipe.cooldown, self.steps)
-        return min(rise_and_fall(self.step, len(self.plan), self.recipe.warmup), left)
 
     def _backward(self, model: torch.nn.Module, groups: list[list[int]], share: float) -> float:
         """Leave the gradient of these groups' share of the loss in the model; return that share."""
@@ -158,8 +152,8 @@ def prepare(recipe: Recipe, cache: Path) -> Trainer:
 
 def run(trainer: Trainer, state: Path, *, until: int | None = None) -> None:
     """Take the run to its last step (or ``until``), saving as it goes."""
-    total = trainer.steps if until is None else min(until, trainer.steps)
-    advance_to(trainer, total, state, total=trainer.steps)
+    total = len(trainer.plan)
+    advance_to(trainer, total if until is None else min(until, total), state, total=total)
     trainer.save(state)
 
 
@@ -167,7 +161,7 @@ def main() -> None:
     """Parse the command line, train, and write the checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cache", type=Path, default=Path(".cache/training"))
-    parser.add_argument("--out", type=Path, default=Path(".cache/training/minilm-rerank"))
+    parser.add_argument("--out", type=Path, default=Path("checkpoints/minilm-rerank"))
     parser.add_argument("--fresh", action="store_true", help="ignore a saved state")
     given = parser.parse_args()
     trainer = prepare(Recipe(), given.cache)
@@ -175,7 +169,7 @@ def main() -> None:
     if state.exists() and not given.fresh:
         trainer.load(state)
     run(trainer, state)
-    asked = [trainer.dataset.pairs[g[0]] for batch in trainer.plan[: trainer.steps] for g in batch]
+    asked = [trainer.dataset.pairs[g[0]] for batch in trainer.plan for g in batch]
     result = Trained(trainer.average, trainer.recipe, asked, given.cache / TOKENIZER)
     publish(result, given.cache, given.out)
 
