@@ -29,8 +29,9 @@ PIP := -m pip install --quiet --disable-pip-version-check
 CLIENTS := tests/clients/js
 # Today's Workers tools, which cannot be installed beside the older ones, with a node that is new enough for them.
 LATEST := tests/clients/js-latest
-# For two cores, because a third of the tests' time is waiting. ARGS="-n 0" takes it back.
-WORKERS := -n 3
+# Two, because a third of the tests' time is waiting; with three, those that measure times disturbed each other on two
+# cores (15 minutes, two failures). ARGS="-n 0" takes it back.
+WORKERS := -n 2
 CODE := gateway export embedded examples loadtest tools training tritonflare docker tests
 
 .PHONY: help
@@ -128,7 +129,7 @@ export: $(VENV)/.serve ## export the bundled checkpoint into model_repository/; 
 
 .PHONY: test
 test: $(VENV)/.dev clients-env ## run all tests, the end-to-end ones on the real tritonserver
-	echo "all tests take about 14 minutes on two cores; ARGS=\"-m 'not needs_triton'\" leaves the real tritonserver out"
+	echo "all tests take about 18 minutes on two cores; ARGS=\"-m 'not needs_triton'\" leaves the real tritonserver out"
 	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 .PHONY: clients
