@@ -169,8 +169,7 @@ def main() -> None:
     if state.exists() and not given.fresh:
         trainer.load(state)
     run(trainer, state)
-    asked = [trainer.dataset.pairs[g[0]] for batch in trainer.plan for g in batch]
-    result = Trained(trainer.average, trainer.recipe, asked, given.cache / TOKENIZER)
+    result = Trained(trainer.average, trainer.recipe, trainer.dataset.pairs, given.cache / TOKENIZER)
     publish(result, given.cache, given.out)
 
 
