@@ -44,7 +44,7 @@ def running_stack(
     """Triton with the real and the null model, and a gateway for each number of workers."""
     from embedded.errors import EmbeddedError
     from embedded.server import RESTRICTED_KEY, TritonServer
-    from export.triton_models.encoder import length_groups
+    from export.triton_models.text_queue import length_groups
     from loadtest.bench.grpc_client import GrpcTarget
     from loadtest.bench.null_repository import NULL_NAME, ModelFolders, copy_with_null
     from loadtest.bench.run import Stack

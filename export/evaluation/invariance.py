@@ -18,7 +18,7 @@ from export.artefact import Logits
 from export.evaluation.metrics import answers, flipped, shifts
 from export.evaluation.runner import Rows, Runner, run_rows
 from export.rows import PairRow
-from export.triton_models.encoder import length_groups
+from export.triton_models.text_queue import length_groups
 
 # Descending and ascending mixed, so that a small set of texts meets large batches as well.
 BATCH_SIZES = (64, 2, 32, 3, 21, 5, 13, 8)

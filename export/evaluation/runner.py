@@ -11,7 +11,7 @@ import numpy as np
 
 from export.artefact import Artefact, Logits
 from export.rows import Ids, pad, pad_types
-from export.triton_models.encoder import length_groups
+from export.triton_models.text_queue import length_groups
 
 Rows = Sequence[Sequence[int]]
 

@@ -17,7 +17,7 @@ from export.evaluation.invariance import pick_evenly
 from export.evaluation.runner import Candidate, Rows, Runner, run_rows
 from export.evaluation.settings import TimingSettings
 from export.spec import MAX_BATCH_SIZE
-from export.triton_models.encoder import length_groups
+from export.triton_models.text_queue import length_groups
 
 LENGTHS = (8, 16, 32, 64, 128, 256, 512)
 WARM_UP = 8

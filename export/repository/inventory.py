@@ -14,12 +14,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from export.checkpoint import sha256
 from export.errors import ExportError
 from export.repository.versions import versions
-from export.repository.write import (
-    ENCODER_SOURCES,
-    MODEL_SOURCES,
-    PAIR_TOKENIZER_SOURCES,
-    TOKENIZER_SOURCES,
-)
+from export.repository.write import ENCODER_SOURCES, MODEL_SOURCES, TOKENIZER_SOURCES
 from export.spec import PREFIX, ensemble_name
 
 CONFIG = "config.pbtxt"
@@ -217,10 +212,7 @@ def _foreign_code(repository: Path, model: Published, folder: str) -> Iterator[s
     config = read_config(repository / folder)
     if config is None or config.backend != "python":
         return
-    sources = ENCODER_SOURCES
-    if folder == model.tokenizer:
-        pairs = any(each.name == "QUERY" for each in config.input)
-        sources = PAIR_TOKENIZER_SOURCES if pairs else TOKENIZER_SOURCES
+    sources = TOKENIZER_SOURCES if folder == model.tokenizer else ENCODER_SOURCES
     for name, source in sources.items():
         file = model.served_file(repository, folder).with_name(name)
         label = file.relative_to(repository)

@@ -65,7 +65,7 @@ def wrote_tokenizer(folder: Path) -> bool:
     """Whether this exporter wrote a tokenizer's folder."""
     config = read_config(folder)
     if config is None:
-        return _runs(folder, "tokenizer.py") or _runs(folder, "pair_tokenizer.py")
+        return _runs(folder, "tokenizer.py")
     outputs = tuple(each.name for each in config.output)
     known = [(*inputs, "token_count") for inputs in _INPUTS]
     return outputs in known and "max_tokens" in config.parameters

@@ -12,15 +12,13 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from export.errors import ExportError
 from export.repository.configs import as_text, encoder_config, ensemble_config, tokenizer_config
-from export.spec import RERANK, ServedModel, length_buckets
+from export.spec import ServedModel, length_buckets
 
 MODEL_SOURCES = Path(__file__).parents[1] / "triton_models"
-TOKENIZER_SOURCES = {"model.py": "tokenizer.py", "long_texts.py": "long_texts.py"}
-PAIR_TOKENIZER_SOURCES = {
-    "model.py": "pair_tokenizer.py",
-    **{name: name for name in ("tokenizer.py", "pairs.py", "long_texts.py")},
-}
-ENCODER_SOURCES = {"model.py": "encoder.py"}
+_READS_TEXTS = ("text_step.py", "text_reader.py", "pair_reader.py", "pairs.py", "long_texts.py")
+_RUNS_ENCODER = ("encoder_threads.py", "text_queue.py")
+TOKENIZER_SOURCES = {"model.py": "tokenizer.py"} | {name: name for name in _READS_TEXTS}
+ENCODER_SOURCES = {"model.py": "encoder.py"} | {name: name for name in _RUNS_ENCODER}
 """What is served under which name, and what it is a copy of."""
 _WARMUP_TEXT = "This pizza is great!"
 
@@ -29,7 +27,7 @@ def write_tokenizer(model: ServedModel, tokenizer_file: Path, root: Path, versio
     """The tokenizer's folder; it counts its own versions, because models share it."""
     folder = root / model.tokenizer
     content = _version_folder(folder, version)
-    _copy_sources(PAIR_TOKENIZER_SOURCES if model.task == RERANK else TOKENIZER_SOURCES, content)
+    _copy_sources(TOKENIZER_SOURCES, content)
     # A copy: the source's owner may edit it in place.
     shutil.copyfile(tokenizer_file, content / "tokenizer.json")
     _write_config(folder / "config.pbtxt", tokenizer_config(model))
