@@ -1,7 +1,7 @@
-"""Tokenizer and encoder in one step on the CPU: TEXT BYTES [n, 1] → logits FP32 [n, labels], token_count INT32 [n, 1].
+"""Tokenizer and encoder as one step on the CPU: TEXT BYTES [n, 1] → logits FP32 [n, labels].
 
-A reranker's takes QUERY BYTES [n, 1] as well. A call is handed to this process and back once, where two steps
-hand it over twice.
+The other output is token_count INT32 [n, 1]. A reranker's takes QUERY BYTES [n, 1] as well. A call is handed
+to this process and back once, where two steps hand it over twice.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ class TritonPythonModel(TextStep):
     def initialize(self, args: dict[str, str]) -> None:
         """Load the tokenizer and the graph, and start the threads."""
         folder = Path(__file__).parent
-        super().initialize(args, folder)
+        self.prepare(args, folder)
         self.labels = next(each["dims"][0] for each in self.config["output"] if each["name"] == "logits")
         self.threads = EncoderThreads(pb_utils, args, self.config, folder / "model.onnx")
 

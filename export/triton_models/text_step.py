@@ -17,12 +17,12 @@ from .text_reader import LONG_BYTES, Row, TextReader
 class TextStep:
     """Reads requests, each on its own; a subclass answers what was tokenized.
 
-    Requests with long texts are tokenized by a thread of their own, one after the other, so that the others do
-    not wait for them.
+    Requests with long texts are tokenized by a thread of their own, one after the other, so that the
+    others do not wait for them.
     """
 
-    def initialize(self, args: dict[str, str], folder: Path) -> None:
-        """Load the tokenizer beside the model's program."""
+    def prepare(self, args: dict[str, str], folder: Path) -> None:
+        """Load the tokenizer in the folder of the model's program, and start the thread for long texts."""
         self.config = json.loads(args["model_config"])
         pairs = any(each["name"] == "QUERY" for each in self.config["input"])
         kind = PairReader if pairs else TextReader
@@ -76,12 +76,12 @@ class TextStep:
 
     def _answer_long_ones(self) -> None:
         while (request := self.long.get()) is not None:
-            sender, texts = request
-            response = None
             # The thread must survive every error; the caller then runs into its deadline.
             with suppress(BaseException):
-                response = self._tokenize(texts, lambda sender=sender: sender, long=True)
-                if response is not None:
-                    sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-            # Not kept until the next one comes.
-            del request, sender, texts, response
+                self._answer_long_one(*request)
+            del request  # not kept until the next one comes
+
+    def _answer_long_one(self, sender: Any, texts: list[Any]) -> None:
+        response = self._tokenize(texts, lambda: sender, long=True)
+        if response is not None:
+            sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)

@@ -22,7 +22,7 @@ class TritonPythonModel(TextStep):
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the tokenizer."""
-        super().initialize(args, Path(__file__).parent)
+        self.prepare(args, Path(__file__).parent)
         buckets = self.config["parameters"].get("length_buckets", {"string_value": ""})["string_value"]
         self.buckets = [int(bucket) for bucket in buckets.split(",") if bucket]
         self.token_types = any(output["name"] == "token_type_ids" for output in self.config["output"])

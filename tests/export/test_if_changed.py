@@ -151,10 +151,12 @@ def test_another_kind_of_processor_is_exported_on(plan: ExportPlan, monkeypatch:
     [
         f"{ENCODER}/1/model.onnx",
         f"{ENCODER}/1/model.py",
+        f"{ENCODER}/1/encoder_threads.py",
         f"{ENCODER}/config.pbtxt",
         f"{ENCODER}/warmup/ones_16.bin",
         "tokenizer_*/1/tokenizer.json",
         "tokenizer_*/1/long_texts.py",
+        "tokenizer_*/1/text_reader.py",
         "local-mood/config.pbtxt",
     ],
 )

@@ -71,6 +71,10 @@ ENCODER = "x-mood_encoder_int8"
         (f"{ENCODER}/1/model.onnx", f"{ENCODER}/1/model.onnx is not the file that was published."),
         ("TOKENIZER/1/tokenizer.json", "TOKENIZER/1/tokenizer.json is not the file that was published."),
         (f"{ENCODER}/1/model.py", f"{ENCODER}/1/model.py is not this exporter's; export @x/mood again."),
+        (
+            f"{ENCODER}/1/encoder_threads.py",
+            f"{ENCODER}/1/encoder_threads.py is not this exporter's; export @x/mood again.",
+        ),
         ("TOKENIZER/1/model.py", "TOKENIZER/1/model.py is not this exporter's; export @x/mood again."),
         (
             "TOKENIZER/1/long_texts.py",
@@ -95,9 +99,12 @@ def test_a_damaged_file_is_named(repository: Path, file: str, finding: str) -> N
     [
         f"{ENCODER}/1/model.onnx",
         f"{ENCODER}/1/model.py",
+        f"{ENCODER}/1/text_queue.py",
         f"{ENCODER}/warmup/ones_16.bin",
         "TOKENIZER/1/tokenizer.json",
         "TOKENIZER/1/model.py",
+        "TOKENIZER/1/text_step.py",
+        "TOKENIZER/1/pair_reader.py",
         "TOKENIZER/1/long_texts.py",
         "TOKENIZER/warmup/text.bin",
     ],

@@ -14,13 +14,21 @@ from tokenizers import Tokenizer
 from export.checkpoint import load_checkpoint
 from export.graph.encoder import build_graph
 from export.reference import logits
+from export.repository.write import ENCODER_SOURCES, TOKENIZER_SOURCES
 from export.triton_models.pairs import NO_ROOM
-from tests.export.test_triton_models import AsyncRequest, fake_pb_utils, load, run
 from tests.support.small_checkpoints import write_checkpoint
+from tests.support.triton_steps import (
+    answers,
+    fake_pb_utils,
+    load_step,
+    pairs,
+    strings,
+    tensors,
+)
 
 LIMIT = 16
-IDS = [{"name": "input_ids"}, {"name": "attention_mask"}, {"name": "token_count"}]
-TYPED = [*IDS, {"name": "token_type_ids"}]
+IDS = ("input_ids", "attention_mask")
+TYPED = (*IDS, "token_type_ids")
 
 
 @pytest.fixture(autouse=True)
@@ -37,21 +45,13 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def step(folder: Path, outputs: list[dict[str, str]] = TYPED, **parameters: str) -> Any:
-    # The package's own module: a copy that is reloaded would have a base class without the stand-in.
-    load("tokenizer", folder, {"parameters": _strings({"max_tokens": "8", "pad_id": "0"})}).finalize()
-    values = {"max_tokens": str(LIMIT), "pad_id": "0"} | parameters
-    sys.modules["export.triton_models.tokenizer"].__file__ = str(folder / "model.py")
-    return load("pair_tokenizer", folder, {"parameters": _strings(values), "output": outputs})
-
-
-def _strings(values: dict[str, str]) -> dict[str, Any]:
-    return {key: {"string_value": text} for key, text in values.items()}
-
-
-def pairs(*values: tuple[str, str]) -> dict[str, Any]:
-    columns = zip(("QUERY", "TEXT"), zip(*values, strict=True), strict=True)
-    return {name: np.array([[text.encode()] for text in column], dtype=object) for name, column in columns}
+def step(folder: Path, outputs: tuple[str, ...] = TYPED, **parameters: str) -> Any:
+    config = {
+        "input": tensors("QUERY", "TEXT"),
+        "output": tensors(*outputs, "token_count"),
+        "parameters": strings({"max_tokens": str(LIMIT), "pad_id": "0"} | parameters),
+    }
+    return load_step(TOKENIZER_SOURCES, folder, config)
 
 
 def rows(response: Any, name: str) -> list[list[int]]:
@@ -105,7 +105,7 @@ def test_the_end_of_a_text_is_kept_where_the_file_says_so(folder: Path) -> None:
 
 def test_long_pairs_are_answered_by_the_thread_as_short_ones_are(folder: Path) -> None:
     model = step(folder)
-    long = AsyncRequest(pairs(("a", "b c " * 250_000), ("a " * 30_000, "b"), ("a", "b")))
+    long = pairs(("a", "b c " * 250_000), ("a " * 30_000, "b"), ("a", "b"))
     assert model.execute([long]) == [None]
     response, flags = long.answers.get(timeout=30)
     assert flags == "final"
@@ -126,7 +126,8 @@ def test_a_query_that_stands_beside_many_texts_does_not_make_them_long(folder: P
 
 @pytest.mark.parametrize("bad", ["QUERY", "TEXT"])
 def test_bytes_that_are_not_utf8_fail_their_own_request_only(folder: Path, bad: str) -> None:
-    request = pairs(("a", "b")) | {bad: np.array([[b"\xff\xfe"]], dtype=object)}
+    request = pairs(("a", "b"))
+    request[bad] = np.array([[b"\xff\xfe"]], dtype=object)
     first, second = step(folder).execute([request, pairs(("a", "b"))])
     assert first.error.args == ("QUERY or TEXT is not UTF-8", 3)
     assert second.error is None
@@ -136,9 +137,12 @@ def encoder(folder: Path, tmp_path: Path, *, typed: bool) -> Any:
     weights = load_checkpoint(folder, tmp_path / "work").encoder
     graph = build_graph(weights if typed else weights.without_types(), "fp32")
     (tmp_path / "model.onnx").write_bytes(graph.SerializeToString())
-    inputs = TYPED if typed else IDS
-    config = {"input": inputs, "output": [{"dims": [1]}], "instance_group": [{"count": 1}]}
-    return load("encoder", tmp_path, config)
+    config = {
+        "input": tensors(*(TYPED if typed else IDS)),
+        "output": tensors("logits", dims=1),
+        "instance_group": [{"count": 1}],
+    }
+    return load_step(ENCODER_SOURCES, tmp_path, config)
 
 
 @pytest.mark.parametrize("typed", [True, False])
@@ -148,12 +152,13 @@ def test_pairs_of_unequal_length_get_the_scores_of_the_reference(
     weights = load_checkpoint(folder, tmp_path / "work").encoder
     asked = [("a b", "c"), ("a", "b c d e f"), ("c d e", "f g h i j k l"), ("a", "a"), ("b c", "d e")]
     requests = [pairs(*asked[:3]), pairs(*asked[3:])]
-    answers = step(folder, TYPED if typed else IDS).execute(requests)
-    inputs = [dict(each.tensors) for each in answers]
-    found = run(encoder(folder, tmp_path, typed=typed), *inputs)
+    tokenized = step(folder, TYPED if typed else IDS).execute(requests)
+    model = encoder(folder, tmp_path, typed=typed)
+    found = answers(model, *(each.tensors for each in tokenized))
+    model.finalize()
     scores = np.concatenate([response.tensors["logits"] for response in found])
-    tokens = [row for each in answers for row in rows(each, "input_ids")]
-    types = [row for each in answers for row in rows(each, "token_type_ids")] if typed else [None] * 5
+    tokens = [row for each in tokenized for row in rows(each, "input_ids")]
+    types = [row for each in tokenized for row in rows(each, "token_type_ids")] if typed else [None] * 5
     wanted = [logits(weights, row, own) for row, own in zip(tokens, types, strict=True)]
     np.testing.assert_allclose(scores, wanted, atol=1e-5)
     flat = [logits(weights, row) for row in tokens]
@@ -173,7 +178,7 @@ def test_a_panic_of_tokenizers_fails_its_own_request_only(
         raise PanicException
 
     with monkeypatch.context() as patch:
-        patch.setattr(model, "pairs", SimpleNamespace(encode_batch=panic))
+        patch.setattr(model.reader, "pairs", SimpleNamespace(encode_batch=panic))
         (response,) = model.execute([pairs(("a", "b"))])
     assert response.error.args == ("tokenization failed: PanicException",)
     assert model.execute([pairs(("a", "b"))])[0].error is None

@@ -13,7 +13,14 @@ from export import triton_models
 from export.errors import ExportError, VerificationError
 from export.plan import ExportPlan
 from export.repository.configs import encoder_config, ensemble_config, tokenizer_config
-from export.repository.write import write_encoder, write_ensemble, write_plan_configs, write_tokenizer
+from export.repository.write import (
+    ENCODER_SOURCES,
+    TOKENIZER_SOURCES,
+    write_encoder,
+    write_ensemble,
+    write_plan_configs,
+    write_tokenizer,
+)
 from export.run import run_export
 from export.spec import ServedModel, length_buckets
 from gateway.domain.catalogue import Ensemble, parse_model
@@ -72,8 +79,17 @@ def test_warm_up_samples_exist_and_have_the_size_they_claim(root: Path) -> None:
 
 def test_the_model_files_are_the_exporters_own(root: Path) -> None:
     sources = Path(triton_models.__file__).parent
-    for folder, source in ((TOKENIZER, "tokenizer.py"), ("cf-acme-mood_encoder_int8", "encoder.py")):
-        assert (root / folder / "1" / "model.py").read_bytes() == (sources / source).read_bytes()
+    served = {
+        TOKENIZER: TOKENIZER_SOURCES,
+        "cf-acme-mood_encoder_int8": ENCODER_SOURCES,
+    }
+    data = {"model.onnx", "tokenizer.json"}
+    for folder, copies in served.items():
+        found = {file.name: file.read_bytes() for file in (root / folder / "1").iterdir()}
+        assert found.keys() - data == copies.keys()
+        assert all(found[name] == (sources / source).read_bytes() for name, source in copies.items())
+    assert TOKENIZER_SOURCES["model.py"] == "tokenizer.py"
+    assert ENCODER_SOURCES["model.py"] == "encoder.py"
 
 
 @pytest.mark.parametrize(

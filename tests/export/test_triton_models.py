@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import json
 import sys
 from pathlib import Path
-from queue import Queue
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,38 +16,23 @@ from export.checkpoint import load_checkpoint
 from export.graph.encoder import build_graph
 from export.quantise.rewrite import quantise
 from export.quantise.schemes import Tokenwise
-from export.triton_models import encoder as encoder_module
+from export.repository.write import ENCODER_SOURCES, TOKENIZER_SOURCES
+from export.triton_models import encoder_threads, text_queue
 from tests.support.small_checkpoints import write_checkpoint
-
-
-class FakeTritonError(Exception):
-    INVALID_ARG = 3
-
-
-def fake_pb_utils() -> Any:
-    module: Any = ModuleType("triton_python_backend_utils")
-    module.Tensor = lambda name, value: SimpleNamespace(name=name, as_numpy=lambda: value)
-    module.InferenceResponse = lambda output_tensors=(), error=None: SimpleNamespace(
-        tensors={t.name: t.as_numpy() for t in output_tensors}, error=error
-    )
-    module.get_input_tensor_by_name = lambda request, name: SimpleNamespace(as_numpy=lambda: request[name])
-    module.TritonError = lambda *arguments: FakeTritonError(*arguments)
-    module.TritonError.INVALID_ARG = 3
-    module.TRITONSERVER_RESPONSE_COMPLETE_FINAL = "final"
-    return module
+from tests.support.triton_steps import (
+    FakeRequest,
+    answers,
+    fake_pb_utils,
+    load_step,
+    strings,
+    tensors,
+    texts,
+)
 
 
 @pytest.fixture(autouse=True)
 def _pb_utils(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", fake_pb_utils())
-
-
-def load(name: str, folder: Path, config: dict[str, Any]) -> Any:
-    module = importlib.reload(importlib.import_module(f"export.triton_models.{name}"))
-    module.__file__ = str(folder / "model.py")
-    model = module.TritonPythonModel()
-    model.initialize({"model_config": json.dumps(config)})
-    return model
 
 
 @pytest.fixture
@@ -59,14 +41,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def tokenizer(folder: Path, limit: int, **parameters: str) -> Any:
-    values = {"max_tokens": str(limit), "pad_id": "0"} | parameters
-    return load(
-        "tokenizer", folder, {"parameters": {key: {"string_value": text} for key, text in values.items()}}
-    )
-
-
-def texts(*values: str) -> dict[str, Any]:
-    return {"TEXT": np.array([[value.encode()] for value in values], dtype=object)}
+    config = {
+        "input": tensors("TEXT"),
+        "output": tensors("input_ids", "attention_mask", "token_count"),
+        "parameters": strings({"max_tokens": str(limit), "pad_id": "0"} | parameters),
+    }
+    return load_step(TOKENIZER_SOURCES, folder, config)
 
 
 def test_tokens_are_counted_before_truncation_and_cut_to_the_limit(folder: Path) -> None:
@@ -106,7 +86,7 @@ def test_buckets_round_each_request_up_by_itself(folder: Path) -> None:
 
 
 def test_bytes_that_are_not_utf8_fail_their_own_request_only(folder: Path) -> None:
-    bad = {"TEXT": np.array([[b"\xff\xfe"]], dtype=object)}
+    bad = FakeRequest({"TEXT": np.array([[b"\xff\xfe"]], dtype=object)})
     first, second = tokenizer(folder, 64).execute([bad, texts("a")])
     assert first.error.args == ("TEXT is not UTF-8", 3)
     assert second.error is None
@@ -121,18 +101,18 @@ def test_a_panic_of_tokenizers_fails_its_own_request_only(
     folder: Path, length: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tokenizer(folder, 64)
-    long = AsyncRequest(texts("a " * length))
+    long = texts("a " * length)
 
     def panic(_: list[str]) -> Any:
         raise PanicException
 
     with monkeypatch.context() as patch:
-        patch.setattr(model, "encoder", SimpleNamespace(encode_batch=panic))
-        patch.setattr(model, "tokenizer", SimpleNamespace(encode_batch_fast=panic))
+        patch.setattr(model.reader, "encoder", SimpleNamespace(encode_batch=panic))
+        patch.setattr(model.reader, "tokenizer", SimpleNamespace(encode_batch_fast=panic))
         (response,) = model.execute([long])
         failed = response or long.answers.get(timeout=5)[0]
         assert failed.error.args == ("tokenization failed: PanicException",)
-    again = AsyncRequest(texts("a " * 20_000))
+    again = texts("a " * 20_000)
     model.execute([again])
     assert again.answers.get(timeout=30)[0].error is None
     model.finalize()
@@ -141,29 +121,20 @@ def test_a_panic_of_tokenizers_fails_its_own_request_only(
 def encoder(folder: Path, tmp_path: Path) -> Any:
     model = quantise(build_graph(load_checkpoint(folder).encoder, "fp32"), Tokenwise())
     (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
-    return load("encoder", tmp_path, {"output": [{"dims": [3]}], "instance_group": [{"count": 1}]})
-
-
-class AsyncRequest(dict[str, Any]):
-    """A request whose answer comes later, from another thread."""
-
-    def __init__(self, values: dict[str, Any]) -> None:
-        super().__init__(values)
-        self.answers: Queue[Any] = Queue()
-
-    def get_response_sender(self) -> Any:
-        return SimpleNamespace(send=lambda response, flags: self.answers.put((response, flags)))
+    config = {
+        "input": tensors("input_ids", "attention_mask"),
+        "output": tensors("logits", dims=3),
+        "instance_group": [{"count": 1}],
+    }
+    return load_step(ENCODER_SOURCES, tmp_path, config)
 
 
 def run(model: Any, *requests: dict[str, Any]) -> list[Any]:
-    """Execute, wait for all answers, and check that each request gets one."""
-    asked = [AsyncRequest(request) for request in requests]
-    model.execute(asked)
-    answers = [request.answers.get(timeout=30) for request in asked]
+    """Execute and wait for all answers, none of which is returned."""
+    assert model.execute([]) is None
+    found = answers(model, *requests)
     model.finalize()
-    assert all(request.answers.empty() for request in asked)
-    assert {flags for _, flags in answers} == {"final"}
-    return [response for response, _ in answers]
+    return found
 
 
 def ids(*rows: list[int]) -> dict[str, Any]:
@@ -189,39 +160,37 @@ def test_requests_of_unequal_length_get_their_own_answers_in_their_own_order(
 
 def check_group(widths: list[int]) -> None:
     """One text is always a group; more are few, alike, and together no more than the budget."""
-    assert len(widths) <= encoder_module.GROUP_TEXTS
+    assert len(widths) <= text_queue.GROUP_TEXTS
     if len(widths) > 1:
-        assert max(widths) * len(widths) <= encoder_module.GROUP_TOKENS
+        assert max(widths) * len(widths) <= text_queue.GROUP_TOKENS
 
 
 @given(st.lists(st.integers(1, 512), min_size=1, max_size=64))
 def test_every_text_is_in_one_group_and_little_is_padded(lengths: list[int]) -> None:
-    groups = encoder_module.length_groups(lengths)
+    groups = text_queue.length_groups(lengths)
     assert sorted(i for group in groups for i in group) == list(range(len(lengths)))
     for group in groups:
         widths = [lengths[i] for i in group]
         check_group(widths)
-        assert all(max(widths) - width <= encoder_module.PADDING for width in widths)
+        assert all(max(widths) - width <= text_queue.PADDING for width in widths)
 
 
 def call_of(lengths: list[int]) -> Any:
-    return encoder_module.Call(None, [np.zeros(length, np.int64) for length in lengths], labels=2)
+    return text_queue.Call(None, [[0] * length for length in lengths], labels=2)
 
 
 @given(st.lists(st.lists(st.integers(1, 512), min_size=1, max_size=16), max_size=12), st.integers(1, 20))
 def test_a_queue_gives_every_text_once_and_the_oldest_of_the_short_or_the_long_ones_first(
     calls: list[list[int]], limit: int
 ) -> None:
-    queue = encoder_module.TextQueue()
+    queue = text_queue.TextQueue()
     waiting: list[tuple[int, int, bool]] = []
     taken = []
     for number, lengths in enumerate(calls):
         call = call_of(lengths)
         call.number = number
         queue.add(call)
-        waiting += [
-            (number, place, length > encoder_module.LONG_TOKENS) for place, length in enumerate(lengths)
-        ]
+        waiting += [(number, place, length > text_queue.LONG_TOKENS) for place, length in enumerate(lengths)]
         if number % 2:
             taken += take(queue, limit, waiting)
     while len(queue):
@@ -235,7 +204,7 @@ def take(queue: Any, limit: int, waiting: list[tuple[int, int, bool]]) -> list[t
     widths = [length for length, _, _, _ in group]
     assert widths == sorted(widths)
     check_group(widths)
-    names = [(call.number, place, length > encoder_module.LONG_TOKENS) for length, _, place, call in group]
+    names = [(call.number, place, length > text_queue.LONG_TOKENS) for length, _, place, call in group]
     (long,) = {name[2] for name in names}
     assert next(name for name in waiting if name[2] == long) in names
     for name in names:
@@ -244,7 +213,7 @@ def take(queue: Any, limit: int, waiting: list[tuple[int, int, bool]]) -> list[t
 
 
 def test_a_short_text_waits_for_one_long_text_at_most() -> None:
-    queue = encoder_module.TextQueue()
+    queue = text_queue.TextQueue()
     queue.add(call_of([512] * 20))
     for _ in range(20):
         queue.add(call_of([8]))
@@ -253,9 +222,9 @@ def test_a_short_text_waits_for_one_long_text_at_most() -> None:
 
 
 def test_long_texts_are_not_starved_by_short_ones() -> None:
-    queue = encoder_module.TextQueue()
+    queue = text_queue.TextQueue()
     queue.add(call_of([512] * 5))
-    for _ in range(5 * encoder_module.LONG_EVERY):
+    for _ in range(5 * text_queue.LONG_EVERY):
         queue.add(call_of([8]))
         queue.take(1)
     assert all(length == 8 for length, *_ in queue.take(16))
@@ -271,7 +240,7 @@ def test_a_text_that_fails_fails_its_own_request_only_and_without_a_traceback(
 
 
 def test_a_failing_tokenization_is_named_and_fails_its_own_request_only(folder: Path) -> None:
-    bad = {"TEXT": np.array([[3.5]], dtype=object)}
+    bad = FakeRequest({"TEXT": np.array([[3.5]], dtype=object)})
     first, second = tokenizer(folder, 64).execute([bad, texts("a")])
     assert first.error.args == ("tokenization failed: TypeError",)
     assert second.error is None
@@ -279,7 +248,7 @@ def test_a_failing_tokenization_is_named_and_fails_its_own_request_only(folder: 
 
 def test_a_response_that_cannot_be_sent_costs_no_thread(folder: Path, tmp_path: Path) -> None:
     model = encoder(folder, tmp_path)
-    lost, told, fine = (AsyncRequest(ids([2, 4, 3])) for _ in range(3))
+    lost, told, fine = (FakeRequest(ids([2, 4, 3])) for _ in range(3))
 
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("no room in shared memory")
@@ -317,20 +286,20 @@ def test_a_containers_quota_bounds_the_threads(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: int, quota: str, period: str, cores: int
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2})
-    assert encoder_module.cores(tmp_path) == 3
+    assert encoder_threads.cores(tmp_path) == 3
     if version == 2:
         (tmp_path / "cpu.max").write_text(f"{quota} {period}\n")
     else:
         (tmp_path / "cpu").mkdir()
         (tmp_path / "cpu/cpu.cfs_quota_us").write_text(f"{quota}\n")
         (tmp_path / "cpu/cpu.cfs_period_us").write_text(f"{period}\n")
-    assert encoder_module.cores(tmp_path) == cores
+    assert encoder_threads.cores(tmp_path) == cores
 
 
 def test_a_quota_that_cannot_be_read_bounds_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2})
     (tmp_path / "cpu").mkdir()
     (tmp_path / "cpu/cpu.cfs_quota_us").write_text("100000\n")
-    assert encoder_module.cores(tmp_path) == 3
+    assert encoder_threads.cores(tmp_path) == 3
     (tmp_path / "cpu/cpu.cfs_period_us").write_text("0\n")
-    assert encoder_module.cores(tmp_path) == 3
+    assert encoder_threads.cores(tmp_path) == 3

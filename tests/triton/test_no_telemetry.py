@@ -9,8 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.servers import ACCOUNT, ROOT, TOKEN, finished, running
+from export.repository.write import ENCODER_SOURCES
+from tests.support.servers import ACCOUNT, TOKEN, finished, running
 from tests.support.small_checkpoints import write_checkpoint
+from tests.support.triton_steps import copy_step
 from tests.triton.conftest import INT8
 
 pytestmark = pytest.mark.needs_triton
@@ -57,7 +59,8 @@ def test_no_event_is_sent_by_an_export(cache: Path, tmp_path: Path) -> None:
 
 
 def test_the_model_switches_it_off_itself_for_servers_that_others_start(cache: Path, tmp_path: Path) -> None:
-    load = "import runpy, sys; runpy.run_path(sys.argv[1])"
-    encoder = ROOT / "export/triton_models/encoder.py"
-    subprocess.run([sys.executable, "-c", load, str(encoder)], check=True, timeout=60)
+    copy_step(ENCODER_SOURCES, tmp_path / "step" / "1")
+    (tmp_path / "step" / "triton_python_backend_utils.py").touch()
+    load = "import importlib, sys; importlib.import_module('1.model'); assert 'onnxruntime' in sys.modules"
+    subprocess.run([sys.executable, "-c", load], cwd=tmp_path / "step", check=True, timeout=60)
     assert evidence(tmp_path) == []
