@@ -19,9 +19,11 @@ CHECKPOINT := checkpoints/minilm-sst2
 RERANKER := checkpoints/minilm-rerank
 REPOSITORY := model_repository
 ENSEMBLE := $(REPOSITORY)/cf-huggingface-distilbert-sst-2-int8
+# For the embedded Triton, tokenizer and encoder are one step (docs/export.md#layout); LAYOUT=steps takes two.
+LAYOUT ?= joined
 # The weights that are served: those of the highest version.
-SERVED := $(shell ls -v $(ENSEMBLE)_encoder_*/[1-9]*/model.onnx 2>/dev/null | tail -n 1)
-MODEL := $(or $(SERVED),$(ENSEMBLE)_encoder_int8/1/model.onnx)
+SERVED := $(shell ls -v $(ENSEMBLE)_{encoder,joined}_*/[1-9]*/model.onnx 2>/dev/null | tail -n 1)
+MODEL := $(or $(SERVED),$(ENSEMBLE)_joined_int8/1/model.onnx)
 # MODELS=all adds the reranker to `make serve` and `make export`.
 ALL := $(filter all,$(MODELS))
 RERANKER_MODEL := $(REPOSITORY)/cf-baai-bge-reranker-base/config.pbtxt
@@ -101,18 +103,18 @@ $(TORCH_VENV)/.torch: requirements/torch.txt
 # What you published yourself under the bundled model's name, or in another precision, stays.
 $(MODEL): $(VENV)/.serve $(wildcard $(CHECKPOINT)/*) $(shell find export -name '*.py')
 	config=$(ENSEMBLE)/config.pbtxt
-	if [ -e $@ ] && { [[ $@ != *_encoder_int8/* ]] || { [ -e $$config ] && ! grep -q '"minilm-sst2"' $$config; }; }; then
+	if [ -e $@ ] && { [[ $@ != *_int8/* ]] || { [ -e $$config ] && ! grep -q '"minilm-sst2"' $$config; }; }; then
 		echo "keeping the model in $(REPOSITORY); \`make export\` puts the bundled one back"
 	else
-		$(BIN)/tritonflare export --quick
-		touch $@
+		$(BIN)/tritonflare export --quick --layout $(LAYOUT)
+		touch "$$(ls -v $(ENSEMBLE)_{encoder,joined}_*/[1-9]*/model.onnx 2>/dev/null | tail -n 1)"
 	fi
 
 $(RERANKER_MODEL): $(VENV)/.serve $(wildcard $(RERANKER)/*) $(shell find export -name '*.py')
 	if [ -e $@ ] && ! grep -q '"minilm-rerank"' $@; then
 		echo "keeping the reranker in $(REPOSITORY); \`make export MODELS=all\` puts the bundled one back"
 	else
-		$(BIN)/tritonflare export $(RERANKER) --quick
+		$(BIN)/tritonflare export $(RERANKER) --quick --layout $(LAYOUT)
 		touch $@
 	fi
 
@@ -124,8 +126,8 @@ serve: $(MODEL) $(if $(ALL),$(RERANKER_MODEL)) ## run Triton and the gateway on 
 
 .PHONY: export
 export: $(VENV)/.serve ## export the bundled checkpoint into model_repository/; MODELS=all: the reranker too
-	$(BIN)/tritonflare export --verbose
-	$(if $(ALL),$(BIN)/tritonflare export $(RERANKER) --verbose)
+	$(BIN)/tritonflare export --verbose --layout $(LAYOUT)
+	$(if $(ALL),$(BIN)/tritonflare export $(RERANKER) --verbose --layout $(LAYOUT))
 
 .PHONY: test
 test: $(VENV)/.dev clients-env ## run all tests, the end-to-end ones on the real tritonserver

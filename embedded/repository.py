@@ -80,16 +80,23 @@ def _read_config(folder: Path) -> pb.ModelConfig:
 def _check_files(repository: Path, ensemble: pb.ModelConfig) -> None:
     """Compare the files that Triton will serve: those of the highest version of each step."""
     for step in ensemble.ensemble_scheduling.step:
-        name, key = ("tokenizer.json", "tokenizer") if "TEXT" in step.input_map else ("model.onnx", "model")
         folder = repository / step.model_name
         _require_python(folder, ensemble)
         numbers = [int(path.name) for path in folder.glob("[1-9]*") if path.name.isdecimal()]
-        file = folder / str(max(numbers, default=1)) / name
-        if not file.is_file():
-            raise EmbeddedError(f"{step.model_name} has no {name} yet; {_REMEDY}.")
-        wanted = ensemble.parameters[f"tritonflare.{key}_sha256"].string_value
-        if _sha256(file) != wanted:
-            raise EmbeddedError(f"{step.model_name}/{name} is not the file that was published; {_REMEDY}.")
+        version = folder / str(max(numbers, default=1))
+        # One step may be both.
+        if "TEXT" in step.input_map:
+            _check_file(version / "tokenizer.json", ensemble, "tokenizer_sha256")
+        if "logits" in step.output_map:
+            _check_file(version / "model.onnx", ensemble, "model_sha256")
+
+
+def _check_file(file: Path, ensemble: pb.ModelConfig, key: str) -> None:
+    step = file.parents[1].name
+    if not file.is_file():
+        raise EmbeddedError(f"{step} has no {file.name} yet; {_REMEDY}.")
+    if _sha256(file) != ensemble.parameters[f"tritonflare.{key}"].string_value:
+        raise EmbeddedError(f"{step}/{file.name} is not the file that was published; {_REMEDY}.")
 
 
 def _sha256(file: Path) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from export.errors import ExportError
 from export.evaluation.gate import DEFAULT_LIMITS, GateLimits
 from export.evaluation.settings import TimingSettings
-from export.spec import TARGETS, ensemble_name
+from export.spec import JOINED, LAYOUTS, STEPS, TARGETS, ensemble_name
 
 PRECISIONS = ("fp32", "fp16", "int8")
 DEFAULT_PRECISION = {"cpu": "int8", "onnxruntime": "fp16", "tensorrt": "fp16"}
@@ -37,6 +37,7 @@ class ExportPlan:
         all_precisions: build and report FP32, FP16 and INT8, not only what is published.
         instances: copies of the encoder that run at once; None is the target's usual number.
         aliases: other public names, to which the gateway answers too.
+        layout: one of `export.spec.LAYOUTS`; ``joined`` is for the target ``cpu``.
         portable: INT8 weights use half their range even if this CPU has VNNI, for CPUs without.
     """
 
@@ -55,6 +56,7 @@ class ExportPlan:
     instances: int | None = None
     aliases: tuple[str, ...] = ()
     portable: bool = False
+    layout: str = STEPS
 
     def __post_init__(self) -> None:
         for alias in self.aliases:
@@ -68,6 +70,13 @@ class ExportPlan:
             )
         if self.target not in TARGETS:
             raise ExportError(f"{self.target!r} is no target; known are {', '.join(TARGETS)}.")
+        if self.layout not in LAYOUTS:
+            raise ExportError(f"{self.layout!r} is no layout; known are {', '.join(LAYOUTS)}.")
+        if self.layout == JOINED and self.target != "cpu":
+            raise ExportError(
+                f"--layout joined runs the encoder on the CPU, and --target {self.target} on a GPU; "
+                "leave --layout out."
+            )
         if self.target == "onnxruntime" and self.served == "int8":
             raise ExportError(
                 "INT8 for --target onnxruntime would run on the CPU; choose fp16, or another target."

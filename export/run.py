@@ -322,4 +322,5 @@ def _served(plan: ExportPlan, source: Source, file: Path) -> ServedModel:
         task=checkpoint.task,
         token_types=checkpoint.token_types,
         aliases=plan.aliases,
+        layout=plan.layout,
     )

@@ -15,6 +15,9 @@ MAX_BATCH_SIZE = 64
 TARGETS = ("cpu", "onnxruntime", "tensorrt")
 # One process has a thread for each core; on a GPU, one copy computes while another's batch is gathered.
 INSTANCES = {"cpu": 1, "onnxruntime": 2, "tensorrt": 2}
+# A step each for tokenizer and encoder, or both in one python step, which a call enters and leaves once.
+STEPS, JOINED = "steps", "joined"
+LAYOUTS = (STEPS, JOINED)
 PREFIX = "tritonflare."
 CLASSIFICATION, RERANK = "classification", "rerank"
 TASKS = (CLASSIFICATION, RERANK)
@@ -46,6 +49,11 @@ def ensemble_name(name: str) -> str:
     return ensemble
 
 
+def own_prefixes(ensemble: str) -> tuple[str, str]:
+    """How the names of the steps begin that one model has for itself."""
+    return (f"{ensemble}_encoder_", f"{ensemble}_joined_")
+
+
 def length_buckets(max_tokens: int) -> tuple[int, ...]:
     """The buckets that fit a model, in tokens; the last one holds its longest input."""
     return (*(bucket for bucket in LENGTH_BUCKETS if bucket < max_tokens), max_tokens)
@@ -53,7 +61,7 @@ def length_buckets(max_tokens: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A model as the catalogue knows it; every field travels in the ensemble's parameters."""
+    """A model as the catalogue knows it; every field but the layout travels in the ensemble's parameters."""
 
     name: str
     labels: tuple[str, ...]
@@ -80,6 +88,8 @@ class ServedModel:
     """Whether the encoder reads token types, which only pairs have; a parameter only where it does."""
     aliases: tuple[str, ...] = ()
     """Other public names; a parameter only where there are any."""
+    layout: str = STEPS
+    """One of LAYOUTS; no parameter, because the ensemble's steps tell."""
 
     def __post_init__(self) -> None:
         ensemble_name(self.name)
@@ -96,6 +106,10 @@ class ServedModel:
             raise ExportError("a reranker has one label, with a sigmoid of its own.")
         if self.token_types and self.task != RERANK:
             raise ExportError("only pairs of texts have token types.")
+        if self.layout not in LAYOUTS:
+            raise ExportError(f"{self.layout!r} is no layout; known are {' and '.join(LAYOUTS)}.")
+        if self.layout == JOINED and self.target != "cpu":
+            raise ExportError("the layout joined is for the target cpu.")
         if self.instances < 1:
             raise ExportError("a model needs at least one instance.")
 
@@ -121,7 +135,12 @@ class ServedModel:
 
     @property
     def tokenizer(self) -> str:
-        """Triton's name of the first step: what it does, so that models can share it."""
+        """Triton's name of the first step: what it does, so that models can share it.
+
+        Of the layout ``joined`` it is the only step, which the model has for itself.
+        """
+        if self.layout == JOINED:
+            return self.encoder
         pad = f"_pad{self.pad_id}" if self.pad_id else ""
         pairs = "_pairs" * (self.task == RERANK) + "_types" * self.token_types
         does = f"{pad}{pairs}{'_padded' * self.padded}"
@@ -129,7 +148,9 @@ class ServedModel:
 
     @property
     def encoder(self) -> str:
-        """Triton's name of the second step; it contains the precision."""
+        """Triton's name of the last step; it contains the precision."""
+        if self.layout == JOINED:
+            return f"{self.ensemble}_joined_{self.precision}"
         plan = "_plan" if self.target == "tensorrt" else ""
         return f"{self.ensemble}_encoder_{self.precision}{plan}"
 

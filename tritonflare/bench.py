@@ -281,7 +281,7 @@ def _served_model(repository: Path) -> Published:
     except ExportError:
         models = {}
     model = models.get(_MODEL)
-    if model is None or not model.served_file(repository, model.encoder).is_file():
+    if model is None or not model.weights_file(repository).is_file():
         raise click.ClickException(
             runnable(f"{repository} holds no bundled model; run `tritonflare export`.")
         )
@@ -294,7 +294,7 @@ def _files(plan: Plan, repository: Path, model: Published, work: Path) -> tuple[
     from export.route import route_of
     from loadtest.bench.run import Files
 
-    served, tokenizer = (model.served_file(repository, step) for step in (model.encoder, model.tokenizer))
+    served, tokenizer = model.weights_file(repository), model.tokenizer_file(repository)
     if "precision" not in plan.sections:
         return Files(served, tokenizer, None), []
     checkpoint = load_checkpoint(CHECKPOINT, work)

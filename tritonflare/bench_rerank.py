@@ -88,7 +88,7 @@ def _measure(
     from loadtest.bench.rounds import alternate
     from loadtest.bench.sentences import read_sentences
 
-    onnx, tokenizer = (model.served_file(repository, step) for step in (model.encoder, model.tokenizer))
+    onnx, tokenizer = model.weights_file(repository), model.tokenizer_file(repository)
     config = read_config(repository / model.ensemble)
     max_tokens = 512 if config is None else int(config.parameters["tritonflare.max_tokens"].string_value)
     words = read_sentences(CHECKPOINT / "heldout.tsv")

@@ -61,7 +61,8 @@ def _models(repository: Path) -> HostFinding:
 def _exported_by_make(repository: Path) -> bool:
     """Whether `make serve` exports the bundled model into this repository, which holds no model yet."""
     here = (HOME / "Makefile").is_file() and CHECKPOINT.is_dir() and repository == REPOSITORY
-    return here and not any(repository.glob(f"{_BUNDLED}_encoder_*/[1-9]*/model.onnx"))
+    weights = (f"{_BUNDLED}_{step}_*/[1-9]*/model.onnx" for step in ("encoder", "joined"))
+    return here and not any(path for pattern in weights for path in repository.glob(pattern))
 
 
 def _ports() -> list[HostFinding]:

@@ -20,22 +20,19 @@ if TYPE_CHECKING:
     from export.evaluation.evaluate import Measurement
     from export.evaluation.gate import GateLimits
     from export.plan import ExportPlan
-    from export.repository.inventory import Published
     from export.run import ExportResult
 
 # Repeated here, because `tritonflare --help` must not import ONNX; a test compares them with export.plan.
 TARGETS = ("cpu", "onnxruntime", "tensorrt")
 PRECISIONS = ("fp32", "fp16", "int8")
+LAYOUTS = ("steps", "joined")
 INT8 = ("token", "static-minmax", "static-percentile", "static-entropy", "static-smoothed", "blocks", "auto")
 # The exporter cannot know which server reads the repository: a volume may be mounted on another machine.
 _SERVE_HELP = (
     "`tritonflare serve --watch` serves the change by itself, `tritonflare serve` on SIGHUP or at its next "
     "start. A Triton that runs elsewhere (Compose, Kubernetes) must be restarted."
 )
-# The most important first: a narrow terminal shows fewer columns.
-_COLUMNS = ("name", "version", "precision", "target", "labels", "MB", "weights", "tokenizer", "created")
 _SHOWN_LABELS = 20
-_NUMBERS = {"version", "labels", "MB"}
 _log = logging.getLogger("tritonflare.export")
 
 
@@ -85,6 +82,13 @@ def _path(exists: bool = False) -> click.Path:
 )
 @click.option(
     "--instances", type=click.IntRange(1), help="Copies of the encoder [1 on a CPU, 2 for each GPU]."
+)
+@click.option(
+    "--layout",
+    type=click.Choice(LAYOUTS),
+    default="steps",
+    show_default=True,
+    help="Tokenizer and encoder as two steps inside Triton, or joined in one, for the target cpu only.",
 )
 @click.option(
     "--portable",
@@ -172,6 +176,7 @@ def export(
     After 2 and 3 the repository is as it was.
     """  # noqa: D301 (\b keeps click from joining the lines)
     from export.errors import ExportError
+    from tritonflare.export_list import list_models
 
     if listing + verifying + (remove is not None) > 1:
         raise click.UsageError("use only one of --list, --verify and --remove.")
@@ -179,7 +184,7 @@ def export(
     try:
         with _export_errors():
             if listing:
-                _list(repository)
+                list_models(repository)
             elif remove is not None:
                 _remove(repository, remove)
             elif verifying:
@@ -329,47 +334,6 @@ def _warn(result: ExportResult, repository: Path) -> None:
     place = "" if repository == REPOSITORY else f" --repository {shlex.quote(str(repository))}"
     lines += [f"To take it back: `tritonflare export --remove {shlex.quote(name)}{place}`", frame]
     click.secho(runnable("\n".join(lines)), err=True, fg="red", bold=True)
-
-
-def _list(repository: Path) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from export.repository.inventory import read_inventory
-
-    rows = [_row(model) for model in read_inventory(repository)]
-
-    def table(columns: Sequence[str]) -> Table:
-        lined_up = Table(box=None, pad_edge=False)
-        for column in columns:
-            lined_up.add_column(column, no_wrap=True, justify="right" if column in _NUMBERS else "left")
-        for row in rows:
-            lined_up.add_row(*(Text(row[column]) for column in columns))
-        return lined_up
-
-    # Nothing is wrapped or truncated: a narrow terminal gets fewer columns, a script gets all.
-    console, unbounded = Console(), Console(width=10_000)
-    columns = list(_COLUMNS)
-    while (
-        console.is_terminal and len(columns) > 1 and unbounded.measure(table(columns)).maximum > console.width
-    ):
-        columns.pop()
-    Console(width=unbounded.measure(table(columns)).maximum).print(table(columns))
-
-
-def _row(model: Published) -> dict[str, str]:
-    return {
-        "name": model.name,
-        "version": str(model.version),
-        "precision": model.precision,
-        "target": model.target,
-        "labels": str(len(model.labels)),
-        "MB": f"{model.size / 1e6:.1f}",
-        "weights": model.weights_sha256[:12],
-        "tokenizer": model.tokenizer,
-        "created": model.created_at,
-    }
 
 
 def _remove(repository: Path, name: str) -> None:

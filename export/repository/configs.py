@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-from export.spec import MAX_BATCH_SIZE, ServedModel, length_buckets
+from export.spec import JOINED, MAX_BATCH_SIZE, ServedModel, length_buckets
 
 # On a GPU one tokenizer process (some 25 thousand short texts a second) may not keep up with the encoder.
 PADDED_TOKENIZERS = 2
@@ -26,7 +26,7 @@ def tokenizer_config(model: ServedModel) -> pb.ModelConfig:
     """The model's texts BYTES [1] → its encoder's inputs INT64 [S], token_count INT32 [1]."""
     config = _config(
         model.tokenizer,
-        inputs=[_input(name, pb.TYPE_STRING, [1]) for name in model.inputs],
+        inputs=_texts(model),
         outputs=[
             *(_output(name, pb.TYPE_INT64, [-1]) for name in model.encoder_inputs),
             _output("token_count", pb.TYPE_INT32, [1]),
@@ -35,16 +35,11 @@ def tokenizer_config(model: ServedModel) -> pb.ModelConfig:
     config.backend = "python"
     count = PADDED_TOKENIZERS if model.padded else 1
     config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=count)
-    config.parameters["max_tokens"].string_value = str(model.max_tokens)
-    config.parameters["pad_id"].string_value = str(model.pad_id)
+    _set_tokenizer(config, model)
     if model.padded:
         buckets = ",".join(map(str, length_buckets(model.max_tokens)))
         config.parameters["length_buckets"].string_value = buckets
-    sample = config.model_warmup.add(name="text", batch_size=1, count=1)
-    for name in model.inputs:
-        sample.inputs[name].CopyFrom(
-            pb.ModelWarmup.Input(data_type=pb.TYPE_STRING, dims=[1], input_data_file="text.bin")
-        )
+    _warm_up_with_text(config, model, "text")
     return config
 
 
@@ -53,19 +48,43 @@ def encoder_config(model: ServedModel) -> pb.ModelConfig:
     return _ENCODERS[model.target](model)
 
 
+def joined_config(model: ServedModel) -> pb.ModelConfig:
+    """The model's texts BYTES [1] → logits FP32 [labels], token_count INT32 [1], in one step on the CPU."""
+    config = pb.ModelConfig(
+        name=model.encoder,
+        backend="python",
+        max_batch_size=MAX_BATCH_SIZE,
+        input=_texts(model),
+        output=_answers(model),
+    )
+    config.dynamic_batching.SetInParent()
+    config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=model.instances)
+    _set_tokenizer(config, model)
+    for text in ("text", *(f"text_{length}" for length in length_buckets(model.max_tokens))):
+        _warm_up_with_text(config, model, text)
+    return config
+
+
 def ensemble_config(model: ServedModel) -> pb.ModelConfig:
     """The model's texts BYTES [1] → logits FP32 [labels], token_count INT32 [1]; has the catalogue entry."""
     config = pb.ModelConfig(
         name=model.ensemble,
         platform="ensemble",
         max_batch_size=MAX_BATCH_SIZE,
-        input=[_input(name, pb.TYPE_STRING, [1]) for name in model.inputs],
-        output=[
-            _output("logits", pb.TYPE_FP32, [len(model.labels)]),
-            _output("token_count", pb.TYPE_INT32, [1]),
-        ],
+        input=_texts(model),
+        output=_answers(model),
     )
+    for key, value in model.parameters().items():
+        config.parameters[key].string_value = value
     steps = config.ensemble_scheduling.step
+    if model.layout == JOINED:
+        steps.add(
+            model_name=model.encoder,
+            model_version=-1,
+            input_map={name: name for name in model.inputs},
+            output_map={name: name for name in ("logits", "token_count")},
+        )
+        return config
     steps.add(
         model_name=model.tokenizer,
         model_version=-1,
@@ -78,8 +97,6 @@ def ensemble_config(model: ServedModel) -> pb.ModelConfig:
         input_map={name: name for name in model.encoder_inputs},
         output_map={"logits": "logits"},
     )
-    for key, value in model.parameters().items():
-        config.parameters[key].string_value = value
     return config
 
 
@@ -157,6 +174,32 @@ def _warm_up(config: pb.ModelConfig, model: ServedModel, batches: Iterable[int])
                         data_type=pb.TYPE_INT64, dims=[length], input_data_file=f"ones_{length}.bin"
                     )
                 )
+
+
+def _set_tokenizer(config: pb.ModelConfig, model: ServedModel) -> None:
+    config.parameters["max_tokens"].string_value = str(model.max_tokens)
+    config.parameters["pad_id"].string_value = str(model.pad_id)
+
+
+def _warm_up_with_text(config: pb.ModelConfig, model: ServedModel, text: str) -> None:
+    """A sample of the text in ``<text>.bin``; a query is short, so that there is room for its text."""
+    sample = config.model_warmup.add(name=text, batch_size=1, count=1)
+    for name in model.inputs:
+        file = f"{text}.bin" if name == "TEXT" else "text.bin"
+        sample.inputs[name].CopyFrom(
+            pb.ModelWarmup.Input(data_type=pb.TYPE_STRING, dims=[1], input_data_file=file)
+        )
+
+
+def _texts(model: ServedModel) -> list[pb.ModelInput]:
+    return [_input(name, pb.TYPE_STRING, [1]) for name in model.inputs]
+
+
+def _answers(model: ServedModel) -> list[pb.ModelOutput]:
+    return [
+        _output("logits", pb.TYPE_FP32, [len(model.labels)]),
+        _output("token_count", pb.TYPE_INT32, [1]),
+    ]
 
 
 def _config(

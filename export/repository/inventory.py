@@ -14,8 +14,8 @@ from tritonclient.grpc import model_config_pb2 as pb
 from export.checkpoint import sha256
 from export.errors import ExportError
 from export.repository.versions import versions
-from export.repository.write import ENCODER_SOURCES, MODEL_SOURCES, TOKENIZER_SOURCES
-from export.spec import PREFIX, ensemble_name
+from export.repository.write import ENCODER_SOURCES, JOINED_SOURCES, MODEL_SOURCES, TOKENIZER_SOURCES
+from export.spec import JOINED, PREFIX, STEPS, ensemble_name, own_prefixes
 
 CONFIG = "config.pbtxt"
 _ELEMENT_BYTES = {pb.TYPE_INT64: 8}
@@ -29,9 +29,9 @@ class Published:
     name: str
     ensemble: str
     tokenizer: str
-    """Triton's name of the first step; other models may have the same."""
+    """Triton's name of the step that takes the text; other models may have the same."""
     encoder: str
-    """Triton's name of the second step."""
+    """Triton's name of the step that gives the logits; of the layout ``joined`` it is the same one."""
     version: int
     precision: str
     target: str
@@ -44,14 +44,22 @@ class Published:
     """Bytes of all its folders; a shared tokenizer counts for each model."""
 
     @property
-    def folders(self) -> tuple[str, str, str]:
-        """Names of the folders that the model needs."""
-        return (self.ensemble, self.encoder, self.tokenizer)
+    def folders(self) -> tuple[str, ...]:
+        """Names of the folders that the model needs, each once."""
+        return tuple(dict.fromkeys((self.ensemble, self.encoder, self.tokenizer)))
 
-    def served_file(self, repository: Path, step: str) -> Path:
-        """What Triton serves of a step: ``model.onnx``, ``model.plan`` or ``tokenizer.json``."""
-        name = "tokenizer.json" if step == self.tokenizer else _weights(repository / step)
-        return repository / step / str(max(versions(repository / step), default=1)) / name
+    @property
+    def layout(self) -> str:
+        """One of `export.spec.LAYOUTS`."""
+        return JOINED if self.encoder and self.encoder == self.tokenizer else STEPS
+
+    def weights_file(self, repository: Path) -> Path:
+        """The weights that Triton serves: ``model.onnx`` or ``model.plan``."""
+        return _served_version(repository / self.encoder) / _weights(repository / self.encoder)
+
+    def tokenizer_file(self, repository: Path) -> Path:
+        """The ``tokenizer.json`` that Triton serves."""
+        return _served_version(repository / self.tokenizer) / "tokenizer.json"
 
 
 def read_inventory(repository: Path) -> list[Published]:
@@ -96,9 +104,9 @@ def refuse_conflict(repository: Path, name: str) -> None:
         if other.name == name:
             continue
         mine = any(
-            folder == ensemble or folder.startswith(f"{ensemble}_encoder_") for folder in other.folders
+            folder == ensemble or folder.startswith(own_prefixes(ensemble)) for folder in other.folders
         )
-        if mine or ensemble.startswith(f"{other.ensemble}_encoder_"):
+        if mine or ensemble.startswith(own_prefixes(other.ensemble)):
             raise ExportError(
                 f"{name} and the published {other.name} would share folders; choose another --name."
             )
@@ -153,8 +161,10 @@ def content_damage(repository: Path, model: Published) -> Iterator[str]:
         served = max(versions(repository / folder), default=0)
         if served != model.version:
             yield f"{folder} holds version {served}, but {model.name} was published as {model.version}."
-    for step, wanted in ((model.encoder, model.model_sha256), (model.tokenizer, model.tokenizer_sha256)):
-        file = model.served_file(repository, step)
+    for file, wanted in (
+        (model.weights_file(repository), model.model_sha256),
+        (model.tokenizer_file(repository), model.tokenizer_sha256),
+    ):
         label = file.relative_to(repository)
         if not file.is_file():
             yield f"{label} is missing."
@@ -203,6 +213,10 @@ def _published(repository: Path, ensemble: str, config: pb.ModelConfig) -> Publi
     )
 
 
+def _served_version(step: Path) -> Path:
+    return step / str(max(versions(step), default=1))
+
+
 def _weights(encoder: Path) -> str:
     config = read_config(encoder)
     return "model.plan" if config is not None and config.platform == "tensorrt_plan" else "model.onnx"
@@ -212,9 +226,12 @@ def _foreign_code(repository: Path, model: Published, folder: str) -> Iterator[s
     config = read_config(repository / folder)
     if config is None or config.backend != "python":
         return
-    sources = TOKENIZER_SOURCES if folder == model.tokenizer else ENCODER_SOURCES
+    if model.layout == JOINED:
+        sources = JOINED_SOURCES
+    else:
+        sources = TOKENIZER_SOURCES if folder == model.tokenizer else ENCODER_SOURCES
     for name, source in sources.items():
-        file = model.served_file(repository, folder).with_name(name)
+        file = _served_version(repository / folder) / name
         label = file.relative_to(repository)
         if not file.is_file():
             yield f"{label} is missing."

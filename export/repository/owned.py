@@ -9,10 +9,11 @@ from pathlib import Path
 from export.errors import PublishError
 from export.repository.inventory import Published, read_config
 from export.repository.write import MODEL_SOURCES
-from export.spec import ENCODER_INPUTS, TYPE_IDS, ServedModel
+from export.spec import ENCODER_INPUTS, JOINED, TYPE_IDS, ServedModel
 
 _INPUTS = (ENCODER_INPUTS, (*ENCODER_INPUTS, TYPE_IDS))
 _ENCODER = re.compile(r"_encoder_(fp32|fp16|int8)(_plan)?")
+_JOINED = re.compile(r"_joined_(fp32|fp16|int8)")
 # docker/triton/plans/install.py leaves it in the folder of every plan.
 _PLAN_MARKER = "plan.json"
 
@@ -21,10 +22,11 @@ def refuse_foreign(root: Path, model: ServedModel, models: Iterable[Published]) 
     """Somebody else's model must not be overwritten because it has the name of one of our steps.
 
     Raises:
-        PublishError: the encoder's or the tokenizer's folder is there, but is not this exporter's.
+        PublishError: the folder of a step is there, but is not this exporter's.
     """
     known = {folder for other in models for folder in other.folders}
-    for name, ours in ((model.encoder, wrote_encoder), (model.tokenizer, wrote_tokenizer)):
+    steps = [(model.encoder, wrote_encoder), (model.tokenizer, wrote_tokenizer)]
+    for name, ours in [(model.encoder, wrote_joined)] if model.layout == JOINED else steps:
         folder = root / name
         # What is written through a link would be changed at once, outside of the copy.
         if folder.is_symlink() or (folder.exists() and name not in known and not ours(folder)):
@@ -34,11 +36,12 @@ def refuse_foreign(root: Path, model: ServedModel, models: Iterable[Published]) 
 
 
 def owned_folders(root: Path, ensemble: str) -> set[str]:
-    """Encoders of any precision, with or without plan, and the tokenizer that was not yet shared."""
+    """Steps of any layout and precision, with or without plan, and the tokenizer that was not yet shared."""
     owned = {
         path.name
-        for path in root.glob(f"{ensemble}_encoder_*")
-        if _ENCODER.fullmatch(path.name.removeprefix(ensemble)) and wrote_encoder(path)
+        for pattern, name, wrote in (("encoder", _ENCODER, wrote_encoder), ("joined", _JOINED, wrote_joined))
+        for path in root.glob(f"{ensemble}_{pattern}_*")
+        if name.fullmatch(path.name.removeprefix(ensemble)) and wrote(path)
     }
     tokenizer = root / f"{ensemble}_tokenizer"
     if wrote_tokenizer(tokenizer) or not any(path.is_file() for path in tokenizer.rglob("*")):
@@ -59,6 +62,15 @@ def wrote_encoder(folder: Path) -> bool:
         and bool(warmup)
         and all(name.startswith("tokens_") for name in warmup)
     )
+
+
+def wrote_joined(folder: Path) -> bool:
+    """Whether this exporter wrote the folder of a tokenizer and encoder in one step."""
+    config = read_config(folder)
+    if config is None:
+        return _runs(folder, "joined.py")
+    outputs = tuple(each.name for each in config.output)
+    return outputs == ("logits", "token_count") and "max_tokens" in config.parameters
 
 
 def wrote_tokenizer(folder: Path) -> bool:

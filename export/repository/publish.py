@@ -20,8 +20,8 @@ from export.repository.inventory import (
 )
 from export.repository.owned import owned_folders, refuse_foreign, wrote_tokenizer
 from export.repository.versions import keep_versions, versions
-from export.repository.write import write_encoder, write_ensemble, write_tokenizer
-from export.spec import PREFIX, TOKENIZER, ServedModel
+from export.repository.write import write_model
+from export.spec import JOINED, PREFIX, TOKENIZER, ServedModel
 
 _TRIAL = ".trial"
 
@@ -55,9 +55,7 @@ def publish_model(repository: Path, model: ServedModel, onnx_file: Path, tokeniz
         present = next((other for other in models if other.name == model.name), None)
         tokenizer_version, version = _next_versions(root, model, present, onnx_file, tokenizer_file)
         new = replace(model, version=version)
-        write_tokenizer(new, tokenizer_file, root, tokenizer_version)
-        write_encoder(new, onnx_file, root)
-        write_ensemble(new, root)
+        write_model(new, onnx_file, tokenizer_file, root, tokenizer_version)
         for folder in (new.tokenizer, new.encoder, new.ensemble):
             last = tokenizer_version if folder == new.tokenizer else version
             keep_versions(root / folder, [v for v in versions(root / folder) if v <= last][-2:])
@@ -96,11 +94,10 @@ def _next_versions(
     whole = present is not None and not any(content_damage(root, present))
     # What is not whole counts for nothing but its folder: in a fresh clone that is 1, without weights.
     version = present.version if present and whole else max(versions(root / model.encoder), default=1)
-    tokenizer_version = max(versions(root / model.tokenizer), default=1)
+    joined = model.layout == JOINED
+    tokenizer_version = version if joined else max(versions(root / model.tokenizer), default=1)
     trial, again = root / _TRIAL, replace(model, version=version)
-    write_tokenizer(again, tokenizer_file, trial, tokenizer_version)
-    write_encoder(again, onnx_file, trial)
-    write_ensemble(again, trial)
+    write_model(again, onnx_file, tokenizer_file, trial, tokenizer_version)
     other_tokens = not _same(trial / again.tokenizer, root / again.tokenizer)
     other_model = (
         other_tokens
@@ -108,6 +105,9 @@ def _next_versions(
         or not _same_entry(trial / again.ensemble, root / again.ensemble)
     )
     shutil.rmtree(trial)
+    if joined:  # the tokenizer lies in the model's own folder
+        version += other_model and whole
+        return version, version
     tokens = root / model.tokenizer / str(tokenizer_version) / "tokenizer.json"
     whole_tokens = tokens.is_file() and sha256(tokens) == model.tokenizer_sha256
     return tokenizer_version + (other_tokens and whole_tokens), version + (other_model and whole)

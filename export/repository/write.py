@@ -1,4 +1,4 @@
-"""Write one version of a model's folders: tokenizer, encoder, ensemble; and the kit for a TensorRT plan."""
+"""Write one version of a model's folders: its steps and its ensemble; and the kit for a TensorRT plan."""
 
 from __future__ import annotations
 
@@ -11,16 +11,43 @@ import numpy as np
 from tritonclient.grpc import model_config_pb2 as pb
 
 from export.errors import ExportError
-from export.repository.configs import as_text, encoder_config, ensemble_config, tokenizer_config
-from export.spec import ServedModel, length_buckets
+from export.repository.configs import (
+    as_text,
+    encoder_config,
+    ensemble_config,
+    joined_config,
+    tokenizer_config,
+)
+from export.spec import JOINED, ServedModel, length_buckets
 
 MODEL_SOURCES = Path(__file__).parents[1] / "triton_models"
 _READS_TEXTS = ("text_step.py", "text_reader.py", "pair_reader.py", "pairs.py", "long_texts.py")
 _RUNS_ENCODER = ("encoder_threads.py", "text_queue.py")
 TOKENIZER_SOURCES = {"model.py": "tokenizer.py"} | {name: name for name in _READS_TEXTS}
 ENCODER_SOURCES = {"model.py": "encoder.py"} | {name: name for name in _RUNS_ENCODER}
+JOINED_SOURCES = {"model.py": "joined.py"} | {name: name for name in (*_READS_TEXTS, *_RUNS_ENCODER)}
 """What is served under which name, and what it is a copy of."""
 _WARMUP_TEXT = "This pizza is great!"
+
+
+def write_model(
+    model: ServedModel, onnx_file: Path, tokenizer_file: Path, root: Path, tokenizer_version: int
+) -> None:
+    """All folders of a model, in its layout.
+
+    Args:
+        model: what to write; its ``version`` counts for its own folders.
+        onnx_file: the encoder.
+        tokenizer_file: the checkpoint's ``tokenizer.json``.
+        root: the model repository.
+        tokenizer_version: for the folder of a tokenizer that models share.
+    """
+    if model.layout == JOINED:
+        write_joined(model, onnx_file, tokenizer_file, root)
+    else:
+        write_tokenizer(model, tokenizer_file, root, tokenizer_version)
+        write_encoder(model, onnx_file, root)
+    write_ensemble(model, root)
 
 
 def write_tokenizer(model: ServedModel, tokenizer_file: Path, root: Path, version: int) -> None:
@@ -31,8 +58,7 @@ def write_tokenizer(model: ServedModel, tokenizer_file: Path, root: Path, versio
     # A copy: the source's owner may edit it in place.
     shutil.copyfile(tokenizer_file, content / "tokenizer.json")
     _write_config(folder / "config.pbtxt", tokenizer_config(model))
-    text = _WARMUP_TEXT.encode()
-    _write_warmup(folder, {"text.bin": struct.pack("<I", len(text)) + text})
+    _write_warmup(folder, {"text.bin": _warmup_text(_WARMUP_TEXT)})
 
 
 def write_encoder(model: ServedModel, onnx_file: Path, root: Path) -> None:
@@ -50,6 +76,20 @@ def write_encoder(model: ServedModel, onnx_file: Path, root: Path) -> None:
     _link(onnx_file, content / "model.onnx")
     _write_config(folder / "config.pbtxt", encoder_config(model))
     _write_warmup(folder, _warmup_rows(model))
+
+
+def write_joined(model: ServedModel, onnx_file: Path, tokenizer_file: Path, root: Path) -> None:
+    """The folder of tokenizer and encoder in one step; the weights are hard-linked where possible."""
+    folder = root / model.encoder
+    content = _version_folder(folder, model.version)
+    _copy_sources(JOINED_SOURCES, content)
+    shutil.copyfile(tokenizer_file, content / "tokenizer.json")
+    _link(onnx_file, content / "model.onnx")
+    _write_config(folder / "config.pbtxt", joined_config(model))
+    # Each word has a token at least; what exceeds the model's limit is cut off.
+    words = {f"text_{length}.bin": "great " * length for length in length_buckets(model.max_tokens)}
+    texts = {"text.bin": _WARMUP_TEXT} | words
+    _write_warmup(folder, {name: _warmup_text(text) for name, text in texts.items()})
 
 
 def write_ensemble(model: ServedModel, root: Path) -> None:
@@ -86,6 +126,12 @@ def _version_folder(folder: Path, version: int) -> Path:
 def _copy_sources(sources: dict[str, str], content: Path) -> None:
     for name, source in sources.items():
         shutil.copyfile(MODEL_SOURCES / source, content / name)
+
+
+def _warmup_text(text: str) -> bytes:
+    """One element of a BYTES tensor."""
+    content = text.encode()
+    return struct.pack("<I", len(content)) + content
 
 
 def _warmup_rows(model: ServedModel) -> dict[str, bytes]:

@@ -44,7 +44,7 @@ def test_the_list_shows_what_is_published(repository: Path) -> None:
     assert one.labels == ("LABEL_0", "LABEL_1", "LABEL_2")
     assert one.tokenizer == two.tokenizer
     assert one.weights_sha256 == two.weights_sha256 != one.model_sha256
-    assert one.served_file(repository, one.encoder).stat().st_size < one.size < two.size
+    assert one.weights_file(repository).stat().st_size < one.size < two.size
 
 
 def test_a_repository_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:

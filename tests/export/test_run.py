@@ -20,7 +20,7 @@ from export.plan import INT8_CHOICES, PRECISIONS, SCHEMES, ExportPlan
 from export.repository.inventory import Published, read_inventory
 from export.run import run_export
 from export.source import read_source
-from export.spec import TARGETS
+from export.spec import LAYOUTS, TARGETS
 from tests.support.small_checkpoints import LENIENT, write_checkpoint
 from tritonflare import export as cli
 
@@ -39,7 +39,12 @@ def report(plan: ExportPlan) -> dict[str, object]:
 
 
 def test_the_command_offers_what_the_exporter_can_do() -> None:
-    assert (cli.TARGETS, cli.PRECISIONS, cli.INT8) == (TARGETS, PRECISIONS, INT8_CHOICES)
+    assert (cli.TARGETS, cli.PRECISIONS, cli.INT8, cli.LAYOUTS) == (
+        TARGETS,
+        PRECISIONS,
+        INT8_CHOICES,
+        LAYOUTS,
+    )
 
 
 def test_auto_measures_every_scheme_and_publishes_the_fastest_that_passes(plan: ExportPlan) -> None:
@@ -48,7 +53,7 @@ def test_auto_measures_every_scheme_and_publishes_the_fastest_that_passes(plan: 
     assert set(found) == {f"int8-{scheme}" for scheme in SCHEMES}
     speeds = {name: each.speed.grouped_per_second for name, each in found.items() if each.speed}
     assert result.artefact == max(speeds, key=lambda name: speeds[name])
-    served = read_inventory(plan.repository)[0].served_file(plan.repository, "local-mood_encoder_int8")
+    served = read_inventory(plan.repository)[0].weights_file(plan.repository)
     assert (
         served.read_bytes() == (plan.artefacts / "local-mood" / result.artefact / "model.onnx").read_bytes()
     )
@@ -205,7 +210,18 @@ def test_the_command_does_not_mistake_one_wish_for_another(tmp_path: Path) -> No
     assert "not in the range" in ask("--min-agreement", "0.985").output
 
 
-COLUMNS = ["name", "version", "precision", "target", "labels", "MB", "weights", "tokenizer", "created"]
+COLUMNS = [
+    "name",
+    "version",
+    "precision",
+    "target",
+    "labels",
+    "MB",
+    "layout",
+    "weights",
+    "tokenizer",
+    "created",
+]
 
 
 @pytest.fixture
@@ -230,13 +246,13 @@ def test_the_list_lines_up_and_is_whole_for_scripts(listed: tuple[str, ...]) -> 
     head, *lines = ask("--list").output.splitlines()
     assert head.split() == COLUMNS
     assert [line.split()[0] for line in lines] == list(listed)
-    for column in ("precision", "target", "weights", "tokenizer", "created"):
+    for column in ("precision", "target", "layout", "weights", "tokenizer", "created"):
         place = head.index(column)
         assert all(line[place - 1] == " " != line[place] for line in lines)
     assert all(line.split()[-2:] == ["2026-11-22", "00:00:00.000"] for line in lines)
 
 
-@pytest.mark.parametrize(("width", "columns"), [(300, 9), (130, 6), (40, 1)])
+@pytest.mark.parametrize(("width", "columns"), [(300, 10), (130, 6), (40, 1)])
 def test_a_narrow_terminal_gets_fewer_columns_and_no_broken_ones(
     listed: tuple[str, ...], width: int, columns: int
 ) -> None:

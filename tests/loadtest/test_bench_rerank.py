@@ -42,7 +42,7 @@ def model(repository: Path) -> Published:
 
 
 def test_contexts_are_of_about_the_wanted_length_and_in_no_order(repository: Path, model: Published) -> None:
-    tokenizer = model.served_file(repository, model.tokenizer)
+    tokenizer = model.tokenizer_file(repository)
     question = make_question(tokenizer, WORDS, 9, 20)
     lengths = token_lengths(tokenizer, question.contexts)
     assert sorted(lengths) == [12, 14, 16, 18, 20, 22, 24, 26, 28]
@@ -51,7 +51,7 @@ def test_contexts_are_of_about_the_wanted_length_and_in_no_order(repository: Pat
 
 
 def test_in_process_groups_give_the_scores_of_pairs_one_by_one(repository: Path, model: Published) -> None:
-    onnx, tokenizer = (model.served_file(repository, step) for step in (model.encoder, model.tokenizer))
+    onnx, tokenizer = model.weights_file(repository), model.tokenizer_file(repository)
     local = PairsInProcess(onnx, tokenizer, RERANKER_TOKENS)
     try:
         question = Question("a cat", [" ".join(WORDS * repeats)[:length] for repeats, length in _SIZES])
