@@ -11,6 +11,7 @@ from embedded.errors import EmbeddedError
 from embedded.repository import check_repository
 from export.plan import ExportPlan
 from export.run import run_export
+from tests.support.layouts import publish_joined
 from tests.support.small_checkpoints import LENIENT, write_checkpoint
 from tritonflare.doctor import doctor
 
@@ -60,6 +61,30 @@ def test_a_damaged_file_is_refused(repository: Path, file: str, message: str) ->
     path.write_bytes(content[:-1] + b"\x01")
     with pytest.raises(EmbeddedError, match=message):
         check_repository(repository)
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("1/model.onnx", "_joined_int8/model.onnx is not the file that was published"),
+        ("1/tokenizer.json", "_joined_int8/tokenizer.json is not the file that was published"),
+        ("config.pbtxt", "config.pbtxt is damaged"),
+    ],
+)
+def test_a_damaged_file_of_a_joined_model_is_refused(repository: Path, file: str, message: str) -> None:
+    joined = publish_joined(repository, "@local/mood", repository.with_name("joined"))
+    (model,) = check_repository(repository.with_name("joined"))
+    assert model.steps == (joined.encoder,)
+    path = repository.with_name("joined") / joined.encoder / file
+    content = path.read_bytes()
+    path.unlink()  # it may be a hard link
+    path.write_bytes(content[:-1] + b"\x01")
+    with pytest.raises(EmbeddedError, match=message):
+        check_repository(repository.with_name("joined"))
+    path.unlink()
+    if file != "config.pbtxt":
+        with pytest.raises(EmbeddedError, match=f"has no {path.name} yet"):
+            check_repository(repository.with_name("joined"))
 
 
 def test_large_weights_are_not_held_in_memory_to_be_compared(repository: Path) -> None:

@@ -11,7 +11,13 @@ from pathlib import Path
 
 from tritonclient.grpc import model_config_pb2 as pb
 
-from export.repository.configs import as_text, encoder_config, ensemble_config, tokenizer_config
+from export.repository.configs import (
+    as_text,
+    encoder_config,
+    ensemble_config,
+    joined_config,
+    tokenizer_config,
+)
 from export.spec import ServedModel
 
 FOLDER = Path(__file__).parents[1] / "golden" / "configs"
@@ -27,11 +33,13 @@ RERANKER = replace(
     CPU, name="@cf/acme/order", labels=("LABEL_0",), problem_type="multi_label_classification", task="rerank"
 )
 TYPED = replace(RERANKER, token_types=True)
+JOINED = replace(CPU, layout="joined")
+JOINED_RERANKER = replace(TYPED, layout="joined")
 TYPED_TENSORRT = replace(TYPED, target="tensorrt", precision="fp16")
 
 
 def configs() -> dict[str, pb.ModelConfig]:
-    """Encoders by target, the steps that differ between a CPU and a GPU, and those of rerankers."""
+    """Encoders by target, the steps that differ between a CPU and a GPU, of rerankers, and joined ones."""
     return {
         "cpu": encoder_config(CPU),
         "onnxruntime": encoder_config(ONNXRUNTIME),
@@ -47,6 +55,9 @@ def configs() -> dict[str, pb.ModelConfig]:
         "tokenizer_rerank_types_padded": tokenizer_config(TYPED_TENSORRT),
         "cpu_rerank_types": encoder_config(TYPED),
         "tensorrt_rerank_types": encoder_config(TYPED_TENSORRT),
+        "joined": joined_config(JOINED),
+        "joined_rerank": joined_config(JOINED_RERANKER),
+        "ensemble_joined": ensemble_config(JOINED),
     }
 
 

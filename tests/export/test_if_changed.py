@@ -89,6 +89,7 @@ def test_the_name_on_a_new_card_is_exported(plan: ExportPlan) -> None:
     [
         ({"target": "onnxruntime"}, "option precision, option target"),
         ({"precision": "fp32"}, "option precision"),
+        ({"layout": "joined"}, "option layout"),
         ({"int8": "blocks"}, "option int8"),
         ({"instances": 2}, "option instances"),
         ({"aliases": ("@cf/a/b",)}, "option aliases"),
@@ -168,6 +169,17 @@ def test_a_damaged_file_is_exported_again(
     said = reason(plan)
     gone = file == "local-mood/config.pbtxt" and damage is Path.unlink
     assert ("is not published" if gone else str(path.relative_to(plan.repository))) in said
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "tokenizer.json", "model.py", "text_queue.py"])
+def test_a_damaged_joined_model_is_exported_again(plan: ExportPlan, file: str) -> None:
+    joined = dataclasses.replace(plan, layout="joined")
+    run_export(joined)
+    assert unchanged_export(joined).version == 2
+    path = plan.repository / "local-mood_joined_int8" / "2" / file
+    replace(path)
+    assert str(path.relative_to(plan.repository)) in reason(joined)
+    assert reason(plan).startswith("changed since the last one: option layout")
 
 
 @pytest.mark.parametrize("folder", [ENCODER, "local-mood", "tokenizer_*"])

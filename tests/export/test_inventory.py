@@ -9,6 +9,7 @@ from export.errors import ExportError
 from export.plan import ExportPlan
 from export.repository.inventory import read_inventory, verify_repository
 from export.run import run_export
+from tests.support.layouts import publish_joined
 from tests.support.small_checkpoints import LENIENT, write_checkpoint
 
 
@@ -45,6 +46,35 @@ def test_the_list_shows_what_is_published(repository: Path) -> None:
     assert one.tokenizer == two.tokenizer
     assert one.weights_sha256 == two.weights_sha256 != one.model_sha256
     assert one.weights_file(repository).stat().st_size < one.size < two.size
+
+
+@pytest.fixture
+def joined(repository: Path) -> Path:
+    publish_joined(repository, "@x/mood", repository)
+    return repository / "x-mood_joined_int8"
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("2/model.onnx", "is not the file that was published."),
+        ("2/tokenizer.json", "is not the file that was published."),
+        ("2/model.py", "is not this exporter's; export @x/mood again."),
+        ("2/text_queue.py", "is not this exporter's; export @x/mood again."),
+        ("2/text_step.py", "is not this exporter's; export @x/mood again."),
+    ],
+)
+def test_a_damaged_or_missing_file_of_a_joined_model_is_named(joined: Path, file: str, words: str) -> None:
+    assert verify_repository(joined.parent) == []
+    file = file.replace("2/", "2/")
+    replace(joined / file, b"{")
+    assert verify_repository(joined.parent) == [f"{joined.name}/{file} {words}"]
+    (joined / file).unlink()
+    (joined / "warmup" / "text_32.bin").unlink()
+    assert verify_repository(joined.parent) == [
+        f"{joined.name}/{file} is missing.",
+        f"{joined.name}/warmup/text_32.bin is missing.",
+    ]
 
 
 def test_a_repository_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:

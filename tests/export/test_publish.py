@@ -79,6 +79,7 @@ def test_a_new_date_alone_is_no_new_version(shop: Shop) -> None:
         {"labels": ("x", "y")},
         {"precision": "fp32"},
         {"target": "onnxruntime"},
+        {"layout": "joined"},
     ],
 )
 def test_any_other_content_is_the_next_version(shop: Shop, change: dict[str, Any]) -> None:
@@ -194,16 +195,24 @@ def foreign(shop: Shop, folder: str, config: str | None = None) -> None:
 
 
 @pytest.mark.parametrize("config", [None, "{", 'backend: "onnxruntime"', 'input { name: "input_ids" }'])
-@pytest.mark.parametrize("folder", ["cf-acme-mood", "cf-acme-mood_encoder_int8", "TOKENIZER"])
+@pytest.mark.parametrize(
+    ("folder", "layout"),
+    [
+        ("cf-acme-mood", "steps"),
+        ("cf-acme-mood_encoder_int8", "steps"),
+        ("TOKENIZER", "steps"),
+        ("cf-acme-mood_joined_int8", "joined"),
+    ],
+)
 def test_a_foreign_model_under_our_name_is_refused_and_kept(
-    shop: Shop, folder: str, config: str | None
+    shop: Shop, folder: str, layout: str, config: str | None
 ) -> None:
-    model = shop.publish()
+    model = shop.publish(layout=layout)
     remove_model(shop.repository, model.name)
     foreign(shop, folder.replace("TOKENIZER", model.tokenizer), config)
     before = shop.files()
     with pytest.raises(ExportError, match="in the repository is not this exporter's; move it away"):
-        shop.publish()
+        shop.publish(layout=layout)
     assert shop.files() == before
 
 
@@ -222,7 +231,17 @@ def test_a_folder_that_is_a_link_is_not_written_through(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize(
-    "folder", ["encoder_v2", "encoder_experiment", "encoder_fp32", "encoder_int8_plan", "tokenizer"]
+    "folder",
+    [
+        "encoder_v2",
+        "encoder_experiment",
+        "encoder_fp32",
+        "encoder_int8_plan",
+        "tokenizer",
+        "joined_v2",
+        "joined_fp32",
+        "joined_int8",
+    ],
 )
 def test_what_only_begins_like_our_name_stays(shop: Shop, folder: str) -> None:
     folder = f"cf-acme-mood_{folder}"
@@ -260,7 +279,10 @@ def test_folders_of_the_first_release_are_replaced(shop: Shop) -> None:
     assert "cf-acme-mood_tokenizer" not in shop.entries()
 
 
-@pytest.mark.parametrize("names", [("@a/b/c", "@a/b-c"), ("@a/b", "@a/b_encoder_int8"), ("@a/b", "a/b")])
+@pytest.mark.parametrize(
+    "names",
+    [("@a/b/c", "@a/b-c"), ("@a/b", "@a/b_encoder_int8"), ("@a/b", "@a/b_joined_int8"), ("@a/b", "a/b")],
+)
 def test_names_that_would_share_folders_are_refused_in_either_order(
     shop: Shop, names: tuple[str, str]
 ) -> None:

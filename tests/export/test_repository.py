@@ -12,12 +12,13 @@ from tritonclient.grpc import model_config_pb2 as pb
 from export import triton_models
 from export.errors import ExportError, VerificationError
 from export.plan import ExportPlan
-from export.repository.configs import encoder_config, ensemble_config, tokenizer_config
+from export.repository.configs import encoder_config, ensemble_config, joined_config, tokenizer_config
 from export.repository.write import (
     ENCODER_SOURCES,
     TOKENIZER_SOURCES,
     write_encoder,
     write_ensemble,
+    write_model,
     write_plan_configs,
     write_tokenizer,
 )
@@ -64,7 +65,11 @@ def test_the_ensemble_carries_the_catalogue_entry(root: Path) -> None:
     assert parameters["tritonflare.description"].string_value == 'says "how"'
     fields = {field.name for field in dataclasses.fields(ServedModel)}
     # Written only for models that have any.
-    assert {key.removeprefix("tritonflare.") for key in parameters} == fields - {"aliases", "token_types"}
+    assert {key.removeprefix("tritonflare.") for key in parameters} == fields - {
+        "aliases",
+        "token_types",
+        "layout",  # the steps tell
+    }
 
 
 def test_warm_up_samples_exist_and_have_the_size_they_claim(root: Path) -> None:
@@ -90,6 +95,46 @@ def test_the_model_files_are_the_exporters_own(root: Path) -> None:
         assert all(found[name] == (sources / source).read_bytes() for name, source in copies.items())
     assert TOKENIZER_SOURCES["model.py"] == "tokenizer.py"
     assert ENCODER_SOURCES["model.py"] == "encoder.py"
+
+
+@pytest.fixture
+def joined(tmp_path: Path) -> Path:
+    (tmp_path / "model.onnx").write_bytes(b"onnx")
+    (tmp_path / "tokenizer.json").write_bytes(b"{}")
+    model = dataclasses.replace(MODEL, layout="joined")
+    write_model(model, tmp_path / "model.onnx", tmp_path / "tokenizer.json", tmp_path / "root", 1)
+    return tmp_path / "root"
+
+
+def test_a_joined_model_is_written_as_its_configurations_say(joined: Path) -> None:
+    model = dataclasses.replace(MODEL, layout="joined")
+    step = joined / "cf-acme-mood_joined_int8"
+    assert {path.name for path in joined.iterdir()} == {"cf-acme-mood", step.name}
+    assert parse(step) == joined_config(model)
+    ensemble = parse(joined / "cf-acme-mood")
+    (only,) = ensemble.ensemble_scheduling.step
+    assert (only.model_name, dict(only.input_map)) == (step.name, {"TEXT": "TEXT"})
+    assert dict(only.output_map) == {"logits": "logits", "token_count": "token_count"}
+    # For callers nothing differs.
+    both = ensemble_config(MODEL)
+    assert (ensemble.name, ensemble.input, ensemble.output) == (both.name, both.input, both.output)
+    assert ensemble.parameters == both.parameters
+
+
+def test_a_joined_step_holds_the_programs_of_both_and_what_warms_it_up(joined: Path) -> None:
+    sources, step = Path(triton_models.__file__).parent, joined / "cf-acme-mood_joined_int8"
+    found = {file.name: file.read_bytes() for file in (step / "1").iterdir()}
+    assert found.keys() == {"model.onnx", "tokenizer.json", *TOKENIZER_SOURCES, *ENCODER_SOURCES}
+    assert found["model.py"] == (sources / "joined.py").read_bytes()
+    shared = found.keys() - {"model.py", "model.onnx", "tokenizer.json"}
+    assert all(found[name] == (sources / name).read_bytes() for name in shared)
+    named = {v.input_data_file for s in parse(step).model_warmup for v in s.inputs.values()}
+    assert named == {path.name for path in (step / "warmup").iterdir()}
+    # A text for each bucket, in Triton's form: its length, then its bytes.
+    for bucket in length_buckets(64):
+        content = (step / "warmup" / f"text_{bucket}.bin").read_bytes()
+        assert int.from_bytes(content[:4], "little") == len(content) - 4
+        assert len(content[4:].split()) == bucket
 
 
 @pytest.mark.parametrize(
@@ -179,6 +224,19 @@ def test_another_precision_takes_the_place_of_the_first(plan: ExportPlan) -> Non
     run_export(plan)
     run_export(dataclasses.replace(plan, precision="fp32"))
     assert sorted(p.name for p in plan.repository.glob("*_encoder_*")) == ["local-mood_encoder_fp32"]
+
+
+def test_an_export_publishes_the_layout_that_it_is_asked_for(plan: ExportPlan) -> None:
+    run_export(plan)
+    result = run_export(dataclasses.replace(plan, layout="joined"))
+    assert (result.model.layout, result.model.version) == ("joined", 2)
+    assert sorted(p.name for p in plan.repository.iterdir()) == ["local-mood", "local-mood_joined_int8"]
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "tensorrt"])
+def test_a_joined_layout_for_a_gpu_is_refused_in_one_sentence(plan: ExportPlan, target: str) -> None:
+    with pytest.raises(ExportError, match=f"--layout joined runs .* --target {target} on a GPU; leave"):
+        dataclasses.replace(plan, target=target, layout="joined")
 
 
 def test_the_same_checkpoint_gives_the_same_bytes(plan: ExportPlan, tmp_path: Path) -> None:
