@@ -280,6 +280,18 @@ def places(plan: ExportPlan) -> list[str]:
     return [str(plan.source), "--repository", str(plan.repository), "--artefacts", str(plan.artefacts)]
 
 
+def test_the_command_publishes_the_layout_and_refuses_it_for_a_gpu(plan: ExportPlan) -> None:
+    refused = ask(*places(plan), "--layout", "joined", "--target", "onnxruntime")
+    assert refused.exit_code == 2
+    assert refused.output.startswith("tritonflare export: --layout joined runs the encoder on the CPU")
+    assert not plan.repository.exists()
+    quick = ["--quick", "--precision", "fp32", "--layout", "joined"]
+    assert ask(*places(plan), *quick).exit_code == 0
+    assert "  joined  " in ask("--list", "--repository", str(plan.repository)).output
+    assert ask(*places(plan), *quick, "--if-changed").output.startswith("unchanged: ")
+    assert "option layout" in ask(*places(plan), *quick[:3], "--if-changed").output
+
+
 STEPS = ["read_source", "Artefact", "verify_fp32", "evaluate", "write_report", "publish_model"]
 
 

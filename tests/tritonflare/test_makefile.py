@@ -26,9 +26,13 @@ def stand_in(folder: Path) -> None:
 
 
 def make(folder: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    return make_any(folder, *arguments, f"MODEL={folder / 'model'}", **settings)
+
+
+def make_any(folder: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("GATEWAY_", "MODELS"))}
     return subprocess.run(
-        ["make", "--no-print-directory", *arguments, f"VENV={folder}", f"MODEL={folder / 'model'}"],
+        ["make", "--no-print-directory", *arguments, f"VENV={folder}"],
         cwd=ROOT,
         env=kept | settings,
         capture_output=True,
@@ -51,9 +55,16 @@ def test_make_turns_grpc_on_unless_another_port_or_none_is_set(
     ("models", "target", "commands"),
     [
         ("", "serve", ["serve"]),
-        ("all", "serve", ["export checkpoints/minilm-rerank --quick", "serve"]),
-        ("", "export", ["export --verbose"]),
-        ("all", "export", ["export --verbose", "export checkpoints/minilm-rerank --verbose"]),
+        ("all", "serve", ["export checkpoints/minilm-rerank --quick --layout joined", "serve"]),
+        ("", "export", ["export --verbose --layout joined"]),
+        (
+            "all",
+            "export",
+            [
+                "export --verbose --layout joined",
+                "export checkpoints/minilm-rerank --verbose --layout joined",
+            ],
+        ),
     ],
 )
 def test_the_reranker_is_exported_only_where_all_models_are_asked_for(
@@ -79,3 +90,55 @@ def test_a_reranker_of_your_own_is_kept(tmp_path: Path, bundled: bool, exported:
     assert done.returncode == 0
     assert ("export checkpoints/minilm-rerank" in done.stdout) == exported
     assert ("keeping the reranker" in done.stdout) == (not exported)
+
+
+BUNDLED = "cf-huggingface-distilbert-sst-2-int8"
+
+
+def published(folder: Path, step: str, checkpoint: str = "minilm-sst2") -> Path:
+    """Weights of a model that is older than the exporter, as `tritonflare export` leaves them."""
+    weights = folder / "models" / f"{BUNDLED}_{step}" / "1" / "model.onnx"
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    os.utime(weights, (1, 1))
+    ensemble = folder / "models" / BUNDLED
+    ensemble.mkdir()
+    (ensemble / "config.pbtxt").write_text(f'string_value: "{checkpoint}"\n')
+    return weights
+
+
+@pytest.mark.parametrize(
+    ("step", "checkpoint", "exported"),
+    [
+        ("encoder_int8", "minilm-sst2", True),
+        ("joined_int8", "minilm-sst2", True),
+        ("joined_int8", "mood", False),
+        ("encoder_int8", "mood", False),
+        ("joined_fp32", "minilm-sst2", False),
+        ("encoder_fp32", "minilm-sst2", False),
+    ],
+)
+def test_the_bundled_model_is_exported_joined_and_yours_is_kept(
+    tmp_path: Path, step: str, checkpoint: str, exported: bool
+) -> None:
+    stand_in(tmp_path)
+    published(tmp_path, step, checkpoint)
+    done = make_any(tmp_path, "serve", f"REPOSITORY={tmp_path / 'models'}")
+    assert done.returncode == 0, done.stderr
+    assert ("export --quick --layout joined" in done.stdout) == exported
+    assert ("keeping the model" in done.stdout) == (not exported)
+
+
+@pytest.mark.parametrize("before", [None, "encoder_int8", "joined_int8"])
+def test_what_was_exported_is_not_exported_again_at_the_next_start(
+    tmp_path: Path, before: str | None
+) -> None:
+    """The export that changes the layout removes the file that make looked at."""
+    stand_in(tmp_path)
+    old = None if before is None else published(tmp_path, before)
+    new = tmp_path / "models" / f"{BUNDLED}_joined_int8" / ("1" if old is None else "2") / "model.onnx"
+    command = tmp_path / "bin" / "tritonflare"
+    export = f"rm -rf {tmp_path / 'models' / BUNDLED}_{before}; mkdir -p {new.parent}; touch -t 200001010000 {new}"
+    command.write_text(f'#!/bin/sh\necho "$*"\nif [ "$1" = export ]; then {export}; fi\n')
+    runs = [make_any(tmp_path, "serve", f"REPOSITORY={tmp_path / 'models'}") for _ in range(2)]
+    assert [run.stdout for run in runs] == ["export --quick --layout joined\nserve\n", "serve\n"]
