@@ -11,8 +11,9 @@ import pytest
 from embedded.watchdog import FAULTS
 from gateway.telemetry.shared_metrics import RESTART_REASONS
 from loadtest.checks import Scores
-from tests.faults.conftest import DEADLINE_S, Served, serving
+from tests.faults.conftest import DEADLINE_S, MODEL, Served, serving
 from tests.support.bundled import bundled_repository
+from tests.support.layouts import publish_joined
 from tests.support.load import Book, load
 
 pytestmark = pytest.mark.needs_triton
@@ -31,6 +32,16 @@ def back_within_s(served: Served) -> float:
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
     with serving(bundled_repository()) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def joined(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The same model with tokenizer and encoder in one process."""
+    repository = tmp_path_factory.mktemp("joined") / "models"
+    publish_joined(bundled_repository(), MODEL, repository)
+    with serving(repository) as served:
+        assert len(served.stubs()) == 1
         yield served
 
 
@@ -71,6 +82,16 @@ def more(served: Served, reason: str) -> dict[str, int]:
 def test_a_killed_process_of_triton_costs_seconds_and_no_wrong_answer(
     served: Served, answers: dict[str, Scores], half: float, part: str
 ) -> None:
+    check_killed(served, answers, half, part)
+
+
+def test_a_killed_process_of_a_joined_model_costs_seconds_and_no_wrong_answer(
+    joined: Served, answers: dict[str, Scores], half: float
+) -> None:
+    check_killed(joined, answers, half, "joined")
+
+
+def check_killed(served: Served, answers: dict[str, Scores], half: float, part: str) -> None:
     victim = served.triton() if part == "tritonserver" else served.stub(part)
     expected = more(served, "ended" if part == "tritonserver" else "stub")
     book, back_s = asyncio.run(under_load(served, answers, half, victim.kill))
@@ -109,9 +130,19 @@ def test_a_triton_that_stands_still_for_five_seconds_goes_on_by_itself(
 def test_a_stub_that_is_stuck_is_noticed_and_replaced(
     served: Served, answers: dict[str, Scores], half: float
 ) -> None:
+    check_stuck(served, answers, half, "encoder")
+
+
+def test_a_joined_model_that_is_stuck_is_noticed_and_replaced(
+    joined: Served, answers: dict[str, Scores], half: float
+) -> None:
+    check_stuck(joined, answers, half, "joined")
+
+
+def check_stuck(served: Served, answers: dict[str, Scores], half: float, part: str) -> None:
     # The python backend says that the stub is not healthy, or says nothing.
     expected = more(served, "wedged"), more(served, "failing")
-    book, back_s = asyncio.run(under_load(served, answers, half, served.stub("encoder").suspend, 1))
+    book, back_s = asyncio.run(under_load(served, answers, half, served.stub(part).suspend, 1))
     assert_refused_at_worst(book)
     assert back_s < NOTICED_WITHIN_S + back_within_s(served)
     assert served.restarts() in expected

@@ -1,4 +1,4 @@
-"""One real tritonserver with the bundled model in INT8 and FP32, and a gateway before it."""
+"""One real tritonserver with the bundled model in INT8, in either layout, and in FP32; a gateway before it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ import pytest
 
 from embedded.server import RESTRICTED_KEY, TritonServer
 from tests.support.bundled import bundled_repository, export_bundled
+from tests.support.layouts import publish_joined
 from tests.support.servers import ACCOUNT, TOKEN, Program, assert_nothing_left, running
 
 INT8 = "@cf/huggingface/distilbert-sst-2-int8"
 FP32 = "@test/fp32"
+JOINED = "@test/joined"
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +31,9 @@ def int8_repository() -> Path:
 def repository(int8_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("repository")
     shutil.copytree(int8_repository, folder / "models", symlinks=True)
-    return export_bundled(folder, "fp32", FP32)
+    export_bundled(folder, "fp32", FP32)
+    publish_joined(int8_repository, INT8, folder / "models", JOINED)
+    return folder / "models"
 
 
 @pytest.fixture(scope="session")

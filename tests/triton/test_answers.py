@@ -13,7 +13,7 @@ import pytest
 
 from loadtest.golden import GOLDEN
 from tests.support.texts import texts_of_words
-from tests.triton.conftest import FP32, INT8
+from tests.triton.conftest import FP32, INT8, JOINED
 
 pytestmark = pytest.mark.needs_triton
 
@@ -65,7 +65,7 @@ def test_int8_agrees_with_the_reference_implementation(client: httpx.Client) -> 
     assert agreement >= 0.97
 
 
-@pytest.mark.parametrize("model", [INT8, FP32])
+@pytest.mark.parametrize("model", [INT8, FP32, JOINED])
 def test_truncation_is_announced_and_counted(client: httpx.Client, model: str) -> None:
     for line in golden():
         response = client.post(model, json={"text": line["text"]})
@@ -74,15 +74,17 @@ def test_truncation_is_announced_and_counted(client: httpx.Client, model: str) -
         assert abs(float(response.headers["cf-ai-neurons"]) - charged) <= 0.005
 
 
-async def ask(gateway: httpx.AsyncClient, text: str, slots: asyncio.Semaphore) -> float:
+async def ask(gateway: httpx.AsyncClient, model: str, text: str, slots: asyncio.Semaphore) -> float:
     async with slots:
-        return score(await gateway.post(INT8, json={"text": text}))
+        return score(await gateway.post(model, json={"text": text}))
 
 
-@pytest.mark.parametrize("in_flight", [8, 64])
-async def test_an_answer_does_not_depend_on_its_neighbours(client: httpx.Client, in_flight: int) -> None:
+@pytest.mark.parametrize(("model", "in_flight"), [(INT8, 8), (INT8, 64), (JOINED, 64)])
+async def test_an_answer_does_not_depend_on_its_neighbours(
+    client: httpx.Client, model: str, in_flight: int
+) -> None:
     texts = texts_of_words(300, longest=120, seed=5)
-    alone = {text: score(client.post(INT8, json={"text": text})) for text in texts}
+    alone = {text: score(client.post(model, json={"text": text})) for text in texts}
     order = random.Random(in_flight).sample(texts, len(texts))
     slots = asyncio.Semaphore(in_flight)
     async with httpx.AsyncClient(
@@ -91,7 +93,7 @@ async def test_an_answer_does_not_depend_on_its_neighbours(client: httpx.Client,
         timeout=120,
         limits=httpx.Limits(max_connections=in_flight),
     ) as gateway:
-        found = await asyncio.gather(*(ask(gateway, text, slots) for text in order))
+        found = await asyncio.gather(*(ask(gateway, model, text, slots) for text in order))
     shift = max(abs(alone[text] - value) for text, value in zip(order, found, strict=True))
     flips = [text for text, value in zip(order, found, strict=True) if (value > 0.5) != (alone[text] > 0.5)]
     print(f"\n{in_flight} in flight: largest shift {shift:.3g}, flips {len(flips)}")

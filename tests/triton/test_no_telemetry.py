@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from export.repository.write import ENCODER_SOURCES
+from export.repository.write import ENCODER_SOURCES, JOINED_SOURCES
 from tests.support.servers import ACCOUNT, TOKEN, finished, running
 from tests.support.small_checkpoints import write_checkpoint
 from tests.support.triton_steps import copy_step
@@ -58,8 +58,11 @@ def test_no_event_is_sent_by_an_export(cache: Path, tmp_path: Path) -> None:
     assert evidence(tmp_path) == []
 
 
-def test_the_model_switches_it_off_itself_for_servers_that_others_start(cache: Path, tmp_path: Path) -> None:
-    copy_step(ENCODER_SOURCES, tmp_path / "step" / "1")
+@pytest.mark.parametrize("sources", [ENCODER_SOURCES, JOINED_SOURCES], ids=["encoder", "joined"])
+def test_the_model_switches_it_off_itself_for_servers_that_others_start(
+    cache: Path, tmp_path: Path, sources: dict[str, str]
+) -> None:
+    copy_step(sources, tmp_path / "step" / "1")
     (tmp_path / "step" / "triton_python_backend_utils.py").touch()
     load = "import importlib, sys; importlib.import_module('1.model'); assert 'onnxruntime' in sys.modules"
     subprocess.run([sys.executable, "-c", load], cwd=tmp_path / "step", check=True, timeout=60)

@@ -15,7 +15,7 @@ from export.plan import ExportPlan
 from export.repository.inventory import Published, read_inventory, verify_repository
 from export.run import run_export
 from tests.support.small_checkpoints import LENIENT, write_checkpoint
-from tests.triton.conftest import FP32, INT8
+from tests.triton.conftest import FP32, INT8, JOINED
 
 pytestmark = pytest.mark.needs_triton
 
@@ -34,10 +34,11 @@ def test_two_models_side_by_side_share_one_tokenizer_and_both_answer(
 ) -> None:
     models = {model.name: model for model in read_inventory(triton.repository)}
     assert models[INT8].tokenizer == models[FP32].tokenizer
+    assert (models[JOINED].layout, models[INT8].layout) == ("joined", "steps")
     assert served(triton) == dict.fromkeys(
         {folder for model in models.values() for folder in model.folders}, "1"
     )
-    for name in (INT8, FP32):
+    for name in (INT8, FP32, JOINED):
         assert client.post(name, json={"text": "This pizza is great!"}).json()["success"]
 
 
@@ -56,25 +57,32 @@ def logits(triton: TritonServer, model: Published) -> npt.NDArray[np.float32]:
 def test_a_server_serves_the_newest_version(tmp_path: Path) -> None:
     repository = tmp_path / "models"
     found = []
-    for seed, version in ((0, "1"), (1, "2")):
+    for seed, version, layout in (
+        (0, "1", "steps"),
+        (1, "2", "steps"),
+        (1, "3", "joined"),
+        (0, "4", "joined"),
+    ):
         source = write_checkpoint(tmp_path / f"mood{seed}", labels=3, seed=seed)
         run_export(
             ExportPlan(
-                source, repository, tmp_path / "artefacts", name="@x/mood", timing=None, limits=LENIENT
+                source, repository, tmp_path / "artefacts", name="@x/mood", timing=None, limits=LENIENT,
+                layout=layout,
             )
-        )
+        )  # fmt: skip
         (model,) = read_inventory(repository)
+        steps = {model.encoder: version}
+        if layout == "steps":
+            steps |= {model.tokenizer: "1"}
         with TritonServer(repository) as triton:
-            assert served(triton) == {
-                model.ensemble: version, model.encoder: version, model.tokenizer: "1",
-            }  # fmt: skip
+            assert served(triton) == {model.ensemble: version, **steps}
             found.append(logits(triton, model))
-    assert sorted(path.name for path in (repository / model.encoder).iterdir() if path.name.isdecimal()) == [
-        "1",
-        "2",
-    ]
+        kept = {path.name for path in (repository / model.encoder).iterdir() if path.name.isdecimal()}
+        assert kept == ({version} if version in "13" else {str(int(version) - 1), version})
     assert verify_repository(repository) == []
     assert np.abs(found[0] - found[1]).max() > 0.1
+    for steps_gave, joined_gives in ((found[1], found[2]), (found[0], found[3])):
+        np.testing.assert_allclose(steps_gave, joined_gives, atol=1e-6)
 
 
 @pytest.mark.parametrize("pad_id", [0, 1])

@@ -54,14 +54,15 @@ class Reranker:
         return answer.as_numpy("logits"), answer.as_numpy("token_count").ravel().tolist()
 
 
-@pytest.fixture(scope="module", params=["bert", "roberta"])
+@pytest.fixture(scope="module", params=["bert-steps", "roberta-steps", "bert-joined"])
 def reranker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reranker]:
-    """One whose encoder reads token types, and one without."""
+    """One whose encoder reads token types, and one without; the first also with its steps in one."""
     folder = tmp_path_factory.mktemp(request.param)
-    source = write_checkpoint(folder / "m", labels=1, family=request.param)
+    family, _, layout = request.param.partition("-")
+    source = write_checkpoint(folder / "m", labels=1, family=family)
     plan = ExportPlan(
         source, folder / "models", folder / "artefacts", precision="fp32", limits=LENIENT, timing=None,
-        all_precisions=False,
+        all_precisions=False, layout=layout,
     )  # fmt: skip
     run_export(plan)
     assert verify_repository(plan.repository) == []

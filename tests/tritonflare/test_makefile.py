@@ -138,7 +138,9 @@ def test_what_was_exported_is_not_exported_again_at_the_next_start(
     old = None if before is None else published(tmp_path, before)
     new = tmp_path / "models" / f"{BUNDLED}_joined_int8" / ("1" if old is None else "2") / "model.onnx"
     command = tmp_path / "bin" / "tritonflare"
-    export = f"rm -rf {tmp_path / 'models' / BUNDLED}_{before}; mkdir -p {new.parent}; touch -t 200001010000 {new}"
+    export = (
+        f"rm -rf {tmp_path / 'models' / BUNDLED}_{before}; mkdir -p {new.parent}; touch -t 200001010000 {new}"
+    )
     command.write_text(f'#!/bin/sh\necho "$*"\nif [ "$1" = export ]; then {export}; fi\n')
     runs = [make_any(tmp_path, "serve", f"REPOSITORY={tmp_path / 'models'}") for _ in range(2)]
     assert [run.stdout for run in runs] == ["export --quick --layout joined\nserve\n", "serve\n"]
