@@ -1,4 +1,4 @@
-"""One real tritonserver with the bundled model in INT8, in either layout, and in FP32; a gateway before it."""
+"""One real tritonserver with the bundled model: INT8 in either layout, FP32; and a gateway before it."""
 
 from __future__ import annotations
 

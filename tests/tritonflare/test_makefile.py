@@ -30,7 +30,11 @@ def make(folder: Path, *arguments: str, **settings: str) -> subprocess.Completed
 
 
 def make_any(folder: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GATEWAY_", "MODELS"))}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("GATEWAY_", "LAYOUT", "MODELS"))
+    }
     return subprocess.run(
         ["make", "--no-print-directory", *arguments, f"VENV={folder}"],
         cwd=ROOT,
