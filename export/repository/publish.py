@@ -94,8 +94,7 @@ def _next_versions(
     whole = present is not None and not any(content_damage(root, present))
     # What is not whole counts for nothing but its folder: in a fresh clone that is 1, without weights.
     version = present.version if present and whole else max(versions(root / model.encoder), default=1)
-    joined = model.layout == JOINED
-    tokenizer_version = version if joined else max(versions(root / model.tokenizer), default=1)
+    tokenizer_version = max(versions(root / model.tokenizer), default=1)
     trial, again = root / _TRIAL, replace(model, version=version)
     write_model(again, onnx_file, tokenizer_file, trial, tokenizer_version)
     other_tokens = not _same(trial / again.tokenizer, root / again.tokenizer)
@@ -105,12 +104,12 @@ def _next_versions(
         or not _same_entry(trial / again.ensemble, root / again.ensemble)
     )
     shutil.rmtree(trial)
-    if joined:  # the tokenizer lies in the model's own folder
-        version += other_model and whole
-        return version, version
+    next_version = version + (other_model and whole)
+    if model.layout == JOINED:  # the tokenizer lies in the model's own folder
+        return next_version, next_version
     tokens = root / model.tokenizer / str(tokenizer_version) / "tokenizer.json"
     whole_tokens = tokens.is_file() and sha256(tokens) == model.tokenizer_sha256
-    return tokenizer_version + (other_tokens and whole_tokens), version + (other_model and whole)
+    return tokenizer_version + (other_tokens and whole_tokens), next_version
 
 
 def _require_whole(root: Path, model: ServedModel) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from google.protobuf import text_format
+from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.grpc import model_config_pb2 as pb
 
 from embedded.repository import check_repository
+from embedded.server import RESTRICTED_KEY, TritonServer
 from export.repository.inventory import read_inventory
 from loadtest.bench.null_repository import NULL_NAME, ModelFolders, copy_with_null
 from tests.support.bundled import bundled_repository
@@ -98,3 +101,18 @@ def test_the_null_twin_of_a_joined_model_tokenizes_and_answers_a_constant(
     assert short.tensors["logits"].tolist() == [[0.0, 0.0]] * 3
     assert short.tensors["token_count"].tolist() == [[7], [2], [602]]
     assert long.tensors["token_count"][0, 0] > 512
+
+
+@pytest.mark.needs_triton
+def test_triton_serves_a_joined_model_and_its_null_twin(
+    joined: tuple[Path, ModelFolders, ModelFolders],
+) -> None:
+    copy, real, null = joined
+    text = InferInput("TEXT", [2, 1], "BYTES")
+    text.set_data_from_numpy(np.array([[b"This pizza is great!"], [b"a"]], dtype=np.object_))
+    with TritonServer(copy) as triton, InferenceServerClient(triton.address) as client:
+        headers = {f"triton-grpc-protocol-{RESTRICTED_KEY}": triton.secret}
+        found, nothing = (client.infer(each.ensemble, [text], headers=headers) for each in (real, null))
+    assert nothing.as_numpy("logits").tolist() == [[0.0, 0.0]] * 2
+    assert np.abs(found.as_numpy("logits")).min() > 0
+    assert found.as_numpy("token_count").tolist() == nothing.as_numpy("token_count").tolist() == [[7], [3]]
