@@ -69,4 +69,7 @@ def environment() -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         # ONNX Runtime sends events and an identifier of the machine to its maker unless it is told not to.
         "ORT_DISABLE_TELEMETRY": "1",
+        # Huge pages for the weights, where the kernel gives them to programs that ask (`madvise`): with pages
+        # of 4 KiB, a short text's run spends 5 to 10 % of its time on looking up addresses.
+        "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"),
     }
