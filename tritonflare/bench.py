@@ -145,7 +145,7 @@ def bench(
     outcome = _Outcome(output, against, fail_below)
     # Python's default would end the process on the spot and leave the gateways behind.
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
-    model = _served_model(repository)
+    model = served_model(repository)
     try:
         with tempfile.TemporaryDirectory(prefix="tritonflare_bench_") as work:
             if soak is None:
@@ -272,7 +272,8 @@ def _soak(
     print_tables([Table(title, ("resident memory", "first MB", "last MB", "after the first minute"), rows)])
 
 
-def _served_model(repository: Path) -> Published:
+def served_model(repository: Path) -> Published:
+    """The bundled classifier of a repository; exits with what to do if it is not there."""
     from export.errors import ExportError
     from export.repository.inventory import read_inventory
 

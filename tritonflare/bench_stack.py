@@ -87,6 +87,7 @@ def running_gateway(
     log: Path,
     workers: int = 1,
     settings: Mapping[str, str] | None = None,
+    program: Sequence[str] = ("tritonflare",),
 ) -> Iterator[MeasuredGateway]:
     """``tritonflare gateway`` on a free loopback port, with its log in a file, as it runs for its users.
 
@@ -96,12 +97,13 @@ def running_gateway(
         log: the file for its log.
         workers: how many processes share the port.
         settings: more of the gateway's environment.
+        program: the module to run, and what precedes the subcommand.
     """
     from embedded.server import RESTRICTED_KEY
     from loadtest.bench.run import MeasuredGateway
     from loadtest.client import Target
 
-    command = [sys.executable, "-m", "tritonflare", "gateway", "--host", "127.0.0.1", "--port", "0"]
+    command = [sys.executable, "-m", *program, "gateway", "--host", "127.0.0.1", "--port", "0"]
     command += ["--triton-url", triton.address]
     if workers > 1:
         command += ["--workers", str(workers)]

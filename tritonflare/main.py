@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 import click
 
-from tritonflare import bench, bench_rerank, doctor, export, gateway, serve, token
+from tritonflare import bench, bench_rerank, bench_timeline, doctor, export, gateway, serve, token
 from tritonflare.paths import runnable
 
 
@@ -31,6 +31,7 @@ for command in (
     token.token,
     bench.bench,
     bench_rerank.bench_rerank,
+    bench_timeline.bench_timeline,
     doctor.doctor,
 ):
     cli.add_command(command)

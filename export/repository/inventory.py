@@ -49,6 +49,11 @@ class Published:
         return tuple(dict.fromkeys((self.ensemble, self.encoder, self.tokenizer)))
 
     @property
+    def steps(self) -> tuple[str, ...]:
+        """Triton's names of the steps, in their order."""
+        return tuple(dict.fromkeys((self.tokenizer, self.encoder)))
+
+    @property
     def layout(self) -> str:
         """One of `export.spec.LAYOUTS`."""
         return JOINED if self.encoder and self.encoder == self.tokenizer else STEPS
