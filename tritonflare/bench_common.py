@@ -31,6 +31,26 @@ class Numbers(click.ParamType[tuple[int, ...]]):
         return tuple(map(int, parts))
 
 
+class Names(click.ParamType[tuple[str, ...]]):
+    """Comma-separated names of those that are known, in the order in which they are known."""
+
+    name = "NAME,NAME,…"
+
+    def __init__(self, known: Sequence[str]) -> None:
+        self._known = known
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """Return the names, or fail with a usage error."""
+        if isinstance(value, tuple):
+            return value
+        chosen = [part.strip() for part in value.split(",")]
+        if unknown := [name for name in chosen if name not in self._known]:
+            self.fail(f"{', '.join(unknown)}: known are {', '.join(self._known)}", param, ctx)
+        return tuple(name for name in self._known if name in chosen)
+
+
 def environment() -> dict[str, Any]:
     """The machine and the versions; neither names nor paths."""
     import os
