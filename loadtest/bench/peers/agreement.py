@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 
@@ -13,6 +14,7 @@ from loadtest.checks import Scores, difference, read_scores
 from loadtest.client import LoadError, Target
 from loadtest.closed_loop import ask
 
+_TIMEOUT_S = 120.0
 _CONNECTIONS = 32
 """Enough that servers which batch do so."""
 
@@ -38,11 +40,11 @@ def compare_answers(servers: Sequence[Contender], texts: Sequence[str]) -> float
     return largest
 
 
-def answers(target: Target, texts: Sequence[str]) -> list[Scores]:
+def answers(target: Target, texts: Sequence[str], timeout_s: float = _TIMEOUT_S) -> list[Scores]:
     """The scores of each text, in order.
 
     Raises:
-        LoadError: an answer was not 200, or held no scores.
+        LoadError: an answer was not 200, held no scores, or did not come in time.
     """
     found: dict[int, Scores] = {}
     walks = [range(start, len(texts), _CONNECTIONS) for start in range(min(_CONNECTIONS, len(texts)))]
@@ -50,7 +52,10 @@ def answers(target: Target, texts: Sequence[str]) -> list[Scores]:
     def on_answer(place: int, _latency: float, body: bytes) -> None:
         found[place] = _read(body)
 
-    uvloop.run(ask(target, texts, walks, on_answer))
+    try:
+        uvloop.run(asyncio.wait_for(ask(target, texts, walks, on_answer), timeout_s))
+    except asyncio.TimeoutError as error:
+        raise LoadError(f"{len(texts) - len(found)} of {len(texts)} texts were not answered") from error
     return [found[place] for place in range(len(texts))]
 
 

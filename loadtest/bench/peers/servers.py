@@ -32,7 +32,7 @@ class Peer:
 
     ``environment`` is the name that ``--peers`` knows, and of the folder where its packages are.
     ``command`` is a program of that environment; ``{port}`` and ``{cores}`` in it stand for numbers.
-    ``settings`` are what the program reads of ``PEER``. ``group`` is the most texts that are computed together.
+    ``settings`` are what the program reads of ``PEER``. ``group`` is the most texts that it pads together.
     """
 
     name: str
