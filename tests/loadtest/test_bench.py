@@ -93,7 +93,7 @@ def test_peers_are_measured_beside_the_gateway_with_the_real_and_the_null_model(
     assert status == 0, output
     document = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
     rows = [row for row in document["ways"] if row["section"] == "peers"]
-    servers = ["tritonflare", "FastAPI", "mosec, one text a run", "mosec, sorted groups of 16"]
+    servers = ["tritonflare", "FastAPI", "mosec, one text a run", "mosec, groups of like length"]
     assert [row["facts"]["server"] for row in rows] == 3 * servers
     assert [row["facts"]["connections"] for row in rows] == [1] * 4 + [8] * 4 + [32] * 4
     assert [row["facts"]["null"] for row in rows] == [0] * 8 + [1] * 4

@@ -50,7 +50,7 @@ def _gone(*pids: int) -> bool:
 
 
 def _peer(pids: Path, port: str = "{port}") -> Peer:
-    return Peer("stand-in", "other", "/", ("serve", str(pids), port), {"batch": 64}, group=16)
+    return Peer("stand-in", "other", "/", ("serve", str(pids), port), {"batch": 64, "group": 16})
 
 
 def test_the_whole_group_has_ended_with_the_block_whatever_ends_it(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ class Peer:
 
     ``environment`` is the name that ``--peers`` knows, and of the folder where its packages are.
     ``command`` is a program of that environment; ``{port}`` and ``{cores}`` in it stand for numbers.
-    ``settings`` are what the program reads of ``PEER``. ``group`` is the most texts that it pads together.
+    ``settings`` are what the program reads of ``PEER``; see programs/.
     """
 
     name: str
@@ -40,16 +40,16 @@ class Peer:
     path: str
     command: Sequence[str]
     settings: Mapping[str, int] = field(default_factory=dict)
-    group: int = 1
 
 
 _FASTAPI = ("uvicorn", "fastapi_server:app", "--port", "{port}", "--workers", "{cores}", "--no-access-log")
 _MOSEC = ("python", "mosec_server.py", "--address", "127.0.0.1", "--port", "{port}", "--timeout", "60000")
-_SORTED = {"batch": 64, "wait_ms": 1}
+# A wait of 0 ms means that the option --wait tells it, whose default is 10.
+_BATCHES = {"batch": 32, "wait_ms": 0, "group": 16, "padding": 4}
 PEERS = (
     Peer("FastAPI", "fastapi", "/", _FASTAPI),
     Peer("mosec, one text a run", "mosec", "/inference", _MOSEC),
-    Peer("mosec, sorted groups of 16", "mosec", "/inference", _MOSEC, _SORTED, group=16),
+    Peer("mosec, groups of like length", "mosec", "/inference", (*_MOSEC, "--wait", "0"), _BATCHES),
 )
 NAMES = tuple(dict.fromkeys(peer.environment for peer in PEERS))
 """What ``--peers`` knows; each has the packages of ``requirements/peers-NAME.txt``."""
@@ -131,7 +131,6 @@ def _described(peer: Peer, model: PeerModel) -> str:
             "tokenizer": str(model.tokenizer.resolve()),
             "labels": list(model.labels),
             "max_tokens": model.max_tokens,
-            "group": peer.group,
             **peer.settings,
         }
     )

@@ -27,15 +27,17 @@ def given() -> Mapping[str, Any]:
 class Classifier:
     """Scores of texts, computed by the calling thread alone.
 
-    ``PEER`` names ``model`` (a file; null: zeros for logits), ``tokenizer`` (a file), ``labels``,
-    ``max_tokens`` and ``group`` (the most texts of a run).
+    ``PEER`` names ``model`` (a file; null: zeros for logits), ``tokenizer`` (a file), ``labels`` and
+    ``max_tokens``. It may set ``group``, the most texts of a run (1 without it), and ``padding``, the most
+    tokens by which the longest text of a run exceeds the shortest.
     """
 
     def __init__(self) -> None:
         """Load the files."""
         peer = given()
         self._labels: list[str] = peer["labels"]
-        self._group: int = peer["group"]
+        self._group: int = peer.get("group", 1)
+        self._padding: int = peer.get("padding", 0)
         self._tokenizer = Tokenizer.from_file(peer["tokenizer"])
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(peer["max_tokens"])
@@ -60,10 +62,15 @@ class Classifier:
         ]
 
     def _groups(self, rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-        """Places of the shortest texts first, at most ``group`` together."""
-        order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
-        for start in range(0, len(order), self._group):
-            yield order[start : start + self._group]
+        """Places of the shortest texts first, those of like length together."""
+        group: list[int] = []
+        for place in sorted(range(len(rows)), key=lambda place: len(rows[place])):
+            longest = len(rows[group[0]]) + self._padding if group else 0
+            if group and (len(group) == self._group or len(rows[place]) > longest):
+                yield group
+                group = []
+            group.append(place)
+        yield group
 
     def _run(self, rows: Sequence[Sequence[int]]) -> Any:
         """Logits FP32 [n, labels] of n texts, padded to the longest."""
