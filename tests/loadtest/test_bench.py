@@ -111,7 +111,8 @@ def test_peers_are_measured_beside_the_gateway_with_the_real_and_the_null_model(
     assert (tmp_path / "peers.png").exists()
 
 
-def test_ctrl_c_ends_the_peers_as_well(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_and_a_lost_terminal_end_the_peers_as_well(tmp_path: Path, number: signal.Signals) -> None:
     require_peers()
     options = ["--sections", "peers", "--peers", "mosec", "--seconds", "30", "--output", str(tmp_path)]
     with start(
@@ -130,7 +131,7 @@ def test_ctrl_c_ends_the_peers_as_well(tmp_path: Path) -> None:
         try:
             assert wait_until(lambda: working_peers() >= 2, 60)
             family = bench_process.children(recursive=True)
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             process.communicate(timeout=60)
         finally:
             process.kill()

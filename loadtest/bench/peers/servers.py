@@ -47,7 +47,7 @@ _MOSEC = ("python", "mosec_server.py", "--address", "127.0.0.1", "--port", "{por
 # A wait of 0 ms means that the option --wait tells it, whose default is 10.
 _BATCHES = {"batch": 32, "wait_ms": 0, "group": 16, "padding": 4}
 PEERS = (
-    Peer("FastAPI", "fastapi", "/", _FASTAPI),
+    Peer("FastAPI", "fastapi", "/", _FASTAPI, {"threads": 1}),
     Peer("mosec, one text a run", "mosec", "/inference", _MOSEC),
     Peer("mosec, groups of like length", "mosec", "/inference", (*_MOSEC, "--wait", "0"), _BATCHES),
 )
