@@ -129,12 +129,7 @@ def bench(
     from loadtest.client import LoadError
 
     preset = _QUICK if quick else {"rounds": 5, "seconds": 3.0}
-    chosen = sections or (QUICK_SECTIONS if quick else SECTIONS)
-    if peers:
-        chosen = tuple(dict.fromkeys((*chosen, PEERS_SECTION)))
-        require_peers(peers)
-    elif PEERS_SECTION in chosen:
-        raise click.UsageError(f"--sections {PEERS_SECTION} needs --peers {','.join(PEERS)}, or one of them.")
+    chosen = _with_peers(sections or (QUICK_SECTIONS if quick else SECTIONS), peers)
     plan = Plan(
         chosen if soak is None else ("http",),
         int(rounds or preset["rounds"]),
@@ -143,10 +138,7 @@ def bench(
         null_connections,
     )
     outcome = _Outcome(output, against, fail_below)
-    # Python's default would end the process on the spot and leave gateways and peers behind.
-    for ending in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(ending) != signal.SIG_IGN:  # nohup
-            signal.signal(ending, lambda number, _frame: sys.exit(128 + number))
+    _end_in_order()
     model = _served_model(repository)
     try:
         with tempfile.TemporaryDirectory(prefix="tritonflare_bench_") as work:
@@ -158,6 +150,23 @@ def bench(
     except LoadError as error:
         raise click.ClickException(f"{error}.") from error
     sys.exit(0 if passed else 1)
+
+
+def _with_peers(sections: tuple[str, ...], peers: tuple[str, ...]) -> tuple[str, ...]:
+    """The sections, with that of the peers if any are given; their environments are there."""
+    if not peers and PEERS_SECTION in sections:
+        raise click.UsageError(f"--sections {PEERS_SECTION} needs --peers {','.join(PEERS)}, or one of them.")
+    if not peers:
+        return sections
+    require_peers(peers)
+    return tuple(dict.fromkeys((*sections, PEERS_SECTION)))
+
+
+def _end_in_order() -> None:
+    """On these signals, Python's default would end the process on the spot and leave servers behind."""
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(ending) != signal.SIG_IGN:  # nohup
+            signal.signal(ending, lambda number, _frame: sys.exit(128 + number))
 
 
 def _measure(
