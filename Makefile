@@ -14,6 +14,7 @@ TORCH_VENV := .venv-torch
 LOAD_VENV := .venv-loadtest
 CLIENTS_VENV := .venv-clients
 SUPPLY_VENV := .venv-supply
+PEERS_VENV := .venv-peers
 BIN := $(VENV)/bin
 CHECKPOINT := checkpoints/minilm-sst2
 RERANKER := checkpoints/minilm-rerank
@@ -76,6 +77,13 @@ $(CLIENTS_VENV)/.clients: requirements/clients.txt requirements/perf-analyzer.tx
 	$(CLIENTS_VENV)/bin/python $(PIP) --no-compile --require-hashes -r requirements/clients.txt
 	$(CLIENTS_VENV)/bin/python $(PIP) --require-hashes --no-deps --upgrade --target $(CLIENTS_VENV)/perf-analyzer \
 		-r requirements/perf-analyzer.txt
+	touch $@
+
+# An environment each: their packages are those of other servers.
+$(PEERS_VENV)/%/.installed: requirements/peers-%.txt
+	$(call new_venv,$(@D))
+	echo "installing $* into $(@D) (once)"
+	$(@D)/bin/python $(PIP) --require-hashes -r $<
 	touch $@
 
 # An environment of its own: nothing of it is served.
@@ -156,6 +164,16 @@ format: $(VENV)/.dev ## format the code and sort imports
 .PHONY: bench
 bench: $(MODEL) ## measure the model in-process, through Triton and through the gateway: make bench ARGS=--quick
 	$(BIN)/tritonflare bench $(ARGS)
+
+# Five rounds of the four servers in about five minutes.
+PEERS ?= fastapi,mosec
+COMMA := ,
+.PHONY: bench-peers
+bench-peers: $(MODEL) peers-env ## measure the gateway beside other servers of the same model: make bench-peers PEERS=mosec
+	$(BIN)/tritonflare bench --sections peers --peers $(PEERS) --rounds 5 --seconds 2 $(ARGS)
+
+.PHONY: peers-env
+peers-env: $(patsubst %,$(PEERS_VENV)/%/.installed,$(subst $(COMMA), ,$(PEERS))) # for the tests of the peers, too
 
 # What was not given keeps its default; TOKEN, ACCOUNT and MODEL travel in the environment.
 OUTPUT ?= .cache/loadtest
@@ -271,11 +289,13 @@ lock: ## resolve requirements/*.txt anew (needs uv)
 	uv pip $(LOCK) --generate-hashes --extra loadtest -o requirements/loadtest.txt
 	uv pip $(LOCK) --generate-hashes --extra clients -o requirements/clients.txt
 	uv pip $(filter-out pyproject.toml,$(LOCK)) --generate-hashes --no-deps --group perf-analyzer -o requirements/perf-analyzer.txt
+	uv pip $(filter-out pyproject.toml,$(LOCK)) --generate-hashes --group peers-fastapi -c requirements/serve.txt -o requirements/peers-fastapi.txt
+	uv pip $(filter-out pyproject.toml,$(LOCK)) --generate-hashes --group peers-mosec -c requirements/serve.txt -o requirements/peers-mosec.txt
 	uv pip $(LOCK) --generate-hashes --extra supply -o requirements/supply.txt
 	uv pip $(LOCK) --extra torch --extra export --extra dev -c requirements/serve.txt -o requirements/torch.txt
 
 .PHONY: clean
 clean: ## remove environments and caches; published models and tokens stay
-	rm -rf $(VENV) $(TORCH_VENV) $(LOAD_VENV) $(CLIENTS_VENV) $(SUPPLY_VENV) sbom.cdx.json $(CLIENTS)/node_modules $(LATEST)/node_modules .cache/artefacts .cache/tests *.egg-info
+	rm -rf $(VENV) $(TORCH_VENV) $(LOAD_VENV) $(CLIENTS_VENV) $(SUPPLY_VENV) $(PEERS_VENV) sbom.cdx.json $(CLIENTS)/node_modules $(LATEST)/node_modules .cache/artefacts .cache/tests *.egg-info
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

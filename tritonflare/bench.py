@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tritonflare.bench_common import Numbers, environment, print_tables, write_json
+from tritonflare.bench_common import Names, Numbers, end_in_order, environment, print_tables, write_json
+from tritonflare.bench_peers import about_peers, require_peers, running_peers
 from tritonflare.bench_stack import numbers_set, running_stack
 from tritonflare.paths import BENCH, CHECKPOINT, REPOSITORY, runnable
 from tritonflare.progress import progress
@@ -26,25 +26,11 @@ if TYPE_CHECKING:
 _MODEL = "@cf/huggingface/distilbert-sst-2-int8"
 # Spelt out here, because `tritonflare --help` must not wait for ONNX Runtime; a test holds them together.
 SECTIONS = ("ceiling", "grpc", "http", "protocols", "null", "precision", "length")
+PEERS_SECTION = "peers"
+PEERS = ("fastapi", "mosec")
 QUICK_SECTIONS = tuple(name for name in SECTIONS if name != "protocols")
 _SOAK_CONNECTIONS = 32
 _QUICK = {"rounds": 2, "seconds": 1.0}
-
-
-class _Sections(click.ParamType[tuple[str, ...]]):
-    """Comma-separated names of sections."""
-
-    name = "NAME,NAME,…"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, ...]:
-        if isinstance(value, tuple):
-            return value
-        chosen = [part.strip() for part in value.split(",")]
-        if unknown := [name for name in chosen if name not in SECTIONS]:
-            self.fail(f"{', '.join(unknown)}: known are {', '.join(SECTIONS)}", param, ctx)
-        return tuple(name for name in SECTIONS if name in chosen)
 
 
 @dataclass(frozen=True)
@@ -60,8 +46,14 @@ class _Outcome:
 @click.option("--repository", type=click.Path(path_type=Path), default=REPOSITORY, show_default=True)
 @click.option(
     "--sections",
-    type=_Sections(),
+    type=Names((*SECTIONS, PEERS_SECTION)),
     help=f"[default: {','.join(SECTIONS)}; with --quick all but protocols]",
+)
+@click.option(
+    "--peers",
+    type=Names(PEERS),
+    default=(),
+    help=f"Other servers to compare with, of {', '.join(PEERS)}: adds the section {PEERS_SECTION}.",
 )
 @click.option("--rounds", type=click.IntRange(1), help="How often each way is measured [default: 5].")
 @click.option("--seconds", type=click.FloatRange(0.1), help="Length of one measurement [default: 3].")
@@ -102,6 +94,7 @@ class _Outcome:
 def bench(
     repository: Path,
     sections: tuple[str, ...] | None,
+    peers: tuple[str, ...],
     rounds: int | None,
     seconds: float | None,
     connections: tuple[int, ...],
@@ -127,6 +120,7 @@ def bench(
     null        http with an encoder that answers a constant: the cost of serving
     precision   FP32 in-process, to compare with the ceiling
     length      the gateway, texts of 8 to 512 tokens
+    peers       the gateway beside other servers of the same files, real and null model (--peers)
 
     Exits 1 if an answer depended on its neighbours, or on what --fail-below says.
     """  # noqa: D301 (click wants the control character)
@@ -134,7 +128,7 @@ def bench(
     from loadtest.client import LoadError
 
     preset = _QUICK if quick else {"rounds": 5, "seconds": 3.0}
-    chosen = sections or (QUICK_SECTIONS if quick else SECTIONS)
+    chosen = _with_peers(sections or (QUICK_SECTIONS if quick else SECTIONS), peers)
     plan = Plan(
         chosen if soak is None else ("http",),
         int(rounds or preset["rounds"]),
@@ -143,13 +137,12 @@ def bench(
         null_connections,
     )
     outcome = _Outcome(output, against, fail_below)
-    # Python's default would end the process on the spot and leave the gateways behind.
-    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    end_in_order()
     model = served_model(repository)
     try:
         with tempfile.TemporaryDirectory(prefix="tritonflare_bench_") as work:
             if soak is None:
-                passed = _measure(plan, repository, model, workers, load, Path(work), outcome)
+                passed = _measure(plan, repository, model, workers, peers, load, Path(work), outcome)
             else:
                 _soak(plan, repository, model, workers, load, Path(work), outcome, soak)
                 passed = True
@@ -158,11 +151,22 @@ def bench(
     sys.exit(0 if passed else 1)
 
 
+def _with_peers(sections: tuple[str, ...], peers: tuple[str, ...]) -> tuple[str, ...]:
+    """The sections, with that of the peers if any are given; their environments are there."""
+    if not peers and PEERS_SECTION in sections:
+        raise click.UsageError(f"--sections {PEERS_SECTION} needs --peers {','.join(PEERS)}, or one of them.")
+    if not peers:
+        return sections
+    require_peers(peers)
+    return tuple(dict.fromkeys((*sections, PEERS_SECTION)))
+
+
 def _measure(
     plan: Plan,
     repository: Path,
     model: Published,
     workers: Sequence[int],
+    peers: Sequence[str],
     load: str,
     work: Path,
     outcome: _Outcome,
@@ -184,10 +188,14 @@ def _measure(
     texts = read_sentences(CHECKPOINT / "heldout.tsv")
     files, left_out = _files(plan, repository, model, work)
     generator, name = _load(load)
-    with progress("starting") as steps, running_stack(plan, repository, model, workers, work) as stack:
+    with (
+        progress("starting") as steps,
+        running_stack(plan, repository, model, workers, work) as stack,
+        running_peers(peers, files, model.labels, work) as running,
+    ):
         if stack is not None and "null" in plan.sections and stack.one_call_each is None:
             left_out.append("the gateway with one gRPC call a text, which has no setting for it")
-        results, invariance, memory = measure(plan, texts, generator, files, stack, steps)
+        found = measure(plan, texts, generator, files, stack, steps, running)
     settings = describe(
         plan,
         texts,
@@ -197,8 +205,11 @@ def _measure(
         precision=model.precision.upper(),
         workers=list(workers),
         environment=numbers_set(),
+        **about_peers(peers, found.peer_difference),
     )
-    document = as_document(results, environment(), settings, invariance, memory, left_out)
+    document = as_document(
+        found.results, environment(), settings, found.invariance, found.memory_mb, left_out
+    )
     extra = [as_table(earlier, document)] if earlier is not None else []
     outcome.output.mkdir(parents=True, exist_ok=True)
     write_json(outcome.output / "bench.json", document)
@@ -206,7 +217,7 @@ def _measure(
     write_plots(document, outcome.output)
     _show(document, [*tables(document), *extra])
     click.echo(f"Written: {outcome.output}/bench.json, bench.md and plots.")
-    return _judge(document, invariance.holds, outcome.fail_below)
+    return _judge(document, found.invariance.holds, outcome.fail_below)
 
 
 def _judge(document: Mapping[str, Any], invariant: bool, fail_below: float | None) -> bool:

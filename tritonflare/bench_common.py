@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +31,33 @@ class Numbers(click.ParamType[tuple[int, ...]]):
         if not all(part.isdecimal() and int(part) for part in parts):
             self.fail(f"{value!r} is no list of whole numbers such as 1,8,32", param, ctx)
         return tuple(map(int, parts))
+
+
+class Names(click.ParamType[tuple[str, ...]]):
+    """Comma-separated names of those that are known, in the order in which they are known."""
+
+    name = "NAME,NAME,…"
+
+    def __init__(self, known: Sequence[str]) -> None:
+        self._known = known
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """Return the names, or fail with a usage error."""
+        if isinstance(value, tuple):
+            return value
+        chosen = [part.strip() for part in value.split(",")]
+        if unknown := [name for name in chosen if name not in self._known]:
+            self.fail(f"{', '.join(unknown)}: known are {', '.join(self._known)}", param, ctx)
+        return tuple(name for name in self._known if name in chosen)
+
+
+def end_in_order() -> None:
+    """On these signals, Python's default would end the process on the spot and leave servers behind."""
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(ending) != signal.SIG_IGN:  # nohup
+            signal.signal(ending, lambda number, _frame: sys.exit(128 + number))
 
 
 def environment() -> dict[str, Any]:

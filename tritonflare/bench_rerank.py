@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tritonflare.bench_common import Numbers, environment, print_tables, write_json
+from tritonflare.bench_common import Numbers, end_in_order, environment, print_tables, write_json
 from tritonflare.bench_stack import running_gateway
 from tritonflare.paths import BENCH, CHECKPOINT, REPOSITORY, runnable
 from tritonflare.progress import progress
@@ -54,8 +53,7 @@ def bench_rerank(
     """
     from loadtest.client import LoadError
 
-    # Python's default would end the process on the spot and leave the gateway behind.
-    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    end_in_order()
     served = _reranker(repository, model)
     try:
         with tempfile.TemporaryDirectory(prefix="tritonflare_bench_") as work:

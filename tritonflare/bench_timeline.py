@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tritonflare.bench import served_model
-from tritonflare.bench_common import environment, print_tables, write_json
+from tritonflare.bench_common import end_in_order, environment, print_tables, write_json
 from tritonflare.bench_stack import running_gateway
 from tritonflare.paths import BENCH, CHECKPOINT, REPOSITORY
 from tritonflare.progress import progress
@@ -74,8 +72,7 @@ def bench_timeline(repositories: tuple[Path, ...], texts: int, output: Path) -> 
     from loadtest.client import LoadError
     from loadtest.timeline.picture import draw
 
-    # Python's default would end the process on the spot and leave the gateways behind.
-    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    end_in_order()
     try:
         with tempfile.TemporaryDirectory(prefix="tritonflare_bench_") as work:
             lines = _measure(repositories, texts, Path(work))

@@ -40,6 +40,7 @@ ARTEFACTS = _default(".cache/artefacts")
 TOKENS = _default(".state/tokens")
 BATCHES = _default(".state/batches")
 BENCH = _default(".cache/bench")
+PEERS = _default(".venv-peers")
 
 
 def runnable(message: str) -> str:

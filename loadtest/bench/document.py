@@ -9,6 +9,8 @@ from typing import Any
 
 from loadtest.bench.figures import fit_line
 from loadtest.bench.invariance import BOUND, Invariance
+from loadtest.bench.peers import table as peers_table
+from loadtest.bench.peers import ways as peers
 from loadtest.bench.rounds import Result
 
 FORMAT = 1
@@ -127,6 +129,8 @@ def _summary(rows: Sequence[Row], document: Mapping[str, Any]) -> list[list[Any]
             at_128,
             find(rows, "null", "rate", calls=128, gateway=0),
         )
+    for what, share in peers_table.our_shares([row for row in rows if row["section"] == peers.SECTION]):
+        add(what, share)
     for name in _CEILINGS:
         own, fp32 = _median(rows, "ceiling", name), _median(rows, "precision", f"FP32, {name}")
         add(f"{document['settings'].get('precision', '')} against FP32, {name}", own, fp32)

@@ -10,8 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
+from loadtest.bench.peers import ways as peers
+
 # Okabe and Ito's colours are distinct for colour-blind readers; markers repeat the distinction.
 _BLUE, _ORANGE, _GREEN = "#0072B2", "#D55E00", "#009E73"
+_SERVERS = (_BLUE, _ORANGE, "#CC79A7", "#E69F00", "#56B4E9")
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -28,6 +31,9 @@ def write_plots(document: Mapping[str, Any], folder: Path) -> list[Path]:
     rows = [row for row in document["ways"] if row["section"] == "length"]
     if rows:
         files.append(_save(_by_length(rows, document["length_fit"]), folder / "length.png"))
+    rows = [row for row in document["ways"] if row["section"] == peers.SECTION]
+    if rows:
+        files.append(_save(_beside_peers(rows, document["ceiling"]), folder / "peers.png"))
     return files
 
 
@@ -76,6 +82,28 @@ def _by_length(rows: Rows, fit: Mapping[str, float] | None) -> Figure:
     speed.plot(lengths, _column(loaded, "rate"), color=_BLUE, marker="o")
     speed.set_yscale("log")
     _powers_of_two(speed, lengths)
+    return figure
+
+
+def _beside_peers(rows: Rows, ceiling: float | None) -> Figure:
+    """Texts/s of each server: the median, and bars from the slowest to the fastest round."""
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    for place, title in enumerate(("The same model", "Null model")):
+        scenario = [row for row in rows if row["facts"]["null"] == place]
+        axes = _axes(figure, place + 1, title, "connections", "texts/s")
+        names = dict.fromkeys(row["facts"]["server"] for row in scenario)
+        for name, color, marker in zip(names, _SERVERS, "os^Dv", strict=False):
+            mine = [row for row in scenario if row["facts"]["server"] == name]
+            x, y = [row["facts"]["connections"] for row in mine], _column(mine, "rate")
+            rates = [[sample["rate"] for sample in row["rounds"]] for row in mine]
+            below = [middle - min(each) for middle, each in zip(y, rates, strict=True)]
+            above = [max(each) - middle for middle, each in zip(y, rates, strict=True)]
+            axes.errorbar(x, y, [below, above], color=color, marker=marker, capsize=3, label=name)
+        if place == 0 and ceiling is not None:
+            axes.axhline(ceiling, color=_GREEN, linestyle=":", label="in-process ceiling")
+        axes.set_ylim(bottom=0)
+        _powers_of_two(axes, sorted({row["facts"]["connections"] for row in scenario}))
+        axes.legend(frameon=False)
     return figure
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from loadtest.bench import protocols
+from loadtest.bench.peers import table as peers_table
+from loadtest.bench.peers import ways as peers
 from loadtest.tables import markdown_table
 
 TITLES = {
@@ -17,6 +19,7 @@ TITLES = {
     "protocols": "Gateway over HTTP and gRPC",
     "null": "Null model: the cost of serving alone",
     "length": "Gateway over HTTP, by length",
+    "peers": "Beside other servers of the same model",
 }
 _COLUMNS = (
     ("texts/s", "rate", ".0f"),
@@ -46,7 +49,9 @@ def tables(document: Mapping[str, Any]) -> Iterator[Table]:
     """One table a section that was measured, then the summary."""
     for section, title in TITLES.items():
         rows = [row for row in document["ways"] if row["section"] == section]
-        if rows:
+        if rows and section == peers.SECTION:
+            yield Table(title, peers_table.HEADS, list(peers_table.comparison(rows)))
+        elif rows:
             yield _section(title, rows)
         if rows and section == protocols.SECTION:
             yield Table("gRPC beside HTTP", protocols.HEADS, list(protocols.comparison(rows)))
@@ -99,6 +104,15 @@ def about(document: Mapping[str, Any]) -> list[str]:
         )
     if any(row["section"] == protocols.SECTION for row in document["ways"]):
         lines.append(f"{TITLES[protocols.SECTION]}: the load generator is our own asyncio clients.")
+    if compared := settings.get("peers"):
+        lines += [
+            f"{name}: {', '.join(f'{package} {version}' for package, version in packages.items())}."
+            for name, packages in compared["packages"].items()
+        ]
+        lines.append(
+            f"All servers gave the same scores to {settings['texts']} sentences, but for "
+            f"{compared['largest_difference']:.1e}. CPU ms/text: user and system time of all its processes."
+        )
     return lines + [f"Left out: {sentence}" for sentence in document["left_out"]]
 
 

@@ -8,6 +8,9 @@ from typing import Protocol
 
 from loadtest.bench.figures import Sample, medians
 
+Facts = Mapping[str, int | str]
+"""Numbers, and the names of servers."""
+
 
 class Progress(Protocol):
     """Told what is going on; see tritonflare.progress.Steps."""
@@ -26,7 +29,7 @@ class Way:
     section: str
     name: str
     measure: Callable[[], Sample]
-    facts: Mapping[str, int] = field(default_factory=dict)
+    facts: Facts = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Result:
 
     section: str
     name: str
-    facts: Mapping[str, int]
+    facts: Facts
     rounds: Sequence[Sample]
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,11 @@ from loadtest.bench.invariance import Invariance
 from loadtest.bench.meter import Meter
 from loadtest.bench.null_repository import ModelFolders
 from loadtest.bench.padding import Grouping
+from loadtest.bench.peers.agreement import compare_answers
+from loadtest.bench.peers.servers import RunningPeer
+from loadtest.bench.peers.ways import OURS, Contender, Contenders, peer_ways
 from loadtest.bench.processes import ProcessTree
-from loadtest.bench.rounds import Progress, Way, alternate
+from loadtest.bench.rounds import Progress, Result, Way, alternate
 from loadtest.bench.sections import Served, Setting
 from loadtest.bench.sentences import ExactTexts, token_lengths
 from loadtest.client import Target
@@ -25,7 +28,7 @@ from loadtest.closed_loop import Load
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured: sections of `sections.SECTIONS`, rounds, seconds a way, connections."""
+    """What is measured: sections of `sections.SECTIONS` or ``peers``, rounds, seconds a way, connections."""
 
     sections: Sequence[str]
     rounds: int
@@ -36,7 +39,7 @@ class Plan:
     @property
     def serves(self) -> bool:
         """Whether anything needs a running server."""
-        return bool({"grpc", "http", "null", "length", "protocols"} & set(self.sections))
+        return bool({"grpc", "http", "null", "length", "protocols", "peers"} & set(self.sections))
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,28 @@ class Stack:
         return ProcessTree(self.triton_pid, without=f"/{self.null.encoder}/")
 
 
+@dataclass(frozen=True)
+class RunningPeers:
+    """The peers with the real and with the null model, in the same order."""
+
+    real: Sequence[RunningPeer]
+    null: Sequence[RunningPeer]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a run found.
+
+    ``memory_mb`` is resident memory at the end, by program. ``peer_difference`` is the largest |difference|
+    of a peer's score from ours, None without peers.
+    """
+
+    results: Sequence[Result]
+    invariance: Invariance
+    memory_mb: Mapping[str, float] = field(default_factory=dict)
+    peer_difference: float | None = None
+
+
 def measure(
     plan: Plan,
     texts: Sequence[str],
@@ -90,31 +115,56 @@ def measure(
     files: Files,
     stack: Stack | None,
     progress: Progress,
-) -> tuple[list[Any], Invariance, dict[str, float]]:
-    """All rounds; the results in order, what was compared, and memory at the end in megabytes.
+    peers: RunningPeers | None = None,
+) -> Measured:
+    """All rounds of all sections; ``peers`` need a stack beside them.
 
     Raises:
-        LoadError: a server refused a request.
+        LoadError: a server refused a request, or a peer's answers are not ours.
     """
     invariance = Invariance(texts)
     ways = list(_local_ways(plan, texts, files))
     if stack is None:
-        return alternate(ways, plan.rounds, progress), invariance, {}
+        return Measured(alternate(ways, plan.rounds, progress), invariance)
+    contenders = None if peers is None else _contenders(stack, peers)
+    difference = None
     with Statistics(stack.triton) as counted:
         ways += _served_ways(plan, Setting(texts, plan.seconds, load), files, stack, counted, invariance)
         if "http" in plan.sections:
             progress.step("asking every sentence alone")
             invariance.classify_sequentially(stack.gateways[0].real)
+        if contenders is not None:
+            progress.step("comparing the peers' answers with ours")
+            difference = max(
+                compare_answers(servers, texts) for servers in (contenders.real, contenders.null)
+            )
+            ways += peer_ways(contenders, load, texts, plan.seconds, plan.connections, plan.null_connections)
         results = alternate(ways, plan.rounds, progress)
     memory = {"triton": stack.triton_tree.rss_bytes() / 1e6}
     for gateway in stack.gateways:
         name = "gateway" if gateway.workers == 1 else f"gateway, {gateway.workers} processes"
         memory[name] = ProcessTree(gateway.pid).rss_bytes() / 1e6
-    return results, invariance, memory
+    for peer in () if contenders is None else contenders.real[1:]:
+        memory[peer.name] = peer.rss_bytes() / 1e6
+    return Measured(results, invariance, memory, difference)
+
+
+def _contenders(stack: Stack, peers: RunningPeers) -> Contenders:
+    """The first gateway and the peers."""
+    gateway = stack.gateways[0]
+    # The null encoder serves our null model, and is no part of a deployment.
+    trees = ProcessTree(gateway.pid), ProcessTree(stack.triton_pid)
+    ours = Contender(OURS, gateway.real, (trees[0], stack.triton_tree))
+    null = Contender(OURS, gateway.null, trees)
+    return Contenders([ours, *map(_contender, peers.real)], [null, *map(_contender, peers.null)])
+
+
+def _contender(peer: RunningPeer) -> Contender:
+    return Contender(peer.name, peer.target, [ProcessTree(peer.pid)])
 
 
 def _local_ways(plan: Plan, texts: Sequence[str], files: Files) -> Iterator[Way]:
-    if {"ceiling", "precision"} & set(plan.sections):
+    if {"ceiling", "precision", "peers"} & set(plan.sections):
         yield from sections.ceiling_ways(
             InProcess(files.model, files.tokenizer, texts, files.max_tokens), plan.seconds
         )

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from loadtest.bench import sections
 from tests.support.bundled import bundled_repository
-from tests.support.servers import finished
+from tests.support.peers import require_peers
+from tests.support.servers import finished, start, wait_until
 from tritonflare import bench
 
 pytestmark = pytest.mark.needs_triton
@@ -78,3 +82,60 @@ def test_a_short_run_measures_every_section_and_compares_with_itself(tmp_path: P
     )
     assert status == 1, output
     assert "HTTP under load is unknown" in output
+
+
+def test_peers_are_measured_beside_the_gateway_with_the_real_and_the_null_model(tmp_path: Path) -> None:
+    require_peers()
+    options = ["--sections", "peers", "--peers", "fastapi,mosec", "--rounds", "2", "--seconds", "0.4"]
+    options += ["--connections", "1,8", "--null-connections", "32", "--load", "own"]
+    options += ["--repository", str(bundled_repository()), "--output", str(tmp_path)]
+    status, output = finished("bench", *options, timeout=240)
+    assert status == 0, output
+    document = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
+    rows = [row for row in document["ways"] if row["section"] == "peers"]
+    servers = ["tritonflare", "FastAPI", "mosec, one text a run", "mosec, groups of like length"]
+    assert [row["facts"]["server"] for row in rows] == 3 * servers
+    assert [row["facts"]["connections"] for row in rows] == [1] * 4 + [8] * 4 + [32] * 4
+    assert [row["facts"]["null"] for row in rows] == [0] * 8 + [1] * 4
+    for row in rows:
+        assert row["medians"]["rate"] > 0
+        assert row["medians"]["server_cpu_s"] > 0
+    rates = {tuple(row["facts"].values()): row["medians"]["rate"] for row in rows}
+    for server in servers:
+        assert rates[32, 1, server] > rates[8, 0, server]
+    assert document["settings"]["peers"]["largest_difference"] <= 1e-4
+    assert {row["section"] for row in document["ways"]} == {"ceiling", "peers"}
+    report = (tmp_path / "bench.md").read_text(encoding="utf-8")
+    assert "| 8 connections, mosec, one text a run |" in report
+    assert "share of the best peer" in report
+    assert (tmp_path / "peers.png").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_and_a_lost_terminal_end_the_peers_as_well(tmp_path: Path, number: signal.Signals) -> None:
+    require_peers()
+    options = ["--sections", "peers", "--peers", "mosec", "--seconds", "30", "--output", str(tmp_path)]
+    with start(
+        "bench", *options, "--repository", str(bundled_repository()), cwd=None, TMPDIR=str(tmp_path)
+    ) as process:
+        bench_process = psutil.Process(process.pid)
+
+        def working_peers() -> int:
+            """Processes below the first one of a peer."""
+            found = 0
+            for each in bench_process.children(recursive=True):
+                with suppress(psutil.NoSuchProcess):  # it has ended just now
+                    found += "mosec" in " ".join(each.cmdline()) and each.ppid() != process.pid
+            return found
+
+        try:
+            assert wait_until(lambda: working_peers() >= 2, 60)
+            family = bench_process.children(recursive=True)
+            process.send_signal(number)
+            process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode != 0
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert not alive
+    assert not list(tmp_path.iterdir())

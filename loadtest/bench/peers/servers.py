@@ -1,10 +1,9 @@
-"""The peers: what they are called, how they are started, and their processes."""
+"""The peers: what they are called, how they are tuned, and how they are started."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import time
@@ -12,49 +11,56 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
+from importlib.metadata import distributions
 from pathlib import Path
 
+from loadtest.bench.peers.process_group import process_group
 from loadtest.client import LoadError, Target
 
 PROGRAMS = Path(__file__).with_name("programs")
-ENVIRONMENTS = ("fastapi", "mosec")
-"""Names of environments; each has the packages of ``requirements/peers-NAME.txt``."""
+INSTALLED = ".installed"
+"""The file that says that an environment is complete."""
+_TOLD = ("fastapi", "uvicorn", "mosec", "onnxruntime", "tokenizers")
 _READY_WITHIN_S = 60.0
-_STOPS_WITHIN_S = 10.0
+_INHERITED = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TZ")
+"""The rest of our environment, above all ``PYTHONPATH``, is no concern of a peer."""
 
 
 @dataclass(frozen=True)
 class Peer:
     """A server and how it is tuned.
 
-    ``command`` follows the environment's ``bin``; ``{port}`` and ``{cores}`` stand for numbers. ``group`` is the
-    most texts that it computes together.
+    ``environment`` is the name that ``--peers`` knows, and of the folder where its packages are.
+    ``command`` is a program of that environment; ``{port}`` and ``{cores}`` in it stand for numbers.
+    ``settings`` are what the program reads of ``PEER``; see programs/.
     """
 
     name: str
     environment: str
     path: str
     command: Sequence[str]
-    settings: Mapping[str, str] = field(default_factory=dict)
-    group: int = 1
+    settings: Mapping[str, int] = field(default_factory=dict)
 
 
+_FASTAPI = ("uvicorn", "fastapi_server:app", "--port", "{port}", "--workers", "{cores}", "--no-access-log")
 _MOSEC = ("python", "mosec_server.py", "--address", "127.0.0.1", "--port", "{port}", "--timeout", "60000")
+# A wait of 0 ms means that the option --wait tells it, whose default is 10.
+_BATCHES = {"batch": 32, "wait_ms": 0, "group": 16, "padding": 4}
 PEERS = (
-    Peer(
-        "FastAPI, one process a core",
-        "fastapi",
-        "/",
-        ("uvicorn", "fastapi_server:app", "--port", "{port}", "--workers", "{cores}", "--no-access-log"),
-    ),
-    Peer("mosec, one text a run", "mosec", "/inference", _MOSEC, {"PEER_BATCH": "1"}),
-    Peer("mosec, batches of 16 by length", "mosec", "/inference", _MOSEC, {"PEER_BATCH": "16"}, group=16),
+    Peer("FastAPI", "fastapi", "/", _FASTAPI, {"threads": 1}),
+    Peer("mosec, one text a run", "mosec", "/inference", _MOSEC),
+    Peer("mosec, groups of like length", "mosec", "/inference", (*_MOSEC, "--wait", "0"), _BATCHES),
 )
+NAMES = tuple(dict.fromkeys(peer.environment for peer in PEERS))
+"""What ``--peers`` knows; each has the packages of ``requirements/peers-NAME.txt``."""
 
 
 @dataclass(frozen=True)
 class PeerModel:
-    """The files that all peers serve, and the labels of their answers; ``model`` None: a constant instead."""
+    """The files that all peers serve, and the labels of their answers.
+
+    ``model`` None stands for the null model: texts are tokenized, and every logit is 0.
+    """
 
     model: Path | None
     tokenizer: Path
@@ -64,7 +70,7 @@ class PeerModel:
 
 @dataclass(frozen=True)
 class RunningPeer:
-    """A peer that answers: its process, and where it is asked."""
+    """A peer that answers: its first process, and where it is asked."""
 
     name: str
     pid: int
@@ -72,56 +78,60 @@ class RunningPeer:
 
 
 def missing(names: Sequence[str], folder: Path) -> list[str]:
-    """Those environments that are not installed in ``folder``."""
-    return [name for name in names if not (folder / name / "bin" / "python").exists()]
+    """Those of the names whose environment in ``folder`` is not, or not wholly, installed."""
+    return [name for name in names if not (folder / name / INSTALLED).is_file()]
+
+
+def package_versions(name: str, folder: Path) -> dict[str, str]:
+    """The versions of an environment's packages that matter for speed."""
+    (packages,) = (folder / name / "lib").glob("python3*/site-packages")
+    found = {each.name.lower(): each.version for each in distributions(path=[str(packages)])}
+    return {package: found[package] for package in _TOLD if package in found}
 
 
 @contextmanager
-def running_peer(peer: Peer, model: PeerModel, folder: Path, log: Path) -> Iterator[RunningPeer]:
-    """Start a peer on a free loopback port; its log goes to a file.
+def running_peer(peer: Peer, model: PeerModel, folder: Path, work: Path) -> Iterator[RunningPeer]:
+    """Start a peer on a free loopback port; all of its processes end with the block.
 
     Args:
         peer: which one.
         model: what it serves.
         folder: where the environments are.
-        log: the file for its output.
+        work: an empty folder for its log and its temporary files; made here.
 
     Raises:
-        LoadError: it does not answer within a minute.
+        LoadError: it cannot be started, or does not answer within a minute.
     """
+    work.mkdir(parents=True)
+    log = work / "log"
     port = _free_port()
-    cores = len(os.sched_getaffinity(0))
-    binaries = folder / peer.environment / "bin"
-    program, *rest = (part.format(port=port, cores=cores) for part in peer.command)
-    environment = os.environ | peer.settings | {"PEER": _described(peer, model), "ORT_DISABLE_TELEMETRY": "1"}
-    with (
-        log.open("wb") as out,
-        # A group of its own, because neither server's main process ends its workers in every case.
-        subprocess.Popen(
-            [str(binaries / program), *rest],
-            cwd=PROGRAMS,
-            env=environment,
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-        ) as process,
-    ):
-        try:
-            target = Target(f"http://127.0.0.1:{port}", "none", peer.path)
+    program, *rest = (part.format(port=port, cores=len(os.sched_getaffinity(0))) for part in peer.command)
+    command = [str((folder / peer.environment / "bin" / program).absolute()), *rest]
+    environment = {name: os.environ[name] for name in _INHERITED if name in os.environ} | {
+        "PEER": _described(peer, model),
+        "ORT_DISABLE_TELEMETRY": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "TMPDIR": str(work),
+        # A process a core: threads for the texts of a batch would take another process's core.
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    try:
+        with process_group(command, PROGRAMS, environment, log) as process:
             _wait_until_it_answers(process, port, peer, log)
-            yield RunningPeer(peer.name, process.pid, target)
-        finally:
-            _stop(process)
+            yield RunningPeer(peer.name, process.pid, Target(f"http://127.0.0.1:{port}", "none", peer.path))
+    except OSError as error:
+        raise LoadError(f"{peer.name} could not be started: {error.strerror}") from error
 
 
 def _described(peer: Peer, model: PeerModel) -> str:
+    """The variable ``PEER``; see programs/classifier.py."""
     return json.dumps(
         {
             "model": None if model.model is None else str(model.model.resolve()),
             "tokenizer": str(model.tokenizer.resolve()),
             "labels": list(model.labels),
             "max_tokens": model.max_tokens,
-            "group": peer.group,
+            **peer.settings,
         }
     )
 
@@ -148,15 +158,3 @@ def _wait_until_it_answers(process: subprocess.Popen[bytes], port: int, peer: Pe
         time.sleep(0.1)
     words = log.read_text(encoding="utf-8", errors="replace")[-500:]
     raise LoadError(f"{peer.name} did not start; its last words:\n{words}")
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            return
-        try:
-            process.wait(_STOPS_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            continue

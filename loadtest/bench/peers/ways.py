@@ -2,90 +2,108 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from loadtest.bench.figures import Sample
-from loadtest.bench.processes import ProcessTree
-from loadtest.bench.rounds import Way
+from loadtest.bench.processes import ProcessTree, cpu_of_us_s
+from loadtest.bench.rounds import Facts, Way
 from loadtest.client import Target
 from loadtest.closed_loop import Load
 
 SECTION = "peers"
 OURS = "tritonflare"
-Row = Mapping[str, Any]
+NULL_SHARE = 0.5
+"""Of the time of a measurement: the null model's answers are so many more that they need less."""
+_LOOKS_EVERY_S = 0.1
+_IDLE_CORES = 0.2
+_SETTLES_WITHIN_S = 3.0
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A server that is measured: where its real or its null model answers, and the processes that serve it."""
+    """A server that is measured: where it answers, and the processes that serve it."""
 
     name: str
     target: Target
     trees: Sequence[ProcessTree]
 
-    def measure(self, ask: Load, texts: Sequence[str], connections: int, seconds: float) -> Sample:
-        """One measurement, with ``server_cpu_s`` per 1,000 texts."""
-        before = sum(tree.cpu_s() for tree in self.trees)
-        sample = ask(self.target, texts, connections, seconds)
-        used = sum(tree.cpu_s() for tree in self.trees) - before
-        return sample | {"server_cpu_s": 1000 * used / sample["texts"]}
+    def cpu_s(self) -> float:
+        """User and system time of all of its processes so far, in seconds."""
+        return sum(tree.cpu_s() for tree in self.trees)
+
+    def rss_bytes(self) -> int:
+        """Resident memory of all of its processes; shared pages count for each."""
+        return sum(tree.rss_bytes() for tree in self.trees)
 
 
 @dataclass(frozen=True)
 class Contenders:
-    """The servers with the real model, ours first, and the same with the null model."""
+    """The servers with the real model, ours first, and the same with the null model in the same order."""
 
     real: Sequence[Contender]
     null: Sequence[Contender]
 
 
+@dataclass(frozen=True)
+class Scenario:
+    """What all servers are asked: ``null`` tells whether their null models are."""
+
+    texts: Sequence[str]
+    connections: int
+    seconds: float
+    null: bool
+
+
 def peer_ways(
     contenders: Contenders,
-    ask: Load,
+    load: Load,
     texts: Sequence[str],
     seconds: float,
     connections: Sequence[int],
     null_connections: Sequence[int],
 ) -> Iterator[Way]:
     """All servers at one number of connections, then at the next; the null models come last."""
-    for null, servers, counts in ((0, contenders.real, connections), (1, contenders.null, null_connections)):
-        for count in counts:
-            for server in servers:
-                name = f"{server.name}, {'null model, ' if null else ''}{count} connections"
-                measure: Callable[[], Sample] = partial(server.measure, ask, texts, count, seconds)
-                facts = {"connections": count, "null": null, "server": servers.index(server)}
-                yield Way(SECTION, name, measure, facts)
+    scenarios = [Scenario(texts, count, seconds, null=False) for count in connections]
+    scenarios += [Scenario(texts, count, NULL_SHARE * seconds, null=True) for count in null_connections]
+    for scenario in scenarios:
+        for server in contenders.null if scenario.null else contenders.real:
+            count = f"{scenario.connections} connection{'' if scenario.connections == 1 else 's'}"
+            facts: Facts = {
+                "connections": scenario.connections,
+                "null": int(scenario.null),
+                "server": server.name,
+            }
+            name = f"{'null model, ' if scenario.null else ''}{count}, {server.name}"
+            yield Way(SECTION, name, partial(measure, server, load, scenario), facts)
 
 
-def servers_of(rows: Sequence[Row]) -> list[str]:
-    """The names of the servers in these rows, ours first."""
-    first = [row for row in rows if row["facts"]["connections"] == rows[0]["facts"]["connections"]]
-    return [row["name"].partition(", null model")[0].rpartition(", ")[0] or row["name"] for row in first]
+def measure(server: Contender, load: Load, scenario: Scenario) -> Sample:
+    """One measurement with ``server_cpu_s`` and ``load_cpu_s``, in seconds per 1,000 texts.
+
+    Raises:
+        LoadError: the server refused a request.
+    """
+    served, sent = server.cpu_s(), cpu_of_us_s()
+    sample = load(server.target, scenario.texts, scenario.connections, scenario.seconds)
+    served, sent = server.cpu_s() - served, cpu_of_us_s() - sent
+    settle(server.cpu_s)
+    per_thousand = 1000 / sample["texts"]
+    return sample | {"server_cpu_s": served * per_thousand, "load_cpu_s": sent * per_thousand}
 
 
-def comparison(rows: Sequence[Row]) -> Iterator[list[str]]:
-    """A line for each number of connections: texts/s of each server, and ours as a share of the best peer."""
-    for count in dict.fromkeys(row["facts"]["connections"] for row in rows):
-        ours, *peers = (row for row in rows if row["facts"]["connections"] == count)
-        cells = [f"{row['medians']['rate']:.0f} ({_spread(row)})" for row in (ours, *peers)]
-        yield [str(count), *cells, f"{share_of_best(ours, peers):.2f}", f"{_tail(ours):.1f}"]
+def settle(cpu_s: Callable[[], float], sleep: Callable[[float], None] = time.sleep) -> None:
+    """Wait until a server is idle, at most 3 s.
 
-
-def share_of_best(ours: Row, peers: Sequence[Row]) -> float:
-    """Our rate over that of the peer with the best median; round by round, then the median."""
-    best = max(peers, key=lambda row: float(row["medians"]["rate"]))
-    pairs = zip(ours["rounds"], best["rounds"], strict=True)
-    return statistics.median(one["rate"] / other["rate"] for one, other in pairs)
-
-
-def _spread(row: Row) -> str:
-    rates = [sample["rate"] for sample in row["rounds"]]
-    return f"{min(rates):.0f}–{max(rates):.0f}"
-
-
-def _tail(row: Row) -> float:
-    return float(row["medians"]["p99_ms"] / row["medians"]["p50_ms"])
+    What the load generator had asked for when its time was over is still computed. It would take the cores of
+    the server that is measured next.
+    """
+    before = cpu_s()
+    for _ in range(round(_SETTLES_WITHIN_S / _LOOKS_EVERY_S)):
+        sleep(_LOOKS_EVERY_S)
+        now = cpu_s()
+        if now - before < _IDLE_CORES * _LOOKS_EVERY_S:
+            return
+        before = now

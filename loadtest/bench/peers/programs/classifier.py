@@ -1,38 +1,51 @@
-"""The served graph and tokenizer as the peers run them; imported by their programs alone, in their environments."""
+"""The served graph and tokenizer, as a user of ONNX Runtime runs them in a server of their own.
+
+The programs beside it import it, in the environments of the peers; nothing else does.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 from tokenizers import Tokenizer
 
-Answer = list[dict[str, object]]
-"""``[{"label": …, "score": …}]``, in the order of the labels."""
+Answer = list[dict[str, Any]]
+"""``[{"label": str, "score": float 0…1}, …]``, in the order of the labels."""
+
+
+def given() -> Mapping[str, Any]:
+    """What the environment variable ``PEER``, a JSON object, says about the model and the server."""
+    described: Mapping[str, Any] = json.loads(os.environ["PEER"])
+    return described
 
 
 class Classifier:
-    """Scores of texts, one thread; ``PEER`` in the environment is a JSON object that describes the model.
+    """Scores of texts, computed by the calling thread alone.
 
-    Its keys: ``model`` (None: a constant instead of the graph), ``tokenizer``, ``labels``, ``max_tokens``,
-    ``group`` (most texts of a run).
+    ``PEER`` names ``model`` (a file; null: zeros for logits), ``tokenizer`` (a file), ``labels`` and
+    ``max_tokens``. It may set ``group``, the most texts of a run (1 without it), and ``padding``, the most
+    tokens by which the longest text of a run exceeds the shortest.
     """
 
     def __init__(self) -> None:
-        """Load what ``PEER`` names."""
-        given = json.loads(os.environ["PEER"])
-        self._labels: list[str] = given["labels"]
-        self._group: int = given["group"]
-        self._tokenizer = Tokenizer.from_file(given["tokenizer"])
+        """Load the files."""
+        peer = given()
+        self._labels: list[str] = peer["labels"]
+        self._group: int = peer.get("group", 1)
+        self._padding: int = peer.get("padding", 0)
+        self._tokenizer = Tokenizer.from_file(peer["tokenizer"])
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(given["max_tokens"])
+        self._tokenizer.enable_truncation(peer["max_tokens"])
         options = ort.SessionOptions()
+        # A process a core: a second thread would take another process's core.
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         providers = ["CPUExecutionProvider"]
-        self._session = given["model"] and ort.InferenceSession(given["model"], options, providers)
+        self._session = peer["model"] and ort.InferenceSession(peer["model"], options, providers)
 
     def classify(self, texts: Sequence[str]) -> list[Answer]:
         """Return the answers in order; texts of like length are computed together."""
@@ -49,11 +62,18 @@ class Classifier:
         ]
 
     def _groups(self, rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-        order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
-        for start in range(0, len(order), self._group):
-            yield order[start : start + self._group]
+        """Places of the shortest texts first, those of like length together."""
+        group: list[int] = []
+        for place in sorted(range(len(rows)), key=lambda place: len(rows[place])):
+            longest = len(rows[group[0]]) + self._padding if group else 0
+            if group and (len(group) == self._group or len(rows[place]) > longest):
+                yield group
+                group = []
+            group.append(place)
+        yield group
 
-    def _run(self, rows: Sequence[Sequence[int]]) -> np.ndarray:
+    def _run(self, rows: Sequence[Sequence[int]]) -> Any:
+        """Logits FP32 [n, labels] of n texts, padded to the longest."""
         ids = np.zeros((len(rows), max(map(len, rows))), np.int64)
         mask = np.zeros_like(ids)
         for line, row in enumerate(rows):

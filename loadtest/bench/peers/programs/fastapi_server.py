@@ -1,12 +1,28 @@
-"""FastAPI as most people write it: a plain function, which runs in the thread pool; ``uvicorn fastapi_server:app``."""
+"""FastAPI with a plain function, which runs in the thread pool; ``uvicorn fastapi_server:app``.
+
+``PEER`` may set ``threads``, the size of that pool.
+"""
 
 from __future__ import annotations
 
-from classifier import Answer, Classifier
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from anyio.to_thread import current_default_thread_limiter
+from classifier import Answer, Classifier, given
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-app = FastAPI()
+
+@asynccontextmanager
+async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    """Size the thread pool, which can only be done inside of the event loop."""
+    limiter = current_default_thread_limiter()
+    limiter.total_tokens = given().get("threads", limiter.total_tokens)
+    yield
+
+
+app = FastAPI(lifespan=lifespan)
 classifier = Classifier()
 
 

@@ -1,14 +1,15 @@
-"""mosec with a process a core; ``PEER_BATCH`` texts at most in a batch."""
+"""mosec with a process a core.
+
+``PEER`` may set ``batch``, the most texts that a process is given at once, and ``wait_ms``, how long the
+first of them waits for others. Without, a process is given one text.
+"""
 
 from __future__ import annotations
 
 import os
 
-from classifier import Answer, Classifier
+from classifier import Answer, Classifier, given
 from mosec import Server, Worker
-
-BATCH = int(os.environ["PEER_BATCH"])
-WAIT_MS = int(os.environ.get("PEER_WAIT_MS", "1"))
 
 
 class One(Worker):
@@ -23,8 +24,12 @@ class One(Worker):
         return self._classifier.classify([data["text"]])[0]
 
 
-class Batch(One):
-    """As many texts as wait, up to BATCH."""
+class Batch(Worker):
+    """All texts that wait, up to ``batch``."""
+
+    def __init__(self) -> None:
+        """Load the model in this process."""
+        self._classifier = Classifier()
 
     def forward(self, data: list[dict[str, str]]) -> list[Answer]:
         """Return the scores of each text, in order."""
@@ -34,8 +39,9 @@ class Batch(One):
 if __name__ == "__main__":
     server = Server()
     cores = len(os.sched_getaffinity(0))
-    if BATCH == 1:
-        server.append_worker(One, num=cores)
+    peer = given()
+    if "batch" in peer:
+        server.append_worker(Batch, cores, max_batch_size=peer["batch"], max_wait_time=peer["wait_ms"])
     else:
-        server.append_worker(Batch, num=cores, max_batch_size=BATCH, max_wait_time=WAIT_MS)
+        server.append_worker(One, cores)
     server.run()
