@@ -14,8 +14,9 @@ from export.errors import ExportError
 from export.spec import ENCODER_INPUTS
 
 OPSET = 17
-# ONNX Runtime 1.19 (Triton 24.10) still reads this one.
-IR_VERSION = 8
+"""What ONNX Runtime 1.19 (Triton 24.10) and TensorRT read; newer graphs name theirs."""
+# By opset, the least that onnx allows: ONNX Runtime 1.19 still reads 8, and 1.23 reads 11.
+_IR_VERSIONS = {17: 8, 23: 11}
 MICROSOFT = "com.microsoft"
 # protobuf serialises no message of 2 GiB or more; nodes and names need a little of that too.
 LARGEST_BYTES = 2**31 - 2**24
@@ -26,7 +27,7 @@ class GraphBuilder:
 
     def __init__(self, name: str, prefix: str = "", opset: int = OPSET) -> None:
         # Everything goes straight into the model: helper.make_model would copy the weights twice.
-        self._model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="tritonflare")
+        self._model = onnx.ModelProto(producer_name="tritonflare")
         self._graph = self._model.graph
         self._graph.name = name
         self._prefix = prefix
@@ -91,7 +92,8 @@ class GraphBuilder:
             )
         logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", labels])
         self._graph.output.append(logits)
-        self._model.opset_import.append(helper.make_opsetid("", OPSET))
+        self._model.ir_version = _IR_VERSIONS[self._opset]
+        self._model.opset_import.append(helper.make_opsetid("", self._opset))
         if any(node.domain == MICROSOFT for node in self._graph.node):
             self._model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
         helper.set_model_props(self._model, metadata)

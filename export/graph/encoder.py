@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,13 +10,14 @@ import onnx
 from export.checkpoint.model import Array, Encoder, Layer, Linear
 from export.graph.builder import GraphBuilder
 from export.graph.flavour import Flavour, Parameters
-from export.graph.fused import Fused, FusedForCpu
+from export.graph.for_cpu import ForCpu
+from export.graph.fused import Fused
 from export.graph.plain import Plain
 from export.spec import ENCODER_INPUTS, TYPE_IDS
 
 PRECISIONS: dict[str, type[np.floating[Any]]] = {"fp32": np.float32, "fp16": np.float16}
-FLAVOURS: dict[str, Callable[[Parameters], Flavour]] = {
-    flavour.name: flavour for flavour in (FusedForCpu, Fused, Plain)
+FLAVOURS: dict[str, type[ForCpu | Fused | Plain]] = {
+    flavour.name: flavour for flavour in (ForCpu, Fused, Plain)
 }
 
 _ACTIVATIONS = {"relu": "Relu", "tanh": "Tanh"}
@@ -40,7 +40,7 @@ def build_graph(encoder: Encoder, precision: str, flavour: str = "cpu") -> onnx.
     Raises:
         ExportError: the weights do not fit into one ONNX file.
     """
-    graph = GraphBuilder("encoder")
+    graph = GraphBuilder("encoder", opset=FLAVOURS[flavour].opset)
     hidden = encoder.words.shape[1]
     parameters = Parameters(graph, PRECISIONS[precision], encoder.heads, hidden, encoder.epsilon)
     return _Writer(encoder, parameters, FLAVOURS[flavour](parameters)).write(precision)
@@ -55,13 +55,13 @@ class _Writer:
 
     def write(self, precision: str) -> onnx.ModelProto:
         graph, encoder = self.graph, self.encoder
-        mask = self.flavour.mask()
+        masks = self.flavour.masks()
         x = self.embeddings()
         last = len(encoder.layers) - 1
         for i, layer in enumerate(encoder.layers):
             # The head reads the first token alone, so the last layer computes only that row:
             # exact, and it saves most of one layer in six.
-            x = self.layer(f"layer{i}", layer, x, mask, first_token_only=i == last)
+            x = self.layer(f"layer{i}", layer, x, masks[i == last], first_token_only=i == last)
         pooled = graph.op("Squeeze", x, graph.constant("token_axis", np.array([1])))
         pooled = self.dense(pooled, "dense", encoder.dense)
         pooled = graph.op(_ACTIVATIONS[encoder.activation], pooled)
@@ -91,11 +91,12 @@ class _Writer:
 
     def layer(self, name: str, layer: Layer, x: str, mask: str, *, first_token_only: bool) -> str:
         graph, flavour = self.graph, self.flavour
+        layer = flavour.prepared(layer)
         asking = x
         if first_token_only:
             zero, one = graph.constant("first", np.array([0])), graph.constant("second", np.array([1]))
             asking = graph.op("Slice", x, zero, one, one)
-        query = self.product(asking, f"{name}_query", flavour.query_weight(layer))
+        query = self.product(asking, f"{name}_query", layer.query.weight)
         key = self.product(x, f"{name}_key", layer.key.weight)
         value = self.product(x, f"{name}_value", layer.value.weight)
         context = flavour.attention(name, layer, query, key, value, mask)

@@ -15,9 +15,14 @@ class Flavour(Protocol):
     """The parts of a layer that ONNX Runtime has fused operators for."""
 
     name: str
+    opset: int
+    """The version of the standard operators."""
 
-    def mask(self) -> str:
-        """The attention mask in the form that ``attention`` wants."""
+    def prepared(self, layer: Layer) -> Layer:
+        """The same function of the layer's input with other weights, as the methods below want it."""
+
+    def masks(self) -> tuple[str, str]:
+        """The mask as ``attention`` wants it: for the queries of all tokens, and for the first token's."""
 
     def norm(self, name: str, x: str, norm: Norm) -> str:
         """Normalise the last axis."""
@@ -27,9 +32,6 @@ class Flavour(Protocol):
 
     def gelu(self, name: str, x: str, linear: Linear) -> str:
         """Exact GELU of ``x + linear.bias``."""
-
-    def query_weight(self, layer: Layer) -> Array:
-        """The query's weights [hidden, hidden], scaled if ``attention`` does not scale."""
 
     def attention(self, name: str, layer: Layer, query: str, key: str, value: str, mask: str) -> str:
         """Context [B, Q, hidden] of biasless products: query [B, Q, hidden], the others [B, S, hidden]."""
