@@ -31,7 +31,7 @@ class GraphBuilder:
         self._graph = self._model.graph
         self._graph.name = name
         self._prefix = prefix
-        self._opset = opset
+        self.opset = opset
         self._constants: set[str] = set()
         self._bytes = 0
         self._count = 0
@@ -69,7 +69,7 @@ class GraphBuilder:
 
     def row_maximum(self, x: str) -> str:
         """The largest number of each row [..., n], as [..., 1]."""
-        if self._opset < 18:
+        if self.opset < 18:
             return self.op("ReduceMax", x, axes=[-1], keepdims=1)
         # Since opset 18 the axes are an input.
         return self.op("ReduceMax", x, self.constant(f"{self._prefix}last_axis", np.array([-1])), keepdims=1)
@@ -92,8 +92,8 @@ class GraphBuilder:
             )
         logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", labels])
         self._graph.output.append(logits)
-        self._model.ir_version = _IR_VERSIONS[self._opset]
-        self._model.opset_import.append(helper.make_opsetid("", self._opset))
+        self._model.ir_version = _IR_VERSIONS[self.opset]
+        self._model.opset_import.append(helper.make_opsetid("", self.opset))
         if any(node.domain == MICROSOFT for node in self._graph.node):
             self._model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
         helper.set_model_props(self._model, metadata)

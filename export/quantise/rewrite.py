@@ -10,9 +10,11 @@ import onnx
 from onnx import numpy_helper
 
 from export.graph.builder import GraphBuilder
-from export.quantise.schemes import Float, Operand, Scheme, quantise_columns
+from export.quantise.schemes import Activations, Float, Operand, Scheme, quantise_columns
 
 IDS = "input_ids"
+# A little below the least value of GELU, by its error function or by tanh.
+LOWEST = dict.fromkeys(("BiasGelu", "Gelu", "FastGelu"), -0.171)
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,17 @@ def quantise(
         t.name: numpy_helper.to_array(t) for t in _constants(model, {p.weight for p in chosen.values()})
     }
     graph = GraphBuilder(model.graph.name, "int8_", opset_of(model))
+    makers = {output: node.op_type for node in model.graph.node for output in node.output}
     operands: dict[str, Operand] = {}
     for node in model.graph.node:
         if node.name in chosen:
             found = chosen[node.name]
             if found.activations not in operands:
-                operands[found.activations] = scheme.operand(graph, found.activations)
+                width = len(weights[found.weight])
+                lowest = LOWEST.get(makers.get(found.activations, ""))
+                operands[found.activations] = scheme.operand(
+                    graph, Activations(found.activations, width, lowest)
+                )
             scheme.product(graph, operands[found.activations], found.weight, weights[found.weight])
             graph.rename_last(node.output[0])
         elif _is_word_lookup(node, model) and node.input[0] not in wide:

@@ -15,6 +15,21 @@ Float = npt.NDArray[np.float32]
 FULL_RANGE, REDUCED_RANGE = 127, 63
 _TINY = np.float32(1e-20)
 _LEVELS = np.float32(127)
+_HUGE = np.float32(3e38)
+# Since this opset QuantizeLinear takes a scale for each block of a row.
+_BLOCKS_OPSET = 21
+
+
+@dataclass(frozen=True)
+class Activations:
+    """What is known of activations FP32 [..., width] before they run.
+
+    lowest: a number that no value is below, if the operator that gave them has one.
+    """
+
+    name: str
+    width: int
+    lowest: float | None = None
 
 
 @dataclass(frozen=True)
@@ -33,8 +48,8 @@ class Operand:
 class Scheme(Protocol):
     """A way to multiply; prepares the left side once, then uses it as often as needed."""
 
-    def operand(self, graph: GraphBuilder, x: str) -> Operand:
-        """Prepare the activations ``x`` FP32 [..., in]."""
+    def operand(self, graph: GraphBuilder, x: Activations) -> Operand:
+        """Prepare the activations."""
 
     def product(self, graph: GraphBuilder, x: Operand, name: str, weight: Float) -> str:
         """Multiply with a constant weight FP32 [in, out]; returns FP32 [..., out]."""
@@ -55,14 +70,30 @@ class Tokenwise:
     def __init__(self, weight_peak: int = FULL_RANGE) -> None:
         self._weight_peak = weight_peak
 
-    def operand(self, graph: GraphBuilder, x: str) -> Operand:
-        """Scale each row to ±127 and round it to UINT8."""
-        peak = graph.row_maximum(graph.op("Abs", x))
-        # An all-zero row must not divide by zero; it becomes the zero point at any scale.
-        peak = graph.op("Max", peak, graph.constant("int8_smallest_peak", _TINY))
+    def operand(self, graph: GraphBuilder, x: Activations) -> Operand:
+        """Scale each row to ±127 and round it to UINT8.
+
+        A row of zeros has the scale 0. Whatever 0/0 is rounded to is finite, and 0 times it is 0.
+        """
+        peak = self._peak(graph, x)
         step = graph.constant("int8_step", np.float32(1 / _LEVELS))
-        rows = graph.op("QuantizeLinear", graph.op("Div", x, peak), step, _zero_point(graph))
-        return Operand(rows, step, peak)
+        if graph.opset < _BLOCKS_OPSET:
+            rows = graph.op("QuantizeLinear", graph.op("Div", x.name, peak), step, _zero_point(graph))
+            return Operand(rows, step, peak)
+        scale = graph.op("Mul", peak, step)
+        # As many zero points as scales: each is rounded to 0 and becomes 128.
+        huge = graph.constant("int8_huge", _HUGE)
+        zero_points = graph.op("QuantizeLinear", scale, huge, _zero_point(graph))
+        rows = graph.op("QuantizeLinear", x.name, scale, zero_points, axis=-1, block_size=x.width)
+        return Operand(rows, graph.constant("int8_one", np.float32(1)), scale)
+
+    def _peak(self, graph: GraphBuilder, x: Activations) -> str:
+        """At least the largest magnitude of each row, [..., 1]."""
+        if x.lowest is None:
+            return graph.row_maximum(graph.op("Abs", x.name))
+        # The largest number, or the lowest possible one's magnitude: a pass over the tensor less.
+        floor = graph.constant(f"int8_lowest_{-x.lowest}", np.float32(-x.lowest))
+        return graph.op("Max", graph.row_maximum(x.name), floor)
 
     def product(self, graph: GraphBuilder, x: Operand, name: str, weight: Float) -> str:
         """Integer product, dequantised by column inside the op and by row after it."""
@@ -82,10 +113,11 @@ class Static:
         self._peaks = peaks
         self._weight_peak = weight_peak
 
-    def operand(self, graph: GraphBuilder, x: str) -> Operand:
+    def operand(self, graph: GraphBuilder, x: Activations) -> Operand:
         """Round to UINT8 with the calibrated scale."""
-        step = graph.constant(f"{x}_step", np.float32(max(self._peaks[x], float(_TINY)) / float(_LEVELS)))
-        return Operand(graph.op("QuantizeLinear", x, step, _zero_point(graph)), step)
+        peak = max(self._peaks[x.name], float(_TINY))
+        step = graph.constant(f"{x.name}_step", np.float32(peak / float(_LEVELS)))
+        return Operand(graph.op("QuantizeLinear", x.name, step, _zero_point(graph)), step)
 
     def product(self, graph: GraphBuilder, x: Operand, name: str, weight: Float) -> str:
         """Integer product, dequantised inside the op."""
@@ -101,9 +133,9 @@ class Blocks:
     def __init__(self, block: int = 32) -> None:
         self._block = block
 
-    def operand(self, graph: GraphBuilder, x: str) -> Operand:
+    def operand(self, graph: GraphBuilder, x: Activations) -> Operand:
         """Nothing to prepare."""
-        return Operand(x)
+        return Operand(x.name)
 
     def product(self, graph: GraphBuilder, x: Operand, name: str, weight: Float) -> str:
         """One fused op; B is UINT8 [out, blocks, block] around 128, scales FP32 [out, blocks]."""
