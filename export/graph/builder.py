@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,8 @@ class GraphBuilder:
         self._prefix = prefix
         self.opset = opset
         self._constants: set[str] = set()
+        self._declared: set[str] = set()
+        self._made: dict[str, str] = {}
         self._bytes = 0
         self._count = 0
 
@@ -67,12 +69,29 @@ class GraphBuilder:
         self._graph.node.append(node)
         return name
 
-    def row_maximum(self, x: str) -> str:
-        """The largest number of each row [..., n], as [..., 1]."""
+    def row_maximum(self, x: str, *, keep_axis: bool) -> str:
+        """The largest number of each row [..., n], as [..., 1] or as [...]."""
         if self.opset < 18:
-            return self.op("ReduceMax", x, axes=[-1], keepdims=1)
+            return self.op("ReduceMax", x, axes=[-1], keepdims=int(keep_axis))
         # Since opset 18 the axes are an input.
-        return self.op("ReduceMax", x, self.constant(f"{self._prefix}last_axis", np.array([-1])), keepdims=1)
+        return self.op("ReduceMax", x, self.last_axis(), keepdims=int(keep_axis))
+
+    def last_axis(self) -> str:
+        """INT64 [1], -1."""
+        return self.constant(f"{self._prefix}last_axis", np.array([-1]))
+
+    def once(self, key: str, make: Callable[[], str]) -> str:
+        """What ``make`` made when it was called for this key."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+    def declare_matrix(self, x: str, dtype: npt.DTypeLike, rows: str, width: int) -> None:
+        """Write down, once, that ``x`` is [rows, width]; tensors that share ``rows`` have equally many."""
+        if x not in self._declared:
+            self._declared.add(x)
+            kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+            self._graph.value_info.append(helper.make_tensor_value_info(x, kind, [rows, width]))
 
     def keep(self, node: onnx.NodeProto) -> None:
         """A node of another graph, as it is."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from export.checkpoint.model import Layer, Linear, Norm
+from export.graph.flavour import Parameters
 from export.graph.fused import Fused
 from export.graph.plain import score_mask
 
@@ -21,6 +22,11 @@ class ForCpu(Fused):
 
     name = "cpu"
     opset = 23
+    matrices = True
+
+    def __init__(self, parameters: Parameters) -> None:
+        super().__init__(parameters)
+        self._shape = ""
 
     def prepared(self, layer: Layer) -> Layer:
         """Without biases of key and value, which need no addition of their own.
@@ -44,6 +50,28 @@ class ForCpu(Fused):
         shape = graph.op("Concat", length, graph.constant("one_token", np.array([1])), axis=0)
         return graph.op("Expand", first, shape), first
 
+    def rows(self, x: str) -> str:
+        """[B·S, hidden]: the operator that rounds rows to INT8 wants a scale for each index of an axis."""
+        rows = self._graph.constant("rows", np.array([-1, self._parameter.hidden]))
+        return self._graph.op("Reshape", x, rows)
+
+    def first_rows(self, x: str) -> str:
+        """[B, hidden]."""
+        return self._graph.op("Gather", self._texts(x), self._graph.constant("zero", np.array(0)), axis=1)
+
+    def pooled(self, x: str) -> str:
+        """As it is."""
+        return x
+
+    def _texts(self, x: str) -> str:
+        """[B·Q, hidden] → [B, Q, hidden]."""
+        graph = self._graph
+        if not self._shape:
+            texts = graph.op("Shape", "input_ids", start=0, end=1)
+            rest = graph.constant("tokens_and_hidden", np.array([-1, self._parameter.hidden]))
+            self._shape = graph.op("Concat", texts, rest, axis=0)
+        return graph.op("Reshape", x, self._shape)
+
     def add_and_norm(self, name: str, skip: str, x: str, linear: Linear, norm: Norm) -> str:
         """Three operators."""
         biased = self._graph.op("Add", x, self._parameter(f"{name}_bias", linear.bias))
@@ -53,13 +81,14 @@ class ForCpu(Fused):
         """One operator, after the query's bias."""
         query = self._graph.op("Add", query, self._parameter(f"{name}_query_bias", layer.query.bias))
         heads = self._parameter.heads
-        return self._graph.op(
+        context = self._graph.op(
             "Attention",
-            *(query, key, value, mask),
+            *(self._texts(query), self._texts(key), self._texts(value), mask),
             q_num_heads=heads,
             kv_num_heads=heads,
             scale=self._parameter.scale,
         )
+        return self.rows(context)
 
 
 def _unbiased(linear: Linear) -> Linear:

@@ -7,10 +7,10 @@ from onnx import TensorProto
 
 from export.checkpoint.model import Layer, Linear, Norm
 from export.graph.builder import MICROSOFT, OPSET
-from export.graph.flavour import Parameters
+from export.graph.flavour import Batched, Parameters
 
 
-class Fused:
+class Fused(Batched):
     """Flavour of ONNX Runtime on a GPU: SkipLayerNormalization, BiasGelu, MultiHeadAttention."""
 
     name = "fused"

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 
 from export.checkpoint.model import Array, Layer, Linear, Norm
 from export.graph.builder import OPSET
-from export.graph.flavour import Parameters
+from export.graph.flavour import Batched, Parameters
 
 # Added to the score of a padding token. Far below any score, so that its weight is exactly 0,
 # and far enough inside FP16 (±65504) that no score added to it overflows: a row of nothing but
@@ -33,7 +33,7 @@ def score_mask(parameter: Parameters) -> str:
     return graph.op("Unsqueeze", bias, graph.constant("head_and_query", np.array([1, 2])))
 
 
-class Plain:
+class Plain(Batched):
     """Flavour of the ONNX standard, opset 17."""
 
     name = "plain"

@@ -16,19 +16,18 @@ FULL_RANGE, REDUCED_RANGE = 127, 63
 _TINY = np.float32(1e-20)
 _LEVELS = np.float32(127)
 _HUGE = np.float32(3e38)
-# Since this opset QuantizeLinear takes a scale for each block of a row.
-_BLOCKS_OPSET = 21
 
 
 @dataclass(frozen=True)
 class Activations:
-    """What is known of activations FP32 [..., width] before they run.
+    """What is known of activations FP32 [..., in] before they run.
 
+    rows: for a matrix [rows, in], a name that matrices of equally many rows share; else empty.
     lowest: a number that no value is below, if the operator that gave them has one.
     """
 
     name: str
-    width: int
+    rows: str = ""
     lowest: float | None = None
 
 
@@ -75,25 +74,26 @@ class Tokenwise:
 
         A row of zeros has the scale 0. Whatever 0/0 is rounded to is finite, and 0 times it is 0.
         """
-        peak = self._peak(graph, x)
         step = graph.constant("int8_step", np.float32(1 / _LEVELS))
-        if graph.opset < _BLOCKS_OPSET:
-            rows = graph.op("QuantizeLinear", graph.op("Div", x.name, peak), step, _zero_point(graph))
-            return Operand(rows, step, peak)
-        scale = graph.op("Mul", peak, step)
-        # As many zero points as scales: each is rounded to 0 and becomes 128.
+        if not x.rows:
+            peak = self._peak(graph, x)
+            return Operand(_quantise(graph, graph.op("Div", x.name, peak), step), step, peak)
+        scale = graph.op("Mul", self._peak(graph, x), step)
+        # As many zero points as scales: each scale is rounded to 0, and that is 128.
         huge = graph.constant("int8_huge", _HUGE)
-        zero_points = graph.op("QuantizeLinear", scale, huge, _zero_point(graph))
-        rows = graph.op("QuantizeLinear", x.name, scale, zero_points, axis=-1, block_size=x.width)
-        return Operand(rows, graph.constant("int8_one", np.float32(1)), scale)
+        zero_points = graph.once(f"zero points of {x.rows}", lambda: _quantise(graph, scale, huge))
+        rows = graph.op("QuantizeLinear", x.name, scale, zero_points, domain=MICROSOFT, axis=0)
+        column = graph.op("Unsqueeze", scale, graph.last_axis())
+        return Operand(rows, graph.constant("int8_one", np.float32(1)), column)
 
     def _peak(self, graph: GraphBuilder, x: Activations) -> str:
-        """At least the largest magnitude of each row, [..., 1]."""
+        """At least the largest magnitude of each row; [rows] of a matrix, else [..., 1]."""
+        keep_axis = not x.rows
         if x.lowest is None:
-            return graph.row_maximum(graph.op("Abs", x.name))
+            return graph.row_maximum(graph.op("Abs", x.name), keep_axis=keep_axis)
         # The largest number, or the lowest possible one's magnitude: a pass over the tensor less.
         floor = graph.constant(f"int8_lowest_{-x.lowest}", np.float32(-x.lowest))
-        return graph.op("Max", graph.row_maximum(x.name), floor)
+        return graph.op("Max", graph.row_maximum(x.name, keep_axis=keep_axis), floor)
 
     def product(self, graph: GraphBuilder, x: Operand, name: str, weight: Float) -> str:
         """Integer product, dequantised by column inside the op and by row after it."""
@@ -117,7 +117,7 @@ class Static:
         """Round to UINT8 with the calibrated scale."""
         peak = max(self._peaks[x.name], float(_TINY))
         step = graph.constant(f"{x.name}_step", np.float32(peak / float(_LEVELS)))
-        return Operand(graph.op("QuantizeLinear", x.name, step, _zero_point(graph)), step)
+        return Operand(_quantise(graph, x.name, step), step)
 
     def product(self, graph: GraphBuilder, x: Operand, name: str, weight: Float) -> str:
         """Integer product, dequantised inside the op."""
@@ -168,6 +168,11 @@ def quantise_columns(weight: Float, peak: int = FULL_RANGE) -> tuple[npt.NDArray
 
 def _zero_point(graph: GraphBuilder) -> str:
     return graph.constant("int8_zero_point", np.uint8(128))
+
+
+def _quantise(graph: GraphBuilder, x: str, step: str) -> str:
+    # ONNX Runtime 1.23 has no kernel for the standard operator of opset 23.
+    return graph.op("QuantizeLinear", x, step, _zero_point(graph), domain=MICROSOFT)
 
 
 def _integer_product(graph: GraphBuilder, x: Operand, name: str, weight: Float, peak: int) -> str:
