@@ -85,6 +85,13 @@ def multiply(
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
+def test_no_scheme_rounds_with_what_onnx_runtime_1_23_cannot_run(fp32: onnx.ModelProto, scheme: str) -> None:
+    model = build_int8(fp32, scheme, ROWS, saturates=False)
+    domains = {node.domain for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    assert domains == (set() if scheme == "blocks" else {"com.microsoft"})
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
 def test_every_scheme_stays_near_fp32_and_gives_a_text_one_score_with_any_neighbours(
     fp32: onnx.ModelProto, scheme: str
 ) -> None:
