@@ -53,6 +53,7 @@ class Padding:
         self.read = self.computed = 0
         self.due = 0.0
         self.counters: list[Any] = []
+        self.families: list[Any] = []
         with suppress(Exception):
             kind = pb_utils.MetricFamily.COUNTER
             # A counter lives as long as its family.
@@ -64,6 +65,11 @@ class Padding:
                 )
             ]
             self.counters = [family.Metric(labels={"model": model}) for family in self.families]
+
+    def close(self) -> None:
+        """Let go of the counters: one that outlives the backend's own objects ends the process by SIGSEGV."""
+        self.counters.clear()
+        self.families.clear()
 
     def add(self, group: list[Text]) -> None:
         """Count a group; not safe for threads by itself."""
@@ -132,6 +138,7 @@ class EncoderThreads:
             wake.release()
         for thread in self.threads:
             thread.join()
+        self.padding.close()
 
     def _work(self) -> None:
         wake = Lock()

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import pytest
@@ -266,6 +267,31 @@ def test_a_response_that_cannot_be_sent_costs_no_thread(folder: Path, tmp_path: 
     assert told.answers.get(timeout=30)[0].error.args == ("inference failed: RuntimeError",)
     assert fine.answers.get(timeout=30)[0].error is None
     model.finalize()
+
+
+def test_no_counter_outlives_the_model(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = WeakSet[Any]()
+
+    class Metric:
+        def __init__(self, **_: Any) -> None:
+            made.add(self)
+
+        def increment(self, _: float) -> None:
+            pass
+
+    class MetricFamily(Metric):
+        COUNTER = "counter"
+
+        def Metric(self, labels: dict[str, str]) -> Metric:
+            return Metric(labels=labels)
+
+    module = sys.modules["triton_python_backend_utils"]
+    monkeypatch.setattr(module, "MetricFamily", MetricFamily, raising=False)
+    model = encoder(folder, tmp_path)
+    answers(model, ids([2, 4, 3]))
+    assert len(made) == 4  # two counters, each in a family
+    model.finalize()
+    assert not made
 
 
 @pytest.mark.parametrize(
