@@ -82,7 +82,7 @@ def measure(
     progress.step("asking every context alone")
     differences = rerank.Differences(rerank.ask_alone(stack.target, question))
     alone = [rerank.ask_alone(stack.target, each) for each in questions]
-    servers = reranking.rerankers(stack.target, stack.trees, stack.peers, alone)
+    servers = reranking.reranking_servers(stack.target, stack.trees, stack.peers, alone)
     progress.step("comparing the servers' scores")
     reranking.compare_scores(servers, questions)
     ways = [

@@ -12,7 +12,7 @@ import pytest
 from loadtest.bench import rerank, rerank_run
 from loadtest.bench.figures import Sample
 from loadtest.bench.peers import table as peers_table
-from loadtest.bench.peers.reranking import SECTION, Reranker, ask, compare_scores, reranking_ways
+from loadtest.bench.peers.reranking import SECTION, RerankingServer, ask, compare_scores, reranking_ways
 from loadtest.bench.peers.ways import Contender
 from loadtest.bench.rerank import Question
 from loadtest.bench.rounds import Result
@@ -56,7 +56,11 @@ def test_ours_and_the_peers_are_asked_the_same_in_their_own_forms(ours: Contende
         return _theirs(5e-5)(body)
 
     with answering_bodies("together", seen) as together, answering_bodies("apart", seen) as apart:
-        servers = [Reranker(ours, ALONE), Reranker(together, ALONE), Reranker(apart, ALONE, pairs_apart=True)]
+        servers = [
+            RerankingServer(ours, ALONE),
+            RerankingServer(together, ALONE),
+            RerankingServer(apart, ALONE, pairs_apart=True),
+        ]
         compare_scores(servers, QUESTIONS)
     wholes = [body for body in bodies if len(body["contexts"]) > 1]
     assert sorted(wholes, key=lambda body: body["query"]) == [
@@ -85,12 +89,12 @@ def test_a_peer_with_other_scores_or_none_is_an_error(
     ours: Contender, wrong: Callable[[Any], Any], words: str, pairs_apart: bool
 ) -> None:
     with answering_bodies("other", wrong) as other, pytest.raises(LoadError, match=words):
-        compare_scores([Reranker(ours, ALONE), Reranker(other, ALONE, pairs_apart)], QUESTIONS)
+        compare_scores([RerankingServer(ours, ALONE), RerankingServer(other, ALONE, pairs_apart)], QUESTIONS)
 
 
 def test_our_own_difference_is_kept_for_the_verdict_and_ends_nothing() -> None:
     with answering_bodies("tritonflare", _ours) as server:
-        wrong = Reranker(server, [{**scores, 2: 0.9} for scores in ALONE])
+        wrong = RerankingServer(server, [{**scores, 2: 0.9} for scores in ALONE])
         ask(wrong, QUESTIONS, 0.0)
     assert wrong.largest_difference == pytest.approx(0.88)
 
@@ -105,7 +109,7 @@ def test_every_question_is_asked_at_once_at_least_once_and_what_is_due_counts(ou
 
     with answering_bodies("slow", slow) as peer:
         begin = time.perf_counter()
-        sample = ask(Reranker(peer, ALONE), QUESTIONS, 0.1)
+        sample = ask(RerankingServer(peer, ALONE), QUESTIONS, 0.1)
         wall = time.perf_counter() - begin
     assert sample["texts"] == 15
     assert 200 <= sample["p50_ms"] <= 1000 * wall
@@ -118,7 +122,7 @@ def test_a_question_in_parts_is_answered_when_its_last_part_is() -> None:
         return _theirs()(body)
 
     with answering_bodies("apart", answer) as peer:
-        sample = ask(Reranker(peer, ALONE, pairs_apart=True), QUESTIONS[:1], 0.0)
+        sample = ask(RerankingServer(peer, ALONE, pairs_apart=True), QUESTIONS[:1], 0.0)
     assert (sample["texts"], sample["p50_ms"] >= 300) == (5, True)
 
 
@@ -136,7 +140,7 @@ def test_the_servers_take_turns_at_each_number_of_connections(ours: Contender) -
         answering_bodies("tritonflare", seen("ours", _ours)) as first,
         answering_bodies("mosec", seen("theirs", _theirs())) as second,
     ):
-        servers = [Reranker(first, ALONE), Reranker(second, ALONE)]
+        servers = [RerankingServer(first, ALONE), RerankingServer(second, ALONE)]
         ways = list(reranking_ways(servers, QUESTIONS, (1, 3), 0.0))
         samples = [way.measure() for way in ways]
     assert [way.name for way in ways] == [

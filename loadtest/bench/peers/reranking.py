@@ -22,7 +22,7 @@ from loadtest.client import ClientConnection, LoadError, Target
 SECTION = "rerank peers"
 
 
-class Reranker:
+class RerankingServer:
     """A server that is measured: the form of its requests and answers, and how near its scores are to ours.
 
     ``pairs_apart`` sends each context in a request of its own, all at once.
@@ -81,29 +81,32 @@ def _read(bodies: Sequence[bytes], contexts: int) -> Scores:
     return dict(enumerate(scores))
 
 
-def rerankers(
+def reranking_servers(
     target: Target, trees: Sequence[ProcessTree], peers: Sequence[RunningPeer], alone: Sequence[Scores]
-) -> list[Reranker]:
+) -> list[RerankingServer]:
     """Ours first, whose processes are ``trees``; then the peers."""
-    servers = [Reranker(Contender(OURS, target, trees), alone)]
+    servers = [RerankingServer(Contender(OURS, target, trees), alone)]
     for peer in peers:
         contender = Contender(peer.name, peer.target, [ProcessTree(peer.pid)])
-        servers.append(Reranker(contender, alone, peer.pairs_apart))
+        servers.append(RerankingServer(contender, alone, peer.pairs_apart))
     return servers
 
 
-def compare_scores(servers: Sequence[Reranker], questions: Sequence[Question]) -> None:
+def compare_scores(servers: Sequence[RerankingServer], questions: Sequence[Question]) -> None:
     """Ask every question of every server once; it warms them up, too.
 
     Raises:
-        LoadError: see `Reranker.see`.
+        LoadError: see `RerankingServer.see`.
     """
     for server in servers:
         ask(server, questions, 0.0)
 
 
 def reranking_ways(
-    servers: Sequence[Reranker], questions: Sequence[Question], connections: Sequence[int], seconds: float
+    servers: Sequence[RerankingServer],
+    questions: Sequence[Question],
+    connections: Sequence[int],
+    seconds: float,
 ) -> Iterator[Way]:
     """All servers at one number of connections, then at the next.
 
@@ -121,19 +124,19 @@ def reranking_ways(
             yield Way(SECTION, f"{count} connection{'' if count == 1 else 's'}, {name}", measure, facts)
 
 
-def ask(server: Reranker, questions: Sequence[Question], seconds: float) -> Sample:
+def ask(server: RerankingServer, questions: Sequence[Question], seconds: float) -> Sample:
     """Ask each question again and again on a connection of its own, at least once.
 
     Answers that are due when the time is over are waited for and count, with the time that they take: a
     server that answers all questions together would else have done a lot or nothing.
 
     Raises:
-        LoadError: an answer was not 200, or see `Reranker.see`.
+        LoadError: an answer was not 200, or see `RerankingServer.see`.
     """
     return uvloop.run(_ask(server, questions, seconds))
 
 
-async def _ask(server: Reranker, questions: Sequence[Question], seconds: float) -> Sample:
+async def _ask(server: RerankingServer, questions: Sequence[Question], seconds: float) -> Sample:
     latencies: list[float] = []
     callers: list[_Caller] = []
     try:
