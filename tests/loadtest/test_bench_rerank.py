@@ -111,8 +111,7 @@ def test_a_score_that_is_no_number_is_no_match(scores: dict[int, float]) -> None
 @pytest.mark.needs_triton
 def test_a_short_run_measures_every_way(repository: Path, tmp_path: Path) -> None:
     options = ("--repository", str(repository), "--contexts", "2,4,6", "--tokens", "20")
-    options += ("--connections", "1,2")
-    quick = ("--rounds", "2", "--seconds", "0.05", "--output", str(tmp_path))
+    quick = ("--connections", "1,2", "--rounds", "2", "--seconds", "0.05", "--output", str(tmp_path))
     status, output = finished("bench-rerank", *options, *quick, timeout=120)
     assert status == 0, output
     document = json.loads((tmp_path / "rerank.json").read_text(encoding="utf-8"))

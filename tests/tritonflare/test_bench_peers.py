@@ -9,12 +9,12 @@ import pytest
 from loadtest.bench.peers import servers, ways
 from tests.support.servers import finished
 from tests.tritonflare.test_makefile import make, stand_in
-from tritonflare import bench
+from tritonflare import bench, bench_peers
 from tritonflare.bench_peers import running_peers
 
 
 def test_the_command_knows_the_peers_and_their_section() -> None:
-    assert bench.PEERS == servers.NAMES
+    assert bench_peers.NAMES == servers.NAMES
     assert bench.PEERS_SECTION == ways.SECTION
     assert bench.PEERS_SECTION not in bench.SECTIONS
 
