@@ -58,7 +58,7 @@ PEERS = (
 _FASTAPI_ALONE = tuple(part.replace("{cores}", "1") for part in _FASTAPI)
 _PAIRS = {"group": 8, "padding": 4}
 RERANKING_PEERS = (
-    Peer("FastAPI", "fastapi", "/", _FASTAPI_ALONE, _PAIRS | {"threads": 2, "all_cores": 1}),
+    Peer("FastAPI", "fastapi", "/", _FASTAPI_ALONE, _PAIRS | {"threads": 8, "all_cores": 1}),
     Peer("mosec, contexts together", "mosec", "/inference", _MOSEC, _PAIRS),
     Peer(
         "mosec, a request a context",
