@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tritonflare.bench_common import Names, Numbers, end_in_order, environment, print_tables, write_json
+from tritonflare.bench_peers import NAMES as PEERS
 from tritonflare.bench_peers import about_peers, require_peers, running_peers
 from tritonflare.bench_stack import numbers_set, running_stack
 from tritonflare.paths import BENCH, CHECKPOINT, REPOSITORY, runnable
@@ -27,7 +28,6 @@ _MODEL = "@cf/huggingface/distilbert-sst-2-int8"
 # Spelt out here, because `tritonflare --help` must not wait for ONNX Runtime; a test holds them together.
 SECTIONS = ("ceiling", "grpc", "http", "protocols", "null", "precision", "length")
 PEERS_SECTION = "peers"
-PEERS = ("fastapi", "mosec")
 QUICK_SECTIONS = tuple(name for name in SECTIONS if name != "protocols")
 _SOAK_CONNECTIONS = 32
 _QUICK = {"rounds": 2, "seconds": 1.0}
@@ -63,6 +63,11 @@ class _Outcome:
 )
 @click.option(
     "--workers", type=Numbers(), default="1", show_default=True, help="Gateway processes; each is measured."
+)
+@click.option(
+    "--tokens",
+    type=click.IntRange(10, 512),
+    help="With --sections peers: texts of about so many tokens instead of sentences.",
 )
 @click.option("--quick", is_flag=True, help="2 rounds of 1 s: about a minute, for a first look.")
 @click.option(
@@ -100,6 +105,7 @@ def bench(
     connections: tuple[int, ...],
     null_connections: tuple[int, ...],
     workers: tuple[int, ...],
+    tokens: int | None,
     quick: bool,
     load: str,
     soak: float | None,
@@ -128,13 +134,14 @@ def bench(
     from loadtest.client import LoadError
 
     preset = _QUICK if quick else {"rounds": 5, "seconds": 3.0}
-    chosen = _with_peers(sections or (QUICK_SECTIONS if quick else SECTIONS), peers)
+    chosen = _with_peers(sections or (QUICK_SECTIONS if quick else SECTIONS), peers, tokens)
     plan = Plan(
         chosen if soak is None else ("http",),
         int(rounds or preset["rounds"]),
         seconds or preset["seconds"],
         connections,
         null_connections,
+        tokens,
     )
     outcome = _Outcome(output, against, fail_below)
     end_in_order()
@@ -151,8 +158,11 @@ def bench(
     sys.exit(0 if passed else 1)
 
 
-def _with_peers(sections: tuple[str, ...], peers: tuple[str, ...]) -> tuple[str, ...]:
+def _with_peers(sections: tuple[str, ...], peers: tuple[str, ...], tokens: int | None) -> tuple[str, ...]:
     """The sections, with that of the peers if any are given; their environments are there."""
+    if tokens is not None and sections != (PEERS_SECTION,):
+        # The others are about sentences, and with other texts their figures would be about something else.
+        raise click.UsageError(f"--tokens is for --sections {PEERS_SECTION} alone.")
     if not peers and PEERS_SECTION in sections:
         raise click.UsageError(f"--sections {PEERS_SECTION} needs --peers {','.join(PEERS)}, or one of them.")
     if not peers:
@@ -177,7 +187,6 @@ def _measure(
     from loadtest.bench.plots import write_plots
     from loadtest.bench.report import as_markdown, tables
     from loadtest.bench.run import describe, measure
-    from loadtest.bench.sentences import read_sentences
 
     earlier = None
     if outcome.against is not None:
@@ -185,9 +194,9 @@ def _measure(
             earlier = read_document(outcome.against)
         except ValueError as error:
             raise click.ClickException(f"{error}.") from error
-    texts = read_sentences(CHECKPOINT / "heldout.tsv")
     files, left_out = _files(plan, repository, model, work)
-    generator, name = _load(load)
+    texts = _texts(plan, files)
+    generator, name = _load(load, plan.tokens)
     with (
         progress("starting") as steps,
         running_stack(plan, repository, model, workers, work) as stack,
@@ -317,8 +326,25 @@ def _files(plan: Plan, repository: Path, model: Published, work: Path) -> tuple[
     return Files(served, tokenizer, fp32), []
 
 
-def _load(choice: str) -> tuple[Load, str]:
-    """The load generator and what it is called."""
+def _texts(plan: Plan, files: Files) -> Sequence[str]:
+    """The held-out sentences, or longer texts of their words."""
+    from loadtest.bench.run import texts_of
+    from loadtest.bench.sentences import read_sentences
+
+    try:
+        return texts_of(plan, read_sentences(CHECKPOINT / "heldout.tsv"), files)
+    except ValueError as error:
+        raise click.ClickException(f"{error}.") from error
+
+
+def _load(choice: str, tokens: int | None = None) -> tuple[Load, str]:
+    """The load generator and what it is called.
+
+    Long texts take seconds, and wrk drops the answers that are due when its time is over: in a short
+    measurement a server that batches would seem to have done nothing.
+    """
+    if choice == "auto" and tokens is not None:
+        choice = "own"
     from loadtest.bench.wrk import Wrk, find_wrk, wrk_version
     from loadtest.closed_loop import over_http
 

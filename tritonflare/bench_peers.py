@@ -12,7 +12,11 @@ import click
 from tritonflare.paths import PEERS
 
 if TYPE_CHECKING:
+    from loadtest.bench.peers.servers import Peer, PeerModel, RunningPeer
     from loadtest.bench.run import Files, RunningPeers
+
+# Spelt out here, because `tritonflare --help` must not wait for ONNX Runtime; a test holds them together.
+NAMES = ("fastapi", "mosec")
 
 
 def require_peers(names: Sequence[str]) -> None:
@@ -40,7 +44,7 @@ def running_peers(
         LoadError: one did not start.
     """
     from loadtest.bench.peers.servers import PEERS as KNOWN
-    from loadtest.bench.peers.servers import PeerModel, RunningPeer, running_peer
+    from loadtest.bench.peers.servers import PeerModel
     from loadtest.bench.run import RunningPeers
 
     if not names:
@@ -50,13 +54,36 @@ def running_peers(
 
         def running(model: Path | None, folder: Path) -> list[RunningPeer]:
             served = PeerModel(model, files.tokenizer, labels, files.max_tokens)
-            chosen = [peer for peer in KNOWN if peer.environment in names]
-            return [
-                programs.enter_context(running_peer(peer, served, PEERS, folder / str(number)))
-                for number, peer in enumerate(chosen)
-            ]
+            return _start(programs, KNOWN, names, served, folder)
 
         yield RunningPeers(running(files.model, work / "real"), running(None, work / "null"))
+
+
+@contextmanager
+def running_reranking_peers(
+    names: Sequence[str], model: PeerModel, work: Path
+) -> Iterator[list[RunningPeer]]:
+    """All servers of these environments with a reranker.
+
+    Raises:
+        LoadError: one did not start.
+    """
+    from loadtest.bench.peers.servers import RERANKING_PEERS
+
+    with ExitStack() as programs:
+        yield _start(programs, RERANKING_PEERS, names, model, work)
+
+
+def _start(
+    programs: ExitStack, known: Sequence[Peer], names: Sequence[str], model: PeerModel, work: Path
+) -> list[RunningPeer]:
+    from loadtest.bench.peers.servers import running_peer
+
+    chosen = [peer for peer in known if peer.environment in names]
+    return [
+        programs.enter_context(running_peer(peer, model, PEERS, work / str(number)))
+        for number, peer in enumerate(chosen)
+    ]
 
 
 def about_peers(names: Sequence[str], difference: float | None) -> dict[str, Any]:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tritonflare.bench_common import Numbers, end_in_order, environment, print_tables, write_json
+from tritonflare.bench_common import Names, Numbers, end_in_order, environment, print_tables, write_json
+from tritonflare.bench_peers import NAMES, about_peers, require_peers, running_reranking_peers
 from tritonflare.bench_stack import running_gateway
 from tritonflare.paths import BENCH, CHECKPOINT, REPOSITORY, runnable
 from tritonflare.progress import progress
 
 if TYPE_CHECKING:
     from export.repository.inventory import Published
+    from loadtest.bench.rerank_run import Plan
 
 _MODEL = "@cf/baai/bge-reranker-base"
 _UNHURRIED = {"GATEWAY_MAX_QUEUE_S": "300", "GATEWAY_REQUEST_TIMEOUT_S": "600"}
@@ -29,6 +32,16 @@ _UNHURRIED = {"GATEWAY_MAX_QUEUE_S": "300", "GATEWAY_REQUEST_TIMEOUT_S": "600"}
 @click.option(
     "--tokens", type=click.IntRange(10), default=100, show_default=True, help="Tokens of a context, about."
 )
+@click.option(
+    "--connections",
+    type=Numbers(),
+    default="1,8",
+    show_default=True,
+    help="How many requests at once are measured, each with 50 contexts or the middle number.",
+)
+@click.option(
+    "--peers", type=Names(NAMES), default=(), help=f"Other servers to compare with, of {', '.join(NAMES)}."
+)
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
 @click.option(
     "--seconds", type=click.FloatRange(0), default=3.0, show_default=True, help="For each way in each round."
@@ -39,6 +52,8 @@ def bench_rerank(
     model: str,
     contexts: tuple[int, ...],
     tokens: int,
+    connections: tuple[int, ...],
+    peers: tuple[str, ...],
     rounds: int,
     seconds: float,
     output: Path,
@@ -47,17 +62,21 @@ def bench_rerank(
 
     Starts its own Triton and gateway on free loopback ports. One request with each number of contexts is
     timed; then, with 50 contexts or the middle number, a request for each context, and ONNX Runtime on the
-    same file in-process. Every score is compared with that of its context alone.
+    same file in-process. Last come several requests at once, and the same with --peers. Every score is
+    compared with that of its context alone.
 
     Exits 1 if a score depended on its neighbours. Writes rerank.json to --output.
     """
+    from loadtest.bench.rerank_run import Plan
     from loadtest.client import LoadError
 
     end_in_order()
+    require_peers(peers)
     served = _reranker(repository, model)
+    plan = Plan(contexts, tokens, connections, rounds, seconds)
     try:
         with tempfile.TemporaryDirectory(prefix="tritonflare_bench_") as work:
-            document = _measure(repository, served, contexts, tokens, rounds, seconds, Path(work))
+            document = _measure(repository, served, plan, peers, Path(work))
     except (LoadError, ValueError) as error:
         raise click.ClickException(f"{error}.") from error
     output.mkdir(parents=True, exist_ok=True)
@@ -69,61 +88,52 @@ def bench_rerank(
 
 
 def _measure(
-    repository: Path,
-    model: Published,
-    contexts: tuple[int, ...],
-    tokens: int,
-    rounds: int,
-    seconds: float,
-    work: Path,
+    repository: Path, model: Published, plan: Plan, names: Sequence[str], work: Path
 ) -> dict[str, Any]:
+    """Start everything, measure it, and show what was found."""
     from embedded.errors import EmbeddedError
     from embedded.server import TritonServer
     from export.repository.inventory import read_config
-    from loadtest.bench import rerank
+    from loadtest.bench import rerank_run
     from loadtest.bench.null_repository import link_model
-    from loadtest.bench.report import Table
-    from loadtest.bench.rounds import alternate
+    from loadtest.bench.peers.servers import PeerModel
+    from loadtest.bench.processes import ProcessTree
+    from loadtest.bench.rerank import BOUND, PairsInProcess
     from loadtest.bench.sentences import read_sentences
 
-    onnx, tokenizer = model.weights_file(repository), model.tokenizer_file(repository)
     config = read_config(repository / model.ensemble)
     max_tokens = 512 if config is None else int(config.parameters["tritonflare.max_tokens"].string_value)
-    words = read_sentences(CHECKPOINT / "heldout.tsv")
-    question = rerank.make_question(tokenizer, words, max(contexts), tokens)
+    onnx, tokenizer = model.weights_file(repository), model.tokenizer_file(repository)
     link_model(repository, model.folders, work / "models")
-    settings = _UNHURRIED | {"GATEWAY_MAX_CONTEXTS": str(max(contexts))}
-    local = rerank.PairsInProcess(onnx, tokenizer, max_tokens)
+    settings = _UNHURRIED | {"GATEWAY_MAX_CONTEXTS": str(max(plan.contexts))}
+    local = PairsInProcess(onnx, tokenizer, max_tokens)
     try:
         with (
             progress("starting") as steps,
             TritonServer(work / "models") as server,
             running_gateway(server, (model.name,), work / "gateway.log", 1, settings) as gateway,
+            running_reranking_peers(
+                names, PeerModel(onnx, tokenizer, model.labels, max_tokens), work / "peers"
+            ) as peers,
         ):
-            steps.step("asking every context alone")
-            singles = [rerank.Question(question.query, [context]) for context in question.contexts]
-            alone = [scores[0] for scores in rerank.ask_each(gateway.real, singles)]
-            differences = rerank.Differences(dict(enumerate(alone)))
-            ways = list(rerank.rerank_ways(gateway.real, local, question, contexts, seconds, differences))
-            results = alternate(ways, rounds, steps)
+            trees = [ProcessTree(gateway.pid), ProcessTree(server.pid)]
+            stack = rerank_run.Stack(gateway.real, trees, peers)
+            words = read_sentences(CHECKPOINT / "heldout.tsv")
+            found = rerank_run.measure(plan, tokenizer, words, local, stack, steps)
     except EmbeddedError as error:
         raise click.ClickException(str(error)) from error
     finally:
         local.close()
-    found = rerank.summary(results, contexts)
-    facts = [(what, f"{value:.4g}") for what, value in found.items()]
-    facts.append(
-        (f"largest difference of a score ({differences.answers} answers)", f"{differences.largest:.1e}")
-    )
-    heads = ("", "contexts", "ms", "contexts/s")
-    print_tables([Table(model.name, heads, rerank.rows(results)), Table("Summary", ("", "median"), facts)])
-    settings_of_run = {
+    print_tables(rerank_run.tables(model.name, plan, found))
+    described = {
         "model": model.name,
         "precision": model.precision,
-        "tokens": tokens,
-        "seconds": seconds,
+        "tokens": plan.tokens,
+        "connections": list(plan.connections),
+        "seconds": plan.seconds,
+        **about_peers(names, found.peer_difference),
     }
-    return {"settings": settings_of_run, "bound": rerank.BOUND, **rerank.as_json(results, found, differences)}
+    return {"settings": described, "bound": BOUND, **rerank_run.as_json(found)}
 
 
 def _reranker(repository: Path, name: str) -> Published:

@@ -33,6 +33,8 @@ _BOTH_PROTOCOLS = {
     "GATEWAY_REQUEST_TIMEOUT_S": "120",
 }
 """128 calls of 32 texts are more than the defaults allow, and a refusal is no answer to measure."""
+_UNHURRIED = {"GATEWAY_MAX_QUEUE_S": "60", "GATEWAY_REQUEST_TIMEOUT_S": "120"}
+"""128 long texts at once wait longer than the defaults allow, and other servers refuse none."""
 _SERVING_GRPC = re.compile(r"serving gRPC on 127\.0\.0\.1:(\d+)")
 _SERVING = re.compile(r"serving on http://127\.0\.0\.1:(\d+)/")
 
@@ -69,7 +71,10 @@ def running_stack(
                 triton_pid=server.pid,
                 real=real,
                 null=null,
-                gateways=[gateway(f"gateway_{count}", count) for count in workers],
+                gateways=[
+                    gateway(f"gateway_{count}", count, _UNHURRIED if plan.tokens else None)
+                    for count in workers
+                ],
                 one_call_each=gateway("single", 1, _ONE_CALL_A_TEXT) if "null" in plan.sections else None,
                 both_protocols=(
                     gateway("protocols", 1, _BOTH_PROTOCOLS) if "protocols" in plan.sections else None

@@ -20,6 +20,7 @@ _CONDITIONS = (
     ("settings", "precision"),
     ("settings", "rounds"),
     ("settings", "seconds"),
+    ("settings", "tokens"),
     ("settings", "environment"),
 )
 

@@ -33,7 +33,8 @@ def write_plots(document: Mapping[str, Any], folder: Path) -> list[Path]:
         files.append(_save(_by_length(rows, document["length_fit"]), folder / "length.png"))
     rows = [row for row in document["ways"] if row["section"] == peers.SECTION]
     if rows:
-        files.append(_save(_beside_peers(rows, document["ceiling"]), folder / "peers.png"))
+        figure = _beside_peers(rows, document["ceiling"], document["settings"].get("tokens"))
+        files.append(_save(figure, folder / "peers.png"))
     return files
 
 
@@ -85,9 +86,11 @@ def _by_length(rows: Rows, fit: Mapping[str, float] | None) -> Figure:
     return figure
 
 
-def _beside_peers(rows: Rows, ceiling: float | None) -> Figure:
+def _beside_peers(rows: Rows, ceiling: float | None, tokens: int | None) -> Figure:
     """Texts/s of each server: the median, and bars from the slowest to the fastest round."""
     figure = Figure(figsize=(10, 4.5), layout="constrained")
+    if tokens is not None:
+        figure.suptitle(f"Texts of about {tokens} tokens")
     for place, title in enumerate(("The same model", "Null model")):
         scenario = [row for row in rows if row["facts"]["null"] == place]
         axes = _axes(figure, place + 1, title, "connections", "texts/s")

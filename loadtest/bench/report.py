@@ -50,7 +50,9 @@ def tables(document: Mapping[str, Any]) -> Iterator[Table]:
     for section, title in TITLES.items():
         rows = [row for row in document["ways"] if row["section"] == section]
         if rows and section == peers.SECTION:
-            yield Table(title, peers_table.HEADS, list(peers_table.comparison(rows)))
+            yield Table(
+                title + _texts(document), peers_table.heads("text"), list(peers_table.comparison(rows))
+            )
         elif rows:
             yield _section(title, rows)
         if rows and section == protocols.SECTION:
@@ -68,6 +70,12 @@ def tables(document: Mapping[str, Any]) -> Iterator[Table]:
     ]
     if facts:
         yield Table("Summary", ("", "found"), facts)
+
+
+def _texts(document: Mapping[str, Any]) -> str:
+    """What a title adds if others than real sentences are asked."""
+    tokens = document["settings"].get("tokens")
+    return "" if tokens is None else f", texts of about {tokens} tokens"
 
 
 def _section(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -90,11 +98,12 @@ def _section(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
 def about(document: Mapping[str, Any]) -> list[str]:
     """Sentences on how it was measured."""
     settings, environment = document["settings"], document["environment"]
+    asked = "sentences" if settings.get("tokens") is None else "texts"
     lines = [
         f"{environment['cpu']}, {environment['cores']} cores; load generator on the same cores: "
         f"{settings['load_generator']}.",
         f"Medians of {settings['rounds']} alternating rounds of {settings['seconds']:g} s; "
-        f"{settings['texts']} sentences of {settings['tokens_mean']:.1f} tokens on average; "
+        f"{settings['texts']} {asked} of {settings['tokens_mean']:.1f} tokens on average; "
         f"{settings['model']} in {settings['precision']}.",
     ]
     if any("gateway_cpu_s" in row["medians"] for row in document["ways"]):
@@ -110,7 +119,7 @@ def about(document: Mapping[str, Any]) -> list[str]:
             for name, packages in compared["packages"].items()
         ]
         lines.append(
-            f"All servers gave the same scores to {settings['texts']} sentences, but for "
+            f"All servers gave the same scores to {settings['texts']} {asked}, but for "
             f"{compared['largest_difference']:.1e}. CPU ms/text: user and system time of all its processes."
         )
     return lines + [f"Left out: {sentence}" for sentence in document["left_out"]]

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
-import random
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -29,8 +28,6 @@ from loadtest.closed_loop import send
 
 BOUND = 1e-4
 """Largest difference of a score, alone, beside others and in-process."""
-SPREAD = 0.4
-"""Contexts are shorter and longer than asked for by up to this share."""
 _QUERY_TOKENS = 12
 _GROUP = 8
 _SECTION = "rerank"
@@ -69,12 +66,16 @@ def make_question(tokenizer: Path, words: Sequence[str], contexts: int, tokens: 
     Raises:
         ValueError: this tokenizer does not count words one by one, or ``tokens`` is too small.
     """
+    return make_questions(tokenizer, words, 1, contexts, tokens)[0]
+
+
+def make_questions(
+    tokenizer: Path, words: Sequence[str], count: int, contexts: int, tokens: int
+) -> list[Question]:
+    """As `make_question`, ``count`` different ones whose contexts have the same lengths."""
     exact = ExactTexts(tokenizer, words)
-    spread = [tokens * (1 - SPREAD + 2 * SPREAD * place / max(1, contexts - 1)) for place in range(contexts)]
-    lengths = list(map(round, spread))
-    random.Random(contexts).shuffle(lengths)  # noqa: S311 (no secret)
-    made = {length: exact.make(length, lengths.count(length)) for length in set(lengths)}
-    return Question(exact.make(_QUERY_TOKENS, 1)[0], [made[length].pop() for length in lengths])
+    queries = exact.make(_QUERY_TOKENS, count)
+    return list(map(Question, queries, exact.about(tokens, contexts, count)))
 
 
 class PairsInProcess:
@@ -169,10 +170,27 @@ def ask_each(target: Target, questions: Sequence[Question]) -> list[Scores]:
     uvloop.run(
         send(target, requests, walks, lambda _place, _latency, body: bodies.append(body), float("inf"))
     )
-    return [_read(body, len(question.contexts)) for body, question in zip(bodies, questions, strict=True)]
+    return [
+        read_answer(body, len(question.contexts)) for body, question in zip(bodies, questions, strict=True)
+    ]
 
 
-def _read(body: bytes, contexts: int) -> Scores:
+def ask_alone(target: Target, question: Question) -> Scores:
+    """The scores of all contexts, each in a request of its own.
+
+    Raises:
+        LoadError: see `ask`.
+    """
+    answers = ask_each(target, [Question(question.query, [context]) for context in question.contexts])
+    return {place: scores[0] for place, scores in enumerate(answers)}
+
+
+def read_answer(body: bytes, contexts: int) -> Scores:
+    """The scores of our answer to a question with so many contexts.
+
+    Raises:
+        LoadError: it does not hold a score for each of them.
+    """
     response = json.loads(body)["result"]["response"]
     scores = {entry["id"]: entry["score"] for entry in response}
     if set(scores) != set(range(contexts)):
@@ -223,13 +241,7 @@ def rerank_ways(
         yield way(TOGETHER, count, partial(ask, target, question.first(count)))
     count = middle(counts)
     whole = question.first(count)
-    singles = [Question(whole.query, [context]) for context in whole.contexts]
-
-    def apart() -> Scores:
-        answers = ask_each(target, singles)
-        return {place: scores[0] for place, scores in enumerate(answers)}
-
-    yield way(APART, count, apart)
+    yield way(APART, count, partial(ask_alone, target, whole))
     yield way(LOOP, count, partial(local.loop, whole))
     yield way(GROUPS, count, partial(local.groups, whole))
 
@@ -281,18 +293,3 @@ def rows(results: Sequence[Result]) -> list[list[str]]:
         ]
         for result in results
     ]
-
-
-def as_json(
-    results: Sequence[Result], found: Mapping[str, float], differences: Differences
-) -> dict[str, Any]:
-    """Every figure of every round."""
-    return {
-        "summary": dict(found),
-        "largest_difference": differences.largest,
-        "answers": differences.answers,
-        "ways": [
-            {"name": result.name, **result.facts, "rounds": [dict(sample) for sample in result.rounds]}
-            for result in results
-        ],
-    }

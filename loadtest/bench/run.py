@@ -25,16 +25,23 @@ from loadtest.bench.sentences import ExactTexts, token_lengths
 from loadtest.client import Target
 from loadtest.closed_loop import Load
 
+LONG_TEXTS = 128
+"""With 200 tokens each, as many tokens as two sets of sentences have, so answers are soon compared."""
+
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured: sections of `sections.SECTIONS` or ``peers``, rounds, seconds a way, connections."""
+    """What is measured: sections of `sections.SECTIONS` or ``peers``, rounds, seconds a way, connections.
+
+    ``tokens`` is about how many the texts have; None stands for real sentences.
+    """
 
     sections: Sequence[str]
     rounds: int
     seconds: float
     connections: Sequence[int]
     null_connections: Sequence[int]
+    tokens: int | None = None
 
     @property
     def serves(self) -> bool:
@@ -149,6 +156,18 @@ def measure(
     return Measured(results, invariance, memory, difference)
 
 
+def texts_of(plan: Plan, sentences: Sequence[str], files: Files) -> Sequence[str]:
+    """What is asked: the sentences, or longer texts of their words, none beyond what the model reads.
+
+    Raises:
+        ValueError: this tokenizer does not count words one by one.
+    """
+    if plan.tokens is None:
+        return sentences
+    exact = ExactTexts(files.tokenizer, sentences)
+    return exact.about(plan.tokens, LONG_TEXTS, longest=files.max_tokens)[0]
+
+
 def _contenders(stack: Stack, peers: RunningPeers) -> Contenders:
     """The first gateway and the peers."""
     gateway = stack.gateways[0]
@@ -238,6 +257,7 @@ def describe(
         "seconds": plan.seconds,
         "connections": list(plan.connections),
         "null_connections": list(plan.null_connections),
+        "tokens": plan.tokens,
         "load_generator": load_generator,
         "texts": len(texts),
         "tokens_mean": round(statistics.mean(lengths), 2),

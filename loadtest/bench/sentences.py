@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import csv
+import random
 from collections.abc import Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer
+
+SPREAD = 0.4
+"""Texts of about a number of tokens are shorter and longer by up to this share."""
 
 
 def read_sentences(path: Path, limit: int = 512) -> list[str]:
@@ -46,6 +50,28 @@ class ExactTexts:
         if any(len(self._tokenizer.encode(text)) != tokens for text in texts):
             raise ValueError(f"no text of exactly {tokens} tokens could be made with this tokenizer")
         return texts
+
+    def about(self, tokens: int, count: int, sets: int = 1, longest: int | None = None) -> list[list[str]]:
+        """``sets`` lists of ``count`` texts with the same lengths, each list in an order of its own.
+
+        Args:
+            tokens: the middle of the lengths, which are spread evenly from 0.6 to 1.4 times as many.
+            count: texts of a list.
+            sets: lists.
+            longest: none has more tokens, if given.
+
+        Raises:
+            ValueError: see `make`.
+        """
+        spread = [tokens * (1 - SPREAD + 2 * SPREAD * place / max(1, count - 1)) for place in range(count)]
+        lengths = [min(round(length), longest or round(length)) for length in spread]
+        made = {length: self.make(length, sets * lengths.count(length)) for length in set(lengths)}
+        shuffled = random.Random(count)  # noqa: S311 (no secret)
+        found = []
+        for _ in range(sets):
+            shuffled.shuffle(lengths)
+            found.append([made[length].pop() for length in lengths])
+        return found
 
     def _make(self, tokens: int, start: int) -> str:
         missing = tokens - self._special

@@ -111,6 +111,26 @@ def test_peers_are_measured_beside_the_gateway_with_the_real_and_the_null_model(
     assert (tmp_path / "peers.png").exists()
 
 
+def test_peers_are_asked_long_texts_as_well(tmp_path: Path) -> None:
+    require_peers()
+    options = ["--sections", "peers", "--peers", "mosec", "--tokens", "60"]
+    options += ["--rounds", "1", "--seconds", "0.3", "--connections", "8", "--null-connections", "8"]
+    options += ["--repository", str(bundled_repository()), "--output", str(tmp_path)]
+    status, output = finished("bench", *options, timeout=240)
+    assert status == 0, output
+    document = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
+    assert (document["settings"]["tokens"], document["settings"]["texts"]) == (60, 128)
+    assert document["settings"]["load_generator"] == "our own asyncio client", (
+        "wrk drops what is due at the end"
+    )
+    assert document["settings"]["tokens_mean"] == pytest.approx(60, abs=0.5)
+    assert document["settings"]["peers"]["largest_difference"] <= 1e-4
+    assert len([row for row in document["ways"] if row["section"] == "peers"]) == 6
+    report = (tmp_path / "bench.md").read_text(encoding="utf-8")
+    assert "## Beside other servers of the same model, texts of about 60 tokens" in report
+    assert "128 texts of 60" in report
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_and_a_lost_terminal_end_the_peers_as_well(tmp_path: Path, number: signal.Signals) -> None:
     require_peers()

@@ -10,6 +10,7 @@ import pytest
 
 from export.repository.inventory import Published, read_inventory
 from loadtest.bench.figures import Sample
+from loadtest.bench.peers.servers import RERANKING_PEERS
 from loadtest.bench.rerank import (
     APART,
     BOUND,
@@ -25,6 +26,7 @@ from loadtest.bench.rerank import (
 )
 from loadtest.bench.rounds import Result
 from loadtest.bench.sentences import token_lengths
+from tests.support.peers import require_peers
 from tests.support.rerankers import RERANKER_TOKENS, reranker_repository
 from tests.support.servers import finished
 
@@ -109,7 +111,7 @@ def test_a_score_that_is_no_number_is_no_match(scores: dict[int, float]) -> None
 @pytest.mark.needs_triton
 def test_a_short_run_measures_every_way(repository: Path, tmp_path: Path) -> None:
     options = ("--repository", str(repository), "--contexts", "2,4,6", "--tokens", "20")
-    quick = ("--rounds", "2", "--seconds", "0.05", "--output", str(tmp_path))
+    quick = ("--connections", "1,2", "--rounds", "2", "--seconds", "0.05", "--output", str(tmp_path))
     status, output = finished("bench-rerank", *options, *quick, timeout=120)
     assert status == 0, output
     document = json.loads((tmp_path / "rerank.json").read_text(encoding="utf-8"))
@@ -117,9 +119,32 @@ def test_a_short_run_measures_every_way(repository: Path, tmp_path: Path) -> Non
     assert found == [(TOGETHER, count, 2) for count in (2, 4, 6)] + [
         (name, 4, 2) for name in (APART, LOOP, GROUPS)
     ]
-    assert document["answers"] >= 12
+    servers = [(row["name"], row["facts"]["pairs"], len(row["rounds"])) for row in document["servers"]]
+    assert servers == [("1 connection, tritonflare", 4, 2), ("2 connections, tritonflare", 4, 2)]
+    # Each way twice, and once both questions of the two connections before.
+    assert document["answers"] >= 12 + 2 * 3 + 2
     assert 0 < document["largest_difference"] <= 1e-4
     assert all(ratio > 0 for name, ratio in document["summary"].items() if name.startswith("time of"))
+
+
+@pytest.mark.needs_triton
+def test_peers_rerank_the_same_contexts_in_the_same_rounds(repository: Path, tmp_path: Path) -> None:
+    require_peers()
+    options = ("--repository", str(repository), "--contexts", "6", "--tokens", "20", "--connections", "1,3")
+    quick = ("--rounds", "2", "--seconds", "0.1", "--output", str(tmp_path))
+    status, output = finished("bench-rerank", *options, *quick, "--peers", "fastapi,mosec", timeout=240)
+    assert status == 0, output
+    document = json.loads((tmp_path / "rerank.json").read_text(encoding="utf-8"))
+    names = ["tritonflare", *(peer.name for peer in RERANKING_PEERS)]
+    rows = document["servers"]
+    assert [row["facts"]["server"] for row in rows] == 2 * names
+    assert [row["facts"]["connections"] for row in rows] == [1] * len(names) + [3] * len(names)
+    assert all(len(row["rounds"]) == 2 and row["medians"]["of_ceiling"] > 0 for row in rows)
+    assert all(row["medians"]["server_cpu_s"] > 0 for row in rows)
+    assert document["settings"]["peers"]["largest_difference"] <= 1e-4
+    assert set(document["settings"]["peers"]["packages"]) == {"fastapi", "mosec"}
+    assert "Beside other servers of the same model, 6 contexts of about 20 tokens" in output
+    assert len([what for what in document["summary"] if "share of the best peer" in what]) == 2
 
 
 def test_a_classifier_is_refused_by_name(repository: Path) -> None:

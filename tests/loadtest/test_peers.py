@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from loadtest.bench.compare import as_table
 from loadtest.bench.document import as_document
 from loadtest.bench.figures import Sample
 from loadtest.bench.invariance import Invariance
@@ -217,3 +218,14 @@ def test_the_report_names_the_peers_versions_and_how_near_their_answers_were(
     (file,) = write_plots(document, tmp_path)
     assert file.name == "peers.png"
     assert file.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_report_of_long_texts_says_so(document: dict[str, Any]) -> None:
+    long = document | {"settings": {**SETTINGS, "tokens": 200, "texts": 128, "tokens_mean": 199.6}}
+    titles = {table.title for table in tables(long)}
+    assert "Beside other servers of the same model, texts of about 200 tokens" in titles
+    lines = about(long)
+    assert any("128 texts of 199.6 tokens" in line for line in lines)
+    assert any("128 texts, but for 9.0e-08" in line for line in lines)
+    rows = as_table(document, long).rows
+    assert ["measured with: tokens", "None", "200", "", ""] in rows

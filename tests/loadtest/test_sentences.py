@@ -49,3 +49,17 @@ def test_a_file_with_fewer_sentences_is_read_whole(tmp_path: Path) -> None:
     file = tmp_path / "few.tsv"
     file.write_text("text\tlabel\nGood.\t1\nBad.\t0\n", encoding="utf-8")
     assert read_sentences(file) == ["Good.", "Bad."]
+
+
+def test_texts_of_about_a_length_are_spread_around_it_and_differ_from_set_to_set(exact: ExactTexts) -> None:
+    one, other = exact.about(50, 41, sets=2)
+    lengths = token_lengths(TOKENIZER, one)
+    assert sorted(lengths) == list(range(30, 71))
+    assert lengths != sorted(lengths)
+    assert sorted(token_lengths(TOKENIZER, other)) == list(range(30, 71))
+    assert not set(one) & set(other)
+
+
+def test_texts_of_about_a_length_are_no_longer_than_the_model_reads(exact: ExactTexts) -> None:
+    (texts,) = exact.about(400, 9, longest=512)
+    assert sorted(token_lengths(TOKENIZER, texts, 1000)) == [240, 280, 320, 360, 400, 440, 480, 512, 512]

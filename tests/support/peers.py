@@ -67,14 +67,21 @@ def stand_in_environment(folder: Path, name: str) -> None:
 @contextmanager
 def answering(name: str, answer: Callable[[str], Any]) -> Iterator[Contender]:
     """A server in this process whose answer to each text is ``answer(text)`` as JSON."""
+    with answering_bodies(name, lambda body: answer(body["text"])) as contender:
+        yield contender
+
+
+@contextmanager
+def answering_bodies(name: str, answer: Callable[[Any], Any]) -> Iterator[Contender]:
+    """The same, ``answer`` of the whole body; bytes are sent as they are, with the status 500."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            text = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["text"]
-            body = json.dumps(answer(text)).encode()
-            self.send_response(200)
+            found = answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            body = found if isinstance(found, bytes) else json.dumps(found).encode()
+            self.send_response(500 if isinstance(found, bytes) else 200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

@@ -9,12 +9,12 @@ import pytest
 from loadtest.bench.peers import servers, ways
 from tests.support.servers import finished
 from tests.tritonflare.test_makefile import make, stand_in
-from tritonflare import bench
+from tritonflare import bench, bench_peers
 from tritonflare.bench_peers import running_peers
 
 
 def test_the_command_knows_the_peers_and_their_section() -> None:
-    assert bench.PEERS == servers.NAMES
+    assert bench_peers.NAMES == servers.NAMES
     assert bench.PEERS_SECTION == ways.SECTION
     assert bench.PEERS_SECTION not in bench.SECTIONS
 
@@ -25,6 +25,9 @@ def test_the_command_knows_the_peers_and_their_section() -> None:
         (("--peers", "mosec,torchserve"), "torchserve: known are fastapi, mosec"),
         (("--sections", "http,peer"), "peer: known are ceiling"),
         (("--sections", "http,peers"), "--sections peers needs --peers fastapi,mosec"),
+        (("--tokens", "200"), "--tokens is for --sections peers alone"),
+        (("--tokens", "200", "--sections", "http"), "--tokens is for --sections peers alone"),
+        (("--tokens", "9"), "9 is not in the range 10<=x<=512"),
     ],
 )
 def test_a_wrong_peer_is_a_usage_error(options: tuple[str, str], words: str) -> None:
@@ -32,10 +35,13 @@ def test_a_wrong_peer_is_a_usage_error(options: tuple[str, str], words: str) -> 
     assert (status, words in output) == (2, True), output
 
 
-def test_a_missing_environment_is_named_with_the_target_that_installs_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["bench", "bench-rerank"])
+def test_a_missing_environment_is_named_with_the_target_that_installs_it(
+    tmp_path: Path, command: str
+) -> None:
     (tmp_path / ".venv-peers" / "fastapi").mkdir(parents=True)
     (tmp_path / ".venv-peers" / "fastapi" / ".installed").touch()
-    status, output = finished("bench", "--peers", "fastapi,mosec", TRITONFLARE_HOME=str(tmp_path))
+    status, output = finished(command, "--peers", "fastapi,mosec", TRITONFLARE_HOME=str(tmp_path))
     assert status == 1
     assert output == (
         "Error: not installed: mosec; run `make peers-env PEERS=fastapi,mosec`, "

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from importlib.metadata import distributions
 from pathlib import Path
+from typing import Any
 
 from loadtest.bench.peers.process_group import process_group
 from loadtest.client import LoadError, Target
@@ -32,7 +33,8 @@ class Peer:
 
     ``environment`` is the name that ``--peers`` knows, and of the folder where its packages are.
     ``command`` is a program of that environment; ``{port}`` and ``{cores}`` in it stand for numbers.
-    ``settings`` are what the program reads of ``PEER``; see programs/.
+    ``settings`` are what the program reads of ``PEER``; see programs/. ``pairs_apart`` says that its users
+    would send each context of a query in a request of its own.
     """
 
     name: str
@@ -40,17 +42,34 @@ class Peer:
     path: str
     command: Sequence[str]
     settings: Mapping[str, int] = field(default_factory=dict)
+    pairs_apart: bool = False
 
 
 _FASTAPI = ("uvicorn", "fastapi_server:app", "--port", "{port}", "--workers", "{cores}", "--no-access-log")
-_MOSEC = ("python", "mosec_server.py", "--address", "127.0.0.1", "--port", "{port}", "--timeout", "60000")
-# A wait of 0 ms means that the option --wait tells it, whose default is 10.
+_MOSEC = ("python", "mosec_server.py", "--address", "127.0.0.1", "--port", "{port}", "--timeout", "600000")
+# The timeout, in ms, is no part of what is compared. A wait of 0 ms means that the option --wait tells it,
+# whose default is 10.
 _BATCHES = {"batch": 32, "wait_ms": 0, "group": 16, "padding": 4}
 PEERS = (
     Peer("FastAPI", "fastapi", "/", _FASTAPI, {"threads": 1}),
     Peer("mosec, one text a run", "mosec", "/inference", _MOSEC),
     Peer("mosec, groups of like length", "mosec", "/inference", (*_MOSEC, "--wait", "0"), _BATCHES),
 )
+_FASTAPI_ALONE = tuple(part.replace("{cores}", "1") for part in _FASTAPI)
+_PAIRS = {"group": 8, "padding": 4}
+RERANKING_PEERS = (
+    Peer("FastAPI", "fastapi", "/", _FASTAPI_ALONE, _PAIRS | {"threads": 8, "all_cores": 1}),
+    Peer("mosec, contexts together", "mosec", "/inference", _MOSEC, _PAIRS),
+    Peer(
+        "mosec, a request a context",
+        "mosec",
+        "/inference",
+        (*_MOSEC, "--wait", "0"),
+        _PAIRS | {"batch": 8, "wait_ms": 0},
+        pairs_apart=True,
+    ),
+)
+"""The same with a reranker."""
 NAMES = tuple(dict.fromkeys(peer.environment for peer in PEERS))
 """What ``--peers`` knows; each has the packages of ``requirements/peers-NAME.txt``."""
 
@@ -67,14 +86,20 @@ class PeerModel:
     labels: Sequence[str]
     max_tokens: int
 
+    @property
+    def first_request(self) -> dict[str, Any]:
+        """A body that it can answer: a model with one label is a reranker."""
+        return {"text": "ready?"} if len(self.labels) > 1 else {"query": "ready?", "contexts": ["Yes."]}
+
 
 @dataclass(frozen=True)
 class RunningPeer:
-    """A peer that answers: its first process, and where it is asked."""
+    """A peer that answers: its first process, where it is asked, and whether pair by pair."""
 
     name: str
     pid: int
     target: Target
+    pairs_apart: bool = False
 
 
 def missing(names: Sequence[str], folder: Path) -> list[str]:
@@ -117,14 +142,15 @@ def running_peer(peer: Peer, model: PeerModel, folder: Path, work: Path) -> Iter
     }
     try:
         with process_group(command, PROGRAMS, environment, log) as process:
-            _wait_until_it_answers(process, port, peer, log)
-            yield RunningPeer(peer.name, process.pid, Target(f"http://127.0.0.1:{port}", "none", peer.path))
+            target = Target(f"http://127.0.0.1:{port}", "none", peer.path)
+            _wait_until_it_answers(process, target, model.first_request, peer, log)
+            yield RunningPeer(peer.name, process.pid, target, peer.pairs_apart)
     except OSError as error:
         raise LoadError(f"{peer.name} could not be started: {error.strerror}") from error
 
 
 def _described(peer: Peer, model: PeerModel) -> str:
-    """The variable ``PEER``; see programs/classifier.py."""
+    """The variable ``PEER``; see programs/served_model.py."""
     return json.dumps(
         {
             "model": None if model.model is None else str(model.model.resolve()),
@@ -143,12 +169,14 @@ def _free_port() -> int:
         return port
 
 
-def _wait_until_it_answers(process: subprocess.Popen[bytes], port: int, peer: Peer, log: Path) -> None:
+def _wait_until_it_answers(
+    process: subprocess.Popen[bytes], target: Target, request: Mapping[str, Any], peer: Peer, log: Path
+) -> None:
     end = time.monotonic() + _READY_WITHIN_S
     while process.poll() is None and time.monotonic() < end:
-        connection = HTTPConnection("127.0.0.1", port, timeout=5)
+        connection = HTTPConnection(target.url.removeprefix("http://"), timeout=5)
         try:
-            connection.request("POST", peer.path, '{"text": "ready?"}', {"Content-Type": "application/json"})
+            connection.request("POST", peer.path, json.dumps(request), {"Content-Type": "application/json"})
             if connection.getresponse().status == 200:
                 return
         except (OSError, HTTPException):

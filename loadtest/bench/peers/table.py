@@ -8,9 +8,15 @@ from typing import Any
 
 from loadtest.bench.peers.ways import OURS
 
-HEADS = ("", "texts/s", "min–max", "of ceiling", "of best peer", "p50 ms", "p99/p50", "CPU ms/text")
 Row = Mapping[str, Any]
 """A way of the document; see loadtest/bench/document.py."""
+
+
+def heads(unit: str) -> tuple[str, ...]:
+    """The heads of the columns; ``unit`` is what is computed, such as ``text``."""
+    return (
+        "", f"{unit}s/s", "min–max", "of ceiling", "of best peer", "p50 ms", "p99/p50", f"CPU ms/{unit}",
+    )  # fmt: skip
 
 
 def scenarios(rows: Sequence[Row]) -> list[list[Row]]:
@@ -35,7 +41,7 @@ def comparison(rows: Sequence[Row]) -> Iterator[list[str]]:
                 f"{medians['rate']:.0f}",
                 f"{min(rates):.0f}–{max(rates):.0f}",
                 "–" if ceiling is None else f"{ceiling:.2f}",
-                f"{share(row, best):.2f}",
+                "–" if best is None else f"{share(row, best):.2f}",
                 f"{medians['p50_ms']:.1f}",
                 f"{medians['p99_ms'] / medians['p50_ms']:.1f}",
                 f"{medians['server_cpu_s']:.2f}",
@@ -47,14 +53,16 @@ def our_shares(rows: Sequence[Row]) -> Iterator[tuple[str, float]]:
     for scenario in scenarios(rows):
         (ours,) = (row for row in scenario if row["facts"]["server"] == OURS)
         best = best_peer(scenario)
+        if best is None:
+            continue
         where = ours["name"].removesuffix(f", {OURS}")
         yield f"{where}: share of the best peer, {best['facts']['server']}", share(ours, best)
 
 
-def best_peer(scenario: Sequence[Row]) -> Row:
-    """The peer with the highest median rate."""
+def best_peer(scenario: Sequence[Row]) -> Row | None:
+    """The peer with the highest median rate, if there is one."""
     peers = (row for row in scenario if row["facts"]["server"] != OURS)
-    return max(peers, key=lambda row: float(row["medians"]["rate"]))
+    return max(peers, key=lambda row: float(row["medians"]["rate"]), default=None)
 
 
 def share(row: Row, other: Row) -> float:

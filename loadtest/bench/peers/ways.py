@@ -81,13 +81,20 @@ def peer_ways(
 
 
 def measure(server: Contender, load: Load, scenario: Scenario) -> Sample:
-    """One measurement with ``server_cpu_s`` and ``load_cpu_s``, in seconds per 1,000 texts.
+    """One measurement with the costs that `metered` adds.
 
     Raises:
         LoadError: the server refused a request.
     """
+    return metered(
+        server, partial(load, server.target, scenario.texts, scenario.connections, scenario.seconds)
+    )
+
+
+def metered(server: Contender, load: Callable[[], Sample]) -> Sample:
+    """What ``load`` found, with ``server_cpu_s`` and ``load_cpu_s``, in seconds per 1,000 texts."""
     served, sent = server.cpu_s(), cpu_of_us_s()
-    sample = load(server.target, scenario.texts, scenario.connections, scenario.seconds)
+    sample = load()
     served, sent = server.cpu_s() - served, cpu_of_us_s() - sent
     settle(server.cpu_s)
     per_thousand = 1000 / sample["texts"]

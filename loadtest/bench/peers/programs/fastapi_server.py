@@ -9,9 +9,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from anyio.to_thread import current_default_thread_limiter
-from classifier import Answer, Classifier, given
+from classifier import Answer, Classifier
 from fastapi import FastAPI
 from pydantic import BaseModel
+from reranker import Reranker, Scores
+from served_model import given
 
 
 @asynccontextmanager
@@ -22,17 +24,33 @@ async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
     yield
 
 
-app = FastAPI(lifespan=lifespan)
-classifier = Classifier()
-
-
 class Text(BaseModel):
-    """The body of a request."""
+    """The body of a request to a classifier."""
 
     text: str
 
 
-@app.post("/")
-def classify(body: Text) -> Answer:
-    """Return the scores of one text."""
-    return classifier.classify([body.text])[0]
+class Question(BaseModel):
+    """The body of a request to a reranker."""
+
+    query: str
+    contexts: list[str]
+
+
+app = FastAPI(lifespan=lifespan)
+
+if len(given()["labels"]) > 1:
+    classifier = Classifier()
+
+    @app.post("/")
+    def classify(body: Text) -> Answer:
+        """Return the scores of one text."""
+        return classifier.classify([body.text])[0]
+
+else:
+    reranker = Reranker()
+
+    @app.post("/")
+    def rerank(body: Question) -> Scores:
+        """Return the scores of the contexts."""
+        return reranker.score(body.query, body.contexts)

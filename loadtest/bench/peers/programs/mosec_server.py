@@ -1,15 +1,18 @@
-"""mosec with a process a core.
+"""mosec with a process a core, or with as many as ``PEER`` says.
 
-``PEER`` may set ``batch``, the most texts that a process is given at once, and ``wait_ms``, how long the
-first of them waits for others. Without, a process is given one text.
+``PEER`` may set ``batch``, the most requests that a process is given at once, and ``wait_ms``, how long the
+first of them waits for others. Without, a process is given one request.
 """
 
 from __future__ import annotations
 
 import os
+from typing import Any
 
-from classifier import Answer, Classifier, given
+from classifier import Answer, Classifier
 from mosec import Server, Worker
+from reranker import Reranker, Scores
+from served_model import given
 
 
 class One(Worker):
@@ -36,12 +39,38 @@ class Batch(Worker):
         return self._classifier.classify([each["text"] for each in data])
 
 
+class OneQuestion(Worker):
+    """A query with its contexts at a time."""
+
+    def __init__(self) -> None:
+        """Load the model in this process."""
+        self._reranker = Reranker()
+
+    def forward(self, data: dict[str, Any]) -> Scores:
+        """Return the scores of the contexts."""
+        return self._reranker.score(data["query"], data["contexts"])
+
+
+class Questions(Worker):
+    """All queries with their contexts that wait, up to ``batch``."""
+
+    def __init__(self) -> None:
+        """Load the model in this process."""
+        self._reranker = Reranker()
+
+    def forward(self, data: list[dict[str, Any]]) -> list[Scores]:
+        """Return the scores of each request, in order."""
+        return self._reranker.score_all([(each["query"], each["contexts"]) for each in data])
+
+
 if __name__ == "__main__":
     server = Server()
-    cores = len(os.sched_getaffinity(0))
     peer = given()
+    classifies = len(peer["labels"]) > 1
+    processes = peer.get("processes", len(os.sched_getaffinity(0)))
     if "batch" in peer:
-        server.append_worker(Batch, cores, max_batch_size=peer["batch"], max_wait_time=peer["wait_ms"])
+        worker = Batch if classifies else Questions
+        server.append_worker(worker, processes, max_batch_size=peer["batch"], max_wait_time=peer["wait_ms"])
     else:
-        server.append_worker(One, cores)
+        server.append_worker(One if classifies else OneQuestion, processes)
     server.run()
