@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from importlib.metadata import distributions
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from loadtest.bench.peers.process_group import process_group
@@ -122,7 +123,7 @@ def running_peer(peer: Peer, model: PeerModel, folder: Path, work: Path) -> Iter
         peer: which one.
         model: what it serves.
         folder: where the environments are.
-        work: an empty folder for its log and its temporary files; made here.
+        work: an empty folder for its log; made here.
 
     Raises:
         LoadError: it cannot be started, or does not answer within a minute.
@@ -136,12 +137,15 @@ def running_peer(peer: Peer, model: PeerModel, folder: Path, work: Path) -> Iter
         "PEER": _described(peer, model),
         "ORT_DISABLE_TELEMETRY": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
-        "TMPDIR": str(work),
         # A process a core: threads for the texts of a batch would take another process's core.
         "TOKENIZERS_PARALLELISM": "false",
     }
     try:
-        with process_group(command, PROGRAMS, environment, log) as process:
+        with (
+            # Not in ``work``: mosec makes sockets there, whose paths must stay below 108 bytes.
+            TemporaryDirectory(prefix="peer_") as temporary,
+            process_group(command, PROGRAMS, environment | {"TMPDIR": temporary}, log) as process,
+        ):
             target = Target(f"http://127.0.0.1:{port}", "none", peer.path)
             _wait_until_it_answers(process, target, model.first_request, peer, log)
             yield RunningPeer(peer.name, process.pid, target, peer.pairs_apart)
