@@ -71,5 +71,12 @@ def environment() -> dict[str, str]:
         "ORT_DISABLE_TELEMETRY": "1",
         # Huge pages for the weights, where the kernel gives them to programs that ask (`madvise`): with pages
         # of 4 KiB, a short text's run spends 5 to 10 % of its time on looking up addresses.
-        "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"),
+        "GLIBC_TUNABLES": _with_huge_pages(os.environ.get("GLIBC_TUNABLES", "")),
     }
+
+
+def _with_huge_pages(tunables: str) -> str:
+    """The user's tunables of glibc, and ours unless they decide it."""
+    if "glibc.malloc.hugetlb" in tunables:
+        return tunables
+    return ":".join(filter(None, (tunables, "glibc.malloc.hugetlb=1")))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from tritonflare.progress import progress
 
 if TYPE_CHECKING:
     from loadtest.client import Target
-    from loadtest.timeline.segments import Asked, Mark
+    from loadtest.timeline.segments import Asked, Mark, TimeLine
 
 _MODELS, _TRACE, _GATEWAY = "models", "trace.json", "gateway.txt"
 _WARM_UP = 50
@@ -78,25 +78,28 @@ def bench_timeline(repositories: tuple[Path, ...], texts: int, output: Path) -> 
             lines = _measure(repositories, texts, Path(work))
     except (EmbeddedError, LoadError) as error:
         raise click.ClickException(str(error)) from error
+    except (OSError, ValueError) as error:
+        raise click.ClickException(f"the time line could not be taken: {error}.") from error
     _print(lines)
     output.mkdir(parents=True, exist_ok=True)
-    write_json(output / "timeline.json", {"milliseconds": lines, "environment": environment()})
-    draw(lines, output / "timeline.svg")
+    document = {name: asdict(line) for name, line in lines.items()}
+    write_json(output / "timeline.json", {"milliseconds": document, "environment": environment()})
+    draw({name: line.segments for name, line in lines.items()}, output / "timeline.svg")
     click.echo(f"Written: {output}/timeline.json and timeline.svg.")
 
 
-def _measure(repositories: Sequence[Path], texts: int, work: Path) -> dict[str, dict[str, float]]:
-    """The segments of each repository's time line, in milliseconds."""
+def _measure(repositories: Sequence[Path], texts: int, work: Path) -> dict[str, TimeLine]:
+    """The time line of each repository."""
     from loadtest.bench.sentences import read_sentences
     from loadtest.timeline.lone import ask
     from loadtest.timeline.marks import settle
-    from loadtest.timeline.segments import segments
+    from loadtest.timeline.segments import time_line
 
     sentences = cycle(read_sentences(CHECKPOINT / "heldout.tsv"))
     with progress("starting") as steps:
         with ExitStack() as programs:
             watched = {
-                repository.resolve().name: programs.enter_context(_watched(repository, work / str(number)))
+                str(repository): programs.enter_context(_watched(repository, work / str(number)))
                 for number, repository in enumerate(repositories)
             }
             steps.step("asking one text after the other")
@@ -108,7 +111,7 @@ def _measure(repositories: Sequence[Path], texts: int, work: Path) -> dict[str, 
                 for each in watched.values():
                     each.asked += ask(each.target, turn)
             settle()
-        return {name: segments(each.asked, list(each.marks())) for name, each in watched.items()}
+        return {name: time_line(each.asked, list(each.marks())) for name, each in watched.items()}
 
 
 @contextmanager
@@ -132,14 +135,14 @@ def _watched(repository: Path, folder: Path) -> Iterator[_Watched]:
         yield _Watched(gateway.real, model.steps, folder)
 
 
-def _print(lines: dict[str, dict[str, float]]) -> None:
+def _print(lines: dict[str, TimeLine]) -> None:
     from loadtest.bench.report import Table
     from loadtest.timeline.segments import SEGMENTS
 
     rows = [
-        [name, *(f"{line[name]:.2f}" if name in line else "" for line in lines.values())]
+        [name, *(f"{line.segments[name]:.2f}" if name in line.segments else "" for line in lines.values())]
         for _, name in SEGMENTS
-        if any(name in line for line in lines.values())
+        if any(name in line.segments for line in lines.values())
     ]
-    rows.append(["all", *(f"{sum(line.values()):.2f}" for line in lines.values())])
-    print_tables([Table("One lone text, median ms", ("", *lines), rows)])
+    rows.append(["the whole", *(f"{line.whole:.2f}" for line in lines.values())])
+    print_tables([Table("One lone text, medians in ms", ("", *lines), rows)])

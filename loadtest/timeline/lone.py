@@ -12,6 +12,7 @@ from loadtest.client import LoadError, Target
 from loadtest.timeline.segments import Asked
 
 _MOST_BYTES = 1 << 16
+_WITHIN_S = 30.0
 
 
 def ask(target: Target, texts: Sequence[str]) -> list[Asked]:
@@ -19,10 +20,12 @@ def ask(target: Target, texts: Sequence[str]) -> list[Asked]:
 
     Raises:
         LoadError: an answer was not 200.
+        OSError: the gateway does not answer.
     """
     address = urlsplit(target.url)
     asked = []
-    with closing(socket.create_connection((str(address.hostname), address.port or 80))) as connection:
+    opened = socket.create_connection((str(address.hostname), address.port or 80), _WITHIN_S)
+    with closing(opened) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for text in texts:
             request = target.request(text)

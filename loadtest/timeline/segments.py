@@ -36,22 +36,49 @@ class Asked:
     received: int
 
 
-def segments(asked: Sequence[Asked], marks: Sequence[Mark]) -> dict[str, float]:
-    """Median milliseconds of each segment over all texts that have all of its marks, in their order."""
+@dataclass(frozen=True)
+class TimeLine:
+    """What lone texts waited for, in milliseconds; medians, which do not add up exactly."""
+
+    segments: dict[str, float]
+    """By name, in their order."""
+    whole: float
+    """From the first byte sent to the answer received."""
+    texts: int
+    """How many texts had every mark of their layout; the others are left out."""
+
+
+def time_line(asked: Sequence[Asked], marks: Sequence[Mark]) -> TimeLine:
+    """Medians over all texts that have each mark which most texts have.
+
+    Raises:
+        ValueError: no text has them all.
+    """
     ordered = sorted(marks)
     times = [at for at, _ in ordered]
-    found: dict[str, list[float]] = {}
-    for text in asked:
-        inside = ordered[bisect_left(times, text.sent) : bisect_left(times, text.received)]
-        first = _first_times(inside) | {"client received": text.received}
+    found = [
+        _first_times(ordered[bisect_left(times, text.sent) : bisect_left(times, text.received)])
+        | {"client received": text.received}
+        for text in asked
+    ]
+    # Fewer have the marks of what goes on beside them, such as canaries.
+    usual = [name for name, _ in SEGMENTS if sum(name in first for first in found) > len(asked) / 2]
+    whole = [(text, first) for text, first in zip(asked, found, strict=True) if first.keys() >= set(usual)]
+    if not whole:
+        raise ValueError("no text left all marks")
+    named = dict(SEGMENTS)
+    lengths: dict[str, list[float]] = {named[mark]: [] for mark in usual}
+    for text, first in whole:
         last = text.sent
-        for mark, name in SEGMENTS:
+        for mark in usual:
             # A segment that would end before the last one did is hidden behind it.
-            if mark in first:
-                found.setdefault(name, []).append(max(first[mark] - last, 0) / 1e6)
-                last = max(first[mark], last)
-    # Marks of what happens beside lone texts, such as canaries, are no segment of them.
-    return {name: statistics.median(found[name]) for _, name in SEGMENTS if _common(found, name, len(asked))}
+            lengths[named[mark]].append(max(first[mark] - last, 0) / 1e6)
+            last = max(first[mark], last)
+    return TimeLine(
+        {name: statistics.median(each) for name, each in lengths.items()},
+        statistics.median((text.received - text.sent) / 1e6 for text, _ in whole),
+        len(whole),
+    )
 
 
 def _first_times(marks: Sequence[Mark]) -> dict[str, int]:
@@ -60,7 +87,3 @@ def _first_times(marks: Sequence[Mark]) -> dict[str, int]:
         again = name == "execute begins" and name in first
         first.setdefault("second execute begins" if again else name, at)
     return first
-
-
-def _common(found: dict[str, list[float]], name: str, texts: int) -> bool:
-    return len(found.get(name, ())) > texts / 2

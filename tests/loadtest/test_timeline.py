@@ -12,10 +12,11 @@ import pytest
 
 from loadtest.timeline import marks
 from loadtest.timeline.picture import draw
-from loadtest.timeline.segments import Asked, segments
+from loadtest.timeline.segments import SEGMENTS, Asked, time_line
 from loadtest.timeline.triton_trace import trace_marks
 from loadtest.timeline.watched_repository import copy_watched
 from tests.support.bundled import bundled_repository
+from tests.support.layouts import publish_joined
 from tests.support.servers import finished
 
 MS = 1_000_000
@@ -59,7 +60,7 @@ def test_marks_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 def test_segments_follow_each_other_and_fill_the_time() -> None:
     asked = [Asked(0, 10 * MS), Asked(100 * MS, 112 * MS)]
-    found = segments(
+    found = time_line(
         asked,
         [
             (1 * MS, "gateway received"),
@@ -71,7 +72,8 @@ def test_segments_follow_each_other_and_fill_the_time() -> None:
             (109 * MS, "run ends"),
         ],
     )
-    assert found == {
+    assert (found.whole, found.texts) == (11.0, 2)
+    assert found.segments == {
         "client → gateway": 1.0,
         "→ the encoder's thread": 3.0,  # of 2 and 4
         "ONNX Runtime": 4.5,  # of 5 and 4
@@ -80,18 +82,29 @@ def test_segments_follow_each_other_and_fill_the_time() -> None:
 
 
 def test_the_second_step_is_told_from_the_first() -> None:
-    found = segments(
+    found = time_line(
         [Asked(0, 9 * MS)],
         [(MS, "execute begins"), (2 * MS, "tokenized"), (5 * MS, "execute begins"), (6 * MS, "run begins")],
-    )
+    ).segments
     assert found["python backend → its process"] == 1.0
     assert found["python backend → encoder's process"] == 3.0
 
 
 def test_what_overlaps_the_segment_before_takes_no_time_of_its_own() -> None:
-    found = segments([Asked(0, 9 * MS)], [(4 * MS, "run ends"), (3 * MS, "gateway answered")])
+    line = time_line([Asked(0, 9 * MS)], [(4 * MS, "run ends"), (3 * MS, "gateway answered")])
+    found = line.segments
     assert found["gRPC → gateway"] == 0.0
     assert sum(found.values()) == 9.0
+
+
+def test_a_text_without_a_mark_that_others_have_is_left_out() -> None:
+    asked = [Asked(start * MS, (start + 9) * MS) for start in (0, 10, 20)]
+    marks = [(MS, "run begins"), (5 * MS, "run ends"), (11 * MS, "run begins"), (15 * MS, "run ends")]
+    line = time_line(asked, [*marks, (28 * MS, "run ends")])
+    assert line.texts == 2
+    assert line.segments["ONNX Runtime"] == 4.0
+    with pytest.raises(ValueError, match="no text"):
+        time_line([], [])
 
 
 def test_a_trace_tells_the_ensemble_from_its_steps(tmp_path: Path) -> None:
@@ -130,27 +143,19 @@ def test_the_same_figures_give_the_same_picture(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs_triton
-def test_the_command_finds_every_segment_of_the_real_way(tmp_path: Path) -> None:
-    repository = bundled_repository()
-    finished("bench-timeline", "--repository", str(repository), "--texts", "25", "--output", str(tmp_path))
+def test_the_command_finds_every_segment_of_either_layout(tmp_path: Path) -> None:
+    steps = bundled_repository()
+    joined = tmp_path / "joined"
+    publish_joined(steps, "@cf/huggingface/distilbert-sst-2-int8", joined)
+    options = ("--texts", "25", "--output", str(tmp_path), "--repository", str(steps))
+    status, output = finished("bench-timeline", *options, "--repository", str(joined), timeout=120)
+    assert status == 0, output
     document = json.loads((tmp_path / "timeline.json").read_text(encoding="utf-8"))
-    (line,) = document["milliseconds"].values()
-    assert list(line) == [
-        "client → gateway",
-        "gateway: read, check, coalesce",
-        "gRPC → Triton",
-        "Triton: ensemble and queue",
-        "python backend → its process",
-        "tokenizer",
-        "tokens → Triton → encoder's queue",
-        "python backend → encoder's process",
-        "→ the encoder's thread",
-        "ONNX Runtime",
-        "logits → Triton",
-        "gRPC → gateway",
-        "gateway: scores, JSON",
-        "gateway → client",
-    ]
-    assert max(line, key=lambda name: float(line[name])) == "ONNX Runtime"
-    assert all(milliseconds > 0 for milliseconds in line.values())
+    two, one = (document["milliseconds"][str(each)]["segments"] for each in (steps, joined))
+    assert list(two) == [name for _, name in SEGMENTS]
+    between = {"tokens → Triton → encoder's queue", "python backend → encoder's process"}
+    assert list(one) == [name for name in two if name not in between]
+    for line in (two, one):
+        assert max(line, key=lambda name: float(line[name])) == "ONNX Runtime"
+        assert all(milliseconds >= 0 for milliseconds in line.values())
     assert (tmp_path / "timeline.svg").is_file()
