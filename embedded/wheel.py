@@ -70,7 +70,7 @@ def environment() -> dict[str, str]:
         # ONNX Runtime sends events and an identifier of the machine to its maker unless it is told not to.
         "ORT_DISABLE_TELEMETRY": "1",
         # Huge pages for the weights, where the kernel gives them to programs that ask (`madvise`): with pages
-        # of 4 KiB, a short text's run spends 5 to 10 % of its time on looking up addresses.
+        # of 4 KiB, a short text's run spends some 5 % of its time on looking up addresses.
         "GLIBC_TUNABLES": _with_huge_pages(os.environ.get("GLIBC_TUNABLES", "")),
     }
 
