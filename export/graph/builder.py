@@ -34,7 +34,7 @@ class GraphBuilder:
         self.opset = opset
         self._constants: set[str] = set()
         self._declared: set[str] = set()
-        self._made: dict[str, str] = {}
+        self._cached: dict[str, str] = {}
         self._bytes = 0
         self._count = 0
 
@@ -80,11 +80,11 @@ class GraphBuilder:
         """INT64 [1], -1."""
         return self.constant(f"{self._prefix}last_axis", np.array([-1]))
 
-    def once(self, key: str, make: Callable[[], str]) -> str:
-        """What ``make`` made when it was called for this key."""
-        if key not in self._made:
-            self._made[key] = make()
-        return self._made[key]
+    def cached(self, key: str, make: Callable[[], str]) -> str:
+        """The result of ``make``, which is called for the first request of a key only."""
+        if key not in self._cached:
+            self._cached[key] = make()
+        return self._cached[key]
 
     def declare_matrix(self, x: str, dtype: npt.DTypeLike, rows: str, width: int) -> None:
         """Write down, once, that ``x`` is [rows, width]; tensors that share ``rows`` have equally many."""

@@ -10,6 +10,7 @@ import onnx
 from onnx import numpy_helper
 
 from export.graph.builder import GraphBuilder
+from export.graph.for_cpu import ForCpu
 from export.quantise.schemes import Activations, Float, Operand, Scheme, quantise_columns
 
 IDS = "input_ids"
@@ -88,10 +89,20 @@ def opset_of(model: onnx.ModelProto) -> int:
 def _activations(model: onnx.ModelProto) -> Iterator[Activations]:
     """What the graph says of every tensor that a product reads."""
     makers = {output: node.op_type for node in model.graph.node for output in node.output}
-    shapes = {value.name: value.type.tensor_type.shape.dim for value in model.graph.value_info}
-    rows = {name: shape[0].dim_param for name, shape in shapes.items() if len(shape) == 2}
+    rows = _row_counts(model)
     for name in {product.activations for product in products(model)}:
         yield Activations(name, rows.get(name, ""), LOWEST.get(makers.get(name, "")))
+
+
+def _row_counts(model: onnx.ModelProto) -> dict[str, str]:
+    """Matrices, and the name of how many rows they have, where equal names are sure to be equal numbers.
+
+    Only our own writer promises that. Shapes in other graphs are what a tracer inferred.
+    """
+    if {p.key: p.value for p in model.metadata_props}.get("flavour") != ForCpu.name:
+        return {}
+    shapes = {value.name: value.type.tensor_type.shape.dim for value in model.graph.value_info}
+    return {name: shape[0].dim_param for name, shape in shapes.items() if len(shape) == 2}
 
 
 def _is_matrix(tensor: onnx.TensorProto | None) -> bool:

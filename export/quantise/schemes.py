@@ -79,9 +79,9 @@ class Tokenwise:
             peak = self._peak(graph, x)
             return Operand(_quantise(graph, graph.op("Div", x.name, peak), step), step, peak)
         scale = graph.op("Mul", self._peak(graph, x), step)
-        # As many zero points as scales: each scale is rounded to 0, and that is 128.
+        # The operator wants a zero point for each scale. A scale divided by 3e38 rounds to 0, which is 128.
         huge = graph.constant("int8_huge", _HUGE)
-        zero_points = graph.once(f"zero points of {x.rows}", lambda: _quantise(graph, scale, huge))
+        zero_points = graph.cached(f"zero points of {x.rows}", lambda: _quantise(graph, scale, huge))
         rows = graph.op("QuantizeLinear", x.name, scale, zero_points, domain=MICROSOFT, axis=0)
         column = graph.op("Unsqueeze", scale, graph.last_axis())
         return Operand(rows, graph.constant("int8_one", np.float32(1)), column)

@@ -28,7 +28,7 @@ from export.quantise.schemes import (
 from tests.support.small_checkpoints import write_checkpoint
 
 ROWS = [[2, *range(4, 4 + length), 3] for length in (1, 2, 5, 9, 16, 30)]
-# What torch exports is of any rank; what we write is matrices.
+# Products of graphs by torch, and of our own, which say how many rows a matrix has.
 MATRIX = (False, True)
 Logits = npt.NDArray[np.float32]
 
@@ -194,6 +194,21 @@ def test_a_tokenwise_graph_takes_as_few_passes_as_it_can(fp32: onnx.ModelProto) 
     assert kinds["Div"] == 0, "the rounding divides by the row's scale"
 
 
+def test_shapes_that_another_writer_declares_are_not_relied_on(fp32: onnx.ModelProto) -> None:
+    foreign = onnx.ModelProto()
+    foreign.CopyFrom(fp32)
+    del foreign.metadata_props[:]
+    for value in foreign.graph.value_info:
+        # Wrong: a matrix has a row for each token or for each text.
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    model = build_int8(foreign, "token", ROWS, saturates=False)
+    kinds = Counter(node.op_type for node in model.graph.node)
+    tensors = len({product.activations for product in products(foreign)})
+    assert len(foreign.graph.value_info) == kinds["Div"] == kinds["QuantizeLinear"] == tensors
+    np.testing.assert_allclose(alone(model), alone(fp32), atol=0.6)
+    np.testing.assert_allclose(alone(model), together(model), atol=1e-5)
+
+
 def test_reduced_weights_cannot_saturate_a_sixteen_bit_sum() -> None:
     weight = np.array([[-8.0, 1e-3], [5.0, 2e-3]], np.float32)
     quantised, _ = quantise_columns(weight, REDUCED_RANGE)
@@ -230,8 +245,8 @@ def test_sensitivity_ranks_first_the_weight_that_rounding_hurts_most(fp32: onnx.
     spoilt = onnx.ModelProto()
     spoilt.CopyFrom(fp32)
     for tensor in spoilt.graph.initializer:
-        # One outlying row coarsens every column's step; what it is multiplied with is always 0, so that it
-        # magnifies no other weight's rounding.
+        # One outlying row coarsens every column's step. What it is multiplied with is always 0: it would
+        # magnify the rounding of the weights before it 3000 times, so that those may rank first.
         factor = {"layer0_expand": 3000, "layer0_attention_norm_gamma": 0, "layer0_attention_norm_beta": 0}
         if tensor.name in factor:
             weight = numpy_helper.to_array(tensor).copy()
