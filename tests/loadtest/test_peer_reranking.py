@@ -13,7 +13,7 @@ from loadtest.bench import rerank, rerank_run
 from loadtest.bench.figures import Sample
 from loadtest.bench.peers import table as peers_table
 from loadtest.bench.peers.reranking import SECTION, RerankingServer, ask, compare_scores, reranking_ways
-from loadtest.bench.peers.ways import Contender
+from loadtest.bench.peers.ways import MeasuredServer
 from loadtest.bench.rerank import Question
 from loadtest.bench.rounds import Result
 from loadtest.client import LoadError
@@ -43,12 +43,12 @@ def _theirs(offset: float = 0.0) -> Callable[[Any], Any]:
 
 
 @pytest.fixture
-def ours() -> Iterator[Contender]:
+def ours() -> Iterator[MeasuredServer]:
     with answering_bodies("tritonflare", _ours) as server:
         yield server
 
 
-def test_ours_and_the_peers_are_asked_the_same_in_their_own_forms(ours: Contender) -> None:
+def test_ours_and_the_peers_are_asked_the_same_in_their_own_forms(ours: MeasuredServer) -> None:
     bodies: list[Any] = []
 
     def seen(body: Any) -> Any:
@@ -86,7 +86,7 @@ def test_ours_and_the_peers_are_asked_the_same_in_their_own_forms(ours: Contende
     ],
 )
 def test_a_peer_with_other_scores_or_none_is_an_error(
-    ours: Contender, wrong: Callable[[Any], Any], words: str, pairs_apart: bool
+    ours: MeasuredServer, wrong: Callable[[Any], Any], words: str, pairs_apart: bool
 ) -> None:
     with answering_bodies("other", wrong) as other, pytest.raises(LoadError, match=words):
         compare_scores([RerankingServer(ours, ALONE), RerankingServer(other, ALONE, pairs_apart)], QUESTIONS)
@@ -99,7 +99,7 @@ def test_our_own_difference_is_kept_for_the_verdict_and_ends_nothing() -> None:
     assert wrong.largest_difference == pytest.approx(0.88)
 
 
-def test_every_question_is_asked_at_once_at_least_once_and_what_is_due_counts(ours: Contender) -> None:
+def test_every_question_is_asked_at_once_at_least_once_and_what_is_due_counts(ours: MeasuredServer) -> None:
     together = threading.Barrier(3)
 
     def slow(body: Any) -> Any:
@@ -126,7 +126,7 @@ def test_a_question_in_parts_is_answered_when_its_last_part_is() -> None:
     assert (sample["texts"], sample["p50_ms"] >= 300) == (5, True)
 
 
-def test_the_servers_take_turns_at_each_number_of_connections(ours: Contender) -> None:
+def test_the_servers_take_turns_at_each_number_of_connections(ours: MeasuredServer) -> None:
     queries: list[tuple[str, str]] = []
 
     def seen(name: str, answer: Callable[[Any], Any]) -> Callable[[Any], Any]:

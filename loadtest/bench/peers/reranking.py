@@ -13,7 +13,7 @@ import uvloop
 
 from loadtest.bench.figures import Sample, timed
 from loadtest.bench.peers.servers import RunningPeer
-from loadtest.bench.peers.ways import OURS, Contender, metered
+from loadtest.bench.peers.ways import OURS, MeasuredServer, metered
 from loadtest.bench.processes import ProcessTree
 from loadtest.bench.rerank import BOUND, Differences, Question, Scores, read_answer
 from loadtest.bench.rounds import Facts, Way
@@ -28,7 +28,7 @@ class RerankingServer:
     ``pairs_apart`` sends each context in a request of its own, all at once.
     """
 
-    def __init__(self, server: Contender, alone: Sequence[Scores], pairs_apart: bool = False) -> None:
+    def __init__(self, server: MeasuredServer, alone: Sequence[Scores], pairs_apart: bool = False) -> None:
         """``alone`` has our scores of the contexts of each question, each asked alone."""
         self.server = server
         self.is_ours = server.name == OURS
@@ -85,10 +85,10 @@ def reranking_servers(
     target: Target, trees: Sequence[ProcessTree], peers: Sequence[RunningPeer], alone: Sequence[Scores]
 ) -> list[RerankingServer]:
     """Ours first, whose processes are ``trees``; then the peers."""
-    servers = [RerankingServer(Contender(OURS, target, trees), alone)]
+    servers = [RerankingServer(MeasuredServer(OURS, target, trees), alone)]
     for peer in peers:
-        contender = Contender(peer.name, peer.target, [ProcessTree(peer.pid)])
-        servers.append(RerankingServer(contender, alone, peer.pairs_apart))
+        measured = MeasuredServer(peer.name, peer.target, [ProcessTree(peer.pid)])
+        servers.append(RerankingServer(measured, alone, peer.pairs_apart))
     return servers
 
 

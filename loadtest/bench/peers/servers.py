@@ -154,7 +154,7 @@ def running_peer(peer: Peer, model: PeerModel, folder: Path, work: Path) -> Iter
 
 
 def _described(peer: Peer, model: PeerModel) -> str:
-    """The variable ``PEER``; see programs/served_model.py."""
+    """The variable ``PEER``; see programs/onnx_model.py."""
     return json.dumps(
         {
             "model": None if model.model is None else str(model.model.resolve()),

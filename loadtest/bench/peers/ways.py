@@ -23,7 +23,7 @@ _SETTLES_WITHIN_S = 3.0
 
 
 @dataclass(frozen=True)
-class Contender:
+class MeasuredServer:
     """A server that is measured: where it answers, and the processes that serve it."""
 
     name: str
@@ -40,11 +40,11 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class Contenders:
+class MeasuredServers:
     """The servers with the real model, ours first, and the same with the null model in the same order."""
 
-    real: Sequence[Contender]
-    null: Sequence[Contender]
+    real: Sequence[MeasuredServer]
+    null: Sequence[MeasuredServer]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Scenario:
 
 
 def peer_ways(
-    contenders: Contenders,
+    servers: MeasuredServers,
     load: Load,
     texts: Sequence[str],
     seconds: float,
@@ -69,7 +69,7 @@ def peer_ways(
     scenarios = [Scenario(texts, count, seconds, null=False) for count in connections]
     scenarios += [Scenario(texts, count, NULL_SHARE * seconds, null=True) for count in null_connections]
     for scenario in scenarios:
-        for server in contenders.null if scenario.null else contenders.real:
+        for server in servers.null if scenario.null else servers.real:
             count = f"{scenario.connections} connection{'' if scenario.connections == 1 else 's'}"
             facts: Facts = {
                 "connections": scenario.connections,
@@ -80,7 +80,7 @@ def peer_ways(
             yield Way(SECTION, name, partial(measure, server, load, scenario), facts)
 
 
-def measure(server: Contender, load: Load, scenario: Scenario) -> Sample:
+def measure(server: MeasuredServer, load: Load, scenario: Scenario) -> Sample:
     """One measurement with the costs that `metered` adds.
 
     Raises:
@@ -91,7 +91,7 @@ def measure(server: Contender, load: Load, scenario: Scenario) -> Sample:
     )
 
 
-def metered(server: Contender, load: Callable[[], Sample]) -> Sample:
+def metered(server: MeasuredServer, load: Callable[[], Sample]) -> Sample:
     """What ``load`` found, with ``server_cpu_s`` and ``load_cpu_s``, in seconds per 1,000 texts."""
     served, sent = server.cpu_s(), cpu_of_us_s()
     sample = load()

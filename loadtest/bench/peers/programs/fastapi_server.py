@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager
 from anyio.to_thread import current_default_thread_limiter
 from classifier import Answer, Classifier
 from fastapi import FastAPI
+from onnx_model import given
 from pydantic import BaseModel
 from reranker import Reranker, Scores
-from served_model import given
 
 
 @asynccontextmanager

@@ -11,8 +11,8 @@ from typing import Any
 
 from classifier import Answer, Classifier
 from mosec import Server, Worker
+from onnx_model import given
 from reranker import Reranker, Scores
-from served_model import given
 
 
 class One(Worker):

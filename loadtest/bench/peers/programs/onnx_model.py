@@ -25,7 +25,7 @@ def given() -> Mapping[str, Any]:
     return described
 
 
-class ServedModel:
+class OnnxModel:
     """Logits of encodings.
 
     ``PEER`` names ``model`` (a file; null: zeros for logits), ``tokenizer`` (a file), ``labels`` and
