@@ -22,7 +22,7 @@ from loadtest.client import LoadError, Target
 PROGRAMS = Path(__file__).with_name("programs")
 INSTALLED = ".installed"
 """The file that says that an environment is complete."""
-_TOLD = ("fastapi", "uvicorn", "mosec", "onnxruntime", "tokenizers")
+_REPORTED_PACKAGES = ("fastapi", "uvicorn", "mosec", "onnxruntime", "tokenizers")
 _READY_WITHIN_S = 60.0
 _INHERITED = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TZ")
 """The rest of our environment, above all ``PYTHONPATH``, is no concern of a peer."""
@@ -48,8 +48,8 @@ class Peer:
 
 _FASTAPI = ("uvicorn", "fastapi_server:app", "--port", "{port}", "--workers", "{cores}", "--no-access-log")
 _MOSEC = ("python", "mosec_server.py", "--address", "127.0.0.1", "--port", "{port}", "--timeout", "600000")
-# The timeout, in ms, is no part of what is compared. A wait of 0 ms means that the option --wait tells it,
-# whose default is 10.
+# The timeout, in ms, is no part of what is compared. mosec takes a worker's wait of 0 for unset, and uses
+# that of its option --wait, which is 10 ms unless it is given as 0.
 _BATCHES = {"batch": 32, "wait_ms": 0, "group": 16, "padding": 4}
 PEERS = (
     Peer("FastAPI", "fastapi", "/", _FASTAPI, {"threads": 1}),
@@ -112,7 +112,7 @@ def package_versions(name: str, folder: Path) -> dict[str, str]:
     """The versions of an environment's packages that matter for speed."""
     (packages,) = (folder / name / "lib").glob("python3*/site-packages")
     found = {each.name.lower(): each.version for each in distributions(path=[str(packages)])}
-    return {package: found[package] for package in _TOLD if package in found}
+    return {package: found[package] for package in _REPORTED_PACKAGES if package in found}
 
 
 @contextmanager

@@ -17,7 +17,7 @@ SECTION = "peers"
 OURS = "tritonflare"
 NULL_SHARE = 0.5
 """Of the time of a measurement: the null model's answers are so many more that they need less."""
-_LOOKS_EVERY_S = 0.1
+_POLL_INTERVAL_S = 0.1
 _IDLE_CORES = 0.2
 _SETTLES_WITHIN_S = 3.0
 
@@ -108,9 +108,9 @@ def settle(cpu_s: Callable[[], float], sleep: Callable[[float], None] = time.sle
     the server that is measured next.
     """
     before = cpu_s()
-    for _ in range(round(_SETTLES_WITHIN_S / _LOOKS_EVERY_S)):
-        sleep(_LOOKS_EVERY_S)
+    for _ in range(round(_SETTLES_WITHIN_S / _POLL_INTERVAL_S)):
+        sleep(_POLL_INTERVAL_S)
         now = cpu_s()
-        if now - before < _IDLE_CORES * _LOOKS_EVERY_S:
+        if now - before < _IDLE_CORES * _POLL_INTERVAL_S:
             return
         before = now

@@ -11,7 +11,7 @@ from typing import Any
 
 from classifier import Answer, Classifier
 from mosec import Server, Worker
-from onnx_model import given
+from onnx_model import peer_settings
 from reranker import Reranker, Scores
 
 
@@ -65,7 +65,7 @@ class Questions(Worker):
 
 if __name__ == "__main__":
     server = Server()
-    peer = given()
+    peer = peer_settings()
     classifies = len(peer["labels"]) > 1
     processes = peer.get("processes", len(os.sched_getaffinity(0)))
     if "batch" in peer:
