@@ -8,7 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from importlib.metadata import distributions
@@ -140,17 +140,17 @@ def running_peer(peer: Peer, model: PeerModel, folder: Path, work: Path) -> Iter
         # A process a core: threads for the texts of a batch would take another process's core.
         "TOKENIZERS_PARALLELISM": "false",
     }
-    try:
-        with (
+    with ExitStack() as programs:
+        try:
             # Not in ``work``: mosec makes sockets there, whose paths must stay below 108 bytes.
-            TemporaryDirectory(prefix="peer_") as temporary,
-            process_group(command, PROGRAMS, environment | {"TMPDIR": temporary}, log) as process,
-        ):
+            temporary = programs.enter_context(TemporaryDirectory(prefix="peer_"))
+            group = process_group(command, PROGRAMS, environment | {"TMPDIR": temporary}, log)
+            process = programs.enter_context(group)
             target = Target(f"http://127.0.0.1:{port}", "none", peer.path)
             _wait_until_it_answers(process, target, model.first_request, peer, log)
-            yield RunningPeer(peer.name, process.pid, target, peer.pairs_apart)
-    except OSError as error:
-        raise LoadError(f"{peer.name} could not be started: {error.strerror}") from error
+        except OSError as error:
+            raise LoadError(f"{peer.name} could not be started: {error.strerror}") from error
+        yield RunningPeer(peer.name, process.pid, target, peer.pairs_apart)
 
 
 def _described(peer: Peer, model: PeerModel) -> str:
