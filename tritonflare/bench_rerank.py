@@ -12,7 +12,7 @@ import click
 
 from tritonflare.bench_common import Names, Numbers, end_in_order, environment, print_tables, write_json
 from tritonflare.bench_peers import NAMES, about_peers, require_peers, running_reranking_peers
-from tritonflare.bench_stack import running_gateway
+from tritonflare.bench_stack import numbers_set, running_gateway
 from tritonflare.paths import BENCH, CHECKPOINT, REPOSITORY, runnable
 from tritonflare.progress import progress
 
@@ -131,6 +131,7 @@ def _measure(
         "tokens": plan.tokens,
         "connections": list(plan.connections),
         "seconds": plan.seconds,
+        "environment": numbers_set(),
         **about_peers(names, found.peer_difference),
     }
     return {"settings": described, "bound": BOUND, **rerank_run.as_json(found)}

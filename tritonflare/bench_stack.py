@@ -149,17 +149,19 @@ def _grpc_target(port: int | None) -> GrpcTarget | None:
 
 
 def numbers_set() -> dict[str, str]:
-    """The gateway's numbers and switches that the environment sets, for the record; no texts or secrets."""
+    """What the environment sets, for the record: the gateway's numbers and switches, glibc's tunables.
+
+    Texts and secrets are left out.
+    """
     from gateway.settings import Settings
 
     variables = {f"GATEWAY_{name}".upper(): field.annotation for name, field in Settings.model_fields.items()}
-    return {
-        name: os.environ[name]
+    numbers = [
+        name
         for name, kind in variables.items()
-        if kind in (bool, int, float)
-        and name not in ("GATEWAY_PORT", "GATEWAY_GRPC_PORT")
-        and name in os.environ
-    }
+        if kind in (bool, int, float) and name not in ("GATEWAY_PORT", "GATEWAY_GRPC_PORT")
+    ]
+    return {name: os.environ[name] for name in (*numbers, "GLIBC_TUNABLES") if name in os.environ}
 
 
 def _wait_for_port(process: subprocess.Popen[bytes], log: Path, line: re.Pattern[str]) -> int:

@@ -70,9 +70,10 @@ def test_the_whole_group_has_ended_with_the_block_whatever_ends_it(tmp_path: Pat
     assert wait_until(lambda: _gone(*pids), 5)
 
 
-def test_a_peer_gets_its_settings_and_nothing_of_our_environment(
+def test_a_peer_gets_its_settings_and_of_our_environment_only_what_it_may(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
     monkeypatch.setenv("PYTHONPATH", "elsewhere")
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     stand_in_environment(tmp_path, "other")
@@ -86,6 +87,7 @@ def test_a_peer_gets_its_settings_and_nothing_of_our_environment(
         assert str(peer.pid) == pids.read_text().split()[0]
     environment = json.loads(seen[0])
     assert not {"PYTHONPATH", "OMP_NUM_THREADS"} & set(environment)
+    assert environment["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
     assert not Path(environment["TMPDIR"]).exists(), "it ends with the block"
     described = json.loads(environment["PEER"])
     assert (described["model"], described["labels"], described["max_tokens"]) == (None, list(LABELS), 512)

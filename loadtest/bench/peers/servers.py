@@ -24,8 +24,9 @@ INSTALLED = ".installed"
 """The file that says that an environment is complete."""
 _REPORTED_PACKAGES = ("fastapi", "uvicorn", "mosec", "onnxruntime", "tokenizers")
 _READY_WITHIN_S = 60.0
-_INHERITED = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TZ")
-"""The rest of our environment, above all ``PYTHONPATH``, is no concern of a peer."""
+_INHERITED = ("GLIBC_TUNABLES", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TZ")
+"""What a peer gets of our environment: its memory is allocated as ours is. The rest, above all
+``PYTHONPATH``, is no concern of a peer."""
 
 
 @dataclass(frozen=True)
