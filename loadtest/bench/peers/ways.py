@@ -92,7 +92,11 @@ def measure(server: MeasuredServer, load: Load, scenario: Scenario) -> Sample:
 
 
 def metered(server: MeasuredServer, load: Callable[[], Sample]) -> Sample:
-    """What ``load`` found, with ``server_cpu_s`` and ``load_cpu_s``, in seconds per 1,000 texts."""
+    """What ``load`` found, with ``server_cpu_s`` and ``load_cpu_s``, in seconds per 1,000 texts.
+
+    Where ``load`` drops what is due at its end, as wrk does, ``server_cpu_s`` has the work on texts that are
+    not counted: one a connection at most.
+    """
     served, sent = server.cpu_s(), cpu_of_us_s()
     sample = load()
     served, sent = server.cpu_s() - served, cpu_of_us_s() - sent
