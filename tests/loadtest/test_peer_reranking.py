@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -114,6 +114,42 @@ def test_every_question_is_asked_at_once_at_least_once_and_what_is_due_counts(ou
     assert sample["texts"] == 15
     assert 200 <= sample["p50_ms"] <= 1000 * wall
     assert 15 / wall <= sample["rate"] <= 15 / 0.2
+
+
+def test_every_answer_is_compared_but_not_while_the_server_is_measured() -> None:
+    events: list[str] = []
+
+    class Watched(RerankingServer):
+        def see(self, number: int, question: Question, bodies: Sequence[bytes]) -> None:
+            events.append("compared")
+            super().see(number, question, bodies)
+
+    def answer(body: Any) -> Any:
+        events.append("asked")
+        time.sleep(0.01)
+        return _theirs()(body)
+
+    with answering_bodies("peer", answer) as peer:
+        watched = Watched(peer, ALONE)
+        sample = ask(watched, QUESTIONS, 0.1)
+    asked = events.count("asked")
+    assert asked > len(QUESTIONS)
+    assert events == ["asked"] * asked + ["compared"] * asked
+    assert (watched.answers, sample["texts"]) == (asked, 5 * asked)
+
+
+def test_an_answer_that_differs_after_the_first_is_found() -> None:
+    seen: list[str] = []
+
+    def answer(body: Any) -> Any:
+        seen.append(body["query"])
+        return _theirs(2e-4 if len(seen) == 3 else 0)(body)
+
+    with (
+        answering_bodies("peer", answer) as peer,
+        pytest.raises(LoadError, match="peer computes something else"),
+    ):
+        ask(RerankingServer(peer, ALONE), QUESTIONS[:1], 0.3)
 
 
 def test_a_question_in_parts_is_answered_when_its_last_part_is() -> None:

@@ -124,20 +124,36 @@ def reranking_ways(
             yield Way(SECTION, f"{count} connection{'' if count == 1 else 's'}, {name}", measure, facts)
 
 
+@dataclass(frozen=True)
+class _Answer:
+    """The answers to all requests of the question with this number."""
+
+    number: int
+    latency_s: float
+    bodies: Sequence[bytes]
+
+
 def ask(server: RerankingServer, questions: Sequence[Question], seconds: float) -> Sample:
     """Ask each question again and again on a connection of its own, at least once.
 
     Answers that are due when the time is over are waited for and count, with the time that they take: a
-    server that answers all questions together would else have done a lot or nothing.
+    server that answers all questions together would else have done a lot or nothing. All answers are read
+    and compared afterwards, because the client runs on the server's cores.
 
     Raises:
         LoadError: an answer was not 200, or see `RerankingServer.see`.
     """
-    return uvloop.run(_ask(server, questions, seconds))
+    answers: list[_Answer] = []
+    elapsed_s = uvloop.run(_ask(server, questions, seconds, answers))
+    for answer in answers:
+        server.see(answer.number, questions[answer.number], answer.bodies)
+    return timed([answer.latency_s for answer in answers], elapsed_s, len(questions[0].contexts))
 
 
-async def _ask(server: RerankingServer, questions: Sequence[Question], seconds: float) -> Sample:
-    latencies: list[float] = []
+async def _ask(
+    server: RerankingServer, questions: Sequence[Question], seconds: float, answers: list[_Answer]
+) -> float:
+    """Add to ``answers``; return how many seconds they took together."""
     callers: list[_Caller] = []
     try:
         for question in questions:
@@ -149,19 +165,18 @@ async def _ask(server: RerankingServer, questions: Sequence[Question], seconds: 
             while True:
                 bodies = await callers[number].exchange()
                 now = time.perf_counter()
-                latencies.append(now - sent)
-                server.see(number, questions[number], bodies)
-                sent = time.perf_counter()
+                answers.append(_Answer(number, now - sent, bodies))
+                sent = now
                 if sent >= begin + seconds:
                     return
 
         await asyncio.gather(*map(repeat, range(len(callers))))
+        return time.perf_counter() - begin
     except OSError as error:
         raise LoadError(f"no answer: {error}") from error
     finally:
         for caller in callers:
             caller.close()
-    return timed(latencies, time.perf_counter() - begin, len(questions[0].contexts))
 
 
 @dataclass(frozen=True)
