@@ -40,9 +40,7 @@ _SERVING = re.compile(r"serving on http://127\.0\.0\.1:(\d+)/")
 
 
 @contextmanager
-def running_stack(
-    plan: Plan, repository: Path, model: Published, workers: Sequence[int], work: Path
-) -> Iterator[Stack | None]:
+def running_stack(plan: Plan, repository: Path, model: Published, work: Path) -> Iterator[Stack | None]:
     """Triton with the real and the null model, and a gateway for each number of workers."""
     from embedded.errors import EmbeddedError
     from embedded.server import RESTRICTED_KEY, TritonServer
@@ -73,7 +71,7 @@ def running_stack(
                 null=null,
                 gateways=[
                     gateway(f"gateway_{count}", count, _UNHURRIED if plan.tokens else None)
-                    for count in workers
+                    for count in plan.workers
                 ],
                 one_call_each=gateway("single", 1, _ONE_CALL_A_TEXT) if "null" in plan.sections else None,
                 both_protocols=(

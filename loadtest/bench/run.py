@@ -33,7 +33,8 @@ LONG_TEXTS = 128
 class Plan:
     """What is measured: sections of `sections.SECTIONS` or ``peers``, rounds, seconds a way, connections.
 
-    ``tokens`` is about how many the texts have; None stands for real sentences.
+    ``workers`` are processes of the gateway; each number is a gateway of its own. ``peers`` are environments
+    of `peers.servers.NAMES`. ``tokens`` is about how many the texts have; None stands for real sentences.
     """
 
     sections: Sequence[str]
@@ -41,6 +42,8 @@ class Plan:
     seconds: float
     connections: Sequence[int]
     null_connections: Sequence[int]
+    workers: Sequence[int] = (1,)
+    peers: Sequence[str] = ()
     tokens: int | None = None
 
     @property
@@ -255,6 +258,7 @@ def describe(
         "seconds": plan.seconds,
         "connections": list(plan.connections),
         "null_connections": list(plan.null_connections),
+        "workers": list(plan.workers),
         "tokens": plan.tokens,
         "load_generator": load_generator,
         "texts": len(texts),
