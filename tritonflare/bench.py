@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,25 +134,25 @@ def bench(
     from loadtest.client import LoadError
 
     preset = _QUICK if quick else {"rounds": 5, "seconds": 3.0}
-    chosen = _with_peers(sections or (QUICK_SECTIONS if quick else SECTIONS), peers, tokens)
     plan = Plan(
-        chosen if soak is None else ("http",),
-        int(rounds or preset["rounds"]),
-        seconds or preset["seconds"],
-        connections,
-        null_connections,
-        tokens,
+        sections=_with_peers(sections or (QUICK_SECTIONS if quick else SECTIONS), peers, tokens),
+        rounds=int(rounds or preset["rounds"]),
+        seconds=seconds or preset["seconds"],
+        connections=connections,
+        null_connections=null_connections,
+        workers=workers,
+        peers=peers,
+        tokens=tokens,
     )
     outcome = _Outcome(output, against, fail_below)
     end_in_order()
     model = served_model(repository)
     try:
         with tempfile.TemporaryDirectory(prefix="tritonflare_bench_") as work:
-            if soak is None:
-                passed = _measure(plan, repository, model, workers, peers, load, Path(work), outcome)
-            else:
-                _soak(plan, repository, model, workers, load, Path(work), outcome, soak)
-                passed = True
+            if soak is not None:
+                _soak(plan, repository, model, load, Path(work), outcome, soak)
+                return
+            passed = _measure(plan, repository, model, load, Path(work), outcome)
     except LoadError as error:
         raise click.ClickException(f"{error}.") from error
     sys.exit(0 if passed else 1)
@@ -175,8 +175,6 @@ def _measure(
     plan: Plan,
     repository: Path,
     model: Published,
-    workers: Sequence[int],
-    peers: Sequence[str],
     load: str,
     work: Path,
     outcome: _Outcome,
@@ -199,8 +197,8 @@ def _measure(
     generator, name = _load(load, plan.tokens)
     with (
         progress("starting") as steps,
-        running_stack(plan, repository, model, workers, work) as stack,
-        running_peers(peers, files, model.labels, work) as running,
+        running_stack(plan, repository, model, work) as stack,
+        running_peers(plan.peers, files, model.labels, work) as running,
     ):
         if stack is not None and "null" in plan.sections and stack.one_call_each is None:
             left_out.append("the gateway with one gRPC call a text, which has no setting for it")
@@ -212,9 +210,8 @@ def _measure(
         name,
         model=model.name,
         precision=model.precision.upper(),
-        workers=list(workers),
         environment=numbers_set(),
-        **about_peers(peers, found.peer_difference),
+        **about_peers(plan.peers, found.peer_difference),
     )
     document = as_document(
         found.results, environment(), settings, found.invariance, found.memory_mb, left_out
@@ -250,13 +247,12 @@ def _soak(
     plan: Plan,
     repository: Path,
     model: Published,
-    workers: Sequence[int],
     load: str,
     work: Path,
     outcome: _Outcome,
     minutes: float,
 ) -> None:
-    """Full load for that long; say how memory grew."""
+    """Full load on the first number of workers for that long; say how memory grew."""
     from loadtest.bench.processes import ProcessTree
     from loadtest.bench.report import Table
     from loadtest.bench.sentences import read_sentences
@@ -264,7 +260,8 @@ def _soak(
 
     texts = read_sentences(CHECKPOINT / "heldout.tsv")
     generator, name = _load(load)
-    with progress("starting") as steps, running_stack(plan, repository, model, workers[:1], work) as stack:
+    plan = replace(plan, sections=("http",), workers=plan.workers[:1], peers=())
+    with progress("starting") as steps, running_stack(plan, repository, model, work) as stack:
         if stack is None:  # the plan serves
             return
         gateway = stack.gateways[0]

@@ -12,13 +12,13 @@ import click
 
 from tritonflare.bench_common import Names, Numbers, end_in_order, environment, print_tables, write_json
 from tritonflare.bench_peers import NAMES, about_peers, require_peers, running_reranking_peers
-from tritonflare.bench_stack import running_gateway
+from tritonflare.bench_stack import numbers_set, running_gateway
 from tritonflare.paths import BENCH, CHECKPOINT, REPOSITORY, runnable
 from tritonflare.progress import progress
 
 if TYPE_CHECKING:
     from export.repository.inventory import Published
-    from loadtest.bench.rerank_run import Plan
+    from loadtest.bench.rerank_run import RerankPlan
 
 _MODEL = "@cf/baai/bge-reranker-base"
 _UNHURRIED = {"GATEWAY_MAX_QUEUE_S": "300", "GATEWAY_REQUEST_TIMEOUT_S": "600"}
@@ -67,13 +67,13 @@ def bench_rerank(
 
     Exits 1 if a score depended on its neighbours. Writes rerank.json to --output.
     """
-    from loadtest.bench.rerank_run import Plan
+    from loadtest.bench.rerank_run import RerankPlan
     from loadtest.client import LoadError
 
     end_in_order()
     require_peers(peers)
     served = _reranker(repository, model)
-    plan = Plan(contexts, tokens, connections, rounds, seconds)
+    plan = RerankPlan(contexts, tokens, connections, rounds, seconds)
     try:
         with tempfile.TemporaryDirectory(prefix="tritonflare_bench_") as work:
             document = _measure(repository, served, plan, peers, Path(work))
@@ -88,7 +88,7 @@ def bench_rerank(
 
 
 def _measure(
-    repository: Path, model: Published, plan: Plan, names: Sequence[str], work: Path
+    repository: Path, model: Published, plan: RerankPlan, names: Sequence[str], work: Path
 ) -> dict[str, Any]:
     """Start everything, measure it, and show what was found."""
     from embedded.errors import EmbeddedError
@@ -117,7 +117,7 @@ def _measure(
             ) as peers,
         ):
             trees = [ProcessTree(gateway.pid), ProcessTree(server.pid)]
-            stack = rerank_run.Stack(gateway.real, trees, peers)
+            stack = rerank_run.RerankStack(gateway.real, trees, peers)
             words = read_sentences(CHECKPOINT / "heldout.tsv")
             found = rerank_run.measure(plan, tokenizer, words, local, stack, steps)
     except EmbeddedError as error:
@@ -131,6 +131,7 @@ def _measure(
         "tokens": plan.tokens,
         "connections": list(plan.connections),
         "seconds": plan.seconds,
+        "environment": numbers_set(),
         **about_peers(names, found.peer_difference),
     }
     return {"settings": described, "bound": BOUND, **rerank_run.as_json(found)}

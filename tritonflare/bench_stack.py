@@ -40,9 +40,7 @@ _SERVING = re.compile(r"serving on http://127\.0\.0\.1:(\d+)/")
 
 
 @contextmanager
-def running_stack(
-    plan: Plan, repository: Path, model: Published, workers: Sequence[int], work: Path
-) -> Iterator[Stack | None]:
+def running_stack(plan: Plan, repository: Path, model: Published, work: Path) -> Iterator[Stack | None]:
     """Triton with the real and the null model, and a gateway for each number of workers."""
     from embedded.errors import EmbeddedError
     from embedded.server import RESTRICTED_KEY, TritonServer
@@ -73,7 +71,7 @@ def running_stack(
                 null=null,
                 gateways=[
                     gateway(f"gateway_{count}", count, _UNHURRIED if plan.tokens else None)
-                    for count in workers
+                    for count in plan.workers
                 ],
                 one_call_each=gateway("single", 1, _ONE_CALL_A_TEXT) if "null" in plan.sections else None,
                 both_protocols=(
@@ -149,17 +147,19 @@ def _grpc_target(port: int | None) -> GrpcTarget | None:
 
 
 def numbers_set() -> dict[str, str]:
-    """The gateway's numbers and switches that the environment sets, for the record; no texts or secrets."""
+    """What the environment sets, for the record: the gateway's numbers and switches, glibc's tunables.
+
+    Texts and secrets are left out.
+    """
     from gateway.settings import Settings
 
     variables = {f"GATEWAY_{name}".upper(): field.annotation for name, field in Settings.model_fields.items()}
-    return {
-        name: os.environ[name]
+    numbers = [
+        name
         for name, kind in variables.items()
-        if kind in (bool, int, float)
-        and name not in ("GATEWAY_PORT", "GATEWAY_GRPC_PORT")
-        and name in os.environ
-    }
+        if kind in (bool, int, float) and name not in ("GATEWAY_PORT", "GATEWAY_GRPC_PORT")
+    ]
+    return {name: os.environ[name] for name in (*numbers, "GLIBC_TUNABLES") if name in os.environ}
 
 
 def _wait_for_port(process: subprocess.Popen[bytes], log: Path, line: re.Pattern[str]) -> int:

@@ -18,7 +18,7 @@ from loadtest.client import Target
 
 
 @dataclass(frozen=True)
-class Plan:
+class RerankPlan:
     """Contexts of a request and their tokens, requests at once, rounds, and seconds a way."""
 
     contexts: Sequence[int]
@@ -29,7 +29,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Stack:
+class RerankStack:
     """What runs: the gateway's route, the processes that serve it, and the peers."""
 
     target: Target
@@ -38,7 +38,7 @@ class Stack:
 
 
 @dataclass(frozen=True)
-class Measured:
+class RerankResults:
     """What a run found.
 
     ``ways`` are those of one request at a time, ``servers`` rows of the table beside other servers.
@@ -55,13 +55,13 @@ class Measured:
 
 
 def measure(
-    plan: Plan,
+    plan: RerankPlan,
     tokenizer: Path,
     words: Sequence[str],
     local: rerank.PairsInProcess,
-    stack: Stack,
+    stack: RerankStack,
     progress: Progress,
-) -> Measured:
+) -> RerankResults:
     """All rounds of all ways.
 
     Args:
@@ -93,7 +93,7 @@ def measure(
     single = [result for result in results if result.section != reranking.SECTION]
     rows = list(_rows(results, count))
     ours, *peers = servers
-    return Measured(
+    return RerankResults(
         single,
         rows,
         rerank.summary(single, plan.contexts) | dict(peers_table.our_shares(rows)),
@@ -113,7 +113,7 @@ def _rows(results: Sequence[Result], count: int) -> Iterator[peers_table.Row]:
             yield row | {"medians": result.medians | {"of_ceiling": peers_table.share(row, whole)}}
 
 
-def tables(model: str, plan: Plan, found: Measured) -> list[Table]:
+def tables(model: str, plan: RerankPlan, found: RerankResults) -> list[Table]:
     """One request at a time, several at once beside the peers, and what sums it up."""
     facts = [(what, f"{value:.4g}") for what, value in found.summary.items()]
     facts.append(
@@ -132,7 +132,7 @@ def tables(model: str, plan: Plan, found: Measured) -> list[Table]:
     ]
 
 
-def as_json(found: Measured) -> dict[str, Any]:
+def as_json(found: RerankResults) -> dict[str, Any]:
     """Every figure of every round."""
     return {
         "summary": dict(found.summary),

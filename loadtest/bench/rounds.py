@@ -48,13 +48,19 @@ class Result:
 
 
 def alternate(ways: Sequence[Way], rounds: int, progress: Progress) -> list[Result]:
-    """All ways in turn, ``rounds`` times over, so that a slow minute of the machine hits them alike."""
+    """All ways in turn, ``rounds`` times over, so that a slow minute of the machine hits them alike.
+
+    Every other round goes backwards: what a way gains or loses by what was measured before it is not the
+    same in all rounds.
+    """
     found: list[list[Sample]] = [[] for _ in ways]
-    for turn in range(rounds):
-        progress.step(f"round {turn + 1} of {rounds}")
-        for number, way in enumerate(ways):
-            progress.advance(number, len(ways))
-            found[number].append(way.measure())
+    turn = list(zip(ways, found, strict=True))
+    for number in range(rounds):
+        progress.step(f"round {number + 1} of {rounds}")
+        for done, (way, samples) in enumerate(turn):
+            progress.advance(done, len(turn))
+            samples.append(way.measure())
+        turn.reverse()
     return [
         Result(way.section, way.name, way.facts, samples) for way, samples in zip(ways, found, strict=True)
     ]

@@ -17,7 +17,7 @@ from loadtest.bench.null_repository import ModelFolders
 from loadtest.bench.padding import Grouping
 from loadtest.bench.peers.agreement import compare_answers
 from loadtest.bench.peers.servers import RunningPeer
-from loadtest.bench.peers.ways import OURS, Contender, Contenders, peer_ways
+from loadtest.bench.peers.ways import OURS, MeasuredServer, MeasuredServers, peer_ways
 from loadtest.bench.processes import ProcessTree
 from loadtest.bench.rounds import Progress, Result, Way, alternate
 from loadtest.bench.sections import Served, Setting
@@ -33,7 +33,8 @@ LONG_TEXTS = 128
 class Plan:
     """What is measured: sections of `sections.SECTIONS` or ``peers``, rounds, seconds a way, connections.
 
-    ``tokens`` is about how many the texts have; None stands for real sentences.
+    ``workers`` are processes of the gateway; each number is a gateway of its own. ``peers`` are environments
+    of `peers.servers.NAMES`. ``tokens`` is about how many the texts have; None stands for real sentences.
     """
 
     sections: Sequence[str]
@@ -41,6 +42,8 @@ class Plan:
     seconds: float
     connections: Sequence[int]
     null_connections: Sequence[int]
+    workers: Sequence[int] = (1,)
+    peers: Sequence[str] = ()
     tokens: int | None = None
 
     @property
@@ -133,25 +136,23 @@ def measure(
     ways = list(_local_ways(plan, texts, files))
     if stack is None:
         return Measured(alternate(ways, plan.rounds, progress), invariance)
-    contenders = None if peers is None else _contenders(stack, peers)
+    servers = None if peers is None else _measured_servers(stack, peers)
     difference = None
     with Statistics(stack.triton) as counted:
         ways += _served_ways(plan, Setting(texts, plan.seconds, load), files, stack, counted, invariance)
         if "http" in plan.sections:
             progress.step("asking every sentence alone")
             invariance.classify_sequentially(stack.gateways[0].real)
-        if contenders is not None:
+        if servers is not None:
             progress.step("comparing the peers' answers with ours")
-            difference = max(
-                compare_answers(servers, texts) for servers in (contenders.real, contenders.null)
-            )
-            ways += peer_ways(contenders, load, texts, plan.seconds, plan.connections, plan.null_connections)
+            difference = max(compare_answers(each, texts) for each in (servers.real, servers.null))
+            ways += peer_ways(servers, load, texts, plan.seconds, plan.connections, plan.null_connections)
         results = alternate(ways, plan.rounds, progress)
     memory = {"triton": stack.triton_tree.rss_bytes() / 1e6}
     for gateway in stack.gateways:
         name = "gateway" if gateway.workers == 1 else f"gateway, {gateway.workers} processes"
         memory[name] = ProcessTree(gateway.pid).rss_bytes() / 1e6
-    for peer in () if contenders is None else contenders.real[1:]:
+    for peer in () if servers is None else servers.real[1:]:
         memory[peer.name] = peer.rss_bytes() / 1e6
     return Measured(results, invariance, memory, difference)
 
@@ -168,18 +169,18 @@ def texts_of(plan: Plan, sentences: Sequence[str], files: Files) -> Sequence[str
     return exact.about(plan.tokens, LONG_TEXTS, longest=files.max_tokens)[0]
 
 
-def _contenders(stack: Stack, peers: RunningPeers) -> Contenders:
+def _measured_servers(stack: Stack, peers: RunningPeers) -> MeasuredServers:
     """The first gateway and the peers."""
     gateway = stack.gateways[0]
     # The null encoder serves our null model, and is no part of a deployment.
     trees = ProcessTree(gateway.pid), ProcessTree(stack.triton_pid)
-    ours = Contender(OURS, gateway.real, (trees[0], stack.triton_tree))
-    null = Contender(OURS, gateway.null, trees)
-    return Contenders([ours, *map(_contender, peers.real)], [null, *map(_contender, peers.null)])
+    ours = MeasuredServer(OURS, gateway.real, (trees[0], stack.triton_tree))
+    null = MeasuredServer(OURS, gateway.null, trees)
+    return MeasuredServers([ours, *map(_measured, peers.real)], [null, *map(_measured, peers.null)])
 
 
-def _contender(peer: RunningPeer) -> Contender:
-    return Contender(peer.name, peer.target, [ProcessTree(peer.pid)])
+def _measured(peer: RunningPeer) -> MeasuredServer:
+    return MeasuredServer(peer.name, peer.target, [ProcessTree(peer.pid)])
 
 
 def _local_ways(plan: Plan, texts: Sequence[str], files: Files) -> Iterator[Way]:
@@ -257,6 +258,7 @@ def describe(
         "seconds": plan.seconds,
         "connections": list(plan.connections),
         "null_connections": list(plan.null_connections),
+        "workers": list(plan.workers),
         "tokens": plan.tokens,
         "load_generator": load_generator,
         "texts": len(texts),

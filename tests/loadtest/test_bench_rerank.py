@@ -112,9 +112,11 @@ def test_a_score_that_is_no_number_is_no_match(scores: dict[int, float]) -> None
 def test_a_short_run_measures_every_way(repository: Path, tmp_path: Path) -> None:
     options = ("--repository", str(repository), "--contexts", "2,4,6", "--tokens", "20")
     quick = ("--connections", "1,2", "--rounds", "2", "--seconds", "0.05", "--output", str(tmp_path))
-    status, output = finished("bench-rerank", *options, *quick, timeout=120)
+    tunables = "glibc.malloc.hugetlb=1"
+    status, output = finished("bench-rerank", *options, *quick, timeout=120, GLIBC_TUNABLES=tunables)
     assert status == 0, output
     document = json.loads((tmp_path / "rerank.json").read_text(encoding="utf-8"))
+    assert document["settings"]["environment"]["GLIBC_TUNABLES"] == tunables
     found = [(way["name"], way["pairs"], len(way["rounds"])) for way in document["ways"]]
     assert found == [(TOGETHER, count, 2) for count in (2, 4, 6)] + [
         (name, 4, 2) for name in (APART, LOOP, GROUPS)

@@ -58,13 +58,14 @@ class _Silent:
     def advance(self, done: int, total: int) -> None: ...
 
 
-def test_each_way_is_measured_once_a_round_in_turn() -> None:
+def test_each_way_is_measured_once_a_round_in_turn_and_backwards_in_every_other_round() -> None:
     asked: list[str] = []
 
     def way(name: str) -> Way:
         return Way("http", name, lambda: asked.append(name) or {"rate": float(len(asked))})  # type: ignore[func-returns-value]
 
-    first, second = alternate([way("a"), way("b")], 3, _Silent())
-    assert asked == ["a", "b", "a", "b", "a", "b"]
-    assert [sample["rate"] for sample in second.rounds] == [2.0, 4.0, 6.0]
-    assert first.medians["rate"] == 3.0
+    first, second, third = alternate([way("a"), way("b"), way("c")], 3, _Silent())
+    assert asked == ["a", "b", "c", "c", "b", "a", "a", "b", "c"]
+    assert [sample["rate"] for sample in first.rounds] == [1.0, 6.0, 7.0]
+    assert [sample["rate"] for sample in second.rounds] == [2.0, 5.0, 8.0]
+    assert (third.name, third.medians["rate"]) == ("c", 4.0)

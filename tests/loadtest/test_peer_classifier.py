@@ -20,7 +20,7 @@ from tests.support.rerankers import RERANKER_TOKENS, reranker_repository
 from tests.support.texts import CHECKPOINT
 
 LABELS = ["NEGATIVE", "POSITIVE"]
-MODULES = ("served_model", "classifier", "reranker")
+MODULES = ("onnx_model", "classifier", "reranker")
 Load = Callable[..., Any]
 """An object of a class of the programs: its module and name, the files, the labels and more of ``PEER``."""
 
@@ -72,7 +72,7 @@ def test_texts_of_like_length_are_computed_together(
     load: Load, settings: dict[str, int], groups: list[list[int]]
 ) -> None:
     (tokenizer,) = bundled_repository().glob("tokenizer_*/1/tokenizer.json")
-    model = load("served_model.ServedModel", None, tokenizer, LABELS, 512, **settings)
+    model = load("onnx_model.OnnxModel", None, tokenizer, LABELS, 512, **settings)
     assert list(model.groups([9, 5, 14, 10, 6])) == groups
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from loadtest.bench import rerank, rerank_run
 from loadtest.bench.figures import Sample
 from loadtest.bench.peers import table as peers_table
 from loadtest.bench.peers.reranking import SECTION, RerankingServer, ask, compare_scores, reranking_ways
-from loadtest.bench.peers.ways import Contender
+from loadtest.bench.peers.ways import MeasuredServer
 from loadtest.bench.rerank import Question
 from loadtest.bench.rounds import Result
 from loadtest.client import LoadError
@@ -43,12 +43,12 @@ def _theirs(offset: float = 0.0) -> Callable[[Any], Any]:
 
 
 @pytest.fixture
-def ours() -> Iterator[Contender]:
+def ours() -> Iterator[MeasuredServer]:
     with answering_bodies("tritonflare", _ours) as server:
         yield server
 
 
-def test_ours_and_the_peers_are_asked_the_same_in_their_own_forms(ours: Contender) -> None:
+def test_ours_and_the_peers_are_asked_the_same_in_their_own_forms(ours: MeasuredServer) -> None:
     bodies: list[Any] = []
 
     def seen(body: Any) -> Any:
@@ -86,7 +86,7 @@ def test_ours_and_the_peers_are_asked_the_same_in_their_own_forms(ours: Contende
     ],
 )
 def test_a_peer_with_other_scores_or_none_is_an_error(
-    ours: Contender, wrong: Callable[[Any], Any], words: str, pairs_apart: bool
+    ours: MeasuredServer, wrong: Callable[[Any], Any], words: str, pairs_apart: bool
 ) -> None:
     with answering_bodies("other", wrong) as other, pytest.raises(LoadError, match=words):
         compare_scores([RerankingServer(ours, ALONE), RerankingServer(other, ALONE, pairs_apart)], QUESTIONS)
@@ -99,7 +99,7 @@ def test_our_own_difference_is_kept_for_the_verdict_and_ends_nothing() -> None:
     assert wrong.largest_difference == pytest.approx(0.88)
 
 
-def test_every_question_is_asked_at_once_at_least_once_and_what_is_due_counts(ours: Contender) -> None:
+def test_every_question_is_asked_at_once_at_least_once_and_what_is_due_counts(ours: MeasuredServer) -> None:
     together = threading.Barrier(3)
 
     def slow(body: Any) -> Any:
@@ -116,6 +116,42 @@ def test_every_question_is_asked_at_once_at_least_once_and_what_is_due_counts(ou
     assert 15 / wall <= sample["rate"] <= 15 / 0.2
 
 
+def test_every_answer_is_compared_but_not_while_the_server_is_measured() -> None:
+    events: list[str] = []
+
+    class Watched(RerankingServer):
+        def see(self, number: int, question: Question, bodies: Sequence[bytes]) -> None:
+            events.append("compared")
+            super().see(number, question, bodies)
+
+    def answer(body: Any) -> Any:
+        events.append("asked")
+        time.sleep(0.01)
+        return _theirs()(body)
+
+    with answering_bodies("peer", answer) as peer:
+        watched = Watched(peer, ALONE)
+        sample = ask(watched, QUESTIONS, 0.1)
+    asked = events.count("asked")
+    assert asked > len(QUESTIONS)
+    assert events == ["asked"] * asked + ["compared"] * asked
+    assert (watched.answers, sample["texts"]) == (asked, 5 * asked)
+
+
+def test_an_answer_that_differs_after_the_first_is_found() -> None:
+    seen: list[str] = []
+
+    def answer(body: Any) -> Any:
+        seen.append(body["query"])
+        return _theirs(2e-4 if len(seen) == 3 else 0)(body)
+
+    with (
+        answering_bodies("peer", answer) as peer,
+        pytest.raises(LoadError, match="peer computes something else"),
+    ):
+        ask(RerankingServer(peer, ALONE), QUESTIONS[:1], 0.3)
+
+
 def test_a_question_in_parts_is_answered_when_its_last_part_is() -> None:
     def answer(body: Any) -> Any:
         time.sleep(0.3 if body["contexts"] == ["0 4"] else 0)
@@ -126,7 +162,7 @@ def test_a_question_in_parts_is_answered_when_its_last_part_is() -> None:
     assert (sample["texts"], sample["p50_ms"] >= 300) == (5, True)
 
 
-def test_the_servers_take_turns_at_each_number_of_connections(ours: Contender) -> None:
+def test_the_servers_take_turns_at_each_number_of_connections(ours: MeasuredServer) -> None:
     queries: list[tuple[str, str]] = []
 
     def seen(name: str, answer: Callable[[Any], Any]) -> Callable[[Any], Any]:

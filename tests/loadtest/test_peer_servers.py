@@ -70,9 +70,10 @@ def test_the_whole_group_has_ended_with_the_block_whatever_ends_it(tmp_path: Pat
     assert wait_until(lambda: _gone(*pids), 5)
 
 
-def test_a_peer_gets_its_settings_and_nothing_of_our_environment(
+def test_a_peer_gets_its_settings_and_of_our_environment_only_what_it_may(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
     monkeypatch.setenv("PYTHONPATH", "elsewhere")
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     stand_in_environment(tmp_path, "other")
@@ -86,7 +87,8 @@ def test_a_peer_gets_its_settings_and_nothing_of_our_environment(
         assert str(peer.pid) == pids.read_text().split()[0]
     environment = json.loads(seen[0])
     assert not {"PYTHONPATH", "OMP_NUM_THREADS"} & set(environment)
-    assert environment["TMPDIR"] == str(tmp_path / "work")
+    assert environment["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
+    assert not Path(environment["TMPDIR"]).exists(), "it ends with the block"
     described = json.loads(environment["PEER"])
     assert (described["model"], described["labels"], described["max_tokens"]) == (None, list(LABELS), 512)
     assert (described["group"], described["batch"]) == (16, 64)
@@ -110,6 +112,17 @@ def test_a_damaged_environment_is_a_clear_error(tmp_path: Path) -> None:
         running_peer(_peer(tmp_path / "pids"), MODEL, tmp_path, tmp_path / "work"),
     ):
         pass
+
+
+def test_an_error_of_what_is_measured_is_not_the_peers(tmp_path: Path) -> None:
+    stand_in_environment(tmp_path, "other")
+    pids = tmp_path / "pids"
+    with (
+        pytest.raises(TimeoutError, match="no answer"),
+        running_peer(_peer(pids), MODEL, tmp_path, tmp_path / "work"),
+    ):
+        raise TimeoutError("no answer")
+    assert wait_until(lambda: _gone(*map(int, pids.read_text().split())), 5)
 
 
 def test_an_environment_counts_once_it_is_complete(tmp_path: Path) -> None:

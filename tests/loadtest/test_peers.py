@@ -16,7 +16,7 @@ from loadtest.bench.document import as_document
 from loadtest.bench.figures import Sample
 from loadtest.bench.invariance import Invariance
 from loadtest.bench.peers.agreement import answers, compare_answers
-from loadtest.bench.peers.ways import Contender, Contenders, peer_ways, settle
+from loadtest.bench.peers.ways import MeasuredServer, MeasuredServers, peer_ways, settle
 from loadtest.bench.plots import write_plots
 from loadtest.bench.processes import ProcessTree
 from loadtest.bench.report import about, as_markdown, tables
@@ -27,8 +27,8 @@ from tests.support.peers import answering, scores
 TEXTS = [f"text {number}" for number in range(40)]
 
 
-def _contender(name: str, *pids: int) -> Contender:
-    return Contender(name, Target(f"http://{name}", "none", "/"), [ProcessTree(pid) for pid in pids])
+def _server(name: str, *pids: int) -> MeasuredServer:
+    return MeasuredServer(name, Target(f"http://{name}", "none", "/"), [ProcessTree(pid) for pid in pids])
 
 
 def test_all_servers_are_asked_in_turn_and_the_null_models_last_for_half_the_time() -> None:
@@ -39,8 +39,9 @@ def test_all_servers_are_asked_in_turn_and_the_null_models_last_for_half_the_tim
         asked.append((target.url, connections, seconds))
         return {"rate": 50.0, "texts": 100}
 
-    servers = Contenders(
-        [_contender("tritonflare"), _contender("a, b")], [_contender("null-ours"), _contender("null-b")]
+    servers = MeasuredServers(
+        [_server("tritonflare"), _server("a, b")],
+        [_server("null-ours"), _server("null-b")],
     )
     ways = list(peer_ways(servers, load, TEXTS, 2.0, (1, 8), (128,)))
     for way in ways:
@@ -70,8 +71,8 @@ def test_the_cpu_time_of_all_processes_of_a_server_is_counted_for_a_thousand_tex
             pass
         return {"rate": 1.0, "texts": 100}
 
-    once, twice = _contender("once", os.getpid()), _contender("twice", os.getpid(), os.getpid())
-    ways = peer_ways(Contenders([once, twice], []), load, TEXTS, 1.0, (1,), ())
+    once, twice = _server("once", os.getpid()), _server("twice", os.getpid(), os.getpid())
+    ways = peer_ways(MeasuredServers([once, twice], []), load, TEXTS, 1.0, (1,), ())
     one, two = (way.measure() for way in ways)
     # The clock ticks a hundred times a second.
     assert one["server_cpu_s"] == pytest.approx(3.0, abs=0.5)
@@ -107,12 +108,12 @@ def _answers(offset: float) -> Callable[[str], Any]:
 
 
 @pytest.fixture
-def ours() -> Iterator[Contender]:
+def ours() -> Iterator[MeasuredServer]:
     with answering("tritonflare", lambda text: {"result": _answers(0)(text), "success": True}) as server:
         yield server
 
 
-def test_peers_whose_scores_are_ours_are_compared(ours: Contender) -> None:
+def test_peers_whose_scores_are_ours_are_compared(ours: MeasuredServer) -> None:
     with answering("near", _answers(5e-5)) as near, answering("same", _answers(0)) as same:
         assert compare_answers([ours, near, same], TEXTS) == pytest.approx(5e-5)
 
@@ -128,7 +129,7 @@ def test_peers_whose_scores_are_ours_are_compared(ours: Contender) -> None:
     ],
 )
 def test_a_peer_that_computes_something_else_is_an_error(
-    ours: Contender, wrong: Callable[[str], Any], words: str
+    ours: MeasuredServer, wrong: Callable[[str], Any], words: str
 ) -> None:
     with answering("other", wrong) as other, pytest.raises(LoadError, match=words):
         compare_answers([ours, other], TEXTS)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from loadtest.bench.peers.servers import NAMES, missing
-from loadtest.bench.peers.ways import Contender
+from loadtest.bench.peers.ways import MeasuredServer
 from loadtest.bench.processes import ProcessTree
 from loadtest.client import Target
 
@@ -65,14 +65,14 @@ def stand_in_environment(folder: Path, name: str) -> None:
 
 
 @contextmanager
-def answering(name: str, answer: Callable[[str], Any]) -> Iterator[Contender]:
+def answering(name: str, answer: Callable[[str], Any]) -> Iterator[MeasuredServer]:
     """A server in this process whose answer to each text is ``answer(text)`` as JSON."""
-    with answering_bodies(name, lambda body: answer(body["text"])) as contender:
-        yield contender
+    with answering_bodies(name, lambda body: answer(body["text"])) as server:
+        yield server
 
 
 @contextmanager
-def answering_bodies(name: str, answer: Callable[[Any], Any]) -> Iterator[Contender]:
+def answering_bodies(name: str, answer: Callable[[Any], Any]) -> Iterator[MeasuredServer]:
     """The same, ``answer`` of the whole body; bytes are sent as they are, with the status 500."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -101,7 +101,7 @@ def answering_bodies(name: str, answer: Callable[[Any], Any]) -> Iterator[Conten
         thread.start()
         try:
             target = Target(f"http://127.0.0.1:{server.server_port}", "none", "/")
-            yield Contender(name, target, [ProcessTree(os.getpid())])
+            yield MeasuredServer(name, target, [ProcessTree(os.getpid())])
         finally:
             server.shutdown()
             thread.join()

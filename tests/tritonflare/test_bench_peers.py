@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tests.support.servers import finished
 from tests.tritonflare.test_makefile import make, stand_in
 from tritonflare import bench, bench_peers
 from tritonflare.bench_peers import running_peers
+from tritonflare.bench_stack import numbers_set
 
 
 def test_the_command_knows_the_peers_and_their_section() -> None:
@@ -47,6 +49,15 @@ def test_a_missing_environment_is_named_with_the_target_that_installs_it(
         "Error: not installed: mosec; run `make peers-env PEERS=fastapi,mosec`, "
         "or `make bench-peers`, which installs them and measures.\n"
     )
+
+
+def test_the_document_says_what_the_environment_sets_and_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("GATEWAY_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+    monkeypatch.setenv("GATEWAY_CALL_SLOTS", "4")
+    monkeypatch.setenv("GATEWAY_API_TOKENS", "secret")
+    assert numbers_set() == {"GATEWAY_CALL_SLOTS": "4", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
 
 def test_without_peers_nothing_is_started(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import uvloop
 
 from loadtest.bench.invariance import BOUND
-from loadtest.bench.peers.ways import Contender
+from loadtest.bench.peers.ways import MeasuredServer
 from loadtest.checks import Scores, difference, read_scores
 from loadtest.client import LoadError, Target
 from loadtest.closed_loop import ask
@@ -19,7 +19,7 @@ _CONNECTIONS = 32
 """Enough that servers which batch do so."""
 
 
-def compare_answers(servers: Sequence[Contender], texts: Sequence[str]) -> float:
+def compare_answers(servers: Sequence[MeasuredServer], texts: Sequence[str]) -> float:
     """Ask every text of every server; return the largest |difference| of a score from the first server's.
 
     Raises:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 _STOPS_WITHIN_S = 10.0
 _DIES_WITHIN_S = 5.0
-_LOOKS_EVERY_S = 0.02
+_POLL_INTERVAL_S = 0.02
 
 
 @contextmanager
@@ -59,5 +59,5 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
         except ProcessLookupError:
             break
         process.poll()  # a process that nobody has waited for keeps its group
-        time.sleep(_LOOKS_EVERY_S)
+        time.sleep(_POLL_INTERVAL_S)
     process.wait()

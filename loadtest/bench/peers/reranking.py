@@ -13,7 +13,7 @@ import uvloop
 
 from loadtest.bench.figures import Sample, timed
 from loadtest.bench.peers.servers import RunningPeer
-from loadtest.bench.peers.ways import OURS, Contender, metered
+from loadtest.bench.peers.ways import OURS, MeasuredServer, metered
 from loadtest.bench.processes import ProcessTree
 from loadtest.bench.rerank import BOUND, Differences, Question, Scores, read_answer
 from loadtest.bench.rounds import Facts, Way
@@ -28,7 +28,7 @@ class RerankingServer:
     ``pairs_apart`` sends each context in a request of its own, all at once.
     """
 
-    def __init__(self, server: Contender, alone: Sequence[Scores], pairs_apart: bool = False) -> None:
+    def __init__(self, server: MeasuredServer, alone: Sequence[Scores], pairs_apart: bool = False) -> None:
         """``alone`` has our scores of the contexts of each question, each asked alone."""
         self.server = server
         self.is_ours = server.name == OURS
@@ -85,10 +85,10 @@ def reranking_servers(
     target: Target, trees: Sequence[ProcessTree], peers: Sequence[RunningPeer], alone: Sequence[Scores]
 ) -> list[RerankingServer]:
     """Ours first, whose processes are ``trees``; then the peers."""
-    servers = [RerankingServer(Contender(OURS, target, trees), alone)]
+    servers = [RerankingServer(MeasuredServer(OURS, target, trees), alone)]
     for peer in peers:
-        contender = Contender(peer.name, peer.target, [ProcessTree(peer.pid)])
-        servers.append(RerankingServer(contender, alone, peer.pairs_apart))
+        measured = MeasuredServer(peer.name, peer.target, [ProcessTree(peer.pid)])
+        servers.append(RerankingServer(measured, alone, peer.pairs_apart))
     return servers
 
 
@@ -124,20 +124,36 @@ def reranking_ways(
             yield Way(SECTION, f"{count} connection{'' if count == 1 else 's'}, {name}", measure, facts)
 
 
+@dataclass(frozen=True)
+class _Answer:
+    """The answers to all requests of the question with this number."""
+
+    number: int
+    latency_s: float
+    bodies: Sequence[bytes]
+
+
 def ask(server: RerankingServer, questions: Sequence[Question], seconds: float) -> Sample:
     """Ask each question again and again on a connection of its own, at least once.
 
     Answers that are due when the time is over are waited for and count, with the time that they take: a
-    server that answers all questions together would else have done a lot or nothing.
+    server that answers all questions together would else have done a lot or nothing. All answers are read
+    and compared afterwards, because the client runs on the server's cores.
 
     Raises:
         LoadError: an answer was not 200, or see `RerankingServer.see`.
     """
-    return uvloop.run(_ask(server, questions, seconds))
+    answers: list[_Answer] = []
+    elapsed_s = uvloop.run(_ask(server, questions, seconds, answers))
+    for answer in answers:
+        server.see(answer.number, questions[answer.number], answer.bodies)
+    return timed([answer.latency_s for answer in answers], elapsed_s, len(questions[0].contexts))
 
 
-async def _ask(server: RerankingServer, questions: Sequence[Question], seconds: float) -> Sample:
-    latencies: list[float] = []
+async def _ask(
+    server: RerankingServer, questions: Sequence[Question], seconds: float, answers: list[_Answer]
+) -> float:
+    """Add to ``answers``; return how many seconds they took together."""
     callers: list[_Caller] = []
     try:
         for question in questions:
@@ -149,19 +165,18 @@ async def _ask(server: RerankingServer, questions: Sequence[Question], seconds: 
             while True:
                 bodies = await callers[number].exchange()
                 now = time.perf_counter()
-                latencies.append(now - sent)
-                server.see(number, questions[number], bodies)
-                sent = time.perf_counter()
+                answers.append(_Answer(number, now - sent, bodies))
+                sent = now
                 if sent >= begin + seconds:
                     return
 
         await asyncio.gather(*map(repeat, range(len(callers))))
+        return time.perf_counter() - begin
     except OSError as error:
         raise LoadError(f"no answer: {error}") from error
     finally:
         for caller in callers:
             caller.close()
-    return timed(latencies, time.perf_counter() - begin, len(questions[0].contexts))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from importlib.metadata import distributions
@@ -22,10 +22,11 @@ from loadtest.client import LoadError, Target
 PROGRAMS = Path(__file__).with_name("programs")
 INSTALLED = ".installed"
 """The file that says that an environment is complete."""
-_TOLD = ("fastapi", "uvicorn", "mosec", "onnxruntime", "tokenizers")
+_REPORTED_PACKAGES = ("fastapi", "uvicorn", "mosec", "onnxruntime", "tokenizers")
 _READY_WITHIN_S = 60.0
-_INHERITED = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TZ")
-"""The rest of our environment, above all ``PYTHONPATH``, is no concern of a peer."""
+_INHERITED = ("GLIBC_TUNABLES", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TZ")
+"""What a peer gets of our environment: its memory is allocated as ours is. The rest, above all
+``PYTHONPATH``, is no concern of a peer."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class Peer:
 
 _FASTAPI = ("uvicorn", "fastapi_server:app", "--port", "{port}", "--workers", "{cores}", "--no-access-log")
 _MOSEC = ("python", "mosec_server.py", "--address", "127.0.0.1", "--port", "{port}", "--timeout", "600000")
-# The timeout, in ms, is no part of what is compared. A wait of 0 ms means that the option --wait tells it,
-# whose default is 10.
+# The timeout, in ms, is no part of what is compared. mosec takes a worker's wait of 0 for unset, and uses
+# that of its option --wait, which is 10 ms unless it is given as 0.
 _BATCHES = {"batch": 32, "wait_ms": 0, "group": 16, "padding": 4}
 PEERS = (
     Peer("FastAPI", "fastapi", "/", _FASTAPI, {"threads": 1}),
@@ -112,7 +113,7 @@ def package_versions(name: str, folder: Path) -> dict[str, str]:
     """The versions of an environment's packages that matter for speed."""
     (packages,) = (folder / name / "lib").glob("python3*/site-packages")
     found = {each.name.lower(): each.version for each in distributions(path=[str(packages)])}
-    return {package: found[package] for package in _TOLD if package in found}
+    return {package: found[package] for package in _REPORTED_PACKAGES if package in found}
 
 
 @contextmanager
@@ -140,21 +141,21 @@ def running_peer(peer: Peer, model: PeerModel, folder: Path, work: Path) -> Iter
         # A process a core: threads for the texts of a batch would take another process's core.
         "TOKENIZERS_PARALLELISM": "false",
     }
-    try:
-        with (
+    with ExitStack() as programs:
+        try:
             # Not in ``work``: mosec makes sockets there, whose paths must stay below 108 bytes.
-            TemporaryDirectory(prefix="peer_") as temporary,
-            process_group(command, PROGRAMS, environment | {"TMPDIR": temporary}, log) as process,
-        ):
+            temporary = programs.enter_context(TemporaryDirectory(prefix="peer_"))
+            group = process_group(command, PROGRAMS, environment | {"TMPDIR": temporary}, log)
+            process = programs.enter_context(group)
             target = Target(f"http://127.0.0.1:{port}", "none", peer.path)
             _wait_until_it_answers(process, target, model.first_request, peer, log)
-            yield RunningPeer(peer.name, process.pid, target, peer.pairs_apart)
-    except OSError as error:
-        raise LoadError(f"{peer.name} could not be started: {error.strerror}") from error
+        except OSError as error:
+            raise LoadError(f"{peer.name} could not be started: {error.strerror}") from error
+        yield RunningPeer(peer.name, process.pid, target, peer.pairs_apart)
 
 
 def _described(peer: Peer, model: PeerModel) -> str:
-    """The variable ``PEER``; see programs/served_model.py."""
+    """The variable ``PEER``; see programs/onnx_model.py."""
     return json.dumps(
         {
             "model": None if model.model is None else str(model.model.resolve()),

@@ -17,13 +17,13 @@ SECTION = "peers"
 OURS = "tritonflare"
 NULL_SHARE = 0.5
 """Of the time of a measurement: the null model's answers are so many more that they need less."""
-_LOOKS_EVERY_S = 0.1
+_POLL_INTERVAL_S = 0.1
 _IDLE_CORES = 0.2
 _SETTLES_WITHIN_S = 3.0
 
 
 @dataclass(frozen=True)
-class Contender:
+class MeasuredServer:
     """A server that is measured: where it answers, and the processes that serve it."""
 
     name: str
@@ -40,11 +40,11 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class Contenders:
+class MeasuredServers:
     """The servers with the real model, ours first, and the same with the null model in the same order."""
 
-    real: Sequence[Contender]
-    null: Sequence[Contender]
+    real: Sequence[MeasuredServer]
+    null: Sequence[MeasuredServer]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Scenario:
 
 
 def peer_ways(
-    contenders: Contenders,
+    servers: MeasuredServers,
     load: Load,
     texts: Sequence[str],
     seconds: float,
@@ -69,7 +69,7 @@ def peer_ways(
     scenarios = [Scenario(texts, count, seconds, null=False) for count in connections]
     scenarios += [Scenario(texts, count, NULL_SHARE * seconds, null=True) for count in null_connections]
     for scenario in scenarios:
-        for server in contenders.null if scenario.null else contenders.real:
+        for server in servers.null if scenario.null else servers.real:
             count = f"{scenario.connections} connection{'' if scenario.connections == 1 else 's'}"
             facts: Facts = {
                 "connections": scenario.connections,
@@ -80,7 +80,7 @@ def peer_ways(
             yield Way(SECTION, name, partial(measure, server, load, scenario), facts)
 
 
-def measure(server: Contender, load: Load, scenario: Scenario) -> Sample:
+def measure(server: MeasuredServer, load: Load, scenario: Scenario) -> Sample:
     """One measurement with the costs that `metered` adds.
 
     Raises:
@@ -91,8 +91,12 @@ def measure(server: Contender, load: Load, scenario: Scenario) -> Sample:
     )
 
 
-def metered(server: Contender, load: Callable[[], Sample]) -> Sample:
-    """What ``load`` found, with ``server_cpu_s`` and ``load_cpu_s``, in seconds per 1,000 texts."""
+def metered(server: MeasuredServer, load: Callable[[], Sample]) -> Sample:
+    """What ``load`` found, with ``server_cpu_s`` and ``load_cpu_s``, in seconds per 1,000 texts.
+
+    Where ``load`` drops what is due at its end, as wrk does, ``server_cpu_s`` has the work on texts that are
+    not counted: one a connection at most.
+    """
     served, sent = server.cpu_s(), cpu_of_us_s()
     sample = load()
     served, sent = server.cpu_s() - served, cpu_of_us_s() - sent
@@ -108,9 +112,9 @@ def settle(cpu_s: Callable[[], float], sleep: Callable[[float], None] = time.sle
     the server that is measured next.
     """
     before = cpu_s()
-    for _ in range(round(_SETTLES_WITHIN_S / _LOOKS_EVERY_S)):
-        sleep(_LOOKS_EVERY_S)
+    for _ in range(round(_SETTLES_WITHIN_S / _POLL_INTERVAL_S)):
+        sleep(_POLL_INTERVAL_S)
         now = cpu_s()
-        if now - before < _IDLE_CORES * _LOOKS_EVERY_S:
+        if now - before < _IDLE_CORES * _POLL_INTERVAL_S:
             return
         before = now

@@ -1,4 +1,4 @@
-"""Scores of texts; see served_model.py for what is served and how."""
+"""Scores of texts; see onnx_model.py for what is served and how."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from served_model import ServedModel
+from onnx_model import OnnxModel
 
 Answer = list[dict[str, Any]]
 """``[{"label": str, "score": float 0…1}, …]``, in the order of the labels."""
@@ -17,7 +17,7 @@ class Classifier:
 
     def __init__(self) -> None:
         """Load the files that ``PEER`` names."""
-        self._model = ServedModel()
+        self._model = OnnxModel()
         self._model.tokenizer.enable_truncation(self._model.max_tokens)
 
     def classify(self, texts: Sequence[str]) -> list[Answer]:

@@ -11,16 +11,16 @@ from contextlib import asynccontextmanager
 from anyio.to_thread import current_default_thread_limiter
 from classifier import Answer, Classifier
 from fastapi import FastAPI
+from onnx_model import peer_settings
 from pydantic import BaseModel
 from reranker import Reranker, Scores
-from served_model import given
 
 
 @asynccontextmanager
 async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
     """Size the thread pool, which can only be done inside of the event loop."""
     limiter = current_default_thread_limiter()
-    limiter.total_tokens = given().get("threads", limiter.total_tokens)
+    limiter.total_tokens = peer_settings().get("threads", limiter.total_tokens)
     yield
 
 
@@ -39,7 +39,7 @@ class Question(BaseModel):
 
 app = FastAPI(lifespan=lifespan)
 
-if len(given()["labels"]) > 1:
+if len(peer_settings()["labels"]) > 1:
     classifier = Classifier()
 
     @app.post("/")

@@ -11,8 +11,8 @@ from typing import Any
 
 from classifier import Answer, Classifier
 from mosec import Server, Worker
+from onnx_model import peer_settings
 from reranker import Reranker, Scores
-from served_model import given
 
 
 class One(Worker):
@@ -65,7 +65,7 @@ class Questions(Worker):
 
 if __name__ == "__main__":
     server = Server()
-    peer = given()
+    peer = peer_settings()
     classifies = len(peer["labels"]) > 1
     processes = peer.get("processes", len(os.sched_getaffinity(0)))
     if "batch" in peer:

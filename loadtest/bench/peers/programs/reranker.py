@@ -1,11 +1,11 @@
-"""Scores of contexts for a query; see served_model.py for what is served and how."""
+"""Scores of contexts for a query; see onnx_model.py for what is served and how."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-from served_model import ServedModel
+from onnx_model import OnnxModel
 
 Pair = tuple[str, str]
 """A query, and a context that is scored for it."""
@@ -18,7 +18,7 @@ class Reranker:
 
     def __init__(self) -> None:
         """Load the files that ``PEER`` names."""
-        self._model = ServedModel()
+        self._model = OnnxModel()
         self._model.tokenizer.enable_truncation(self._model.max_tokens, strategy="only_second")
 
     def score(self, query: str, contexts: Sequence[str]) -> Scores:

@@ -19,13 +19,13 @@ _TYPES = "token_type_ids"
 """An input that not every graph has."""
 
 
-def given() -> Mapping[str, Any]:
+def peer_settings() -> Mapping[str, Any]:
     """What the environment variable ``PEER``, a JSON object, says about the model and the server."""
     described: Mapping[str, Any] = json.loads(os.environ["PEER"])
     return described
 
 
-class ServedModel:
+class OnnxModel:
     """Logits of encodings.
 
     ``PEER`` names ``model`` (a file; null: zeros for logits), ``tokenizer`` (a file), ``labels`` and
@@ -36,7 +36,7 @@ class ServedModel:
 
     def __init__(self) -> None:
         """Load the files."""
-        peer = given()
+        peer = peer_settings()
         self.labels: list[str] = peer["labels"]
         self.max_tokens: int = peer["max_tokens"]
         self.tokenizer = Tokenizer.from_file(peer["tokenizer"])
