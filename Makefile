@@ -20,14 +20,18 @@ CHECKPOINT := checkpoints/minilm-sst2
 RERANKER := checkpoints/minilm-rerank
 REPOSITORY := model_repository
 ENSEMBLE := $(REPOSITORY)/cf-huggingface-distilbert-sst-2-int8
-# For the embedded Triton, tokenizer and encoder are one step (docs/export.md#layout); LAYOUT=steps takes two.
-LAYOUT ?= joined
+# Of an ensemble's folder: the layout that was published, the one to publish, and what makes a model again if the two
+# differ. LAYOUT=steps or LAYOUT=joined changes it (docs/export.md#layout), a first export is joined.
+published = $(if $(wildcard $(1)_joined_*/[1-9]*/model.onnx),joined,$(if $(wildcard $(1)_encoder_*/[1-9]*/model.onnx),steps))
+layout = $(or $(LAYOUT),$(call published,$(1)),joined)
+changed = $(if $(filter-out $(call published,$(1)),$(LAYOUT)),changed-layout)
 # The weights that are served: those of the highest version.
 SERVED := $(shell ls -v $(ENSEMBLE)_{encoder,joined}_*/[1-9]*/model.onnx 2>/dev/null | tail -n 1)
 MODEL := $(or $(SERVED),$(ENSEMBLE)_joined_int8/1/model.onnx)
 # MODELS=all adds the reranker to `make serve` and `make export`.
 ALL := $(filter all,$(MODELS))
-RERANKER_MODEL := $(REPOSITORY)/cf-baai-bge-reranker-base/config.pbtxt
+RERANKER_ENSEMBLE := $(REPOSITORY)/cf-baai-bge-reranker-base
+RERANKER_MODEL := $(RERANKER_ENSEMBLE)/config.pbtxt
 PIP := -m pip install --quiet --disable-pip-version-check
 CLIENTS := tests/clients/js
 # Today's Workers tools, which cannot be installed beside the older ones, with a node that is new enough for them.
@@ -108,21 +112,24 @@ $(TORCH_VENV)/.torch: requirements/torch.txt
 
 # --- what people do ----------------------------------------------------------------------------
 
+.PHONY: changed-layout
+changed-layout:
+
 # What you published yourself under the bundled model's name, or in another precision, stays.
-$(MODEL): $(VENV)/.serve $(wildcard $(CHECKPOINT)/*) $(shell find export -name '*.py')
+$(MODEL): $(VENV)/.serve $(wildcard $(CHECKPOINT)/*) $(shell find export -name '*.py') $(call changed,$(ENSEMBLE))
 	config=$(ENSEMBLE)/config.pbtxt
 	if [ -e $@ ] && { [[ $@ != *_int8/* ]] || { [ -e $$config ] && ! grep -q '"minilm-sst2"' $$config; }; }; then
 		echo "keeping the model in $(REPOSITORY); \`make export\` puts the bundled one back"
 	else
-		$(BIN)/tritonflare export --quick --layout $(LAYOUT)
+		$(BIN)/tritonflare export --quick --layout $(call layout,$(ENSEMBLE))
 		touch "$$(ls -v $(ENSEMBLE)_{encoder,joined}_*/[1-9]*/model.onnx 2>/dev/null | tail -n 1)"
 	fi
 
-$(RERANKER_MODEL): $(VENV)/.serve $(wildcard $(RERANKER)/*) $(shell find export -name '*.py')
+$(RERANKER_MODEL): $(VENV)/.serve $(wildcard $(RERANKER)/*) $(shell find export -name '*.py') $(call changed,$(RERANKER_ENSEMBLE))
 	if [ -e $@ ] && ! grep -q '"minilm-rerank"' $@; then
 		echo "keeping the reranker in $(REPOSITORY); \`make export MODELS=all\` puts the bundled one back"
 	else
-		$(BIN)/tritonflare export $(RERANKER) --quick --layout $(LAYOUT)
+		$(BIN)/tritonflare export $(RERANKER) --quick --layout $(call layout,$(RERANKER_ENSEMBLE))
 		touch $@
 	fi
 
@@ -134,8 +141,8 @@ serve: $(MODEL) $(if $(ALL),$(RERANKER_MODEL)) ## run Triton and the gateway on 
 
 .PHONY: export
 export: $(VENV)/.serve ## export the bundled checkpoint into model_repository/; MODELS=all: the reranker too
-	$(BIN)/tritonflare export --verbose --layout $(LAYOUT)
-	$(if $(ALL),$(BIN)/tritonflare export $(RERANKER) --verbose --layout $(LAYOUT))
+	$(BIN)/tritonflare export --verbose --layout $(call layout,$(ENSEMBLE))
+	$(if $(ALL),$(BIN)/tritonflare export $(RERANKER) --verbose --layout $(call layout,$(RERANKER_ENSEMBLE)))
 
 .PHONY: test
 test: $(VENV)/.dev clients-env ## run all tests, the end-to-end ones on the real tritonserver

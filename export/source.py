@@ -27,7 +27,7 @@ from export.samples import (
     own_pairs,
     own_texts,
 )
-from export.spec import RERANK, ensemble_name
+from export.spec import RERANK, ensemble_name, warmup_texts
 
 
 @dataclass(frozen=True)
@@ -101,14 +101,18 @@ def _texts(file: Path | None, folder: Path, checkpoint: Checkpoint) -> _Texts:
     else:
         examples = default_examples(folder, labels, problem_type)
     example_rows = token_rows(tokenizer, examples.texts, checkpoint)
-    # For its check alone: a text of which nothing is left must be one that the model can take.
-    token_rows(tokenizer, [" ", "\0"], checkpoint)
+    # For its check alone: a text of which nothing is left must be one that the model can take, and so must
+    # those that warm it up.
+    token_rows(tokenizer, [" ", "\0", *warmup_texts(checkpoint.max_tokens).values()], checkpoint)
     return _Texts(tokenizer, examples, example_rows, token_rows(tokenizer, own_texts(), checkpoint))
 
 
 def _pairs(file: Path | None, folder: Path, checkpoint: Checkpoint) -> _Texts:
     tokenizer = PairTokenizer(load_tokenizer(checkpoint.tokenizer_file, checkpoint.max_tokens), checkpoint)
     own, own_rows = fitting_pairs(own_pairs(), tokenizer)
+    # For its check alone, as for texts.
+    warmup = warmup_texts(checkpoint.max_tokens)
+    tokenizer.rows([(warmup["text"], text) for text in warmup.values()])
     examples = load_pairs(file) if file else default_pairs(folder)
     if examples.source == OWN_PAIRS:
         return _Texts(tokenizer, own, own_rows, own_rows)

@@ -59,6 +59,16 @@ def length_buckets(max_tokens: int) -> tuple[int, ...]:
     return (*(bucket for bucket in LENGTH_BUCKETS if bucket < max_tokens), max_tokens)
 
 
+def warmup_texts(max_tokens: int) -> dict[str, str]:
+    """What warms up a step that tokenizes, by the sample's name: an ordinary text, and one for each bucket.
+
+    A tokenizer that makes less than a token of each word leaves the longest buckets cold. An export checks
+    that it makes tokens of all of them: Triton loads no model that answers a sample with an error.
+    """
+    words = {f"text_{length}": "great " * length for length in length_buckets(max_tokens)}
+    return {"text": "This pizza is great!"} | words
+
+
 @dataclass(frozen=True)
 class ServedModel:
     """A model as the catalogue knows it; every field but the layout travels in the ensemble's parameters."""

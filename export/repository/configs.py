@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-from export.spec import JOINED, MAX_BATCH_SIZE, ServedModel, length_buckets
+from export.spec import JOINED, MAX_BATCH_SIZE, ServedModel, length_buckets, warmup_texts
 
 # On a GPU one tokenizer process (some 25 thousand short texts a second) may not keep up with the encoder.
 PADDED_TOKENIZERS = 2
@@ -60,7 +60,7 @@ def joined_config(model: ServedModel) -> pb.ModelConfig:
     config.dynamic_batching.SetInParent()
     config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=model.instances)
     _set_tokenizer(config, model)
-    for text in ("text", *(f"text_{length}" for length in length_buckets(model.max_tokens))):
+    for text in warmup_texts(model.max_tokens):
         _warm_up_with_text(config, model, text)
     return config
 

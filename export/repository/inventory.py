@@ -235,6 +235,11 @@ def _foreign_code(repository: Path, model: Published, folder: str) -> Iterator[s
         sources = JOINED_SOURCES
     else:
         sources = TOKENIZER_SOURCES if folder == model.tokenizer else ENCODER_SOURCES
+    program = _served_version(repository / folder) / "model.py"
+    if program.is_file() and program.read_bytes() != (MODEL_SOURCES / sources["model.py"]).read_bytes():
+        # Such as an older exporter's, which had other files beside it: one sentence says it all.
+        yield f"{program.relative_to(repository)} is not this exporter's; export {model.name} again."
+        return
     for name, source in sources.items():
         file = _served_version(repository / folder) / name
         label = file.relative_to(repository)

@@ -18,7 +18,7 @@ from export.repository.configs import (
     joined_config,
     tokenizer_config,
 )
-from export.spec import JOINED, ServedModel, length_buckets
+from export.spec import JOINED, ServedModel, length_buckets, warmup_texts
 
 MODEL_SOURCES = Path(__file__).parents[1] / "triton_models"
 _READS_TEXTS = ("text_step.py", "text_reader.py", "pair_reader.py", "pairs.py", "long_texts.py")
@@ -27,7 +27,6 @@ TOKENIZER_SOURCES = {"model.py": "tokenizer.py"} | {name: name for name in _READ
 ENCODER_SOURCES = {"model.py": "encoder.py"} | {name: name for name in _RUNS_ENCODER}
 JOINED_SOURCES = {"model.py": "joined.py"} | {name: name for name in (*_READS_TEXTS, *_RUNS_ENCODER)}
 """What is served under which name, and what it is a copy of."""
-_WARMUP_TEXT = "This pizza is great!"
 
 
 def write_model(
@@ -58,7 +57,7 @@ def write_tokenizer(model: ServedModel, tokenizer_file: Path, root: Path, versio
     # A copy: the source's owner may edit it in place.
     shutil.copyfile(tokenizer_file, content / "tokenizer.json")
     _write_config(folder / "config.pbtxt", tokenizer_config(model))
-    _write_warmup(folder, {"text.bin": _warmup_text(_WARMUP_TEXT)})
+    _write_warmup(folder, {"text.bin": _warmup_text(warmup_texts(model.max_tokens)["text"])})
 
 
 def write_encoder(model: ServedModel, onnx_file: Path, root: Path) -> None:
@@ -86,10 +85,8 @@ def write_joined(model: ServedModel, onnx_file: Path, tokenizer_file: Path, root
     shutil.copyfile(tokenizer_file, content / "tokenizer.json")
     _link(onnx_file, content / "model.onnx")
     _write_config(folder / "config.pbtxt", joined_config(model))
-    # Each word has a token at least; what exceeds the model's limit is cut off.
-    words = {f"text_{length}.bin": "great " * length for length in length_buckets(model.max_tokens)}
-    texts = {"text.bin": _WARMUP_TEXT} | words
-    _write_warmup(folder, {name: _warmup_text(text) for name, text in texts.items()})
+    texts = warmup_texts(model.max_tokens)
+    _write_warmup(folder, {f"{name}.bin": _warmup_text(text) for name, text in texts.items()})
 
 
 def write_ensemble(model: ServedModel, root: Path) -> None:

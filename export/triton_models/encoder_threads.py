@@ -128,6 +128,10 @@ class EncoderThreads:
             woken = [self.idle.pop() for _ in range(min(len(self.idle), len(self.queue)))]
         for wake in woken:
             wake.release()
+        for call in calls:
+            if not call.rows:  # no thread would ever end it
+                call.problem = "no texts"
+                self._answer(call)
 
     def close(self) -> None:
         """End the threads; Triton has waited for the answers before."""

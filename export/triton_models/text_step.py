@@ -52,6 +52,8 @@ class TextStep:
                 for name in self.reader.inputs
             ]
             texts, size = self.reader.gather(columns)
+            if not texts:
+                return self._refused("has no rows")
             if size > LONG_BYTES:
                 self.long.put((request.get_response_sender(), texts))
                 return None
@@ -68,10 +70,13 @@ class TextStep:
 
     def _failed(self, problem: BaseException) -> Any:
         if isinstance(problem, UnicodeDecodeError):
-            words = f"{self.reader.called} is not UTF-8"
-            error = pb_utils.TritonError(words, pb_utils.TritonError.INVALID_ARG)
-        else:
-            error = pb_utils.TritonError(f"tokenization failed: {type(problem).__name__}")
+            return self._refused("is not UTF-8")
+        error = pb_utils.TritonError(f"tokenization failed: {type(problem).__name__}")
+        return pb_utils.InferenceResponse(error=error)
+
+    def _refused(self, reason: str) -> Any:
+        words = f"{self.reader.called} {reason}"
+        error = pb_utils.TritonError(words, pb_utils.TritonError.INVALID_ARG)
         return pb_utils.InferenceResponse(error=error)
 
     def _answer_long_ones(self) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from export.spec import LAYOUTS
 from gateway.telemetry.gauges import IN_FLIGHT, READY
 from gateway.telemetry.metrics import Metrics
+from tests.export.golden_configs import CPU
 from tests.support.deploy.manifests import VARIANTS, of_kind, read, render
 from tests.support.deploy.promql import metrics
 
@@ -79,6 +82,20 @@ def test_the_adapter_asks_for_metrics_that_exist(kind: str) -> None:
             found = metrics(query)
             assert found
             assert found <= of_gateway() | TRITON, query
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_ratio_is_that_of_the_step_with_the_encoder(layout: str) -> None:
+    model = dataclasses.replace(CPU, layout=layout)
+    query = rules("custom")["triton_queue_to_compute_ratio"]["metricsQuery"]
+    patterns = re.findall('model=~"(.+?)"', query)
+    assert len(patterns) == 2  # queue and compute
+    for pattern in patterns:
+        # Prometheus matches whole names, as fullmatch does.
+        chosen = {
+            name for name in (model.ensemble, model.tokenizer, model.encoder) if re.fullmatch(pattern, name)
+        }
+        assert chosen == {model.encoder}
 
 
 def test_what_is_no_promql_or_another_name_is_found_out() -> None:

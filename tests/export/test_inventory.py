@@ -66,7 +66,6 @@ def joined(repository: Path) -> Path:
 )
 def test_a_damaged_or_missing_file_of_a_joined_model_is_named(joined: Path, file: str, words: str) -> None:
     assert verify_repository(joined.parent) == []
-    file = file.replace("2/", "2/")
     replace(joined / file, b"{")
     assert verify_repository(joined.parent) == [f"{joined.name}/{file} {words}"]
     (joined / file).unlink()
@@ -122,6 +121,23 @@ def test_a_damaged_file_is_named(repository: Path, file: str, finding: str) -> N
     tokenizer = read_inventory(repository)[0].tokenizer
     replace(repository / file.replace("TOKENIZER", tokenizer), b"{")
     assert finding.replace("TOKENIZER", tokenizer) in verify_repository(repository)
+
+
+@pytest.mark.parametrize("beside", [(), ("long_texts.py",), ("pairs.py", "long_texts.py")])
+def test_a_model_of_an_older_exporter_is_one_finding_a_step(
+    repository: Path, beside: tuple[str, ...]
+) -> None:
+    """Its steps had other programs, and fewer files beside them."""
+    tokenizer = read_inventory(repository)[0].tokenizer
+    for step in (ENCODER, tokenizer):
+        for file in (repository / step / "1").glob("*.py"):
+            file.unlink()
+        for name in ("model.py", *beside):
+            (repository / step / "1" / name).write_text("# as an older exporter wrote it\n")
+    assert verify_repository(repository) == [
+        f"{step}/1/model.py is not this exporter's; export {model} again."
+        for step, model in ((ENCODER, "@x/mood"), (tokenizer, "@x/mood"), (tokenizer, "@x/mood-fp32"))
+    ]
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,19 @@ def test_a_request_that_cannot_be_read_fails_alone(model: Any) -> None:
     assert fine.error is None
 
 
+@pytest.mark.parametrize(("reranker", "called"), [(False, "TEXT"), (True, "QUERY or TEXT")])
+def test_a_request_without_rows_is_refused_and_its_neighbours_are_answered(
+    tmp_path: Path, reranker: bool, called: str
+) -> None:
+    folder = checkpoint(tmp_path / "m", reranker=reranker)
+    nothing = np.empty((0, 1), dtype=object)
+    empty = FakeRequest({"QUERY": nothing, "TEXT": nothing})
+    model = joined(folder, reranker=reranker)
+    failed, fine = answers(model, empty, pairs(("a", "b")) if reranker else texts("a"))
+    assert failed.error.args == (f"{called} has no rows", 3)
+    assert fine.error is None
+
+
 class PanicException(BaseException):
     """As tokenizers raises it where its Rust code panics."""
 

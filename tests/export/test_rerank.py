@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from plans.kit import read_kit
 from plans.trtexec import answer_command, build_flags
 from safetensors.numpy import load_file, save_file
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from export.artefact import Artefact
 from export.checkpoint import load_checkpoint
@@ -120,6 +121,22 @@ def test_too_few_tokens_for_a_pair_are_refused(tmp_path: Path) -> None:
     save_file(tensors | {table: tensors[table][:4].copy()}, file)
     with pytest.raises(CheckpointError, match="takes 4 tokens, and its tokenizer adds 3 to every pair"):
         load_checkpoint(folder, tmp_path / "work")
+
+
+def test_a_tokenizer_that_fails_on_a_text_for_the_warm_up_is_refused(tmp_path: Path) -> None:
+    """Every other text is one known word."""
+    plan = plan_of(tmp_path)
+    options(tmp_path / "m", tokenizer_class="PreTrainedTokenizerFast", model_input_names=list(TYPED))
+    file = tmp_path / "m" / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Replace(Regex("^(great ){64}$"), "☃"), normalizers.Replace(Regex("^[^☃]+$"), "a")]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([])
+    tokenizer.model = models.WordLevel({"[PAD]": 0, "a": 4}, unk_token="[UNK]")
+    tokenizer.save(str(file))
+    with pytest.raises(CheckpointError, match="cannot encode every pair"):
+        read_source(plan, tmp_path / "work")
 
 
 def pair_rows(count: int, seed: int = 4) -> list[PairRow]:

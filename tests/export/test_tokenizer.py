@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from export.checkpoint import load_checkpoint
 from export.checkpoint.tokenizer import load_tokenizer, tokenizer_file
@@ -128,9 +128,19 @@ def no_unknown_token(tokenizer: Tokenizer) -> None:
     tokenizer.model = models.WordLevel({"[PAD]": 0}, unk_token="[UNK]")
 
 
+def no_token_for_the_text_that_warms_up_the_longest_bucket(tokenizer: Tokenizer) -> None:
+    """Every other text is one known word."""
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Replace(Regex("^(great ){64}$"), "☃"), normalizers.Replace(Regex("^[^☃]+$"), "a")]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([])
+    tokenizer.model = models.WordLevel({"[PAD]": 0, "a": 4}, unk_token="[UNK]")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (no_token_for_the_text_that_warms_up_the_longest_bucket, "cannot encode every text"),
         (id_beyond_the_table, "gives token id 9999, the model knows 56"),
         (no_special_tokens, "makes no tokens of ' '; its tokenizer.json needs a post_processor"),
         (no_special_tokens_of_control_characters, r"makes no tokens of '\\x00'; its tokenizer.json needs"),

@@ -119,6 +119,14 @@ def test_a_panic_of_tokenizers_fails_its_own_request_only(
     model.finalize()
 
 
+def test_a_request_without_rows_is_refused(folder: Path, tmp_path: Path) -> None:
+    (response,) = tokenizer(folder, 64).execute([FakeRequest({"TEXT": np.empty((0, 1), dtype=object)})])
+    assert response.error.args == ("TEXT has no rows", 3)
+    empty = np.empty((0, 4), np.int64)
+    (response,) = run(encoder(folder, tmp_path), FakeRequest({"input_ids": empty, "attention_mask": empty}))
+    assert response.error.args == ("inference failed: no texts",)
+
+
 def encoder(folder: Path, tmp_path: Path) -> Any:
     model = quantise(build_graph(load_checkpoint(folder).encoder, "fp32"), Tokenwise())
     (tmp_path / "model.onnx").write_bytes(model.SerializeToString())

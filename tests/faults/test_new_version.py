@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -12,9 +14,11 @@ import pytest
 
 from embedded.errors import EmbeddedError
 from embedded.repository import check_repository
+from export.repository.inventory import read_inventory
 from loadtest.checks import Scores
-from tests.faults.conftest import Served, serving
+from tests.faults.conftest import MODEL, Served, serving
 from tests.support.bundled import bundled_repository
+from tests.support.layouts import publish_layout
 from tests.support.load import Book, agrees, load, reference
 from tests.support.releases import publish_damaged_version, publish_second_version
 from tests.support.servers import TOKEN, finished, wait_until
@@ -33,11 +37,17 @@ PATIENT = {
 
 
 @pytest.fixture(scope="module")
-def second(answers: dict[str, Scores], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Scores]:
-    """What the second version answers."""
+def second_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The second version, where nothing is served from."""
     repository = Path(shutil.copytree(bundled_repository(), tmp_path_factory.mktemp("second") / "models"))
     publish_second_version(repository)
-    with serving(repository) as served:
+    return repository
+
+
+@pytest.fixture(scope="module")
+def second(answers: dict[str, Scores], second_repository: Path) -> dict[str, Scores]:
+    """What the second version answers."""
+    with serving(second_repository) as served:
         found = asyncio.run(reference(served.target, answers))
     assert not any(agrees(found[text], answers[text]) for text in answers)
     return found
@@ -48,14 +58,14 @@ async def changing(
     first: dict[str, Scores],
     second: dict[str, Scores],
     per_s: float,
-    repository: Path,
+    publish: Callable[[], object],
     *,
     tell: bool,
 ) -> Book:
     """Publish the second version under load and go on until it has been served for a while."""
     async with load(served.target, first, per_s, second) as book:
         await asyncio.sleep(0.5)
-        await asyncio.to_thread(publish_second_version, repository)
+        await asyncio.to_thread(publish)
         if tell:
             await asyncio.sleep(0.5)
             served.program.process.send_signal(signal.SIGHUP)
@@ -71,21 +81,40 @@ def answered(served: Served) -> bool:
     return httpx.post(url, headers=headers, json={"text": "Well?"}, timeout=10).status_code == 200
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize(
+    ("workers", "before", "after"),
+    [
+        ("1", "steps", "steps"),
+        ("2", "steps", "steps"),
+        ("1", "steps", "joined"),
+        ("2", "joined", "steps"),
+    ],
+)
 def test_a_new_version_fails_no_request(
-    repository: Path, answers: dict[str, Scores], second: dict[str, Scores], half: float, workers: str
+    repository: Path,
+    second_repository: Path,
+    answers: dict[str, Scores],
+    second: dict[str, Scores],
+    half: float,
+    workers: str,
+    before: str,
+    after: str,
 ) -> None:
     watch = workers == "1"
     options = ["--workers", workers, *(["--watch"] if watch else [])]
+    assert publish_layout(repository, MODEL, repository, before).layout == before
+    publish = partial(publish_layout, second_repository, MODEL, repository, after)
     with serving(repository, *options, **PATIENT) as served:
         old = served.triton()
-        book = asyncio.run(changing(served, answers, second, half, repository, tell=not watch))
+        book = asyncio.run(changing(served, answers, second, half, publish, tell=not watch))
         assert book.wrong() == []
         assert set(book.statuses()) == {200}
         assert served.restarts() == {}
         assert not old.is_running()
         found = asyncio.run(reference(served.target, answers))
         assert all(agrees(found[text], second[text]) for text in answers)
+        (published,) = read_inventory(repository)
+        assert published.layout == after
 
 
 def test_a_crash_brings_back_what_was_served_and_not_what_is_published_meanwhile(

@@ -13,11 +13,18 @@ from export.spec import JOINED, PREFIX, ServedModel
 
 def publish_joined(repository: Path, name: str, into: Path, as_name: str | None = None) -> Published:
     """Publish a model of ``repository`` as its export would with ``--layout joined``."""
+    return publish_layout(repository, name, into, JOINED, as_name)
+
+
+def publish_layout(
+    repository: Path, name: str, into: Path, layout: str, as_name: str | None = None
+) -> Published:
+    """Publish a model of ``repository`` as its export would with ``--layout``."""
     (published,) = (model for model in read_inventory(repository) if model.name == name)
-    model = _served(repository, published, {"name": as_name or name, "layout": JOINED})
+    model = _served(repository, published, {"name": as_name or name, "layout": layout})
     publish_model(into, model, published.weights_file(repository), published.tokenizer_file(repository))
-    (joined,) = (other for other in read_inventory(into) if other.name == model.name)
-    return joined
+    (other,) = (other for other in read_inventory(into) if other.name == model.name)
+    return other
 
 
 def _served(repository: Path, published: Published, change: dict[str, str]) -> ServedModel:

@@ -111,26 +111,67 @@ def published(folder: Path, step: str, checkpoint: str = "minilm-sst2") -> Path:
     return weights
 
 
+@pytest.mark.parametrize("given", [None, "steps"])
 @pytest.mark.parametrize(
-    ("step", "checkpoint", "exported"),
+    ("step", "checkpoint", "layout"),
     [
-        ("encoder_int8", "minilm-sst2", True),
-        ("joined_int8", "minilm-sst2", True),
-        ("joined_int8", "mood", False),
-        ("encoder_int8", "mood", False),
-        ("joined_fp32", "minilm-sst2", False),
-        ("encoder_fp32", "minilm-sst2", False),
+        ("encoder_int8", "minilm-sst2", "steps"),
+        ("joined_int8", "minilm-sst2", "joined"),
+        ("joined_int8", "mood", None),
+        ("encoder_int8", "mood", None),
+        ("joined_fp32", "minilm-sst2", None),
+        ("encoder_fp32", "minilm-sst2", None),
     ],
 )
-def test_the_bundled_model_is_exported_joined_and_yours_is_kept(
-    tmp_path: Path, step: str, checkpoint: str, exported: bool
+def test_the_bundled_model_keeps_its_layout_and_yours_is_not_exported(
+    tmp_path: Path, step: str, checkpoint: str, layout: str | None, given: str | None
 ) -> None:
     stand_in(tmp_path)
     published(tmp_path, step, checkpoint)
-    done = make_any(tmp_path, "serve", f"REPOSITORY={tmp_path / 'models'}")
+    settings = {} if given is None else {"LAYOUT": given}
+    done = make_any(tmp_path, "serve", f"REPOSITORY={tmp_path / 'models'}", **settings)
     assert done.returncode == 0, done.stderr
-    assert ("export --quick --layout joined" in done.stdout) == exported
-    assert ("keeping the model" in done.stdout) == (not exported)
+    assert (f"export --quick --layout {given or layout}" in done.stdout) == (layout is not None)
+    assert ("keeping the model" in done.stdout) == (layout is None)
+
+
+@pytest.mark.parametrize("model", ["classifier", "reranker"])
+@pytest.mark.parametrize(
+    ("present", "given", "exported"),
+    [
+        ("joined", "steps", "steps"),
+        ("steps", "joined", "joined"),
+        ("steps", "steps", None),
+        ("joined", "joined", None),
+        ("steps", None, None),
+    ],
+)
+def test_another_layout_is_exported_where_it_was_given_and_nothing_else_is_new(
+    tmp_path: Path, model: str, present: str, given: str | None, exported: str | None
+) -> None:
+    stand_in(tmp_path)
+    step = {"joined": "joined_int8", "steps": "encoder_int8"}[present]
+    weights = published(tmp_path, step)
+    os.utime(weights)  # newer than the exporter
+    options = [f"REPOSITORY={tmp_path / 'models'}"]
+    checkpoint = ""
+    if model == "reranker":
+        checkpoint = "checkpoints/minilm-rerank "
+        ensemble = tmp_path / "models/cf-baai-bge-reranker-base"
+        ensemble.mkdir()
+        (ensemble / "config.pbtxt").write_text('"minilm-rerank"')
+        weights = Path(f"{ensemble}_{step}") / "1" / "model.onnx"
+        weights.parent.mkdir(parents=True)
+        weights.touch()
+        options += ["MODELS=all", f"MODEL={tmp_path / 'model'}"]
+    done = make_any(tmp_path, "serve", *options, *([] if given is None else [f"LAYOUT={given}"]))
+    assert done.returncode == 0, done.stderr
+    called = [line.partition(" GATEWAY_GRPC_PORT=")[0] for line in done.stdout.splitlines()]
+    wanted = [] if exported is None else [f"export {checkpoint}--quick --layout {exported}"]
+    assert [line for line in called if "minilm-rerank" in line or model == "classifier"] == [
+        *wanted,
+        *(["serve"] if model == "classifier" else []),
+    ]
 
 
 @pytest.mark.parametrize("before", [None, "encoder_int8", "joined_int8"])
@@ -146,5 +187,6 @@ def test_what_was_exported_is_not_exported_again_at_the_next_start(
         f"rm -rf {tmp_path / 'models' / BUNDLED}_{before}; mkdir -p {new.parent}; touch -t 200001010000 {new}"
     )
     command.write_text(f'#!/bin/sh\necho "$*"\nif [ "$1" = export ]; then {export}; fi\n')
-    runs = [make_any(tmp_path, "serve", f"REPOSITORY={tmp_path / 'models'}") for _ in range(2)]
+    options = [f"REPOSITORY={tmp_path / 'models'}", "LAYOUT=joined"]
+    runs = [make_any(tmp_path, "serve", *options) for _ in range(2)]
     assert [run.stdout for run in runs] == ["export --quick --layout joined\nserve\n", "serve\n"]
