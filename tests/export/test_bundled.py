@@ -16,24 +16,28 @@ from export.checkpoint import load_checkpoint
 from export.graph.encoder import build_graph
 from export.scores import probabilities
 from tests.support.bundled import bundled_repository
+from tests.support.layouts import publish_joined
 from tests.support.texts import CHECKPOINT
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_repositorys_page_shows_what_an_export_writes() -> None:
+def test_the_repositorys_page_shows_what_an_export_writes(tmp_path: Path) -> None:
     page = (ROOT / "model_repository/README.md").read_text(encoding="utf-8")
-    shown, folder = set(), ""
-    for line in page.partition("```text\n")[2].partition("```")[0].splitlines():
-        name = line.split()[0]
-        if line.startswith(" "):
-            shown.add(folder + name)
-        else:
-            folder = name
     exported = bundled_repository()
-    files = {str(path.relative_to(exported)) for path in exported.rglob("*") if path.is_file()}
-    written = {re.sub("ones_[0-9]+", "ones_*", name) for name in files if "__pycache__" not in name}
-    assert written == shown
+    publish_joined(exported, "@cf/huggingface/distilbert-sst-2-int8", tmp_path / "joined")
+    blocks = [block.partition("```")[0] for block in page.split("```text\n")[1:]]
+    for block, repository in zip(blocks, (tmp_path / "joined", exported), strict=True):
+        shown, folder = set(), ""
+        for line in block.splitlines():
+            name = line.split()[0]
+            if line.startswith(" "):
+                shown.add(folder + name)
+            else:
+                folder = name
+        files = {str(path.relative_to(repository)) for path in repository.rglob("*") if path.is_file()}
+        written = {re.sub("(ones|text)_[0-9]+", r"\1_*", name) for name in files if "__pycache__" not in name}
+        assert written == shown
 
 
 def test_git_holds_nothing_that_an_export_writes() -> None:
