@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,22 +20,15 @@ from tests.support.small_checkpoints import LENIENT, write_checkpoint
 
 LABELS = 3
 BOUNDS = {"fp32": 2e-5, "fp16": 3e-2, "int8": 0.6}
-# With these random weights, one text has a number exactly halfway between two steps of INT8. A channel of the
-# last layer's context is at -86.5 steps, and at -86.500008 beside longer texts, where attention adds up in
-# another order. As one of only 24 channels, the step to the other side moves a score by 1.5e-3; the gate's
-# usual bound is 1e-4.
-HALFWAY = {("roberta", "int8"): 2e-3, ("xlm-roberta", "int8"): 2e-3}
 WRITTEN = [cell for cell in cells() if cell[0] != TORCH]
 ROWS = [[2, *(4 + i % 50 for i in range(length)), 3] for length in (1, 4, 20, 60)]
 
 
 def export(tmp_path: Path, family: str, precision: str, target: str) -> ExportResult:
     source = write_checkpoint(tmp_path / "m", labels=LABELS, family=family)
-    neighbours = HALFWAY.get((family, precision), LENIENT[precision].neighbours)
-    limits = LENIENT | {precision: replace(LENIENT[precision], neighbours=neighbours)}
     places = tmp_path / "models", tmp_path / "artefacts"
     plan = ExportPlan(
-        source, *places, target=target, precision=precision, limits=limits, timing=None, all_precisions=False
+        source, *places, target=target, precision=precision, limits=LENIENT, timing=None, all_precisions=False
     )
     return run_export(plan)
 

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import math
-from collections import Counter
-
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -16,20 +13,11 @@ from export.graph.encoder import build_graph
 from export.plan import SCHEMES
 from export.quantise.calibrate import METHODS, activation_ranges, smooth
 from export.quantise.candidates import build_int8, sensitivity
-from export.quantise.rewrite import LOWEST, products, quantisable, quantise
-from export.quantise.schemes import (
-    FULL_RANGE,
-    REDUCED_RANGE,
-    Activations,
-    Scheme,
-    Tokenwise,
-    quantise_columns,
-)
+from export.quantise.rewrite import products, quantisable, quantise
+from export.quantise.schemes import FULL_RANGE, REDUCED_RANGE, Scheme, Tokenwise, quantise_columns
 from tests.support.small_checkpoints import write_checkpoint
 
 ROWS = [[2, *range(4, 4 + length), 3] for length in (1, 2, 5, 9, 16, 30)]
-# Products of graphs by torch, and of our own, which say how many rows a matrix has.
-MATRIX = (False, True)
 Logits = npt.NDArray[np.float32]
 
 
@@ -68,12 +56,10 @@ def constants(model: onnx.ModelProto) -> dict[str, npt.NDArray[np.generic]]:
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
 
 
-def multiply(
-    scheme: Scheme, x: Logits, weight: Logits, *, matrix: bool = True, lowest: float | None = None
-) -> Logits:
+def multiply(scheme: Scheme, x: Logits, weight: Logits) -> Logits:
     """The product ``x @ weight`` as the scheme does it, in a graph of nothing else."""
-    graph = GraphBuilder("product", opset=23 if matrix else 17)
-    scheme.product(graph, scheme.operand(graph, Activations("x", "rows" * matrix, lowest)), "weight", weight)
+    graph = GraphBuilder("product")
+    scheme.product(graph, scheme.operand(graph, "x"), "weight", weight)
     graph.rename_last("logits")
     model = graph.model(weight.shape[1], {})
     del model.graph.input[:]
@@ -82,13 +68,6 @@ def multiply(
     )
     found: Logits = session(model).run(["logits"], {"x": x})[0]
     return found
-
-
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_no_scheme_rounds_with_what_onnx_runtime_1_23_cannot_run(fp32: onnx.ModelProto, scheme: str) -> None:
-    model = build_int8(fp32, scheme, ROWS, saturates=False)
-    domains = {node.domain for node in model.graph.node if node.op_type == "QuantizeLinear"}
-    assert domains == (set() if scheme == "blocks" else {"com.microsoft"})
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -116,9 +95,7 @@ def test_products_of_one_tensor_share_its_quantised_rows(fp32: onnx.ModelProto) 
     model = build_int8(fp32, "token", ROWS, saturates=False)
     tensors = {product.activations for product in products(fp32)}
     assert len(tensors) < len(products(fp32))
-    quantised = [node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"]
-    assert sorted(tensors & set(quantised)) == sorted(tensors)
-    assert len(quantised) == len(tensors) + 2, "the zero points of tokens and of texts are made once"
+    assert sum(node.op_type == "QuantizeLinear" for node in model.graph.node) == len(tensors)
 
 
 @pytest.mark.parametrize("wide", ["layer1_contract", "words"])
@@ -141,9 +118,8 @@ def test_the_same_source_gives_the_same_bytes(fp32: onnx.ModelProto) -> None:
     assert once.SerializeToString(deterministic=True) == again.SerializeToString(deterministic=True)
 
 
-@pytest.mark.parametrize("matrix", MATRIX)
 @pytest.mark.parametrize("peak", [FULL_RANGE, REDUCED_RANGE])
-def test_a_tokenwise_product_is_as_exact_as_its_steps(peak: int, matrix: bool) -> None:
+def test_a_tokenwise_product_is_as_exact_as_its_steps(peak: int) -> None:
     rng = np.random.default_rng(0)
     x = (rng.normal(size=(7, 64)) * 10.0 ** rng.integers(-6, 6, (7, 1))).astype(np.float32)
     weight = rng.normal(size=(64, 5)).astype(np.float32)
@@ -153,60 +129,15 @@ def test_a_tokenwise_product_is_as_exact_as_its_steps(peak: int, matrix: bool) -
     bound = 0.5 * x_step * np.abs(weight).sum(axis=0) + 0.5 * w_step * (
         np.abs(x).sum(axis=1, keepdims=True) + 32 * x_step
     )
-    assert (np.abs(multiply(Tokenwise(peak), x, weight, matrix=matrix) - x @ weight) <= bound * 1.001).all()
+    assert (np.abs(multiply(Tokenwise(peak), x, weight) - x @ weight) <= bound * 1.001).all()
 
 
-@pytest.mark.parametrize("matrix", MATRIX)
-@pytest.mark.parametrize("lowest", [None, -0.5])
-def test_a_row_of_zeros_gives_zeros_and_leaves_the_others_alone(matrix: bool, lowest: float | None) -> None:
-    x = np.array([[0, 0, 0], [1, 2, 3], [1e-45, 0, 0]], np.float32)
+def test_an_all_zero_row_gives_zeros_and_leaves_the_others_alone() -> None:
+    x = np.array([[0, 0, 0], [1, 2, 3]], np.float32)
     weight = np.eye(3, dtype=np.float32)
-    found = multiply(Tokenwise(), x, weight, matrix=matrix, lowest=lowest)
+    found = multiply(Tokenwise(), x, weight)
     np.testing.assert_array_equal(found[0], 0)
-    np.testing.assert_allclose(found[1:], x[1:], atol=0.02)
-
-
-@pytest.mark.parametrize("matrix", MATRIX)
-def test_numbers_down_to_the_known_lowest_are_not_cut_off(matrix: bool) -> None:
-    x = np.array([[-0.17, 0.01, -0.05], [-0.17, 3, 1]], np.float32)
-    weight = np.eye(3, dtype=np.float32)
-    found = multiply(Tokenwise(), x, weight, matrix=matrix, lowest=-0.171)
-    np.testing.assert_allclose(found[0], x[0], atol=0.171 / 127)
-    np.testing.assert_allclose(found[1], x[1], atol=3 / 127)
-
-
-def test_gelu_is_never_below_what_the_pass_takes_for_its_lowest() -> None:
-    x = np.linspace(-10, 10, 200_001)
-    tanh = x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
-    exact = x / 2 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
-    for values in (tanh, exact):
-        assert -0.171 < values.min() < -0.169
-    assert set(LOWEST.values()) == {-0.171}
-
-
-def test_a_tokenwise_graph_takes_as_few_passes_as_it_can(fp32: onnx.ModelProto) -> None:
-    model = build_int8(fp32, "token", ROWS, saturates=False)
-    kinds = Counter(node.op_type for node in model.graph.node)
-    tensors = len({product.activations for product in products(fp32)})
-    gelus = kinds["BiasGelu"]
-    assert kinds["Abs"] == tensors - gelus, "GELU's outputs need no pass for their magnitudes"
-    assert kinds["Max"] == gelus
-    assert kinds["Div"] == 0, "the rounding divides by the row's scale"
-
-
-def test_shapes_that_another_writer_declares_are_not_relied_on(fp32: onnx.ModelProto) -> None:
-    foreign = onnx.ModelProto()
-    foreign.CopyFrom(fp32)
-    del foreign.metadata_props[:]
-    for value in foreign.graph.value_info:
-        # Wrong: a matrix has a row for each token or for each text.
-        value.type.tensor_type.shape.dim[0].dim_param = "batch"
-    model = build_int8(foreign, "token", ROWS, saturates=False)
-    kinds = Counter(node.op_type for node in model.graph.node)
-    tensors = len({product.activations for product in products(foreign)})
-    assert len(foreign.graph.value_info) == kinds["Div"] == kinds["QuantizeLinear"] == tensors
-    np.testing.assert_allclose(alone(model), alone(fp32), atol=0.6)
-    np.testing.assert_allclose(alone(model), together(model), atol=1e-5)
+    np.testing.assert_allclose(found[1], x[1], atol=0.02)
 
 
 def test_reduced_weights_cannot_saturate_a_sixteen_bit_sum() -> None:
@@ -245,12 +176,9 @@ def test_sensitivity_ranks_first_the_weight_that_rounding_hurts_most(fp32: onnx.
     spoilt = onnx.ModelProto()
     spoilt.CopyFrom(fp32)
     for tensor in spoilt.graph.initializer:
-        # One outlying row coarsens every column's step. What it is multiplied with is always 0: it would
-        # magnify the rounding of the weights before it 3000 times, so that those may rank first.
-        factor = {"layer0_expand": 3000, "layer0_attention_norm_gamma": 0, "layer0_attention_norm_beta": 0}
-        if tensor.name in factor:
+        if tensor.name == "layer0_expand":
             weight = numpy_helper.to_array(tensor).copy()
-            weight[0] *= factor[tensor.name]
+            weight[0] *= 3000  # one outlying row coarsens every column's step
             tensor.CopyFrom(numpy_helper.from_array(weight, tensor.name))
 
     def build(wide: object) -> onnx.ModelProto:
