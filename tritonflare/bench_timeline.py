@@ -117,12 +117,12 @@ def _measure(repositories: Sequence[Path], texts: int, work: Path) -> dict[str, 
 @contextmanager
 def _watched(repository: Path, folder: Path) -> Iterator[_Watched]:
     from embedded.server import TritonServer
-    from loadtest.timeline.triton_trace import switches
+    from loadtest.timeline.triton_trace import trace_options
     from loadtest.timeline.watched_repository import copy_watched
 
     class TracedServer(TritonServer):
         def command(self, scratch: Path) -> list[str]:
-            return [*super().command(scratch), *switches(folder / _TRACE)]
+            return [*super().command(scratch), *trace_options(folder / _TRACE)]
 
     model = served_model(repository)
     folder.mkdir()

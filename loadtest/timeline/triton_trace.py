@@ -6,19 +6,19 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-SWITCHES = ("mode=triton", "rate=1", "level=TIMESTAMPS")
+_TRACE = ("mode=triton", "rate=1", "level=TIMESTAMPS")
 
 
-def switches(file: Path) -> list[str]:
+def trace_options(file: Path) -> list[str]:
     """Options of tritonserver that trace every request into ``file``."""
-    return [f"--trace-config={switch}" for switch in (*SWITCHES, f"triton,file={file}")]
+    return [f"--trace-config={option}" for option in (*_TRACE, f"triton,file={file}")]
 
 
 def trace_marks(file: Path, steps: Sequence[str]) -> Iterator[tuple[int, str]]:
     """The marks of a trace, once Triton has ended: of the ensemble, and of its steps by their number from 1.
 
     Args:
-        file: as given to `switches`.
+        file: as given to `trace_options`.
         steps: Triton's names of the steps, in their order.
     """
     of_model: dict[int, str] = {}

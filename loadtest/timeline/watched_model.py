@@ -8,7 +8,7 @@ from pathlib import Path
 from . import marks, served  # type: ignore[attr-defined]
 
 TritonPythonModel = served.TritonPythonModel
-marks.watch(TritonPythonModel, "execute", "execute begins", "execute ends")
+marks.watch(TritonPythonModel, "execute", "execute begins")
 if hasattr(served, "TextStep"):
     from . import text_reader  # type: ignore[attr-defined]
 
