@@ -19,6 +19,8 @@ def _down(share: float) -> str:
 
 def _up(value: float) -> str:
     """Rounded up to two digits, so that the value itself passes."""
+    if value <= 0:
+        return "0"
     unit = 10.0 ** (math.floor(math.log10(value)) - 1)
     return f"{math.ceil(value / unit) * unit:.2g}"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,9 @@ from export.errors import ExportError
 from export.spec import ENCODER_INPUTS
 
 OPSET = 17
-# ONNX Runtime 1.19 (Triton 24.10) still reads this one.
-IR_VERSION = 8
+"""What ONNX Runtime 1.19 (Triton 24.10) and TensorRT read; newer graphs name theirs."""
+# By opset, the least that onnx allows: ONNX Runtime 1.19 still reads 8, and 1.23 reads 11.
+_IR_VERSIONS = {17: 8, 23: 11}
 MICROSOFT = "com.microsoft"
 # protobuf serialises no message of 2 GiB or more; nodes and names need a little of that too.
 LARGEST_BYTES = 2**31 - 2**24
@@ -26,12 +27,14 @@ class GraphBuilder:
 
     def __init__(self, name: str, prefix: str = "", opset: int = OPSET) -> None:
         # Everything goes straight into the model: helper.make_model would copy the weights twice.
-        self._model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="tritonflare")
+        self._model = onnx.ModelProto(producer_name="tritonflare")
         self._graph = self._model.graph
         self._graph.name = name
         self._prefix = prefix
-        self._opset = opset
+        self.opset = opset
         self._constants: set[str] = set()
+        self._declared: set[str] = set()
+        self._cached: dict[str, str] = {}
         self._bytes = 0
         self._count = 0
 
@@ -66,12 +69,29 @@ class GraphBuilder:
         self._graph.node.append(node)
         return name
 
-    def row_maximum(self, x: str) -> str:
-        """The largest number of each row [..., n], as [..., 1]."""
-        if self._opset < 18:
-            return self.op("ReduceMax", x, axes=[-1], keepdims=1)
+    def row_maximum(self, x: str, *, keep_axis: bool) -> str:
+        """The largest number of each row [..., n], as [..., 1] or as [...]."""
+        if self.opset < 18:
+            return self.op("ReduceMax", x, axes=[-1], keepdims=int(keep_axis))
         # Since opset 18 the axes are an input.
-        return self.op("ReduceMax", x, self.constant(f"{self._prefix}last_axis", np.array([-1])), keepdims=1)
+        return self.op("ReduceMax", x, self.last_axis(), keepdims=int(keep_axis))
+
+    def last_axis(self) -> str:
+        """INT64 [1], -1."""
+        return self.constant(f"{self._prefix}last_axis", np.array([-1]))
+
+    def cached(self, key: str, make: Callable[[], str]) -> str:
+        """The result of ``make``, which is called for the first request of a key only."""
+        if key not in self._cached:
+            self._cached[key] = make()
+        return self._cached[key]
+
+    def declare_matrix(self, x: str, dtype: npt.DTypeLike, rows: str, width: int) -> None:
+        """Write down, once, that ``x`` is [rows, width]; tensors that share ``rows`` have equally many."""
+        if x not in self._declared:
+            self._declared.add(x)
+            kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+            self._graph.value_info.append(helper.make_tensor_value_info(x, kind, [rows, width]))
 
     def keep(self, node: onnx.NodeProto) -> None:
         """A node of another graph, as it is."""
@@ -91,7 +111,8 @@ class GraphBuilder:
             )
         logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", labels])
         self._graph.output.append(logits)
-        self._model.opset_import.append(helper.make_opsetid("", OPSET))
+        self._model.ir_version = _IR_VERSIONS[self.opset]
+        self._model.opset_import.append(helper.make_opsetid("", self.opset))
         if any(node.domain == MICROSOFT for node in self._graph.node):
             self._model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
         helper.set_model_props(self._model, metadata)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,15 +10,18 @@ import onnx
 from export.checkpoint.model import Array, Encoder, Layer, Linear
 from export.graph.builder import GraphBuilder
 from export.graph.flavour import Flavour, Parameters
-from export.graph.fused import Fused, FusedForCpu
+from export.graph.for_cpu import ForCpu
+from export.graph.fused import Fused
 from export.graph.plain import Plain
 from export.spec import ENCODER_INPUTS, TYPE_IDS
 
 PRECISIONS: dict[str, type[np.floating[Any]]] = {"fp32": np.float32, "fp16": np.float16}
-FLAVOURS: dict[str, Callable[[Parameters], Flavour]] = {
-    flavour.name: flavour for flavour in (FusedForCpu, Fused, Plain)
+FLAVOURS: dict[str, type[ForCpu | Fused | Plain]] = {
+    flavour.name: flavour for flavour in (ForCpu, Fused, Plain)
 }
 
+# How many rows a matrix has: one for each token of the batch, or for each text.
+TOKENS, TEXTS = "tokens", "texts"
 _ACTIVATIONS = {"relu": "Relu", "tanh": "Tanh"}
 
 
@@ -40,7 +42,7 @@ def build_graph(encoder: Encoder, precision: str, flavour: str = "cpu") -> onnx.
     Raises:
         ExportError: the weights do not fit into one ONNX file.
     """
-    graph = GraphBuilder("encoder")
+    graph = GraphBuilder("encoder", opset=FLAVOURS[flavour].opset)
     hidden = encoder.words.shape[1]
     parameters = Parameters(graph, PRECISIONS[precision], encoder.heads, hidden, encoder.epsilon)
     return _Writer(encoder, parameters, FLAVOURS[flavour](parameters)).write(precision)
@@ -55,15 +57,14 @@ class _Writer:
 
     def write(self, precision: str) -> onnx.ModelProto:
         graph, encoder = self.graph, self.encoder
-        mask = self.flavour.mask()
-        x = self.embeddings()
+        masks = self.flavour.masks()
+        x = self.flavour.rows(self.embeddings())
         last = len(encoder.layers) - 1
         for i, layer in enumerate(encoder.layers):
             # The head reads the first token alone, so the last layer computes only that row:
             # exact, and it saves most of one layer in six.
-            x = self.layer(f"layer{i}", layer, x, mask, first_token_only=i == last)
-        pooled = graph.op("Squeeze", x, graph.constant("token_axis", np.array([1])))
-        pooled = self.dense(pooled, "dense", encoder.dense)
+            x = self.layer(f"layer{i}", layer, x, masks[i == last], first_token_only=i == last)
+        pooled = self.dense(self.flavour.pooled(x), "dense", encoder.dense)
         pooled = graph.op(_ACTIVATIONS[encoder.activation], pooled)
         logits = self.dense(pooled, "classifier", encoder.classifier)
         graph.op("Cast", logits, to=onnx.TensorProto.FLOAT)
@@ -90,22 +91,24 @@ class _Writer:
         return self.flavour.norm("embedding_norm", summed, self.encoder.embedding_norm)
 
     def layer(self, name: str, layer: Layer, x: str, mask: str, *, first_token_only: bool) -> str:
-        graph, flavour = self.graph, self.flavour
-        asking = x
+        flavour = self.flavour
+        layer = flavour.prepared(layer)
+        asking, rows = x, TOKENS
         if first_token_only:
-            zero, one = graph.constant("first", np.array([0])), graph.constant("second", np.array([1]))
-            asking = graph.op("Slice", x, zero, one, one)
-        query = self.product(asking, f"{name}_query", flavour.query_weight(layer))
+            asking, rows = flavour.first_rows(x), TEXTS
+        query = self.product(asking, f"{name}_query", layer.query.weight, rows)
         key = self.product(x, f"{name}_key", layer.key.weight)
         value = self.product(x, f"{name}_value", layer.value.weight)
         context = flavour.attention(name, layer, query, key, value, mask)
-        output = self.product(context, f"{name}_output", layer.output.weight)
+        output = self.product(context, f"{name}_output", layer.output.weight, rows)
         x = flavour.add_and_norm(f"{name}_attention_norm", asking, output, layer.output, layer.attention_norm)
-        wide = self.product(x, f"{name}_expand", layer.expand.weight)
+        wide = self.product(x, f"{name}_expand", layer.expand.weight, rows)
         wide = flavour.gelu(f"{name}_expand", wide, layer.expand)
-        output = self.product(wide, f"{name}_contract", layer.contract.weight)
+        output = self.product(wide, f"{name}_contract", layer.contract.weight, rows)
         return flavour.add_and_norm(f"{name}_output_norm", x, output, layer.contract, layer.output_norm)
 
-    def product(self, x: str, name: str, weight: Array) -> str:
+    def product(self, x: str, name: str, weight: Array, rows: str = TOKENS) -> str:
         """``x @ weight``; the bias belongs to the op that follows, which adds it for free."""
+        if self.flavour.matrices:
+            self.graph.declare_matrix(x, self.parameter.dtype, rows, len(weight))
         return self.graph.op("MatMul", x, self.parameter(name, weight))

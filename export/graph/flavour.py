@@ -15,9 +15,25 @@ class Flavour(Protocol):
     """The parts of a layer that ONNX Runtime has fused operators for."""
 
     name: str
+    opset: int
+    """The version of the standard operators."""
+    matrices: bool
+    """Whether the layers compute in [B·S, hidden], instead of [B, S, hidden]."""
 
-    def mask(self) -> str:
-        """The attention mask in the form that ``attention`` wants."""
+    def prepared(self, layer: Layer) -> Layer:
+        """The same function of the layer's input with other weights, as the methods below want it."""
+
+    def masks(self) -> tuple[str, str]:
+        """The mask as ``attention`` wants it: for the queries of all tokens, and for the first token's."""
+
+    def rows(self, x: str) -> str:
+        """[B, S, hidden] in the shape that the layers compute in."""
+
+    def first_rows(self, x: str) -> str:
+        """The first token of each text, in the same shape but for the number of tokens."""
+
+    def pooled(self, x: str) -> str:
+        """The result of ``first_rows`` as [B, hidden]."""
 
     def norm(self, name: str, x: str, norm: Norm) -> str:
         """Normalise the last axis."""
@@ -28,11 +44,29 @@ class Flavour(Protocol):
     def gelu(self, name: str, x: str, linear: Linear) -> str:
         """Exact GELU of ``x + linear.bias``."""
 
-    def query_weight(self, layer: Layer) -> Array:
-        """The query's weights [hidden, hidden], scaled if ``attention`` does not scale."""
-
     def attention(self, name: str, layer: Layer, query: str, key: str, value: str, mask: str) -> str:
-        """Context [B, Q, hidden] of biasless products: query [B, Q, hidden], the others [B, S, hidden]."""
+        """Context of biasless products, all in the layers' shape."""
+
+
+class Batched:
+    """For flavours whose layers compute in [B, S, hidden]."""
+
+    matrices = False
+    _graph: GraphBuilder
+
+    def rows(self, x: str) -> str:
+        """As it is."""
+        return x
+
+    def first_rows(self, x: str) -> str:
+        """[B, 1, hidden]."""
+        graph = self._graph
+        zero, one = graph.constant("first", np.array([0])), graph.constant("second", np.array([1]))
+        return graph.op("Slice", x, zero, one, one)
+
+    def pooled(self, x: str) -> str:
+        """[B, hidden]."""
+        return self._graph.op("Squeeze", x, self._graph.constant("token_axis", np.array([1])))
 
 
 class Parameters:

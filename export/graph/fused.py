@@ -1,27 +1,33 @@
-"""Fused com.microsoft operators: the fastest graph for ONNX Runtime, and for it alone."""
+"""Fused com.microsoft operators: the fastest graph for ONNX Runtime on a GPU, and for it alone."""
 
 from __future__ import annotations
 
 import numpy as np
 from onnx import TensorProto
 
-from export.checkpoint.model import Array, Layer, Linear, Norm
-from export.graph.builder import MICROSOFT
-from export.graph.flavour import Parameters
+from export.checkpoint.model import Layer, Linear, Norm
+from export.graph.builder import MICROSOFT, OPSET
+from export.graph.flavour import Batched, Parameters
 
 
-class Fused:
+class Fused(Batched):
     """Flavour of ONNX Runtime on a GPU: SkipLayerNormalization, BiasGelu, MultiHeadAttention."""
 
     name = "fused"
+    opset = OPSET
 
     def __init__(self, parameters: Parameters) -> None:
         self._parameter = parameters
         self._graph = parameters.graph
 
-    def mask(self) -> str:
-        """INT32 [B, S]."""
-        return self._graph.op("Cast", "attention_mask", to=TensorProto.INT32)
+    def prepared(self, layer: Layer) -> Layer:
+        """As it is."""
+        return layer
+
+    def masks(self) -> tuple[str, str]:
+        """INT32 [B, S], whatever the queries."""
+        mask = self._graph.op("Cast", "attention_mask", to=TensorProto.INT32)
+        return mask, mask
 
     def norm(self, name: str, x: str, norm: Norm) -> str:
         """The standard operator; its sums are FP32 inside."""
@@ -43,10 +49,6 @@ class Fused:
         """One operator."""
         return self._graph.op("BiasGelu", x, self._parameter(f"{name}_bias", linear.bias), domain=MICROSOFT)
 
-    def query_weight(self, layer: Layer) -> Array:
-        """As it is: the operator scales."""
-        return layer.query.weight
-
     def attention(self, name: str, layer: Layer, query: str, key: str, value: str, mask: str) -> str:
         """One operator, biases included."""
         bias = np.concatenate([layer.query.bias, layer.key.bias, layer.value.bias])
@@ -60,18 +62,3 @@ class Fused:
 
     def _norm(self, name: str, norm: Norm) -> tuple[str, str]:
         return self._parameter(f"{name}_gamma", norm.gamma), self._parameter(f"{name}_beta", norm.beta)
-
-
-class FusedForCpu(Fused):
-    """The same for ONNX Runtime on a CPU, where SkipLayerNormalization is the slow way to add.
-
-    Its CPU kernel works number by number: two vectorised additions before LayerNormalization take a
-    third of its time (docs/decisions/token-wise-int8.md).
-    """
-
-    name = "cpu"
-
-    def add_and_norm(self, name: str, skip: str, x: str, linear: Linear, norm: Norm) -> str:
-        """Three operators."""
-        biased = self._graph.op("Add", x, self._parameter(f"{name}_bias", linear.bias))
-        return self.norm(name, self._graph.op("Add", biased, skip), norm)

@@ -9,12 +9,14 @@ the two products would keep TensorRT from fusing the attention.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from onnx import TensorProto, helper
 
 from export.checkpoint.model import Array, Layer, Linear, Norm
-from export.graph.flavour import Parameters
+from export.graph.builder import OPSET
+from export.graph.flavour import Batched, Parameters
 
 # Added to the score of a padding token. Far below any score, so that its weight is exactly 0,
 # and far enough inside FP16 (±65504) that no score added to it overflows: a row of nothing but
@@ -22,23 +24,35 @@ from export.graph.flavour import Parameters
 MASKED = -10000.0
 
 
-class Plain:
+def score_mask(parameter: Parameters) -> str:
+    """What is added to scores: 0 for a token, MASKED for padding; [B, 1, 1, S]."""
+    graph = parameter.graph
+    kept = graph.op("Cast", "attention_mask", to=helper.np_dtype_to_tensor_dtype(np.dtype(parameter.dtype)))
+    below = graph.op("Sub", kept, parameter("one", np.array(1, np.float32)))
+    bias = graph.op("Mul", below, parameter("minus_masked", np.array(-MASKED, np.float32)))
+    return graph.op("Unsqueeze", bias, graph.constant("head_and_query", np.array([1, 2])))
+
+
+class Plain(Batched):
     """Flavour of the ONNX standard, opset 17."""
 
     name = "plain"
+    opset = OPSET
 
     def __init__(self, parameters: Parameters) -> None:
         self._parameter = parameters
         self._graph = parameters.graph
         self._type = helper.np_dtype_to_tensor_dtype(np.dtype(parameters.dtype))
 
-    def mask(self) -> str:
-        """To be added to scores: 0 for a token, MASKED for padding; [B, 1, 1, S]."""
-        graph = self._graph
-        kept = graph.op("Cast", "attention_mask", to=self._type)
-        below = graph.op("Sub", kept, self._scalar("one", 1.0))
-        bias = graph.op("Mul", below, self._scalar("minus_masked", -MASKED))
-        return graph.op("Unsqueeze", bias, graph.constant("head_and_query", np.array([1, 2])))
+    def prepared(self, layer: Layer) -> Layer:
+        """The scores' scale is multiplied into the query: an operation less, and smaller scores for FP16."""
+        scale = np.float32(self._parameter.scale)
+        return replace(layer, query=Linear(layer.query.weight * scale, layer.query.bias * scale))
+
+    def masks(self) -> tuple[str, str]:
+        """[B, 1, 1, S], which broadcasts over the queries."""
+        mask = score_mask(self._parameter)
+        return mask, mask
 
     def norm(self, name: str, x: str, norm: Norm) -> str:
         """In FP32, for inputs and outputs of any precision."""
@@ -63,16 +77,10 @@ class Plain:
         half = graph.op("Mul", x, self._scalar("half", 0.5))
         return graph.op("Mul", half, graph.op("Add", error, self._scalar("one", 1.0)))
 
-    def query_weight(self, layer: Layer) -> Array:
-        """With the scores' scale multiplied in: an operation less, and smaller scores for FP16."""
-        scaled: Array = layer.query.weight * np.float32(self._parameter.scale)
-        return scaled
-
     def attention(self, name: str, layer: Layer, query: str, key: str, value: str, mask: str) -> str:
         """Two batched products around a softmax."""
         graph = self._graph
-        scaled = layer.query.bias * np.float32(self._parameter.scale)
-        query = self._heads(self._biased(f"{name}_query_bias", query, scaled), [0, 2, 1, 3])
+        query = self._heads(self._biased(f"{name}_query_bias", query, layer.query.bias), [0, 2, 1, 3])
         key = self._heads(self._biased(f"{name}_key_bias", key, layer.key.bias), [0, 2, 3, 1])
         value = self._heads(self._biased(f"{name}_value_bias", value, layer.value.bias), [0, 2, 1, 3])
         scores = graph.op("Add", graph.op("MatMul", query, key), mask)

@@ -10,9 +10,12 @@ import onnx
 from onnx import numpy_helper
 
 from export.graph.builder import GraphBuilder
-from export.quantise.schemes import Float, Operand, Scheme, quantise_columns
+from export.graph.for_cpu import ForCpu
+from export.quantise.schemes import Activations, Float, Operand, Scheme, quantise_columns
 
 IDS = "input_ids"
+# A little below the least value of GELU, by its error function or by tanh.
+LOWEST = dict.fromkeys(("BiasGelu", "Gelu", "FastGelu"), -0.171)
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,13 @@ def quantise(
         t.name: numpy_helper.to_array(t) for t in _constants(model, {p.weight for p in chosen.values()})
     }
     graph = GraphBuilder(model.graph.name, "int8_", opset_of(model))
+    known = {each.name: each for each in _activations(model)}
     operands: dict[str, Operand] = {}
     for node in model.graph.node:
         if node.name in chosen:
             found = chosen[node.name]
             if found.activations not in operands:
-                operands[found.activations] = scheme.operand(graph, found.activations)
+                operands[found.activations] = scheme.operand(graph, known[found.activations])
             scheme.product(graph, operands[found.activations], found.weight, weights[found.weight])
             graph.rename_last(node.output[0])
         elif _is_word_lookup(node, model) and node.input[0] not in wide:
@@ -80,6 +84,25 @@ def quantise(
 def opset_of(model: onnx.ModelProto) -> int:
     """The version of the standard operators that a model is written in."""
     return next(opset.version for opset in model.opset_import if opset.domain == "")
+
+
+def _activations(model: onnx.ModelProto) -> Iterator[Activations]:
+    """What the graph says of every tensor that a product reads."""
+    makers = {output: node.op_type for node in model.graph.node for output in node.output}
+    rows = _row_counts(model)
+    for name in {product.activations for product in products(model)}:
+        yield Activations(name, rows.get(name, ""), LOWEST.get(makers.get(name, "")))
+
+
+def _row_counts(model: onnx.ModelProto) -> dict[str, str]:
+    """Matrices, and the name of how many rows they have, where equal names are sure to be equal numbers.
+
+    Only our own writer promises that. Shapes in other graphs are what a tracer inferred.
+    """
+    if {p.key: p.value for p in model.metadata_props}.get("flavour") != ForCpu.name:
+        return {}
+    shapes = {value.name: value.type.tensor_type.shape.dim for value in model.graph.value_info}
+    return {name: shape[0].dim_param for name, shape in shapes.items() if len(shape) == 2}
 
 
 def _is_matrix(tensor: onnx.TensorProto | None) -> bool:

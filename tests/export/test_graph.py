@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from onnx import numpy_helper
 
 from export.artefact import Artefact
 from export.checkpoint import Checkpoint, load_checkpoint
+from export.checkpoint.model import Linear
 from export.errors import ExportError
 from export.graph.encoder import FLAVOURS, PRECISIONS, build_graph
 from export.quantise.schemes import quantise_columns
@@ -100,11 +102,11 @@ def test_the_plain_fp16_graph_normalises_in_fp32_and_never_leaves_fp16s_range(ch
     assert max(np.abs(half).max() for half in halves) <= 10_000
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize(("precision", "flavour"), [("fp32", "plain"), ("fp16", "plain"), ("fp32", "cpu")])
 def test_a_row_of_nothing_but_padding_harms_no_other_request(
-    checkpoint: Checkpoint, tmp_path: Path, precision: str
+    checkpoint: Checkpoint, tmp_path: Path, precision: str, flavour: str
 ) -> None:
-    load(checkpoint, precision, tmp_path, "plain")
+    load(checkpoint, precision, tmp_path, flavour)
     session = ort.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     ids = np.array([[2, 7, 3], [0, 0, 0]])
     mask = np.array([[1, 1, 1], [0, 0, 0]])
@@ -112,6 +114,36 @@ def test_a_row_of_nothing_but_padding_harms_no_other_request(
     (alone,) = session.run(["logits"], {"input_ids": ids[:1], "attention_mask": mask[:1]})
     assert np.isfinite(both).all()
     np.testing.assert_allclose(both[0], alone[0], atol=2e-2 if precision == "fp16" else 1e-5)
+
+
+@pytest.mark.parametrize("flavour", ["fused", "plain"])
+def test_the_graphs_for_a_gpu_stay_readable_for_the_onnx_runtime_of_triton(
+    checkpoint: Checkpoint, flavour: str
+) -> None:
+    model = build_graph(checkpoint.encoder, "fp16", flavour)
+    assert (model.ir_version, model.opset_import[0].version) == (8, 17)
+
+
+def test_the_cpu_graph_drops_the_biases_of_keys_and_values_and_computes_the_same(
+    checkpoint: Checkpoint, rows: list[list[int]], tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(5)
+
+    def biased(linear: Linear) -> Linear:
+        return replace(linear, bias=rng.normal(0, 3, linear.bias.shape).astype(np.float32))
+
+    layers = tuple(
+        replace(layer, key=biased(layer.key), value=biased(layer.value), query=biased(layer.query))
+        for layer in checkpoint.encoder.layers
+    )
+    changed = replace(checkpoint, weights=replace(checkpoint.encoder, layers=layers))
+    wanted = np.array([reference_logits(changed.encoder, row) for row in rows[:12]])
+    assert np.abs(wanted - [reference_logits(checkpoint.encoder, row) for row in rows[:12]]).max() > 0.1
+    assert np.abs(mixed(load(changed, "fp32", tmp_path, "cpu"), rows[:12]) - wanted).max() < 1e-4
+    nodes = [node.op_type for node in build_graph(changed.encoder, "fp32", "cpu").graph.node]
+    # Two additions for the two residuals and their biases each, one for the query's bias, one for positions.
+    assert nodes.count("Add") == 5 * len(layers) + 1
+    assert nodes.count("Attention") == len(layers)
 
 
 def test_weights_and_nodes_keep_their_names_in_both_flavours(checkpoint: Checkpoint) -> None:
