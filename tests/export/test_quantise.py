@@ -108,7 +108,9 @@ def test_every_scheme_stays_near_fp32_and_gives_a_text_one_score_with_any_neighb
 def test_padding_does_not_move_a_text_by_a_single_bit(tmp_path: Path, seed: int) -> None:
     # One bit of a sum that is exactly halfway between two steps moves a score by 1e-3 in a model this narrow.
     source = write_checkpoint(tmp_path / "m", labels=3, seed=seed)
-    run = session(build_int8(build_graph(load_checkpoint(source).encoder, "fp32"), "token", ROWS, saturates=False))
+    run = session(
+        build_int8(build_graph(load_checkpoint(source).encoder, "fp32"), "token", ROWS, saturates=False)
+    )
     for length in range(2, 24):
         ids = np.array([[2, *range(4, 2 + length), 3]])
         alone = run.run(["logits"], {"input_ids": ids, "attention_mask": np.ones_like(ids)})[0]
