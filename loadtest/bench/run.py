@@ -180,7 +180,7 @@ def _measured_servers(stack: Stack, peers: RunningPeers) -> MeasuredServers:
 
 
 def _measured(peer: RunningPeer) -> MeasuredServer:
-    return MeasuredServer(peer.name, peer.target, [ProcessTree(peer.pid)])
+    return MeasuredServer.of_process(peer.name, peer.target, peer.pid)
 
 
 def _local_ways(plan: Plan, texts: Sequence[str], files: Files) -> Iterator[Way]:

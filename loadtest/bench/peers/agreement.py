@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import uvloop
 
-from loadtest.bench.invariance import BOUND
 from loadtest.bench.peers.ways import MeasuredServer
 from loadtest.checks import Scores, difference, read_scores
 from loadtest.client import LoadError, Target
@@ -31,11 +30,7 @@ def compare_answers(servers: Sequence[MeasuredServer], texts: Sequence[str]) -> 
     for peer in peers:
         for found, wanted in zip(answers(peer.target, texts), expected, strict=True):
             apart = difference(found, wanted)
-            if apart > BOUND:
-                raise LoadError(
-                    f"{peer.name} computes something else: a score differs by {apart:.1e} from that of "
-                    f"{ours.name}, and {BOUND:g} is allowed"
-                )
+            peer.require_agreement(apart)
             largest = max(largest, apart)
     return largest
 

@@ -15,7 +15,7 @@ from loadtest.bench.figures import Sample, timed
 from loadtest.bench.peers.servers import RunningPeer
 from loadtest.bench.peers.ways import OURS, MeasuredServer, metered
 from loadtest.bench.processes import ProcessTree
-from loadtest.bench.rerank import BOUND, Differences, Question, Scores, read_answer
+from loadtest.bench.rerank import Differences, Question, Scores, read_answer
 from loadtest.bench.rounds import Facts, Way
 from loadtest.client import ClientConnection, LoadError, Target
 
@@ -64,11 +64,8 @@ class RerankingServer:
         scores = read_answer(bodies[0], contexts) if self.is_ours else _read(bodies, contexts)
         found = self._differences[number]
         found.see(scores)
-        if not self.is_ours and not found.largest <= BOUND:
-            raise LoadError(
-                f"{self.server.name} computes something else: a score differs by {found.largest:.1e} from "
-                f"that of {OURS}, and {BOUND:g} is allowed"
-            )
+        if not self.is_ours:
+            self.server.require_agreement(found.largest)
 
 
 def _read(bodies: Sequence[bytes], contexts: int) -> Scores:
@@ -87,7 +84,7 @@ def reranking_servers(
     """Ours first, whose processes are ``trees``; then the peers."""
     servers = [RerankingServer(MeasuredServer(OURS, target, trees), alone)]
     for peer in peers:
-        measured = MeasuredServer(peer.name, peer.target, [ProcessTree(peer.pid)])
+        measured = MeasuredServer.of_process(peer.name, peer.target, peer.pid)
         servers.append(RerankingServer(measured, alone, peer.pairs_apart))
     return servers
 

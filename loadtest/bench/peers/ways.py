@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from loadtest.bench.figures import Sample
+from loadtest.bench.invariance import BOUND
 from loadtest.bench.processes import ProcessTree, cpu_of_us_s
 from loadtest.bench.rounds import Facts, Way
-from loadtest.client import Target
+from loadtest.client import LoadError, Target
 from loadtest.closed_loop import Load
 
 SECTION = "peers"
@@ -29,6 +30,19 @@ class MeasuredServer:
     name: str
     target: Target
     trees: Sequence[ProcessTree]
+
+    @classmethod
+    def of_process(cls, name: str, target: Target, pid: int) -> MeasuredServer:
+        """A server of one process and those that it started."""
+        return cls(name, target, [ProcessTree(pid)])
+
+    def require_agreement(self, apart: float) -> None:
+        """Raise LoadError if a score is more than BOUND, or NaN, apart from ours."""
+        if not apart <= BOUND:
+            raise LoadError(
+                f"{self.name} computes something else: a score differs by {apart:.1e} from that of {OURS}, "
+                f"and {BOUND:g} is allowed"
+            )
 
     def cpu_s(self) -> float:
         """User and system time of all of its processes so far, in seconds."""
