@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -182,6 +183,7 @@ def _measure(
     """Run the sections, write and show what was found; tell whether it will do."""
     from loadtest.bench.compare import as_table, read_document
     from loadtest.bench.document import as_document
+    from loadtest.bench.gpu import open_gpus
     from loadtest.bench.plots import write_plots
     from loadtest.bench.report import as_markdown, tables
     from loadtest.bench.run import describe, measure
@@ -197,12 +199,16 @@ def _measure(
     generator, name = _load(load, plan.tokens)
     with (
         progress("starting") as steps,
-        running_stack(plan, repository, model, work) as stack,
+        open_gpus() if model.target == "cuda" else nullcontext() as gpus,
+        running_stack(plan, repository, model, work, gpus) as stack,
         running_peers(plan.peers, files, model.labels, work) as running,
     ):
         if stack is not None and "null" in plan.sections and stack.one_call_each is None:
             left_out.append("the gateway with one gRPC call a text, which has no setting for it")
         found = measure(plan, texts, generator, files, stack, steps, running)
+        machine = environment()
+        if stack is not None and stack.gpus is not None:
+            machine["gpus"] = stack.gpus.describe()
     settings = describe(
         plan,
         texts,
@@ -213,9 +219,7 @@ def _measure(
         environment=numbers_set(),
         **about_peers(plan.peers, found.peer_difference),
     )
-    document = as_document(
-        found.results, environment(), settings, found.invariance, found.memory_mb, left_out
-    )
+    document = as_document(found.results, machine, settings, found.invariance, found.memory_mb, left_out)
     extra = [as_table(earlier, document)] if earlier is not None else []
     outcome.output.mkdir(parents=True, exist_ok=True)
     write_json(outcome.output / "bench.json", document)

@@ -18,6 +18,7 @@ import click
 if TYPE_CHECKING:
     from embedded.server import TritonServer
     from export.repository.inventory import Published
+    from loadtest.bench.gpu import Gpus
     from loadtest.bench.grpc_client import GrpcTarget
     from loadtest.bench.run import MeasuredGateway, Plan, Stack
 
@@ -40,13 +41,24 @@ _SERVING = re.compile(r"serving on http://127\.0\.0\.1:(\d+)/")
 
 
 @contextmanager
-def running_stack(plan: Plan, repository: Path, model: Published, work: Path) -> Iterator[Stack | None]:
-    """Triton with the real and the null model, and a gateway for each number of workers."""
+def running_stack(
+    plan: Plan, repository: Path, model: Published, work: Path, gpus: Gpus | None = None
+) -> Iterator[Stack | None]:
+    """Triton with the real and the null model, and a gateway for each number of workers.
+
+    Args:
+        plan: what is measured.
+        repository: holds the model.
+        model: the real one.
+        work: an empty folder.
+        gpus: devices of which those that Triton uses are read while it is measured.
+    """
     from embedded.errors import EmbeddedError
     from embedded.server import RESTRICTED_KEY, TritonServer
     from export.triton_models.text_queue import length_groups
     from loadtest.bench.grpc_client import GrpcTarget
     from loadtest.bench.null_repository import NULL_NAME, ModelFolders, copy_with_null
+    from loadtest.bench.processes import ProcessTree
     from loadtest.bench.run import Stack
 
     if not plan.serves:
@@ -78,6 +90,7 @@ def running_stack(plan: Plan, repository: Path, model: Published, work: Path) ->
                     gateway("protocols", 1, _BOTH_PROTOCOLS) if "protocols" in plan.sections else None
                 ),
                 grouping=length_groups,
+                gpus=None if gpus is None else gpus.of_processes(ProcessTree(server.pid).pids()),
             )
     except EmbeddedError as error:
         raise click.ClickException(str(error)) from error

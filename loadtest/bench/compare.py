@@ -16,6 +16,7 @@ _CONDITIONS = (
     ("environment", "cpu"),
     ("environment", "cores"),
     ("environment", "onnxruntime"),
+    ("environment", "gpus"),
     ("settings", "load_generator"),
     ("settings", "precision"),
     ("settings", "rounds"),

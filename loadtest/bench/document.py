@@ -109,6 +109,8 @@ def _summary(rows: Sequence[Row], document: Mapping[str, Any]) -> list[list[Any]
     add("HTTP, 128 connections: share of the ceiling", http("of_ceiling", 128))
     add("HTTP, 128 connections against 32: texts/s", http("rate", 128), http("rate", 32))
     add("HTTP, 128 connections: p99 / p50", http("p99_ms", 128), http("p50_ms", 128))
+    add("HTTP, 32 connections: texts/s for each watt of the GPU", http("rate_per_watt", 32))
+    add("HTTP, 128 connections: texts/s for each watt of the GPU", http("rate_per_watt", 128))
     alone, own = http("p50_ms", 1), _median(rows, "ceiling", "one text at a time, one core", "p50_ms")
     if alone is not None and own is not None:
         add("one connection: ms that gateway and Triton add at p50", alone - own)

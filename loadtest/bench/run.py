@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtest.bench import protocols, sections
+from loadtest.bench.gpu import Gpus
 from loadtest.bench.grpc_client import GrpcTarget, Statistics
 from loadtest.bench.in_process import InProcess
 from loadtest.bench.invariance import Invariance
@@ -78,7 +79,8 @@ class Stack:
     """Everything that runs.
 
     ``one_call_each`` is a gateway that sends every text in a call of its own. ``both_protocols`` is one that
-    serves gRPC as well, and refuses nothing.
+    serves gRPC as well, and refuses nothing. ``gpus`` are the devices that serve, None without any
+    that can be read.
     """
 
     triton: GrpcTarget
@@ -89,6 +91,7 @@ class Stack:
     one_call_each: MeasuredGateway | None
     both_protocols: MeasuredGateway | None
     grouping: Grouping | None
+    gpus: Gpus | None = None
 
     @property
     def triton_tree(self) -> ProcessTree:
@@ -139,7 +142,8 @@ def measure(
     servers = None if peers is None else _measured_servers(stack, peers)
     difference = None
     with Statistics(stack.triton) as counted:
-        ways += _served_ways(plan, Setting(texts, plan.seconds, load), files, stack, counted, invariance)
+        setting = Setting(texts, plan.seconds, load, stack.gpus)
+        ways += _served_ways(plan, setting, files, stack, counted, invariance)
         if "http" in plan.sections:
             progress.step("asking every sentence alone")
             invariance.classify_sequentially(stack.gateways[0].real)
@@ -206,7 +210,7 @@ def _served_ways(
     served = [_served(gateway, stack, counted, lengths) for gateway in stack.gateways]
     if "grpc" in plan.sections:
         trees = {"triton": stack.triton_tree}
-        meter = Meter(trees, counted, stack.real, lengths, stack.grouping)
+        meter = Meter(trees, counted, stack.real, lengths, stack.grouping, stack.gpus)
         yield from sections.grpc_ways(setting, stack.triton, meter)
     if "http" in plan.sections:
         yield from sections.http_ways(setting, served, plan.connections, invariance)
@@ -229,7 +233,8 @@ def _served_ways(
 def _served(gateway: MeasuredGateway, stack: Stack, counted: Statistics, lengths: Sequence[int]) -> Served:
     whole = ProcessTree(stack.triton_pid)
     trees = {"gateway": ProcessTree(gateway.pid)}
-    real = Meter(trees | {"triton": stack.triton_tree}, counted, stack.real, lengths, stack.grouping)
+    real_trees = trees | {"triton": stack.triton_tree}
+    real = Meter(real_trees, counted, stack.real, lengths, stack.grouping, stack.gpus)
     null = Meter(trees | {"triton": whole}, counted, stack.null, lengths, None)
     return Served(gateway.workers, gateway.real, gateway.null, real, null)
 
