@@ -68,7 +68,7 @@ def running_stack(
     null = copy_with_null(repository, real, work / "models")
     names = (model.name, NULL_NAME)
     try:
-        with TritonServer(work / "models") as server, ExitStack() as programs:
+        with TritonServer(work / "models", device="auto") as server, ExitStack() as programs:
 
             def gateway(name: str, count: int, settings: Mapping[str, str] | None = None) -> MeasuredGateway:
                 log = work / f"{name}.log"
