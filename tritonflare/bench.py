@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tritonflare.bench_common import Names, Numbers, end_in_order, environment, print_tables, write_json
+from tritonflare.bench_gpu import about_device, for_device
 from tritonflare.bench_peers import NAMES as PEERS
 from tritonflare.bench_peers import about_peers, require_peers, running_peers
 from tritonflare.bench_stack import numbers_set, running_stack
+from tritonflare.device import device_option
 from tritonflare.paths import BENCH, CHECKPOINT, REPOSITORY, runnable
 from tritonflare.progress import progress
 
@@ -78,6 +79,7 @@ class _Outcome:
     show_default=True,
     help="Load generator: wrk where it is installed, or our own.",
 )
+@device_option
 @click.option("--soak", type=click.FloatRange(0.05), metavar="MINUTES", help="Instead: does memory grow?")
 @click.option(
     "--output",
@@ -109,6 +111,7 @@ def bench(
     tokens: int | None,
     quick: bool,
     load: str,
+    device: str,
     soak: float | None,
     output: Path,
     against: Path | None,
@@ -144,6 +147,7 @@ def bench(
         workers=workers,
         peers=peers,
         tokens=tokens,
+        device=device,
     )
     outcome = _Outcome(output, against, fail_below)
     end_in_order()
@@ -183,7 +187,6 @@ def _measure(
     """Run the sections, write and show what was found; tell whether it will do."""
     from loadtest.bench.compare import as_table, read_document
     from loadtest.bench.document import as_document
-    from loadtest.bench.gpu import open_gpus
     from loadtest.bench.plots import write_plots
     from loadtest.bench.report import as_markdown, tables
     from loadtest.bench.run import describe, measure
@@ -194,13 +197,14 @@ def _measure(
             earlier = read_document(outcome.against)
         except ValueError as error:
             raise click.ClickException(f"{error}.") from error
+    plan, on_gpu = for_device(plan, model)
     files, left_out = _files(plan, repository, model, work)
+    left_out += on_gpu
     texts = _texts(plan, files)
     generator, name = _load(load, plan.tokens)
     with (
         progress("starting") as steps,
-        open_gpus() if model.target == "cuda" else nullcontext() as gpus,
-        running_stack(plan, repository, model, work, gpus) as stack,
+        running_stack(plan, repository, model, work) as stack,
         running_peers(plan.peers, files, model.labels, work) as running,
     ):
         if stack is not None and "null" in plan.sections and stack.one_call_each is None:
@@ -217,6 +221,7 @@ def _measure(
         model=model.name,
         precision=model.precision.upper(),
         environment=numbers_set(),
+        **about_device(plan, model),
         **about_peers(plan.peers, found.peer_difference),
     )
     document = as_document(found.results, machine, settings, found.invariance, found.memory_mb, left_out)

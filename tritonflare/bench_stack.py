@@ -41,24 +41,13 @@ _SERVING = re.compile(r"serving on http://127\.0\.0\.1:(\d+)/")
 
 
 @contextmanager
-def running_stack(
-    plan: Plan, repository: Path, model: Published, work: Path, gpus: Gpus | None = None
-) -> Iterator[Stack | None]:
-    """Triton with the real and the null model, and a gateway for each number of workers.
-
-    Args:
-        plan: what is measured.
-        repository: holds the model.
-        model: the real one.
-        work: an empty folder.
-        gpus: devices of which those that Triton uses are read while it is measured.
-    """
+def running_stack(plan: Plan, repository: Path, model: Published, work: Path) -> Iterator[Stack | None]:
+    """Triton with the real and the null model, and a gateway for each number of workers."""
     from embedded.errors import EmbeddedError
     from embedded.server import RESTRICTED_KEY, TritonServer
     from export.triton_models.text_queue import length_groups
     from loadtest.bench.grpc_client import GrpcTarget
     from loadtest.bench.null_repository import NULL_NAME, ModelFolders, copy_with_null
-    from loadtest.bench.processes import ProcessTree
     from loadtest.bench.run import Stack
 
     if not plan.serves:
@@ -68,7 +57,7 @@ def running_stack(
     null = copy_with_null(repository, real, work / "models")
     names = (model.name, NULL_NAME)
     try:
-        with TritonServer(work / "models", device="auto") as server, ExitStack() as programs:
+        with TritonServer(work / "models", device=plan.device) as server, ExitStack() as programs:
 
             def gateway(name: str, count: int, settings: Mapping[str, str] | None = None) -> MeasuredGateway:
                 log = work / f"{name}.log"
@@ -89,11 +78,21 @@ def running_stack(
                 both_protocols=(
                     gateway("protocols", 1, _BOTH_PROTOCOLS) if "protocols" in plan.sections else None
                 ),
-                grouping=length_groups,
-                gpus=None if gpus is None else gpus.of_processes(ProcessTree(server.pid).pids()),
+                # On a GPU groups are padded further than to their longest text, which nothing counts here.
+                grouping=length_groups if server.device == "cpu" else None,
+                gpus=_serving_gpus(server, programs),
             )
     except EmbeddedError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _serving_gpus(server: TritonServer, programs: ExitStack) -> Gpus | None:
+    """The GPUs that Triton computes on, to be read until ``programs`` end."""
+    from loadtest.bench.gpu import open_gpus
+    from loadtest.bench.processes import ProcessTree
+
+    gpus = programs.enter_context(open_gpus()) if server.device == "cuda" else None
+    return None if gpus is None else gpus.of_processes(ProcessTree(server.pid).pids())
 
 
 @contextmanager

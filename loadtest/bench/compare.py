@@ -19,6 +19,7 @@ _CONDITIONS = (
     ("environment", "gpus"),
     ("settings", "load_generator"),
     ("settings", "precision"),
+    ("settings", "device"),
     ("settings", "rounds"),
     ("settings", "seconds"),
     ("settings", "tokens"),

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from loadtest.bench.figures import fit_line
-from loadtest.bench.invariance import BOUND, Invariance
+from loadtest.bench.invariance import Invariance
 from loadtest.bench.peers import table as peers_table
 from loadtest.bench.peers import ways as peers
 from loadtest.bench.rounds import Result
@@ -38,7 +38,7 @@ def as_document(
     """
     ceiling = _ceiling(results)
     rows = [_row(result, ceiling) for result in results]
-    compared = {"answers": invariance.answers, "largest": invariance.largest, "bound": BOUND}
+    compared = {"answers": invariance.answers, "largest": invariance.largest, "bound": invariance.bound}
     document = {
         "format": FORMAT,
         "environment": dict(environment),

@@ -45,6 +45,8 @@ _GPU_FIGURES = (
     "each watt."
 )
 
+_DEVICES = {None: "", "cuda": " on a GPU", "cpu": ", which was exported for a GPU, on the CPU"}
+
 
 @dataclass(frozen=True)
 class Table:
@@ -114,7 +116,7 @@ def about(document: Mapping[str, Any]) -> list[str]:
         f"{settings['load_generator']}.",
         f"Medians of {settings['rounds']} alternating rounds of {settings['seconds']:g} s; "
         f"{settings['texts']} {asked} of {settings['tokens_mean']:.1f} tokens on average; "
-        f"{settings['model']} in {settings['precision']}.",
+        f"{settings['model']} in {settings['precision']}{_DEVICES[settings.get('device')]}.",
     ]
     if gpus := environment.get("gpus"):
         lines += [gpu.sentence(gpus), _GPU_FIGURES]

@@ -12,7 +12,7 @@ from loadtest.bench import protocols, sections
 from loadtest.bench.gpu import Gpus
 from loadtest.bench.grpc_client import GrpcTarget, Statistics
 from loadtest.bench.in_process import InProcess
-from loadtest.bench.invariance import Invariance
+from loadtest.bench.invariance import BOUND, Invariance
 from loadtest.bench.meter import Meter
 from loadtest.bench.null_repository import ModelFolders
 from loadtest.bench.padding import Grouping
@@ -36,6 +36,8 @@ class Plan:
 
     ``workers`` are processes of the gateway; each number is a gateway of its own. ``peers`` are environments
     of `peers.servers.NAMES`. ``tokens`` is about how many the texts have; None stands for real sentences.
+    ``device`` is where Triton's models compute (see `embedded.server.TritonServer`), ``bound`` the largest
+    |difference| of a score under load from the same text's alone.
     """
 
     sections: Sequence[str]
@@ -46,6 +48,8 @@ class Plan:
     workers: Sequence[int] = (1,)
     peers: Sequence[str] = ()
     tokens: int | None = None
+    device: str = "auto"
+    bound: float = BOUND
 
     @property
     def serves(self) -> bool:
@@ -135,7 +139,7 @@ def measure(
     Raises:
         LoadError: a server refused a request, or a peer's answers are not ours.
     """
-    invariance = Invariance(texts)
+    invariance = Invariance(texts, plan.bound)
     ways = list(_local_ways(plan, texts, files))
     if stack is None:
         return Measured(alternate(ways, plan.rounds, progress), invariance)
