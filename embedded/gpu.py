@@ -109,7 +109,10 @@ def summary() -> HostFinding:
 def require_driver() -> None:
     """Raise EmbeddedError unless there is a driver, which is looked for without any package."""
     if not _has_nvml():
-        raise EmbeddedError(f"NVIDIA driver: not found. {_no_driver()}")
+        raise EmbeddedError(
+            f"NVIDIA driver: not found. Install NVIDIA's driver, {FIRST_DRIVERS[12]} or newer; `make serve` "
+            "needs no GPU."
+        )
 
 
 def explain_failed_start(log: str) -> str | None:
@@ -307,3 +310,10 @@ def _version_of(wheels: str) -> str | None:
 def _text(value: str | bytes) -> str:
     """Older bindings give bytes."""
     return value.decode() if isinstance(value, bytes) else value
+
+
+if __name__ == "__main__":  # `make serve-gpu` asks, in any Python, before it downloads anything
+    try:
+        require_driver()
+    except EmbeddedError as problem:
+        sys.exit(str(problem))

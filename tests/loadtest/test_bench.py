@@ -6,7 +6,6 @@ import json
 import re
 import signal
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 
 import psutil
@@ -17,7 +16,6 @@ from tests.support.bundled import bundled_repository
 from tests.support.peers import require_peers
 from tests.support.servers import finished, start, wait_until
 from tritonflare import bench
-from tritonflare.bench_common import environment, installed
 
 pytestmark = pytest.mark.needs_triton
 
@@ -28,13 +26,6 @@ def test_the_command_knows_the_sections_of_the_bench() -> None:
 
 def test_a_quick_run_leaves_out_only_what_would_double_its_time() -> None:
     assert set(bench.SECTIONS) - set(bench.QUICK_SECTIONS) == {"protocols"}
-
-
-def test_a_bench_names_the_packages_that_there_are_and_needs_none_that_there_are_not() -> None:
-    # A GPU's environment has onnxruntime-gpu in place of onnxruntime.
-    found = installed(("numpy", "onnxruntime-of-another-device"))
-    assert found == {"numpy": version("numpy")}
-    assert environment()["packages"]["tokenizers"] == version("tokenizers")
 
 
 def test_a_wrong_section_and_a_wrong_number_are_usage_errors() -> None:
