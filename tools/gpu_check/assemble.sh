@@ -35,7 +35,7 @@ done 3<MANIFEST
 sums file "$target/" | sha256sum --check --quiet - || fail "the files are not those that were packed."
 
 mkdir "$target/project"
-"$python" -m tarfile -e "$target/project.tar" "$target/project"
+"$python" -W ignore::DeprecationWarning -m tarfile -e "$target/project.tar" "$target/project"
 [ ! -e "$target/wrk/wrk" ] || chmod +x "$target/wrk/wrk" "$target/wrk/wrk.bin"
 "$python" -m venv "$target/venv"
 export PIP_CONFIG_FILE=/dev/null PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1

@@ -30,7 +30,9 @@ _MB = 1_000_000
 # pip matches these one by one. Triton needs glibc 2.35, so wheels for older ones will do.
 _PLATFORMS = (*(f"manylinux_2_{minor}_x86_64" for minor in range(35, 4, -1)), "manylinux2014_x86_64",
               "manylinux2010_x86_64", "manylinux1_x86_64")  # fmt: skip
-_REQUIREMENT = re.compile(r"^(?P<pin>[A-Za-z0-9._-]+==\S+)(?: ; (?P<marker>[^\\\n]+?))?(?P<hashes> \\\n.*)", re.S)
+_REQUIREMENT = re.compile(
+    r"^(?P<pin>[A-Za-z0-9._-]+==\S+)(?: ; (?P<marker>[^\\\n]+?))?(?P<hashes> \\\n.*)", re.S
+)
 _BUILDS = re.compile(r'^requires = \["(setuptools==[^"]+)"\]$', re.MULTILINE)
 _LAUNCHER = """#!/bin/sh
 here=$(cd "$(dirname "$0")" && pwd)
@@ -117,9 +119,7 @@ def stage(lock: Path, python: str, folder: Path, steps: Steps) -> None:
         click.echo("wrk is not installed here: the bundle's bench will use our own client.", err=True)
 
 
-def write_bundle(
-    staged: Path, output: Path, piece_bytes: int, facts: dict[str, str], steps: Steps
-) -> Cut:
+def write_bundle(staged: Path, output: Path, piece_bytes: int, facts: dict[str, str], steps: Steps) -> Cut:
     """Cut all files below ``staged`` and write pieces, manifest and script into ``output``.
 
     Raises:

@@ -1,7 +1,7 @@
 """Files as pieces of a bounded size, and the manifest that puts them together again.
 
-The files are written one behind the other and cut every so many bytes, so a large file lies in several pieces and a
-piece holds several small files. A manifest has one entry a line, so that a shell can read it:
+The files are written one behind the other and cut every so many bytes, so a large file lies in several pieces
+and a piece holds several small files. A manifest has one entry a line, so that a shell can read it:
 
     python 3.12
     commit 0123abcd
@@ -48,7 +48,7 @@ class Cut:
 
 
 class _Pieces:
-    """Writes a stream of bytes into ``piece-001``, ``piece-002``, …"""
+    """Writes a stream of bytes into ``piece-001``, ``piece-002`` and so on."""
 
     def __init__(self, folder: Path, size: int) -> None:
         self.written: list[Entry] = []
