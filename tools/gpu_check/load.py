@@ -50,7 +50,7 @@ def grid(short: bool, cores: int) -> Grid:
 
 @dataclass(frozen=True)
 class Way:
-    """One measurement. ``tokens`` is SENTENCES or a length; ``at_once`` are connections, or texts of a run."""
+    """One measurement. ``tokens`` is SENTENCES or a length; ``at_once`` is connections, or texts a run."""
 
     way: str
     precision: str

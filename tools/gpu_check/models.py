@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from tritonflare.paths import CHECKPOINT
 
 PRECISIONS = ("fp16", "fp32")
 FEW_TEXTS = 40
+SHORTEST = 200
+"""With fewer, the export would ask about all of its own texts as well."""
 _REFERENCE = "fp32 on the CPU"
 
 
@@ -79,19 +81,17 @@ def _plan(settings: Settings, precision: str) -> ExportPlan:
         name=public_name(precision),
         target="cuda",
         precision=precision,
-        examples=_examples(settings),
+        examples=_examples(settings.work, SHORTEST),
         all_precisions=False,
         timing=None,
     )
 
 
-def _examples(settings: Settings) -> Path | None:
-    """The held-out texts, or for a short run the first of them."""
-    if not settings.short:
-        return None
-    few = settings.work / "few.tsv"
-    lines = (CHECKPOINT / "heldout.tsv").read_text(encoding="utf-8").splitlines(keepends=True)
-    few.write_text("".join(lines[: FEW_TEXTS + 1]), encoding="utf-8")
+def _examples(work: Path, count: int) -> Path:
+    """The ``count`` shortest of the held-out texts, all of which the device is asked about later."""
+    head, *lines = (CHECKPOINT / "heldout.tsv").read_text(encoding="utf-8").splitlines(keepends=True)
+    few = work / "few.tsv"
+    few.write_text(head + "".join(sorted(lines, key=len)[:count]), encoding="utf-8")
     return few
 
 
@@ -102,7 +102,8 @@ def gate(job: Job) -> str:
     """
     device = job.settings.device
     models = served_models(job.settings)
-    source = read_source(_plan(job.settings, "fp32"), job.settings.work)
+    plan = _plan(job.settings, "fp32")
+    source = read_source(plan if job.settings.short else replace(plan, examples=None), job.settings.work)
     candidates = {_REFERENCE: _candidate(models["fp32"], "fp32", "cpu")}
     names = {precision: f"{precision} on {device}" for precision in PRECISIONS}
     candidates |= {name: _candidate(models[each], each, device) for each, name in names.items()}
@@ -114,7 +115,7 @@ def gate(job: Job) -> str:
         problem_type=source.checkpoint.problem_type,
         max_tokens=source.checkpoint.max_tokens,
         reference=_REFERENCE,
-        invariance=InvarianceSettings(texts=16 if job.settings.short else 160),
+        invariance=InvarianceSettings(texts=8 if job.settings.short else 160),
         progress=job.steps,
     )
     findings = judge(evaluation, DEFAULT_LIMITS, list(names.values()))

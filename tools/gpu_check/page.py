@@ -199,7 +199,7 @@ def _bench(check: Row) -> str:
     """Three tables: sentences, lengths, and the null model; columns that no row has are left out."""
     rows = check["rows"]
     lines = [
-        f"Load: {check['figures']['load_generator']}, on the same cores. The ceiling is the fastest group inside "
+        f"Load: {check['figures']['load_generator']}, on the same cores. The ceiling is the fastest group in "
         "one process: the served graph with the same provider, tokens made beforehand, one run in flight."
     ]
     for title, part in (
