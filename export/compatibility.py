@@ -26,7 +26,7 @@ def status(family: str, precision: str, target: str) -> str:
     """How far a family of `FAMILIES` was taken in a precision to a target."""
     if target == "cpu":
         return TESTED
-    if target == "onnxruntime":
+    if target in ("cuda", "onnxruntime"):
         return UNSUPPORTED if precision == "int8" else BUILT
     if precision == "fp32" or family == TORCH:
         return UNSUPPORTED
@@ -58,7 +58,9 @@ Made by `make settings` from `export/compatibility.py`; a test exports every cel
 {legend}.
 
 - *cpu*: ONNX Runtime in Triton's python backend. FP16 gains no speed there.
-- *onnxruntime*: Triton's ONNX Runtime backend on a GPU. Operators of INT8 would run on the CPU.
+- *cuda*: ONNX Runtime's CUDA provider in Triton's python backend, on a GPU. Operators of INT8 would run on
+  the CPU.
+- *onnxruntime*: Triton's ONNX Runtime backend on a GPU. The same holds for INT8.
 - *tensorrt*: FP16, and INT8 as QDQ through `nvidia-modelopt` (extra `tensorrt`). The plan is built where it
   is served: [TensorRT](tensorrt.md).
 - *anything else* needs the extra `torch`. `make parity` exports ELECTRA, MPNet, ModernBERT and I-BERT, as
