@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,15 +65,27 @@ def environment() -> dict[str, Any]:
     """The machine and the versions; neither names nor paths."""
     import os
     import platform
-    from importlib.metadata import version
+    from importlib.metadata import PackageNotFoundError, version
 
     from export.evaluation.host import describe_host
 
-    packages = ("tritonflare", "nvidia-pytriton", "onnxruntime", "tokenizers", "grpcio", "uvloop")
+    packages = {}
+    # One of the two is installed; onnxruntime-gpu is the same module.
+    for package in (
+        "tritonflare",
+        "nvidia-pytriton",
+        "onnxruntime",
+        "onnxruntime-gpu",
+        "tokenizers",
+        "grpcio",
+        "uvloop",
+    ):
+        with suppress(PackageNotFoundError):
+            packages[package] = version(package)
     return vars(describe_host()) | {
         "python": platform.python_version(),
         "load_average": [round(load, 2) for load in os.getloadavg()],
-        "packages": {package: version(package) for package in packages},
+        "packages": packages,
     }
 
 

@@ -56,7 +56,7 @@ def running_stack(plan: Plan, repository: Path, model: Published, work: Path) ->
     null = copy_with_null(repository, real, work / "models")
     names = (model.name, NULL_NAME)
     try:
-        with TritonServer(work / "models") as server, ExitStack() as programs:
+        with TritonServer(work / "models", device="auto") as server, ExitStack() as programs:
 
             def gateway(name: str, count: int, settings: Mapping[str, str] | None = None) -> MeasuredGateway:
                 log = work / f"{name}.log"
