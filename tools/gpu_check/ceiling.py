@@ -9,13 +9,12 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from export.rows import pad
+from export.triton_models.text_queue import GpuGroupPolicy
 from loadtest.bench.figures import Sample
 from tools.gpu_check.models import Model
 from tools.gpu_check.session import DeviceSession
 
-PAD_MULTIPLE = 8
-MOST_TOKENS = 65_536
-"""Of one run; larger ones are no faster, and need memory that a small GPU lacks."""
+_PAD_MULTIPLE = GpuGroupPolicy().multiple
 
 
 class Ceiling:
@@ -37,7 +36,7 @@ class Ceiling:
         batches = []
         for first in range(0, len(rows), group):
             ids, mask = pad(rows[first : first + group])
-            extra = ((0, 0), (0, -ids.shape[1] % PAD_MULTIPLE))
+            extra = ((0, 0), (0, -ids.shape[1] % _PAD_MULTIPLE))
             batches.append((np.pad(ids, extra), np.pad(mask, extra)))
         for ids, mask in batches:
             self._session.run(ids, mask)

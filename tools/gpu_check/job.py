@@ -1,22 +1,13 @@
-"""One check in a process of its own: what it is told, and what it tells while it runs.
-
-A crash of a driver or a GPU that stands still ends this process alone, and what it has found so far is kept.
-"""
+"""A running check: what it is told, and what it tells."""
 
 from __future__ import annotations
 
-import importlib
 import json
-import os
-import sys
 import time
-import traceback
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools.gpu_check.plan import CHECKS
-from tritonflare.bench_common import end_in_order
 from tritonflare.progress import Steps
 
 RUNNING, PASSED, FAILED, SKIPPED = "running", "passed", "failed", "skipped"
@@ -103,34 +94,3 @@ class Job:
         half = self._file.with_suffix(".part")
         half.write_text(json.dumps(self._found), encoding="utf-8")
         half.replace(self._file)
-
-
-def start(name: str, settings: Settings, file: Path, ends_s: float) -> list[str]:
-    """The command that runs a check, for `main` below."""
-    told = {**asdict(settings), "work": str(settings.work), "file": str(file), "ends_s": ends_s}
-    return [sys.executable, "-m", "tools.gpu_check.job", name, json.dumps(told)]
-
-
-def main(name: str, told: str) -> None:
-    """Run one check to its end; its exit status tells nothing."""
-    given = json.loads(told)
-    settings = Settings(given["device"], given["short"], Path(given["work"]))
-    job = Job(settings, Path(given["file"]), given["ends_s"])
-    end_in_order()
-    # Read at the import of ONNX Runtime; otherwise it sends events to its maker.
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    module, _, function = next(check.runs for check in CHECKS if check.name == name).partition(":")
-    try:
-        job.end(PASSED, getattr(importlib.import_module(f"tools.gpu_check.{module}"), function)(job))
-    except CheckFailed as failed:
-        job.end(FAILED, str(failed))
-    except CheckSkipped as skipped:
-        job.end(SKIPPED, str(skipped))
-    except Exception as error:
-        # Into this check's log, not into the report: it may hold paths.
-        traceback.print_exc()
-        job.end(FAILED, f"It ended with {type(error).__name__}; its log has the rest.")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])

@@ -14,10 +14,11 @@ from loadtest.bench.wrk import Wrk, find_wrk, wrk_version
 from loadtest.client import LoadError, Target
 from loadtest.closed_loop import Load, over_http
 from tools.gpu_check.answers import exact_texts
-from tools.gpu_check.ceiling import MOST_TOKENS, Ceiling
+from tools.gpu_check.ceiling import Ceiling
 from tools.gpu_check.job import CheckFailed, CheckSkipped, Job
 from tools.gpu_check.machine import gpu_meter
 from tools.gpu_check.models import PRECISIONS, served_models
+from tools.gpu_check.session import MOST_TOKENS
 from tools.gpu_check.stack import Stack, running_stack
 from tritonflare.paths import CHECKPOINT
 
@@ -32,18 +33,19 @@ _MANY_WORKERS_FROM = 128
 
 @dataclass(frozen=True)
 class Grid:
-    """What is measured. groups: texts of one run in this process. workers: processes of the gateway."""
+    """What is measured. groups: texts of a run in this process. workers: processes of the gateway. most_s: of one."""
 
     connections: Sequence[int]
     lengths: Sequence[int]
     groups: Sequence[int]
     workers: Sequence[int]
+    most_s: float = 3.0
 
 
 def grid(short: bool, cores: int) -> Grid:
     """The loads of a short or a whole run; several gateway processes only where there are cores for them."""
     if short:
-        return Grid((1, 8), (16,), (1, 8), (1,))
+        return Grid((1, 8), (16,), (1, 8), (1,), most_s=0.5)
     several = () if cores < 8 else (min(8, cores // 2),)
     return Grid((1, 8, 32, 128, 512), (16, 32, 64, 128, 256, 512), (1, 32, 128, 512), (1, *several))
 
@@ -101,7 +103,7 @@ def bench(job: Job) -> str:
     with running_stack(job, loads.workers) as stack, gpu_meter() as meter:
         measure = _Measuring(job, stack, load)
         for place, way in enumerate(planned):
-            seconds = _seconds(job.left_s - _SPARE_S, len(planned) - place)
+            seconds = _seconds(job.left_s - _SPARE_S, len(planned) - place, loads.most_s)
             job.steps.step(str(way))
             if why := measure.why_not(way, seconds):
                 job.leave_out(f"{way}: {why}")
@@ -114,9 +116,9 @@ def bench(job: Job) -> str:
     return f"{len(job.rows)} of {len(planned)} measurements were taken."
 
 
-def _seconds(left_s: float, ways_left: int) -> float:
+def _seconds(left_s: float, ways_left: int, most_s: float) -> float:
     """How long a measurement takes; half of the time is for starting, warming up and the last answers."""
-    return min(3.0, max(0.4, left_s / ways_left / 2))
+    return min(most_s, max(0.4, left_s / ways_left / 2))
 
 
 def _load_generator() -> tuple[Load, str]:

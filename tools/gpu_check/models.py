@@ -129,7 +129,7 @@ def gate(job: Job) -> str:
 
 def _candidate(model: Model, precision: str, device: str) -> Candidate:
     return Candidate(
-        precision, model.graph.stat().st_size, lambda threads: DeviceSession(model.graph, device, threads)
+        precision, model.graph.stat().st_size, lambda _threads: DeviceSession(model.graph, device)
     )
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from embedded import leftovers
-from tools.gpu_check.job import FAILED, PASSED, RUNNING, SKIPPED, Settings, start
+from tools.gpu_check.child import command
+from tools.gpu_check.job import FAILED, PASSED, RUNNING, SKIPPED, Settings
 from tools.gpu_check.plan import CHECKS, Check, limit_s
 from tritonflare.progress import Steps
 
@@ -59,7 +60,7 @@ def _run(check: Check, settings: Settings, limit: float, steps: Steps) -> dict[s
     began = time.monotonic()
     with (settings.work / f"{check.name}.log").open("wb") as log:
         process = subprocess.Popen(
-            start(check.name, settings, file, began + limit),
+            command(check.name, settings, file, began + limit),
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=log,

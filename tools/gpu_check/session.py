@@ -1,45 +1,47 @@
-"""The served graph inside this process, with the provider of the device: the reference, and the ceiling."""
+"""The served graph inside this process, as the encoder loads it: what the gate judges, and the ceiling."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 
 from export.artefact import Logits
 from export.rows import Ids
+from export.triton_models.device import CudaDevice, DeviceError
+from export.triton_models.text_queue import GpuGroupPolicy
 from tools.gpu_check.job import CheckFailed
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+MOST_TOKENS = 65_536
+"""Of one run; larger ones are no faster, and need memory that a small GPU lacks."""
+
+
+class _OnCpu(CudaDevice):
+    """CUDA's part of the encoder with ONNX Runtime's CPU provider."""
+
+    PROVIDER = "CPUExecutionProvider"
 
 
 class DeviceSession:
-    """A graph of input_ids and attention_mask, loaded on a device; an `export.evaluation.runner.Runner`.
+    """A graph of input_ids and attention_mask on a device; an `export.evaluation.runner.Runner`.
 
     Args:
         model: the ONNX file.
-        device: ``cpu`` or ``cuda``.
-        threads: cores for one run on a CPU; 0 leaves the choice to ONNX Runtime.
+        device: ``cpu``, or ``cuda`` for the first GPU.
 
     Raises:
-        CheckFailed: ONNX Runtime took another device than the one that was asked for.
+        CheckFailed: the device cannot be used.
     """
 
-    def __init__(self, model: Path, device: str, threads: int = 0) -> None:
-        wanted = _PROVIDERS[device]
-        if device == "cuda" and hasattr(ort, "preload_dlls"):
-            # CUDA and cuDNN of the wheels, which the linker does not find by itself.
-            ort.preload_dlls()
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = threads
-        self._session = ort.InferenceSession(str(model), options, providers=[wanted])
-        provider = self._session.get_providers()[0]
-        if provider != wanted:
-            raise CheckFailed(f"ONNX Runtime took {provider} instead of {wanted}.")
+    def __init__(self, model: Path, device: str) -> None:
+        kind = CudaDevice if device == "cuda" else _OnCpu
+        try:
+            self._device = kind(model, 0, GpuGroupPolicy(tokens=MOST_TOKENS))
+        except DeviceError as error:
+            raise CheckFailed(str(error)) from error
 
     def run(self, ids: Ids, mask: Ids, types: Ids | None = None) -> Logits:
         """Logits FP32 [B, labels] of ids and mask INT64 [B, S]; classifiers read no types."""
-        (logits,) = self._session.run(["logits"], {"input_ids": ids, "attention_mask": mask})
-        return np.asarray(logits, np.float32)
+        inputs = self._device.zeros(*ids.shape)
+        inputs["input_ids"][:], inputs["attention_mask"][:] = ids, mask
+        return np.array(self._device.run(inputs), np.float32)

@@ -1,8 +1,8 @@
 """The encoder's device, in which memory runs out.
 
-Copied into a model's folder as ``device.py``, where the real one is ``real_device.py`` then. On a GPU the
-groups may be as large as they can get once the model is loaded, so that they find too little memory. On a CPU
-an error stands in for that, with the words that CUDA has for it; everything else is CUDA's part, on a CPU.
+Copied into a model's folder as ``device.py``, where the real one is then ``real_device.py``. On a GPU, groups
+may be larger than they were told, and every run gives its memory back, so the next one finds too little. On a
+CPU an error stands in for that, with the words that CUDA has for it; all the rest is CUDA's part, on a CPU.
 """
 
 import os
@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import real_device  # type: ignore[attr-defined]
+from . import real_device
 from .real_device import Device  # type: ignore[import-not-found]  # noqa: F401 (the encoder imports it)
 
 COUNT = Path(__file__).with_name("out_of_memory")
@@ -21,14 +21,12 @@ TOKENS_ON_CPU = 256
 
 
 class ShortOfMemory(real_device.CudaDevice):  # type: ignore[misc]
-    """CUDA's part of the encoder, with larger groups than it was told, and a count of its failures."""
+    """CUDA's part of the encoder, with larger groups than it was told, and a count of such failures."""
 
     PROVIDER = "CPUExecutionProvider" if ON_CPU else "CUDAExecutionProvider"
 
     def __init__(self, model: Path, number: int, policy: Any) -> None:
-        super().__init__(model, number, policy)
-        if not ON_CPU:
-            self.policy = replace(policy, texts=TEXTS, tokens=TOKENS)
+        super().__init__(model, number, policy if ON_CPU else replace(policy, texts=TEXTS, tokens=TOKENS))
 
     def run(self, inputs: Any, *, shrink: bool = False) -> Any:
         """As the device does it; see there."""
@@ -36,7 +34,7 @@ class ShortOfMemory(real_device.CudaDevice):  # type: ignore[misc]
             texts, width = inputs["input_ids"].shape
             if ON_CPU and texts > 1 and texts * width > TOKENS_ON_CPU:
                 raise RuntimeError("CUDA failure 2: out of memory")
-            return super().run(inputs, shrink=shrink)
+            return super().run(inputs, shrink=True)
         except Exception as problem:
             if self.out_of_memory(problem):
                 with COUNT.open("ab") as count:

@@ -13,6 +13,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import click
+
 from embedded.server import RESTRICTED_KEY, TritonServer
 from loadtest.bench.grpc_client import GrpcTarget
 from loadtest.bench.null_repository import NULL_NAME, ModelFolders, copy_with_null, link_model
@@ -28,8 +30,9 @@ _UNHURRIED = {
     "GATEWAY_REQUEST_TIMEOUT_S": "120",
 }
 """512 connections with long texts are more than the defaults allow, and a refusal is no answer to measure."""
-_SERVING = re.compile(r"serving on (http://127\.0\.0\.1:\d+)/")
+_SERVING = re.compile(r"(?:Ready: |serving on )(http://127\.0\.0\.1:\d+)/client/v4")
 _STOPS_S = 20.0
+_LAST_CHARACTERS = 4000
 
 
 @dataclass(frozen=True)
@@ -128,8 +131,9 @@ def running_program(job: Job, precision: str) -> Iterator[Program]:
 
 
 def _wait_for_url(process: subprocess.Popen[bytes], log: Path, job: Job) -> str:
-    while process.poll() is None and job.left_s > 0:
+    while process.poll() is None and job.left_s > 3:
         if found := _SERVING.search(log.read_text(encoding="utf-8", errors="replace")):
             return found[1]
         time.sleep(0.05)
-    raise CheckFailed("tritonflare serve did not start; serve.log has the rest.")
+    click.echo(log.read_text(encoding="utf-8", errors="replace")[-_LAST_CHARACTERS:], err=True)
+    raise CheckFailed("`tritonflare serve` did not start; this check's log has its last words.")
