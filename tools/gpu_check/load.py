@@ -33,7 +33,7 @@ _MANY_WORKERS_FROM = 128
 
 @dataclass(frozen=True)
 class Grid:
-    """What is measured. groups: texts of a run in this process. workers: processes of the gateway. most_s: of one."""
+    """What is measured. groups: texts of an in-process run. workers: gateway processes. most_s: of a way."""
 
     connections: Sequence[int]
     lengths: Sequence[int]
