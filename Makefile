@@ -175,6 +175,17 @@ gpu-models: $(GPU_VENV)/.serve-gpu
 serve-gpu: gpu-driver gpu-models ## the same on an NVIDIA GPU: downloads 2.1 GB once and publishes the bundled model for the GPU (make serve: for the CPU again)
 	exec $(GPU_VENV)/bin/tritonflare serve --device cuda
 
+# On a GPU in the environment of `make serve-gpu`, which is taken where it exists.
+DEVICE ?= $(if $(wildcard $(GPU_VENV)/.serve-gpu),cuda,cpu)
+.PHONY: gpu-check
+gpu-check: $(if $(filter cuda,$(DEVICE)),gpu-driver $(GPU_VENV)/.serve-gpu,$(VENV)/.serve) ## prove on this machine what the documents say of GPUs, within 8 minutes: make gpu-check DEVICE=cpu ARGS=--short
+	$(if $(filter cuda,$(DEVICE)),$(GPU_VENV),$(VENV))/bin/python -m tools.gpu_check --device $(DEVICE) $(ARGS)
+
+BUNDLE ?= .cache/gpu-bundle
+.PHONY: gpu-bundle
+gpu-bundle: $(VENV)/.serve ## make pieces of 60 MB of all that gpu-check needs on a machine without a network: make gpu-bundle BUNDLE=FOLDER
+	$(BIN)/python -m tools.gpu_check.bundle --output $(BUNDLE) $(ARGS)
+
 .PHONY: export
 export: $(VENV)/.serve ## export the bundled checkpoint into model_repository/; MODELS=all: the reranker too
 	$(BIN)/tritonflare export --verbose --layout $(call layout,$(ENSEMBLE))
