@@ -35,7 +35,7 @@ def said() -> list[str]:
 def test_a_message_of_the_page_is_one_of_the_programs(sentence: str, said: list[str]) -> None:
     # A colon joins what was checked to what was found, which are two strings.
     for part in re.split(r"…|: ", sentence):
-        words = part.strip(" ,.()")
+        words = part.strip(" ,.():")
         assert any(words in text for text in said), words
 
 
