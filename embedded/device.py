@@ -14,7 +14,7 @@ from embedded.repository import RepositoryModel, read_config
 AUTO, CPU, CUDA = "auto", "cpu", "cuda"
 DEVICES = (AUTO, CPU, CUDA)
 VARIABLE = "TRITONFLARE_DEVICE"
-"""Read by the python models: wins over the device that a model was exported for."""
+"""Read by the python models: takes a model for a GPU to the CPU, and never one for the CPU to a GPU."""
 
 
 def choose_device(asked: str, models: Iterable[RepositoryModel]) -> str:
@@ -34,15 +34,6 @@ def choose_device(asked: str, models: Iterable[RepositoryModel]) -> str:
             "or leave --device out."
         )
     return CUDA if exported and asked != CPU else CPU
-
-
-def device_variables(device: str) -> dict[str, str]:
-    """Return what Triton's environment says about the device.
-
-    On ``cuda`` it says nothing, because models for a CPU may stand beside those for a GPU: each computes
-    where it was exported for.
-    """
-    return {VARIABLE: CPU} if device == CPU else {}
 
 
 def link_repository(repository: Path, link: Path, device: str) -> None:

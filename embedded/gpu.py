@@ -45,9 +45,10 @@ except (AttributeError, OSError) as error:
     problem = str(error)
 print(json.dumps({"cuda": getattr(onnxruntime, "cuda_version", ""), "problem": problem}))
 """
+# As the python models and Triton write it, with the traceback behind it.
+_DEVICE_ERROR = re.compile(r"(?:Device|NoCuda)Error: (.+?\.)(?:\\n| \||$)", re.MULTILINE)
 _OUT_OF_MEMORY = re.compile(
-    r"out of memory|CUDA failure 2\b|_ALLOC_FAILED|Failed to allocate memory for requested buffer",
-    re.IGNORECASE,
+    r"out of memory|too little free memory|_ALLOC_FAILED|Failed to allocate memory", re.IGNORECASE
 )
 _MIB = 2**20
 
@@ -116,13 +117,14 @@ def require_driver() -> None:
 
 
 def explain_failed_start(log: str) -> str | None:
-    """Return what the last lines of Triton's log say about the GPU's memory, as a sentence; None if nothing.
+    """Return what the last lines of Triton's log say about the GPU, as a sentence; None if nothing.
 
     Args:
         log: the lines, of a Triton that ended while it loaded its models.
     """
     if not _OUT_OF_MEMORY.search(log):
-        return None
+        told = _DEVICE_ERROR.search(log)
+        return f"{told[1]} `tritonflare doctor` checks driver and libraries." if told else None
     try:
         free = "; ".join(map(str, read_driver().devices))
     except _Unusable:

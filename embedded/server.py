@@ -19,7 +19,7 @@ from types import TracebackType
 
 from embedded import gpu, host, leftovers, wheel
 from embedded.canary import Canary
-from embedded.device import CUDA, choose_device, device_variables, link_repository
+from embedded.device import CUDA, VARIABLE, choose_device, link_repository
 from embedded.errors import EmbeddedError, EndedWhileStarting, GivenUp, PortInUse
 from embedded.leftovers import Claim
 from embedded.logs import LogRelay
@@ -193,7 +193,7 @@ class TritonServer:
     def _spawn(self, scratch: Path) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *self.command(scratch)],
-            env=wheel.environment(self.device) | device_variables(self.device),
+            env=wheel.environment(self.device) | {VARIABLE: self.device},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -231,7 +231,7 @@ class TritonServer:
                 time.sleep(0.05)
 
     def _raise_explained(self) -> None:
-        """Raise EmbeddedError if the log tells that the GPU is too small: another start would not help."""
+        """Raise EmbeddedError if the log tells that the GPU cannot be used: another start would not help."""
         explained = gpu.explain_failed_start(self._relay.tail()) if self.device == CUDA else None
         if explained is not None:
             raise EmbeddedError(explained)

@@ -6,7 +6,7 @@ memory. ``initialize`` opens one for each instance of the model.
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Lock, local
 from typing import Any, Protocol
@@ -109,6 +109,10 @@ class DeviceError(Exception):
     """The device cannot be used; the message is a sentence for the operator, without paths."""
 
 
+class NoCudaError(DeviceError):
+    """ONNX Runtime has no CUDA provider here, whatever the GPU."""
+
+
 class _Buffers:
     """What one thread has for itself: page-locked memory that the GPU reads and writes, and the binding."""
 
@@ -137,7 +141,7 @@ class CudaDevice:
     can_run_out = True
 
     def __init__(self, model: Path, number: int, policy: GpuGroupPolicy) -> None:
-        """Load the graph onto the GPU and compute the largest group once.
+        """Load the graph onto the GPU.
 
         Args:
             model: the graph.
@@ -145,21 +149,23 @@ class CudaDevice:
             policy: which texts are computed together.
 
         Raises:
-            DeviceError: ONNX Runtime has no CUDA provider here, or the GPU cannot be used.
+            NoCudaError: ONNX Runtime has no CUDA provider here.
+            DeviceError: the GPU cannot be used.
         """
         self.name = f"GPU {number}"
         self.policy: GroupPolicy = policy
         # A text that is longer than the budget is a group by itself.
         self._room = max(policy.tokens, policy.longest)
+        self._longest = policy.longest
+        self._on_gpu = self.PROVIDER == "CUDAExecutionProvider"
         self.session = self._open(model, number)
         self.inputs = tuple(each.name for each in self.session.get_inputs())
         self.labels = self.session.get_outputs()[0].shape[1]
-        on_gpu = self.PROVIDER == "CUDAExecutionProvider"
-        self.memory = PinnedMemory(number if on_gpu else None)
+        self.memory = PinnedMemory(number if self._on_gpu else None)
         self.turn = Lock()
         self.own = local()
         self.shrinking = ort.RunOptions()
-        arena = f"gpu:{number}" if on_gpu else "cpu:0"
+        arena = f"gpu:{number}" if self._on_gpu else "cpu:0"
         self.shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", arena)
 
     def _open(self, model: Path, number: int) -> Any:
@@ -174,18 +180,51 @@ class CudaDevice:
             # Adds up the squares of FP16 in FP32, as the CPU does, on which the export judged the answers.
             "enable_skip_layer_norm_strict_mode": "1",
         }
-        cuda = (self.PROVIDER, options) if self.PROVIDER == "CUDAExecutionProvider" else self.PROVIDER
+        provider = (self.PROVIDER, options) if self._on_gpu else self.PROVIDER
+        settings = ort.SessionOptions()
+        # The GPU computes; a pool of threads would only wait for work, and keep the cores busy with it.
+        settings.intra_op_num_threads = settings.inter_op_num_threads = 1
+        settings.log_severity_level = 3
         try:
-            # Without the fall-back: it would answer on the CPU, a hundred times slower, and only print it.
-            session = ort.InferenceSession(str(model), providers=[cuda], enable_fallback=0)
+            # Without the fall-back, which would print one line and answer on the CPU.
+            session = ort.InferenceSession(str(model), settings, providers=[provider], enable_fallback=0)
         except Exception as problem:
             raise DeviceError(f"{self.name} cannot be used: {reason(problem)}.") from None
         if session.get_providers()[0] != self.PROVIDER:
-            raise DeviceError(
+            raise NoCudaError(
                 "ONNX Runtime found no CUDA: it needs onnxruntime-gpu, an NVIDIA driver, and the libraries "
                 "of CUDA and cuDNN."
             )
         return session
+
+    def warm_up(self) -> str:
+        """Compute the largest group once, so that its memory is there for all later ones.
+
+        Returns:
+            What an operator should know; empty if all is well.
+
+        Raises:
+            DeviceError: there is no memory for a single text, or the graph does not run.
+        """
+        width, said = self._longest, []
+        fitting = wanted = max(1, min(self.policy.texts, self.policy.tokens // width))
+        while True:
+            try:
+                inputs = self.zeros(fitting, width)
+                inputs["attention_mask"].fill(1)
+                self.run(inputs, shrink=fitting < wanted)
+                break
+            except Exception as problem:
+                if not self.out_of_memory(problem):
+                    raise DeviceError(f"{self.name} cannot be used: {reason(problem)}.") from None
+            if fitting == 1:
+                raise DeviceError(f"{self.name} has too little free memory for a text of {width} tokens.")
+            fitting //= 2
+        if fitting < wanted:
+            said.append(f"has memory for {fitting} texts of {width} tokens at once, not for {wanted}")
+        if self.memory.problem:
+            said.append(f"copies from ordinary memory, which is slower ({self.memory.problem})")
+        return f"{self.name} {' and '.join(said)}." if said else ""
 
     def zeros(self, count: int, width: int) -> Arrays:
         """Parts of this thread's page-locked buffers."""
@@ -237,16 +276,19 @@ def reason(problem: BaseException) -> str:
     return found[0].strip(" .,") if found else type(problem).__name__
 
 
-def open_device(args: Mapping[str, str], config: Mapping[str, Any], model: Path) -> Device:
+def open_device(
+    args: Mapping[str, str], config: Mapping[str, Any], model: Path, warn: Callable[[str], None]
+) -> Device:
     """The device of one instance.
 
     Args:
         args: what Triton gives to ``initialize``.
         config: the model's configuration; its parameter ``device`` may be ``cuda``.
         model: the graph.
+        warn: is told what an operator should know.
 
     Raises:
-        DeviceError: the model is for a GPU that cannot be used; never is another device taken silently.
+        DeviceError: the model is for a GPU, and none can be used; the CPU is never taken in its place.
     """
     parameters = {key: each["string_value"] for key, each in config.get("parameters", {}).items()}
     if wanted_device(parameters) == "cpu":
@@ -254,11 +296,34 @@ def open_device(args: Mapping[str, str], config: Mapping[str, Any], model: Path)
     policy = GpuGroupPolicy(
         texts=int(parameters["group_texts"]),
         tokens=int(parameters["group_tokens"]),
-        padding=int(parameters["group_tokens"]) // 32,
+        padding=int(parameters["group_tokens"]) // 16,
         multiple=int(parameters["pad_multiple"]),
         longest=int(parameters["max_tokens"]),
     )
-    return CudaDevice(model, int(args["model_instance_device_id"]), policy)
+    own = int(args["model_instance_device_id"])
+    failures = []
+    for number in _gpus(own, config):
+        try:
+            device = CudaDevice(model, number, policy)
+            said = device.warm_up()
+        except NoCudaError:
+            raise
+        except DeviceError as failure:
+            failures.append(failure)
+            warn(str(failure))
+            continue
+        if failures:
+            warn(f"GPU {own} is left out: what was to run there runs on {device.name} as well.")
+        if said:
+            warn(said)
+        return device
+    raise failures[0]
+
+
+def _gpus(own: int, config: Mapping[str, Any]) -> list[int]:
+    """The instance's own GPU, then the others that Triton gave to the model, beginning with the next one."""
+    others = {int(number) for group in config["instance_group"] for number in group.get("gpus") or ()}
+    return [own, *sorted(others - {own}, key=lambda number: (number < own, number))]
 
 
 def wanted_device(parameters: Mapping[str, str]) -> str:

@@ -21,6 +21,7 @@ ALONE_TRIES = 3
 """How often a text is run alone for which memory runs out: another process may give some back."""
 PAUSE_S = 0.05
 """Between these tries."""
+WARN_EVERY_S = 60.0
 
 
 class Padding:
@@ -94,13 +95,14 @@ class EncoderThreads:
             DeviceError: the model is for a GPU that cannot be used.
         """
         self.pb_utils = pb_utils
-        self.device: Device = open_device(args, config, model)
+        self.device: Device = open_device(args, config, model, self._warn)
         self.token_types = "token_type_ids" in self.device.inputs
         self.queue = TextQueue(self.device.policy)
         self.padding = Padding(pb_utils, args.get("model_name", ""), halves=self.device.can_run_out)
         self.lock = Lock()
         self.idle: list[Any] = []
         """What each idle thread waits for; the one that worked last is woken first: its cache is warm."""
+        self.warn_due = 0.0
         self.stopping = False
         self.threads = [Thread(target=self._work, daemon=True) for _ in range(self.device.threads)]
         for thread in self.threads:
@@ -172,8 +174,7 @@ class EncoderThreads:
         short = self.device.out_of_memory(failure)
         half = len(group) // 2
         if half and short:
-            with self.lock:
-                self.padding.halved += 1
+            self._count_halved(group)
             self._run(group[:half], tries=2)
             self._run(group[half:], tries=2)
         elif half:
@@ -185,6 +186,23 @@ class EncoderThreads:
         else:
             # Only the name: the words may hold paths of this machine, and the caller sees them.
             group[0][-1].problem = OUT_OF_MEMORY if short else type(failure).__name__
+
+    def _count_halved(self, group: list[Text]) -> None:
+        now = time.monotonic()
+        with self.lock:
+            self.padding.halved += 1
+            said = now < self.warn_due
+            self.warn_due = self.warn_due if said else now + WARN_EVERY_S
+        if not said:
+            width = self.device.policy.width(group[-1][0])
+            self._warn(
+                f"{self.device.name} ran out of memory for {len(group)} texts of {width} tokens; they run in "
+                "halves"
+            )
+
+    def _warn(self, words: str) -> None:
+        with suppress(Exception):  # an older backend has no logger, and a thread must survive it
+            self.pb_utils.Logger.log_warn(words)
 
     def _logits(self, group: list[Text], *, shrink: bool) -> Any:
         """Logits [texts, labels] of a group; the shortest text comes first."""

@@ -66,7 +66,7 @@ class GpuGroupPolicy(GroupPolicy):
 
     texts: int = 64
     tokens: int = 16384
-    padding: int = 512
+    padding: int = 1024
     multiple: int = 8
     longest: int = 512
 

@@ -11,14 +11,13 @@ from click.testing import CliRunner
 from tritonclient.grpc import model_config_pb2 as pb
 
 from embedded import gpu, server, wheel
-from embedded.device import choose_device, device_variables, link_repository
+from embedded.device import choose_device, link_repository
 from embedded.errors import EmbeddedError
 from embedded.logs import LogRelay
-from embedded.repository import RepositoryModel, check_repository
+from embedded.repository import RepositoryModel, check_repository, read_config
 from embedded.server import TritonServer
 from export.plan import ExportPlan
 from export.run import run_export
-from tests.support.for_gpu import read_config, turn_into_cuda
 from tests.support.nvml import install
 from tests.support.small_checkpoints import LENIENT, write_checkpoint
 from tritonflare.doctor import doctor
@@ -30,13 +29,18 @@ FOR_CPU, FOR_CUDA = RepositoryModel("a", "a"), RepositoryModel("b", "b", target=
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exported")
     source = write_checkpoint(folder / "mood")
-    for name in ("@local/mood", "@local/fast"):
+    for name, target in (("@local/mood", "cpu"), ("@local/fast", "cuda")):
         run_export(
             ExportPlan(
-                source, folder / "models", folder / "artefacts", timing=None, limits=LENIENT, name=name
+                source,
+                folder / "models",
+                folder / "artefacts",
+                timing=None,
+                limits=LENIENT,
+                name=name,
+                target=target,
             )
         )
-    turn_into_cuda(folder / "models", "local-fast")
     return folder / "models"
 
 
@@ -77,7 +81,11 @@ def test_the_target_is_read_with_the_model(repository: Path) -> None:
 def test_on_a_cpu_only_what_asks_for_a_gpu_is_written_anew_and_the_repository_stays(
     repository: Path, tmp_path: Path
 ) -> None:
-    encoder = "local-fast_encoder_int8"
+    encoder = "local-fast_encoder_fp16"
+    file = repository / encoder / "config.pbtxt"
+    text = file.read_text().replace("kind: KIND_GPU", "kind: KIND_GPU\n  gpus: [0, 1]")
+    assert "gpus" in text
+    file.write_text(text)
     before = {file: (file.stat().st_ino, file.read_bytes()) for file in repository.rglob("*.pbtxt")}
     link_repository(repository, tmp_path / "served", "cpu")
     config = read_config(tmp_path / "served" / encoder)
@@ -96,21 +104,15 @@ def test_on_a_cpu_only_what_asks_for_a_gpu_is_written_anew_and_the_repository_st
 def test_without_a_change_the_repository_is_linked_as_a_whole(repository: Path, tmp_path: Path) -> None:
     link_repository(repository, tmp_path / "served", "cuda")
     assert (tmp_path / "served").readlink() == repository
-    turn = read_config(tmp_path / "served" / "local-fast_encoder_int8").instance_group[0]
+    turn = read_config(tmp_path / "served" / "local-fast_encoder_fp16").instance_group[0]
     assert turn.kind == pb.ModelInstanceGroup.KIND_GPU
 
 
 def test_a_model_of_another_backend_keeps_its_gpu(repository: Path, tmp_path: Path) -> None:
-    file = repository / "local-fast_encoder_int8" / "config.pbtxt"
+    file = repository / "local-fast_encoder_fp16" / "config.pbtxt"
     file.write_text(file.read_text().replace('backend: "python"', 'backend: "onnxruntime"'))
     link_repository(repository, tmp_path / "served", "cpu")
     assert (tmp_path / "served").readlink() == repository
-
-
-def test_the_environment_says_cpu_and_leaves_models_alone_on_a_gpu() -> None:
-    assert device_variables("cpu") == {"TRITONFLARE_DEVICE": "cpu"}
-    # A model for a CPU may stand beside one for a GPU.
-    assert device_variables("cuda") == {}
 
 
 def test_what_says_where_driver_and_gpus_are_is_passed_on_to_a_gpu_only(

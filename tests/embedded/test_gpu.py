@@ -233,6 +233,7 @@ def test_every_problem_of_a_host_is_found_at_once(installed: dict[str, str], nvm
         "CUDA failure 2: out of memory ; GPU=0",
         "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED",
         "Failed to allocate memory for requested buffer of size 128057344",
+        "Internal: DeviceError: GPU 0 has too little free memory for a text of 512 tokens.",
     ],
 )
 def test_a_start_that_ran_out_of_memory_tells_what_is_free(nvml: Nvml, line: str) -> None:
@@ -245,6 +246,15 @@ def test_a_start_that_ran_out_of_memory_tells_what_is_free(nvml: Nvml, line: str
     nvml.fails["init"] = nvml.NVMLError("Unknown Error")
     assert "(its free memory cannot be read" in (gpu.explain_failed_start(line) or "")
     assert gpu.explain_failed_start("E0101 failed to load the model: invalid graph") is None
+
+
+@pytest.mark.parametrize("behind", [r"\n\nAt:\n  /tmp/models/m/1/device.py(182): _open", " |", ""])
+def test_a_start_that_a_device_ended_tells_what_it_said(behind: str) -> None:
+    said = "GPU 0 cannot be used: CUDA failure 35: driver version is insufficient."
+    log = (
+        f"I0101 loading\nE0101 failed to load 'm' version 2: Internal: DeviceError: {said}{behind}\nI0101 end"
+    )
+    assert gpu.explain_failed_start(log) == f"{said} `tritonflare doctor` checks driver and libraries."
 
 
 def test_the_provider_is_loaded_in_a_process_of_its_own(

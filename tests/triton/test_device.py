@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import shutil
 import time
 from pathlib import Path
@@ -10,20 +11,20 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.bundled import bundled_repository
-from tests.support.for_gpu import turn_into_cuda
+from embedded import gpu
+from embedded.errors import EmbeddedError
+from embedded.server import TritonServer
+from tests.support.bundled import bundled_repository, export_bundled
 from tests.support.servers import ACCOUNT, finished, running, wait_until
 from tests.triton.conftest import INT8
 
 pytestmark = pytest.mark.needs_triton
 
 
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    """The bundled model as one of target cuda."""
-    folder = Path(shutil.copytree(bundled_repository(), tmp_path / "models"))
-    turn_into_cuda(folder, "cf-huggingface-distilbert-sst-2-int8")
-    return folder
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled model, exported for a GPU."""
+    return export_bundled(tmp_path_factory.mktemp("cuda"), "fp16", target="cuda")
 
 
 def scores(url: str) -> list[dict[str, float | str]]:
@@ -101,3 +102,20 @@ def test_a_gpu_is_not_taken_for_models_that_cannot_use_it() -> None:
     )
     assert status == 2
     assert "No model of this repository was exported for a GPU; run `" in output.splitlines()[-1]
+
+
+def test_a_device_that_refuses_in_triton_ends_the_start_with_its_sentence(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where CUDA fails in spite of a driver; here neither the driver nor Triton is asked for a GPU."""
+    monkeypatch.setattr(gpu, "require", lambda: None)
+    models = Path(shutil.copytree(repository, tmp_path / "models"))
+    (file,) = models.glob("*_encoder_fp16/config.pbtxt")
+    text = file.read_text()
+    file.unlink()
+    file.write_text(text.replace("KIND_GPU", "KIND_CPU"))
+    with pytest.raises(EmbeddedError) as error:
+        TritonServer(models, device="cuda").start()
+    said, _, remedy = str(error.value).partition(". `")
+    assert remedy == "tritonflare doctor` checks driver and libraries."
+    assert re.fullmatch(r"GPU 0 cannot be used: .*|ONNX Runtime found no CUDA: .*", said)
