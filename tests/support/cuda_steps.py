@@ -9,13 +9,25 @@ from typing import Any
 import numpy as np
 import pytest
 
+from export.checkpoint import load_checkpoint
+from export.graph.encoder import build_graph
 from export.triton_models import device
 from export.triton_models.encoder_threads import EncoderThreads
 from export.triton_models.text_queue import Call
+from tests.support.small_checkpoints import write_checkpoint
 from tests.support.triton_steps import FakeRequest, fake_pb_utils, strings
 
+LABELS = 3
 CPU_PROVIDER = "CPUExecutionProvider"
 Rows = Sequence[Sequence[int]]
+
+
+def write_graph(folder: Path, precision: str = "fp32", family: str = "distilbert") -> Path:
+    """A graph for a GPU, of a small random checkpoint with three labels."""
+    source = write_checkpoint(folder / "m", labels=LABELS, family=family)
+    graph = build_graph(load_checkpoint(source).encoder, precision, "fused")
+    (folder / "model.onnx").write_bytes(graph.SerializeToString())
+    return folder / "model.onnx"
 
 
 def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
