@@ -16,10 +16,10 @@ from export.compatibility import BUILT, SIMULATED, TESTED, TORCH, UNSUPPORTED, a
 from export.errors import ExportError
 from export.plan import ExportPlan
 from export.reference import logits
+from export.repository.inventory import read_config
 from export.repository.write import ENCODER_SOURCES
 from export.run import ExportResult, run_export
 from export.tensorrt.check import check_graph
-from tests.support.for_gpu import read_config
 from tests.support.mixed_batches import mixed
 from tests.support.small_checkpoints import LENIENT, write_checkpoint
 from tests.support.triton_steps import answers, fake_pb_utils, load_step
@@ -74,7 +74,9 @@ def test_every_cell_is_what_it_says(
 
 def served(encoder: Path) -> Any:
     """The logits of ROWS by the step as it was published, asked all at once in one request of each."""
-    config = MessageToDict(read_config(encoder), preserving_proto_field_name=True)
+    written = read_config(encoder)
+    assert written is not None
+    config = MessageToDict(written, preserving_proto_field_name=True)
     (output,) = config["output"]
     output["dims"] = [int(size) for size in output["dims"]]  # JSON has int64 as text, Triton has not
     model = load_step(ENCODER_SOURCES, encoder / "1", config)

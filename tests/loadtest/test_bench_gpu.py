@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,7 @@ from loadtest.bench.document import as_document
 from loadtest.bench.invariance import Invariance
 from loadtest.bench.report import about
 from loadtest.bench.run import Plan
-from tests.support.bundled import bundled_repository
-from tests.support.for_gpu import turn_into_cuda
+from tests.support.bundled import export_bundled
 from tests.support.servers import finished
 from tritonflare.bench import SECTIONS
 from tritonflare.bench_gpu import about_device, for_device
@@ -25,15 +23,13 @@ from tritonflare.bench_gpu import about_device, for_device
 PLAN = Plan(SECTIONS, 1, 0.3, (8,), (8,))
 
 
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    """The bundled model as one of target cuda."""
-    folder = Path(shutil.copytree(bundled_repository(), tmp_path / "models"))
-    turn_into_cuda(folder, "cf-huggingface-distilbert-sst-2-int8")
-    return folder
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled model, exported for a GPU."""
+    return export_bundled(tmp_path_factory.mktemp("cuda"), "fp16", target="cuda")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def model(repository: Path) -> Published:
     (found,) = read_inventory(repository)
     return found
