@@ -80,13 +80,13 @@ def running_stack(plan: Plan, repository: Path, model: Published, work: Path) ->
                 ),
                 # On a GPU groups are padded further than to their longest text, which nothing counts here.
                 grouping=length_groups if server.device == "cpu" else None,
-                gpus=_serving_gpus(server, programs),
+                gpus=serving_gpus(server, programs),
             )
     except EmbeddedError as error:
         raise click.ClickException(str(error)) from error
 
 
-def _serving_gpus(server: TritonServer, programs: ExitStack) -> Gpus | None:
+def serving_gpus(server: TritonServer, programs: ExitStack) -> Gpus | None:
     """The GPUs that Triton computes on, to be read until ``programs`` end."""
     from loadtest.bench.gpu import open_gpus
     from loadtest.bench.processes import ProcessTree

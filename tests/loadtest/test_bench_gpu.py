@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -16,9 +20,11 @@ from loadtest.bench.invariance import Invariance
 from loadtest.bench.report import about
 from loadtest.bench.run import Plan
 from tests.support.bundled import export_bundled
+from tests.support.fake_nvml import FakeDevice, fake_nvml
 from tests.support.servers import finished
 from tritonflare.bench import SECTIONS
 from tritonflare.bench_gpu import about_device, for_device
+from tritonflare.bench_stack import serving_gpus
 
 PLAN = Plan(SECTIONS, 1, 0.3, (8,), (8,))
 
@@ -84,6 +90,29 @@ def test_a_report_says_where_a_model_for_a_gpu_computed(device: dict[str, str], 
     settings = {"load_generator": "", "rounds": 1, "seconds": 1.0, "texts": 1, "tokens_mean": 1.0}
     settings |= {"model": "@cf/x", "precision": "FP16", **device}
     assert about(as_document([], {"cpu": "", "cores": 2}, settings, Invariance([]), {}))[1].endswith(words)
+
+
+def test_the_gpus_that_triton_computes_on_are_read_until_the_bench_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nvml = fake_nvml(FakeDevice(name="other"), FakeDevice(name="ours", pids=(os.getpid(),)))
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    with ExitStack() as programs:
+        server: Any = SimpleNamespace(device="cuda", pid=os.getpid())
+        gpus = serving_gpus(server, programs)
+        assert gpus is not None
+        assert [device["name"] for device in gpus.describe()["devices"]] == ["ours"]
+        assert nvml.open == 1
+    assert nvml.open == 0
+
+
+def test_no_gpu_is_looked_for_where_none_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = fake_nvml(FakeDevice(pids=(os.getpid(),)))
+    nvml.nvmlInit = lambda: pytest.fail("nothing here is about a GPU")
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    with ExitStack() as programs:
+        server: Any = SimpleNamespace(device="cpu", pid=os.getpid())
+        assert serving_gpus(server, programs) is None
 
 
 @pytest.mark.needs_triton
