@@ -78,8 +78,9 @@ def _shorten(words: str) -> str:
 def as_markdown(document: Row) -> str:
     """The page; its headings begin at the second level."""
     gpus = document["machine"].get("gpus", [])
-    on_gpu = document["device"] == "cuda"
-    title = ", ".join(gpu["name"] for gpu in gpus) if on_gpu and gpus else "no GPU: a run on the CPU"
+    title = ", ".join(gpu["name"] for gpu in gpus) or "no GPU was found"
+    if document["device"] == "cpu":
+        title = "a run on the CPU"
     parts = [f"## GPU check: {title}", _about(document), _checks(document), "**Not proven by this run**"]
     parts.append("\n".join(f"- {sentence}" for sentence in document["not_proven"]) or "- Nothing is missing.")
     by_name = {check["name"]: check for check in document["checks"]}
