@@ -217,15 +217,17 @@ def _bench(check: Row) -> str:
 
 
 def _loads(rows: Sequence[Row]) -> str:
-    columns = [column for column in _COLUMNS if any(column[1] in row for row in rows)]
+    # The first column stays: it says what has failed, too.
+    columns = [_COLUMNS[0], *(each for each in _COLUMNS[1:] if any(each[1] in row for row in rows))]
     shown = []
     for row in sorted(rows, key=lambda row: (row["tokens"], row["precision"], _ORDER.index(row["way"]))):
         name = " ".join(filter(None, (row["precision"].upper(), row["way"])))
         tokens = "sentences" if row["tokens"] == SENTENCES else f"{row['tokens']} tokens"
-        at_once = f"{row['at_once']} a run" if row["way"] == IN_PROCESS else f"{row['at_once']} connections"
+        unit = "a run" if row["way"] == IN_PROCESS else "connection" + "s" * (row["at_once"] > 1)
+        at_once = f"{row['at_once']} {unit}"
         if row["workers"] > 1:
             at_once += f", {row['workers']} gateway processes"
-        cells = [_number(row, key, form, unit) for _, key, form, unit in columns]
+        cells = [_number(row, key, form, factor) for _, key, form, factor in columns]
         if row.get("error"):
             cells[0] = f"failed: {_shorten(row['error'])}"
         shown.append((name, tokens, at_once, *cells))
