@@ -78,8 +78,9 @@ def _shorten(words: str) -> str:
 def as_markdown(document: Row) -> str:
     """The page; its headings begin at the second level."""
     gpus = document["machine"].get("gpus", [])
-    on_gpu = document["device"] == "cuda"
-    title = ", ".join(gpu["name"] for gpu in gpus) if on_gpu and gpus else "no GPU: a run on the CPU"
+    title = ", ".join(gpu["name"] for gpu in gpus) or "no GPU was found"
+    if document["device"] == "cpu":
+        title = "a run on the CPU"
     parts = [f"## GPU check: {title}", _about(document), _checks(document), "**Not proven by this run**"]
     parts.append("\n".join(f"- {sentence}" for sentence in document["not_proven"]) or "- Nothing is missing.")
     by_name = {check["name"]: check for check in document["checks"]}
@@ -216,15 +217,17 @@ def _bench(check: Row) -> str:
 
 
 def _loads(rows: Sequence[Row]) -> str:
-    columns = [column for column in _COLUMNS if any(column[1] in row for row in rows)]
+    # The first column stays: it says what has failed, too.
+    columns = [_COLUMNS[0], *(each for each in _COLUMNS[1:] if any(each[1] in row for row in rows))]
     shown = []
     for row in sorted(rows, key=lambda row: (row["tokens"], row["precision"], _ORDER.index(row["way"]))):
         name = " ".join(filter(None, (row["precision"].upper(), row["way"])))
         tokens = "sentences" if row["tokens"] == SENTENCES else f"{row['tokens']} tokens"
-        at_once = f"{row['at_once']} a run" if row["way"] == IN_PROCESS else f"{row['at_once']} connections"
+        unit = "a run" if row["way"] == IN_PROCESS else "connection" + "s" * (row["at_once"] > 1)
+        at_once = f"{row['at_once']} {unit}"
         if row["workers"] > 1:
             at_once += f", {row['workers']} gateway processes"
-        cells = [_number(row, key, form, unit) for _, key, form, unit in columns]
+        cells = [_number(row, key, form, factor) for _, key, form, factor in columns]
         if row.get("error"):
             cells[0] = f"failed: {_shorten(row['error'])}"
         shown.append((name, tokens, at_once, *cells))

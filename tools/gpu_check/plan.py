@@ -29,7 +29,7 @@ class Check:
 
 
 CHECKS = (
-    Check("doctor", "Machine", "machine:doctor", 20, 5),
+    Check("doctor", "Machine", "machine:doctor", 40, 5),
     Check("export", "Export", "models:export", 150, 40),
     Check("gate", "Gate on the device", "models:gate", 120, 30, ("export",)),
     Check("golden", "Golden answers", "answers:golden", 90, 25, ("export",)),
