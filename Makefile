@@ -10,6 +10,7 @@ export ORT_DISABLE_TELEMETRY := 1
 
 PYTHON ?= python3
 VENV := .venv
+GPU_VENV := .venv-gpu
 TORCH_VENV := .venv-torch
 LOAD_VENV := .venv-loadtest
 CLIENTS_VENV := .venv-clients
@@ -22,7 +23,9 @@ REPOSITORY := model_repository
 ENSEMBLE := $(REPOSITORY)/cf-huggingface-distilbert-sst-2-int8
 # Of an ensemble's folder: the layout that was published, the one to publish, and what makes a model again if the two
 # differ. LAYOUT=steps or LAYOUT=joined changes it (docs/export.md#layout), a first export is joined.
-published = $(if $(wildcard $(1)_joined_*/[1-9]*/model.onnx),joined,$(if $(wildcard $(1)_encoder_*/[1-9]*/model.onnx),steps))
+published = $(if $(wildcard $(1)_joined_*/[1-9]*/model.onnx),joined,$(if $(wildcard $(1)_encoder_*/[1-9]*/model.onnx),$(if $(call for_gpu,$(1)),,steps)))
+# Says so if the model was published for a GPU, which only the layout steps can be.
+for_gpu = $(if $(wildcard $(1)_encoder_*/[1-9]*/model.onnx),$(shell grep -qs 'string_value: "cuda"' $(1)/config.pbtxt && echo changed-target))
 layout = $(or $(LAYOUT),$(call published,$(1)),joined)
 changed = $(if $(filter-out $(call published,$(1)),$(LAYOUT)),changed-layout)
 # The weights that are served: those of the highest version.
@@ -58,6 +61,14 @@ $(VENV)/.serve: requirements/serve.txt pyproject.toml
 	echo "installing what is needed to serve into $(VENV) (once, about a minute)"
 	$(BIN)/python $(PIP) --require-hashes -r requirements/serve.txt
 	$(BIN)/python $(PIP) --no-deps --editable .
+	touch $@
+
+# Never beside what `make serve` installs: onnxruntime-gpu has the files of onnxruntime.
+$(GPU_VENV)/.serve-gpu: requirements/serve-gpu.txt pyproject.toml
+	$(call new_venv,$(GPU_VENV))
+	echo "installing what is needed to serve on an NVIDIA GPU into $(GPU_VENV) (once): 2.1 GB to download, 3.9 GB on disk, most of it CUDA and cuDNN"
+	$(GPU_VENV)/bin/python $(PIP) --require-hashes -r requirements/serve-gpu.txt
+	$(GPU_VENV)/bin/python $(PIP) --no-deps --editable .
 	touch $@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.serve
@@ -112,20 +123,20 @@ $(TORCH_VENV)/.torch: requirements/torch.txt
 
 # --- what people do ----------------------------------------------------------------------------
 
-.PHONY: changed-layout
-changed-layout:
+.PHONY: changed-layout changed-target
+changed-layout changed-target:
 
 # What you published yourself under the bundled model's name, or in another precision, stays.
-$(MODEL): $(VENV)/.serve $(wildcard $(CHECKPOINT)/*) $(shell find export -name '*.py') $(call changed,$(ENSEMBLE))
+$(MODEL): $(VENV)/.serve $(wildcard $(CHECKPOINT)/*) $(shell find export -name '*.py') $(call changed,$(ENSEMBLE)) $(call for_gpu,$(ENSEMBLE))
 	config=$(ENSEMBLE)/config.pbtxt
-	if [ -e $@ ] && { [[ $@ != *_int8/* ]] || { [ -e $$config ] && ! grep -q '"minilm-sst2"' $$config; }; }; then
+	if [ -e $@ ] && { { [[ $@ != *_int8/* ]] && [ -z "$(call for_gpu,$(ENSEMBLE))" ]; } || { [ -e $$config ] && ! grep -q '"minilm-sst2"' $$config; }; }; then
 		echo "keeping the model in $(REPOSITORY); \`make export\` puts the bundled one back"
 	else
 		$(BIN)/tritonflare export --quick --layout $(call layout,$(ENSEMBLE))
 		touch "$$(ls -v $(ENSEMBLE)_{encoder,joined}_*/[1-9]*/model.onnx 2>/dev/null | tail -n 1)"
 	fi
 
-$(RERANKER_MODEL): $(VENV)/.serve $(wildcard $(RERANKER)/*) $(shell find export -name '*.py') $(call changed,$(RERANKER_ENSEMBLE))
+$(RERANKER_MODEL): $(VENV)/.serve $(wildcard $(RERANKER)/*) $(shell find export -name '*.py') $(call changed,$(RERANKER_ENSEMBLE)) $(call for_gpu,$(RERANKER_ENSEMBLE))
 	if [ -e $@ ] && ! grep -q '"minilm-rerank"' $@; then
 		echo "keeping the reranker in $(REPOSITORY); \`make export MODELS=all\` puts the bundled one back"
 	else
@@ -135,9 +146,45 @@ $(RERANKER_MODEL): $(VENV)/.serve $(wildcard $(RERANKER)/*) $(shell find export 
 
 .PHONY: serve
 # gRPC as well (docs/clients.md); an empty GATEWAY_GRPC_PORT turns it off.
-serve doctor: export GATEWAY_GRPC_PORT ?= 8001
-serve: $(MODEL) $(if $(ALL),$(RERANKER_MODEL)) ## run Triton and the gateway on this machine, with the bundled model; MODELS=all: the reranker too
+serve serve-gpu doctor: export GATEWAY_GRPC_PORT ?= 8001
+serve: $(MODEL) $(if $(ALL)$(call for_gpu,$(RERANKER_ENSEMBLE)),$(RERANKER_MODEL)) ## run Triton and the gateway on this machine, with the bundled model; MODELS=all: the reranker too
 	exec $(BIN)/tritonflare serve
+
+# What you published yourself under a bundled model's name, or in another precision, stays here too.
+# $(1): the ensemble, $(2): the name of the bundled checkpoint, $(3): its folder if it is not the default.
+define export_for_gpu
+config=$(1)/config.pbtxt
+if [ -e $$config ] && { ! grep -q '"$(2)"' $$config || { grep -q 'string_value: "cuda"' $$config && ! grep -q 'string_value: "fp16"' $$config; }; }; then
+	echo "keeping $(notdir $(1)) in $(REPOSITORY)"
+else
+	$(GPU_VENV)/bin/tritonflare export $(3) --quick --target cuda --if-changed
+fi
+endef
+
+# Told before gigabytes are downloaded.
+.PHONY: gpu-driver
+gpu-driver:
+	$(PYTHON) -m embedded.gpu
+
+.PHONY: gpu-models
+gpu-models: $(GPU_VENV)/.serve-gpu
+	$(call export_for_gpu,$(ENSEMBLE),minilm-sst2)
+	$(if $(ALL),$(call export_for_gpu,$(RERANKER_ENSEMBLE),minilm-rerank,$(RERANKER)))
+
+.PHONY: serve-gpu
+serve-gpu: gpu-driver gpu-models ## the same on an NVIDIA GPU: downloads 2.1 GB once and publishes the bundled model for the GPU (make serve: for the CPU again)
+	exec $(GPU_VENV)/bin/tritonflare serve --device cuda
+
+# On a GPU in the environment of `make serve-gpu`, which is taken where it exists.
+DEVICE ?= $(if $(wildcard $(GPU_VENV)/.serve-gpu),cuda,cpu)
+.PHONY: gpu-check
+gpu-check: $(if $(filter cuda,$(DEVICE)),gpu-driver $(GPU_VENV)/.serve-gpu,$(VENV)/.serve) ## prove on this machine what the documents say of GPUs, within 8 minutes: make gpu-check DEVICE=cpu ARGS=--short
+	$(if $(filter cuda,$(DEVICE)),$(GPU_VENV),$(VENV))/bin/python -m tools.gpu_check --device $(DEVICE) $(ARGS)
+
+BUNDLE ?= .cache/gpu-bundle
+.PHONY: gpu-bundle
+gpu-bundle: $(VENV)/.serve ## make pieces of 60 MB of all that gpu-check needs on a machine without a network: make gpu-bundle BUNDLE=FOLDER
+	$(BIN)/python -m tools.gpu_check.bundle --output $(BUNDLE) $(ARGS)
 
 .PHONY: export
 export: $(VENV)/.serve ## export the bundled checkpoint into model_repository/; MODELS=all: the reranker too
@@ -290,6 +337,7 @@ LOCK := compile --universal --python-version 3.10 --no-header --no-annotate --qu
 lock: ## resolve requirements/*.txt anew (needs uv)
 	uv pip $(LOCK) --generate-hashes -o requirements/gateway.txt
 	uv pip $(LOCK) --generate-hashes --extra embedded --extra export -o requirements/serve.txt
+	uv pip $(LOCK) --generate-hashes --extra embedded --extra export --extra gpu --no-emit-package onnxruntime -c requirements/serve.txt -o requirements/serve-gpu.txt
 	uv pip $(LOCK) --generate-hashes --extra export -c requirements/serve.txt -o requirements/export.txt
 	uv pip $(filter-out pyproject.toml,$(LOCK)) --generate-hashes --group triton -o requirements/triton.txt
 	uv pip $(LOCK) --generate-hashes --extra embedded --extra export --extra dev -c requirements/serve.txt -o requirements/dev.txt
@@ -303,6 +351,6 @@ lock: ## resolve requirements/*.txt anew (needs uv)
 
 .PHONY: clean
 clean: ## remove environments and caches; published models and tokens stay
-	rm -rf $(VENV) $(TORCH_VENV) $(LOAD_VENV) $(CLIENTS_VENV) $(SUPPLY_VENV) $(PEERS_VENV) sbom.cdx.json $(CLIENTS)/node_modules $(LATEST)/node_modules .cache/artefacts .cache/tests *.egg-info
+	rm -rf $(VENV) $(GPU_VENV) $(TORCH_VENV) $(LOAD_VENV) $(CLIENTS_VENV) $(SUPPLY_VENV) $(PEERS_VENV) sbom.cdx.json $(CLIENTS)/node_modules $(LATEST)/node_modules .cache/artefacts .cache/tests *.egg-info
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

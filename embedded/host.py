@@ -9,7 +9,7 @@ import os
 import platform
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +41,12 @@ def findings() -> list[HostFinding]:
 
 def require() -> None:
     """Raise EmbeddedError with the first remedy, if there is one."""
-    for finding in findings():
+    require_all(findings())
+
+
+def require_all(checked: Iterable[HostFinding]) -> None:
+    """Raise EmbeddedError for the first check that failed, if there is one."""
+    for finding in checked:
         if not finding.ok:
             raise EmbeddedError(f"{finding.name}: {finding.found}. {finding.remedy}")
 

@@ -24,6 +24,8 @@ class RepositoryModel:
     name: str
     steps: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ("TEXT",)
+    target: str = "cpu"
+    """What it was exported for: ``cpu`` or ``cuda``."""
 
     @property
     def is_reranker(self) -> bool:
@@ -57,24 +59,40 @@ def _read(repository: Path) -> list[RepositoryModel]:
     for folder in sorted(repository.iterdir()):
         if not (folder / "config.pbtxt").is_file():
             continue
-        config = _read_config(folder)
+        config = read_config(folder)
         if "tritonflare.name" in config.parameters:
             _check_files(repository, config)
             steps = tuple(step.model_name for step in config.ensemble_scheduling.step)
             inputs = tuple(tensor.name for tensor in config.input)
             models.append(
                 RepositoryModel(
-                    config.name, config.parameters["tritonflare.name"].string_value, steps, inputs
+                    config.name,
+                    _parameter(config, "name"),
+                    steps,
+                    inputs,
+                    _parameter(config, "target") or "cpu",
                 )
             )
     return models
 
 
-def _read_config(folder: Path) -> pb.ModelConfig:
+def read_config(folder: Path) -> pb.ModelConfig:
+    """Return the configuration in a model's folder.
+
+    Raises:
+        EmbeddedError: it is damaged.
+        OSError: it cannot be read.
+    """
     try:
         return text_format.Parse((folder / "config.pbtxt").read_text(encoding="utf-8"), pb.ModelConfig())
     except (text_format.ParseError, UnicodeDecodeError) as error:
         raise EmbeddedError(f"{folder.name}/config.pbtxt is damaged; {_REMEDY}.") from error
+
+
+def _parameter(config: pb.ModelConfig, key: str) -> str:
+    """A parameter of an ensemble; empty if it has none of that name."""
+    name = f"tritonflare.{key}"
+    return config.parameters[name].string_value if name in config.parameters else ""
 
 
 def _check_files(repository: Path, ensemble: pb.ModelConfig) -> None:
@@ -95,7 +113,7 @@ def _check_file(file: Path, ensemble: pb.ModelConfig, key: str) -> None:
     step = file.parents[1].name
     if not file.is_file():
         raise EmbeddedError(f"{step} has no {file.name} yet; {_REMEDY}.")
-    if _sha256(file) != ensemble.parameters[f"tritonflare.{key}"].string_value:
+    if _sha256(file) != _parameter(ensemble, key):
         raise EmbeddedError(f"{step}/{file.name} is not the file that was published; {_REMEDY}.")
 
 
@@ -114,11 +132,10 @@ def _sha256(file: Path) -> str:
 
 
 def _require_python(folder: Path, ensemble: pb.ModelConfig) -> None:
-    config = _read_config(folder) if (folder / "config.pbtxt").is_file() else None
+    config = read_config(folder) if (folder / "config.pbtxt").is_file() else None
     if config is not None and config.backend != "python":
-        name = ensemble.parameters["tritonflare.name"].string_value
-        target = ensemble.parameters["tritonflare.target"].string_value
         raise EmbeddedError(
-            f"{name} was exported for {target}, which needs a Triton with a GPU; the embedded one serves "
-            "the target cpu. Export it for cpu, or take it out of the repository."
+            f"{_parameter(ensemble, 'name')} was exported for {_parameter(ensemble, 'target')}, which needs "
+            "the Triton of NVIDIA's image; the embedded one serves the targets cpu and cuda. Export it for "
+            "cpu or cuda, or take it out of the repository."
         )

@@ -17,8 +17,9 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from embedded import host, leftovers, wheel
+from embedded import gpu, host, leftovers, wheel
 from embedded.canary import Canary
+from embedded.device import CUDA, VARIABLE, choose_device, link_repository
 from embedded.errors import EmbeddedError, EndedWhileStarting, GivenUp, PortInUse
 from embedded.leftovers import Claim
 from embedded.logs import LogRelay
@@ -51,6 +52,8 @@ class TritonServer:
         ready_timeout_s: how long models may take to load and answer.
         secret: the key; None makes one.
         otlp_endpoint: where Triton sends the spans of calls with a trace context; None for no tracing.
+        device: where its models compute: ``cpu``, ``cuda``, or ``auto`` (see `choose_device`). On ``cpu``,
+            models that were exported for a GPU compute on the CPU; the repository stays as it is.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class TritonServer:
         ready_timeout_s: float = 120.0,
         secret: str | None = None,
         otlp_endpoint: str | None = None,
+        device: str = "cpu",
     ) -> None:
         self.repository = repository.resolve()
         self.port = port
@@ -69,6 +73,8 @@ class TritonServer:
         """After the start: prefix of the names of its shared memory and temporary files."""
         self._ready_timeout_s = ready_timeout_s
         self._otlp_endpoint = otlp_endpoint
+        self.device = device
+        """After the start: ``cpu`` or ``cuda``."""
         self._relay = LogRelay()
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
@@ -104,11 +110,15 @@ class TritonServer:
         Raises:
             EndedWhileStarting: Triton exited by itself.
             GivenUp: ``unwanted`` returned True.
-            EmbeddedError: the host, the repository or the port cannot be used, or Triton did
+            EmbeddedError: the host, its GPU, the repository or the port cannot be used, or Triton did
                 not become ready. In any case nothing is left running.
         """
         host.require()
         self.models = check_repository(self.repository)
+        self.device = choose_device(self.device, self.models)
+        if self.device == CUDA:
+            gpu.require()
+            self._relay = LogRelay(gpu=True)
         swept = leftovers.sweep()
         if swept:
             _log.info("removed %d processes, shared-memory regions and folders of a killed server", swept)
@@ -118,7 +128,7 @@ class TritonServer:
         self.tag = self._claim.tag
         try:
             try:
-                prepare_scratch(self._claim.folder, self.repository)
+                prepare_scratch(self._claim.folder, self.repository, self.device)
                 self._process = self._spawn(self._claim.folder)
             except OSError as error:
                 raise EmbeddedError(f"Triton cannot be started: {error.strerror}.") from error
@@ -183,7 +193,7 @@ class TritonServer:
     def _spawn(self, scratch: Path) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *self.command(scratch)],
-            env=wheel.environment(),
+            env=wheel.environment(self.device) | {VARIABLE: self.device},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -209,6 +219,7 @@ class TritonServer:
                 if unwanted():
                     raise GivenUp("The start of Triton was abandoned.")
                 if self.poll() is not None:
+                    self._raise_explained()
                     raise EndedWhileStarting(
                         f"Triton ended while starting; its last log lines:\n{self._relay.tail()}"
                     )
@@ -218,6 +229,12 @@ class TritonServer:
                         f"its last log lines:\n{self._relay.tail()}"
                     )
                 time.sleep(0.05)
+
+    def _raise_explained(self) -> None:
+        """Raise EmbeddedError if the log tells that the GPU cannot be used: another start would not help."""
+        explained = gpu.explain_failed_start(self._relay.tail()) if self.device == CUDA else None
+        if explained is not None:
+            raise EmbeddedError(explained)
 
 
 def trace_switches(otlp_endpoint: str | None) -> list[str]:
@@ -234,8 +251,8 @@ def trace_switches(otlp_endpoint: str | None) -> list[str]:
     return [f"--trace-config={setting}" for setting in settings]
 
 
-def prepare_scratch(scratch: Path, repository: Path) -> None:
-    """Link the repository and the python backend.
+def prepare_scratch(scratch: Path, repository: Path, device: str) -> None:
+    """Link the repository, with configurations for the device, and the python backend.
 
     Triton starts the stub with an unquoted command line, so a space in the repository's path would
     break it; the link's path has none.
@@ -248,7 +265,7 @@ def prepare_scratch(scratch: Path, repository: Path) -> None:
             "Triton cannot work in this TMPDIR; set it to a path of letters, digits, '-' and '_'."
         )
     wheel.link_backends(scratch / "backends")
-    (scratch / "models").symlink_to(repository)
+    link_repository(repository, scratch / "models", device)
 
 
 def _free_port() -> int:

@@ -93,10 +93,17 @@ class TritonSupervisor:
         port: gRPC port on 127.0.0.1 of the first version; 0 takes a free one.
         watch: check the repository for a new version all the time, not only on `reload`.
         otlp_endpoint: see `TritonServer`.
+        device: see `TritonServer`; ``auto`` is decided for each version.
     """
 
     def __init__(
-        self, repository: Path, port: int = 0, *, watch: bool = False, otlp_endpoint: str | None = None
+        self,
+        repository: Path,
+        port: int = 0,
+        *,
+        watch: bool = False,
+        otlp_endpoint: str | None = None,
+        device: str = "cpu",
     ) -> None:
         self.secret = secrets.token_urlsafe(32)
         self.state = SupervisorState.NEW
@@ -104,6 +111,7 @@ class TritonSupervisor:
         self._port = port
         self._watch = watch
         self._otlp_endpoint = otlp_endpoint
+        self._device = device
         self._served: _Served | None = None
         self._failures = 0
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -123,6 +131,11 @@ class TritonSupervisor:
     def models(self) -> list[RepositoryModel]:
         """The models that are served now."""
         return self._now.server.models
+
+    @property
+    def device(self) -> str:
+        """Where they compute: ``cpu`` or ``cuda``."""
+        return self._now.server.device
 
     @property
     def _now(self) -> _Served:
@@ -231,7 +244,11 @@ class TritonSupervisor:
         """Start a server on a snapshot; see `TritonServer.start`."""
         for attempt in range(1, _ATTEMPTS + 1):
             server = TritonServer(
-                snapshot.models, port, secret=self.secret, otlp_endpoint=self._otlp_endpoint
+                snapshot.models,
+                port,
+                secret=self.secret,
+                otlp_endpoint=self._otlp_endpoint,
+                device=self._device,
             )
             try:
                 server.start(lambda: self._stopping.is_set() or unwanted())

@@ -55,12 +55,22 @@ def link_backends(backends: Path) -> None:
             (python / source.name).symlink_to(source)
 
 
-def environment() -> dict[str, str]:
-    """Return the environment of Triton and its stubs: the wheel's libraries, this interpreter's packages."""
+def environment(device: str = "cpu") -> dict[str, str]:
+    """Return the environment of Triton and its stubs: the wheel's libraries, this interpreter's packages.
+
+    Args:
+        device: ``cpu``, or ``cuda`` to pass on what tells programs where the driver and which GPUs are.
+    """
     site = folder().parents[1]
-    variables = {key: os.environ[key] for key in ("HOME", "LANG", "TMPDIR", "TZ") if key in os.environ}
+    libraries = list(map(str, library_folders()))
+    kept = ["HOME", "LANG", "TMPDIR", "TZ"]
+    if device == "cuda":
+        kept += (name for name in os.environ if name.startswith(("CUDA_", "NVIDIA_")))
+        # Behind ours: notebooks and clusters have the driver's library in a place of their own.
+        libraries += filter(None, [os.environ.get("LD_LIBRARY_PATH")])
+    variables = {key: os.environ[key] for key in kept if key in os.environ}
     return variables | {
-        "LD_LIBRARY_PATH": os.pathsep.join(map(str, library_folders())),
+        "LD_LIBRARY_PATH": os.pathsep.join(libraries),
         "PATH": os.pathsep.join([str(Path(sys.prefix) / "bin"), os.environ.get("PATH", os.defpath)]),
         "PYTHONPATH": str(site),
         "PYTHONDONTWRITEBYTECODE": "1",

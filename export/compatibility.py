@@ -13,8 +13,9 @@ from export.checkpoint.tokenizer_options import APPLIED, CLASS_SPECIFIC, REFUSED
 from export.plan import PRECISIONS
 from export.spec import TARGETS
 
-TESTED = "tested on CPU"
-BUILT = "built and graph-checked, not run on a GPU"
+TESTED = "tested on the CPU that it is for"
+SIMULATED = "built, and its answers tested with ONNX Runtime's CPU provider, not on a GPU"
+BUILT = "built and graph-checked, not run"
 UNSUPPORTED = "not supported"
 
 WRITTEN = {"distilbert": "DistilBERT", "bert": "BERT", "roberta": "RoBERTa", "xlm-roberta": "XLM-RoBERTa"}
@@ -26,8 +27,8 @@ def status(family: str, precision: str, target: str) -> str:
     """How far a family of `FAMILIES` was taken in a precision to a target."""
     if target == "cpu":
         return TESTED
-    if target == "onnxruntime":
-        return UNSUPPORTED if precision == "int8" else BUILT
+    if target in ("cuda", "onnxruntime"):
+        return UNSUPPORTED if precision == "int8" else SIMULATED
     if precision == "fp32" or family == TORCH:
         return UNSUPPORTED
     return BUILT
@@ -41,7 +42,7 @@ def cells() -> Iterator[tuple[str, str, str]]:
 def as_markdown() -> str:
     """The page ``docs/compatibility.md``."""
     head = [f"{target} {precision}" for target in TARGETS for precision in PRECISIONS]
-    marks = {TESTED: "●", BUILT: "○", UNSUPPORTED: "–"}
+    marks = {TESTED: "●", SIMULATED: "◐", BUILT: "○", UNSUPPORTED: "–"}
     rows = [
         [name, *(marks[status(family, p, t)] for t in TARGETS for p in PRECISIONS)]
         for family, name in FAMILIES.items()
@@ -58,7 +59,10 @@ Made by `make settings` from `export/compatibility.py`; a test exports every cel
 {legend}.
 
 - *cpu*: ONNX Runtime in Triton's python backend. FP16 gains no speed there.
-- *onnxruntime*: Triton's ONNX Runtime backend on a GPU. Operators of INT8 would run on the CPU.
+- *cuda*: ONNX Runtime's CUDA provider in Triton's python backend, [on a GPU](gpu.md). The python step of the
+  first four rows was run with the CPU provider. Operators of INT8 would run on the CPU.
+- *onnxruntime*: Triton's ONNX Runtime backend on a GPU. Its graph was run with the CPU provider. The same
+  holds for INT8.
 - *tensorrt*: FP16, and INT8 as QDQ through `nvidia-modelopt` (extra `tensorrt`). The plan is built where it
   is served: [TensorRT](tensorrt.md).
 - *anything else* needs the extra `torch`. `make parity` exports ELECTRA, MPNet, ModernBERT and I-BERT, as

@@ -12,7 +12,7 @@ from export.evaluation.settings import TimingSettings
 from export.spec import JOINED, LAYOUTS, STEPS, TARGETS, ensemble_name
 
 PRECISIONS = ("fp32", "fp16", "int8")
-DEFAULT_PRECISION = {"cpu": "int8", "onnxruntime": "fp16", "tensorrt": "fp16"}
+DEFAULT_PRECISION = {"cpu": "int8", "cuda": "fp16", "onnxruntime": "fp16", "tensorrt": "fp16"}
 SCHEMES = ("token", "static-minmax", "static-percentile", "static-entropy", "static-smoothed", "blocks")
 AUTO = "auto"
 INT8_CHOICES = (*SCHEMES, AUTO)
@@ -39,6 +39,8 @@ class ExportPlan:
         aliases: other public names, to which the gateway answers too.
         layout: one of `export.spec.LAYOUTS`; ``joined`` is for the target ``cpu``.
         portable: INT8 weights use half their range even if this CPU has VNNI, for CPUs without.
+        group_texts: most texts that the target ``cuda`` computes together; None is the usual number.
+        group_tokens: most tokens that it computes together, padding included; None is the usual number.
     """
 
     source: str | Path
@@ -57,6 +59,8 @@ class ExportPlan:
     aliases: tuple[str, ...] = ()
     portable: bool = False
     layout: str = STEPS
+    group_texts: int | None = None
+    group_tokens: int | None = None
 
     def __post_init__(self) -> None:
         for alias in self.aliases:
@@ -68,6 +72,11 @@ class ExportPlan:
             raise ExportError(
                 "--repository and --artefacts must not lie in one another; Triton reads the former."
             )
+        if self.int8 == AUTO and self.timing is None:
+            raise ExportError("--int8 auto chooses by speed; it cannot do without timing.")
+        self._check_target()
+
+    def _check_target(self) -> None:
         if self.target not in TARGETS:
             raise ExportError(f"{self.target!r} is no target; known are {', '.join(TARGETS)}.")
         if self.layout not in LAYOUTS:
@@ -77,16 +86,16 @@ class ExportPlan:
                 f"--layout joined runs the encoder on the CPU, and --target {self.target} on a GPU; "
                 "leave --layout out."
             )
-        if self.target == "onnxruntime" and self.served == "int8":
+        if (self.group_texts or self.group_tokens) and self.target != "cuda":
+            raise ExportError("--group-texts and --group-tokens are for --target cuda; leave them out.")
+        if self.target in ("cuda", "onnxruntime") and self.served == "int8":
             raise ExportError(
-                "INT8 for --target onnxruntime would run on the CPU; choose fp16, or another target."
+                f"INT8 for --target {self.target} would run on the CPU; choose fp16, or another target."
             )
         if self.target == "tensorrt" and self.served == "fp32":
             raise ExportError(
                 "TensorRT plans are built as fp16, or int8 with fp16 beside it; choose one of them."
             )
-        if self.int8 == AUTO and self.timing is None:
-            raise ExportError("--int8 auto chooses by speed; it cannot do without timing.")
 
     @property
     def served(self) -> str:

@@ -31,7 +31,7 @@ from export.repository.configs import as_text, ensemble_config
 from export.repository.inventory import refuse_conflict
 from export.repository.publish import publish_model
 from export.source import Source, own_examples, read_source
-from export.spec import INSTANCES, ServedModel, ensemble_name
+from export.spec import GROUP_TEXTS, GROUP_TOKENS, INSTANCES, ServedModel, ensemble_name
 from export.tensorrt.export import write_plan_graphs, write_plan_kit
 from export.verify import verify_fp32
 
@@ -323,4 +323,6 @@ def _served(plan: ExportPlan, source: Source, file: Path) -> ServedModel:
         token_types=checkpoint.token_types,
         aliases=plan.aliases,
         layout=plan.layout,
+        group_texts=plan.group_texts or GROUP_TEXTS,
+        group_tokens=plan.group_tokens or GROUP_TOKENS,
     )

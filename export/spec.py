@@ -8,13 +8,20 @@ from dataclasses import dataclass
 
 from export.errors import ExportError
 
-# Token lengths that warm-up samples and, on a GPU, padding and TensorRT profiles share.
+# Token lengths that warm-up samples and, of Triton's own backends, padding and TensorRT profiles share.
 LENGTH_BUCKETS = (16, 32, 64, 128, 256, 512)
 MAX_BATCH_SIZE = 64
-# Who runs the encoder: python with ONNX Runtime inside, Triton's ONNX Runtime backend, a TensorRT plan.
-TARGETS = ("cpu", "onnxruntime", "tensorrt")
-# One process has a thread for each core; on a GPU, one copy computes while another's batch is gathered.
-INSTANCES = {"cpu": 1, "onnxruntime": 2, "tensorrt": 2}
+# Who runs the encoder: python with ONNX Runtime inside, on a CPU or a GPU; Triton's ONNX Runtime backend; a
+# TensorRT plan.
+TARGETS = ("cpu", "cuda", "onnxruntime", "tensorrt")
+IN_PYTHON = ("cpu", "cuda")
+# A python process has several threads; of Triton's own backends, one copy computes while another's batch is
+# gathered.
+INSTANCES = {"cpu": 1, "cuda": 1, "onnxruntime": 2, "tensorrt": 2}
+# Of the target cuda; not measured on a GPU.
+GROUP_TEXTS, GROUP_TOKENS = 64, 16384
+# Matrix units of a GPU work on 8 numbers of FP16 at once.
+PAD_MULTIPLE = 8
 # A step each for tokenizer and encoder, or both in one python step, which a call enters and leaves once.
 STEPS, JOINED = "steps", "joined"
 LAYOUTS = (STEPS, JOINED)
@@ -100,6 +107,10 @@ class ServedModel:
     """Other public names; a parameter only where there are any."""
     layout: str = STEPS
     """One of LAYOUTS; no parameter, because the ensemble's steps tell."""
+    group_texts: int = GROUP_TEXTS
+    """Most texts that a GPU computes together; like group_tokens a parameter only of the target cuda."""
+    group_tokens: int = GROUP_TOKENS
+    """Most tokens that a GPU computes together, padding included."""
 
     def __post_init__(self) -> None:
         ensemble_name(self.name)
@@ -110,18 +121,23 @@ class ServedModel:
             raise ExportError(f"problem_type {self.problem_type!r} is not classification; known are {known}.")
         if self.target not in TARGETS:
             raise ExportError(f"{self.target!r} is no target; known are {', '.join(TARGETS)}.")
-        if self.task not in TASKS:
-            raise ExportError(f"{self.task!r} is no task; known are {' and '.join(TASKS)}.")
-        if self.task == RERANK and (len(self.labels) != 1 or self.problem_type != PROBLEM_TYPES[1]):
-            raise ExportError("a reranker has one label, with a sigmoid of its own.")
-        if self.token_types and self.task != RERANK:
-            raise ExportError("only pairs of texts have token types.")
         if self.layout not in LAYOUTS:
             raise ExportError(f"{self.layout!r} is no layout; known are {' and '.join(LAYOUTS)}.")
         if self.layout == JOINED and self.target != "cpu":
             raise ExportError("the layout joined is for the target cpu.")
         if self.instances < 1:
             raise ExportError("a model needs at least one instance.")
+        if self.group_texts < 1 or self.group_tokens < 1:
+            raise ExportError("a group needs room for at least one text of one token.")
+        self._check_task()
+
+    def _check_task(self) -> None:
+        if self.task not in TASKS:
+            raise ExportError(f"{self.task!r} is no task; known are {' and '.join(TASKS)}.")
+        if self.task == RERANK and (len(self.labels) != 1 or self.problem_type != PROBLEM_TYPES[1]):
+            raise ExportError("a reranker has one label, with a sigmoid of its own.")
+        if self.token_types and self.task != RERANK:
+            raise ExportError("only pairs of texts have token types.")
 
     @property
     def ensemble(self) -> str:
@@ -130,8 +146,8 @@ class ServedModel:
 
     @property
     def padded(self) -> bool:
-        """Whether the tokenizer pads to buckets: only the CPU's encoder takes unequal lengths."""
-        return self.target != "cpu"
+        """Whether the tokenizer pads to buckets: only an encoder in python takes unequal lengths."""
+        return self.target not in IN_PYTHON
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -188,4 +204,6 @@ class ServedModel:
             values |= {"token_types": "true"}
         if self.aliases:
             values |= {"aliases": json.dumps(self.aliases)}
+        if self.target == "cuda":
+            values |= {"group_texts": str(self.group_texts), "group_tokens": str(self.group_tokens)}
         return {PREFIX + key: value for key, value in values.items()}

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tritonflare.bench_common import Names, Numbers, end_in_order, environment, print_tables, write_json
+from tritonflare.bench_gpu import about_device, for_device
 from tritonflare.bench_peers import NAMES as PEERS
 from tritonflare.bench_peers import about_peers, require_peers, running_peers
 from tritonflare.bench_stack import numbers_set, running_stack
+from tritonflare.device import device_option
 from tritonflare.paths import BENCH, CHECKPOINT, REPOSITORY, runnable
 from tritonflare.progress import progress
 
@@ -77,6 +79,7 @@ class _Outcome:
     show_default=True,
     help="Load generator: wrk where it is installed, or our own.",
 )
+@device_option
 @click.option("--soak", type=click.FloatRange(0.05), metavar="MINUTES", help="Instead: does memory grow?")
 @click.option(
     "--output",
@@ -108,6 +111,7 @@ def bench(
     tokens: int | None,
     quick: bool,
     load: str,
+    device: str,
     soak: float | None,
     output: Path,
     against: Path | None,
@@ -143,6 +147,7 @@ def bench(
         workers=workers,
         peers=peers,
         tokens=tokens,
+        device=device,
     )
     outcome = _Outcome(output, against, fail_below)
     end_in_order()
@@ -192,7 +197,9 @@ def _measure(
             earlier = read_document(outcome.against)
         except ValueError as error:
             raise click.ClickException(f"{error}.") from error
+    plan, on_gpu = for_device(plan, model)
     files, left_out = _files(plan, repository, model, work)
+    left_out += on_gpu
     texts = _texts(plan, files)
     generator, name = _load(load, plan.tokens)
     with (
@@ -203,6 +210,9 @@ def _measure(
         if stack is not None and "null" in plan.sections and stack.one_call_each is None:
             left_out.append("the gateway with one gRPC call a text, which has no setting for it")
         found = measure(plan, texts, generator, files, stack, steps, running)
+        machine = environment()
+        if stack is not None and stack.gpus is not None:
+            machine["gpus"] = stack.gpus.describe()
     settings = describe(
         plan,
         texts,
@@ -211,11 +221,10 @@ def _measure(
         model=model.name,
         precision=model.precision.upper(),
         environment=numbers_set(),
+        **about_device(plan, model),
         **about_peers(plan.peers, found.peer_difference),
     )
-    document = as_document(
-        found.results, environment(), settings, found.invariance, found.memory_mb, left_out
-    )
+    document = as_document(found.results, machine, settings, found.invariance, found.memory_mb, left_out)
     extra = [as_table(earlier, document)] if earlier is not None else []
     outcome.output.mkdir(parents=True, exist_ok=True)
     write_json(outcome.output / "bench.json", document)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,18 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from loadtest.bench.report import Table
+
+_PACKAGES = (
+    "tritonflare",
+    "nvidia-pytriton",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "nvidia-cuda-runtime-cu12",
+    "nvidia-cudnn-cu12",
+    "tokenizers",
+    "grpcio",
+    "uvloop",
+)
 
 
 class Numbers(click.ParamType[tuple[int, ...]]):
@@ -64,16 +77,25 @@ def environment() -> dict[str, Any]:
     """The machine and the versions; neither names nor paths."""
     import os
     import platform
-    from importlib.metadata import version
 
     from export.evaluation.host import describe_host
 
-    packages = ("tritonflare", "nvidia-pytriton", "onnxruntime", "tokenizers", "grpcio", "uvloop")
     return vars(describe_host()) | {
         "python": platform.python_version(),
         "load_average": [round(load, 2) for load in os.getloadavg()],
-        "packages": {package: version(package) for package in packages},
+        "packages": installed(_PACKAGES),
     }
+
+
+def installed(packages: Iterable[str]) -> dict[str, str]:
+    """The versions of those that are installed; a GPU's environment has another onnxruntime than a CPU's."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def write_json(file: Path, document: Mapping[str, Any]) -> None:

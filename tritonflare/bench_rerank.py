@@ -110,7 +110,7 @@ def _measure(
     try:
         with (
             progress("starting") as steps,
-            TritonServer(work / "models") as server,
+            TritonServer(work / "models", device="auto") as server,
             running_gateway(server, (model.name,), work / "gateway.log", 1, settings) as gateway,
             running_reranking_peers(
                 names, PeerModel(onnx, tokenizer, model.labels, max_tokens), work / "peers"

@@ -18,6 +18,7 @@ import click
 if TYPE_CHECKING:
     from embedded.server import TritonServer
     from export.repository.inventory import Published
+    from loadtest.bench.gpu import Gpus
     from loadtest.bench.grpc_client import GrpcTarget
     from loadtest.bench.run import MeasuredGateway, Plan, Stack
 
@@ -56,7 +57,7 @@ def running_stack(plan: Plan, repository: Path, model: Published, work: Path) ->
     null = copy_with_null(repository, real, work / "models")
     names = (model.name, NULL_NAME)
     try:
-        with TritonServer(work / "models") as server, ExitStack() as programs:
+        with TritonServer(work / "models", device=plan.device) as server, ExitStack() as programs:
 
             def gateway(name: str, count: int, settings: Mapping[str, str] | None = None) -> MeasuredGateway:
                 log = work / f"{name}.log"
@@ -77,10 +78,21 @@ def running_stack(plan: Plan, repository: Path, model: Published, work: Path) ->
                 both_protocols=(
                     gateway("protocols", 1, _BOTH_PROTOCOLS) if "protocols" in plan.sections else None
                 ),
-                grouping=length_groups,
+                # On a GPU groups are padded further than to their longest text, which nothing counts here.
+                grouping=length_groups if server.device == "cpu" else None,
+                gpus=serving_gpus(server, programs),
             )
     except EmbeddedError as error:
         raise click.ClickException(str(error)) from error
+
+
+def serving_gpus(server: TritonServer, programs: ExitStack) -> Gpus | None:
+    """The GPUs that Triton computes on, to be read until ``programs`` end."""
+    from loadtest.bench.gpu import open_gpus
+    from loadtest.bench.processes import ProcessTree
+
+    gpus = programs.enter_context(open_gpus()) if server.device == "cuda" else None
+    return None if gpus is None else gpus.of_processes(ProcessTree(server.pid).pids())
 
 
 @contextmanager

@@ -32,7 +32,7 @@ def doctor(repository: Path) -> None:
     """
     from embedded import host
 
-    results = [*host.findings(), _models(repository), *_ports()]
+    results = [*host.findings(), *_models(repository), *_ports()]
     for finding in results:
         mark = click.style("ok    ", fg="green") if finding.ok else click.style("REMEDY", fg="red")
         click.echo(f"{mark}  {finding.name}: {finding.found}")
@@ -41,8 +41,13 @@ def doctor(repository: Path) -> None:
     sys.exit(0 if all(finding.ok for finding in results) else 1)
 
 
-def _models(repository: Path) -> HostFinding:
-    """Check the repository; a missing export is no problem where `make serve` exports by itself."""
+def _models(repository: Path) -> list[HostFinding]:
+    """Check the repository, and the GPU if one of its models needs it.
+
+    A missing export is no problem where `make serve` exports by itself.
+    """
+    from embedded import gpu
+    from embedded.device import CUDA
     from embedded.errors import EmbeddedError, NotExportedError
     from embedded.host import HostFinding
     from embedded.repository import check_repository
@@ -51,11 +56,14 @@ def _models(repository: Path) -> HostFinding:
     try:
         models = check_repository(repository)
         named = (f"{model.name} (reranker)" if model.is_reranker else model.name for model in models)
-        return HostFinding(name, ", ".join(named))
+        found = HostFinding(name, ", ".join(named))
+        needed = any(model.target == CUDA for model in models)
+        return [found, *(gpu.findings() if needed else [gpu.summary()])]
     except (EmbeddedError, OSError) as error:
         if isinstance(error, NotExportedError) and _exported_by_make(repository):
-            return HostFinding(name, "nothing exported yet; `make serve` will export the bundled model")
-        return HostFinding(name, "not servable", str(error))
+            found = HostFinding(name, "nothing exported yet; `make serve` will export the bundled model")
+            return [found, gpu.summary()]
+        return [HostFinding(name, "not servable", str(error)), gpu.summary()]
 
 
 def _exported_by_make(repository: Path) -> bool:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from export.run import ExportResult
 
 # Repeated here, because `tritonflare --help` must not import ONNX; a test compares them with export.plan.
-TARGETS = ("cpu", "onnxruntime", "tensorrt")
+TARGETS = ("cpu", "cuda", "onnxruntime", "tensorrt")
 PRECISIONS = ("fp32", "fp16", "int8")
 LAYOUTS = ("steps", "joined")
 INT8 = ("token", "static-minmax", "static-percentile", "static-entropy", "static-smoothed", "blocks", "auto")
@@ -65,8 +65,8 @@ def _path(exists: bool = False) -> click.Path:
     type=click.Choice(TARGETS),
     default="cpu",
     show_default=True,
-    help="What runs the encoder: ONNX Runtime in Triton's python backend, Triton's ONNX Runtime "
-    "backend on a GPU, or a TensorRT plan that is built where it is served.",
+    help="What runs the encoder: ONNX Runtime in Triton's python backend, on a CPU or with CUDA; Triton's "
+    "ONNX Runtime backend on a GPU; or a TensorRT plan that is built where it is served.",
 )
 @click.option(
     "--precision",
@@ -81,7 +81,21 @@ def _path(exists: bool = False) -> click.Path:
     help="How INT8 multiplies; auto measures all of them here and takes the fastest that passes the gate.",
 )
 @click.option(
-    "--instances", type=click.IntRange(1), help="Copies of the encoder [1 on a CPU, 2 for each GPU]."
+    "--instances",
+    type=click.IntRange(1),
+    help="Copies of the encoder, on a GPU for each GPU [1 on cpu and cuda, else 2].",
+)
+@click.option(
+    "--group-texts",
+    type=click.IntRange(1),
+    help="Most texts that the target cuda computes together [64; not measured on a GPU yet, "
+    "tools.gpu_check measures].",
+)
+@click.option(
+    "--group-tokens",
+    type=click.IntRange(1),
+    help="Most tokens that the target cuda computes together, padding included [16384; not measured on a "
+    "GPU yet, tools.gpu_check measures].",
 )
 @click.option(
     "--layout",
@@ -167,7 +181,8 @@ def export(
       tritonflare export                                     the bundled model, in INT8
       tritonflare export ./mood --name @cf/acme/mood         your own
       tritonflare export org/name --eval reviews.csv         from the hub, judged on your texts
-      tritonflare export ./mood --target tensorrt            for a GPU
+      tritonflare export ./mood --target cuda                for a GPU, without Docker
+      tritonflare export ./mood --target tensorrt            a plan, built on the GPU that serves it
       tritonflare export ./mood --if-changed                 only if something changed since
       tritonflare export --list
 

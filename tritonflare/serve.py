@@ -16,6 +16,7 @@ import click
 import uvloop
 from pydantic import SecretStr
 
+from tritonflare.device import device_option, warn_of_cpu
 from tritonflare.gateway import given, grpc_port_option, workers_option
 from tritonflare.paths import BATCHES, REPOSITORY, TOKENS, runnable
 from tritonflare.token import store_token
@@ -51,6 +52,7 @@ _EXAMPLE_RANKING = (
 @click.option(
     "--triton-port", type=int, default=0, help="Loopback gRPC port of the first Triton; 0 takes a free one."
 )
+@device_option
 @click.option("--watch", is_flag=True, help="Serve a new version as soon as it is published.")
 @workers_option
 def serve(
@@ -59,6 +61,7 @@ def serve(
     grpc_port: int | None,
     repository: Path,
     triton_port: int,
+    device: str,
     watch: bool,
     workers: int | None,
 ) -> None:
@@ -67,6 +70,7 @@ def serve(
     Triton listens on loopback only, gRPC only, behind a key that is generated at each start. It is
     restarted when it crashes or hangs. With --watch, or on SIGHUP, a version that was published
     meanwhile is served by a second Triton, which takes over from the first.
+    A model that was exported with --target cuda computes on this machine's NVIDIA GPU, or nothing starts.
     Without GATEWAY_API_TOKENS or GATEWAY_TOKENS_FILE a token is created once, printed, and
     stored as a hash in .state/tokens, which is read again when it changes.
     """
@@ -89,8 +93,13 @@ def serve(
         with _interruptible():
             _log.info("starting Triton")
             with TritonSupervisor(
-                repository, triton_port, watch=watch, otlp_endpoint=settings.otlp_endpoint
+                repository,
+                triton_port,
+                watch=watch,
+                otlp_endpoint=settings.otlp_endpoint,
+                device=device,
             ) as supervisor:
+                warn_of_cpu(supervisor)
                 try:
                     failed = uvloop.run(_serve(settings, supervisor, ports, token))
                 finally:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-from export.spec import JOINED, MAX_BATCH_SIZE, ServedModel, length_buckets, warmup_texts
+from export.spec import JOINED, MAX_BATCH_SIZE, PAD_MULTIPLE, ServedModel, length_buckets, warmup_texts
 
 # On a GPU one tokenizer process (some 25 thousand short texts a second) may not keep up with the encoder.
 PADDED_TOKENIZERS = 2
@@ -114,6 +114,24 @@ def _cpu_encoder(model: ServedModel) -> pb.ModelConfig:
     return config
 
 
+def _cuda_encoder(model: ServedModel) -> pb.ModelConfig:
+    """The same on a GPU: Triton starts ``instances`` python processes for each that it sees."""
+    config = _encoder(model, ragged=True)
+    config.backend = "python"
+    config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_GPU, count=model.instances)
+    parameters = {
+        "device": "cuda",
+        "group_texts": model.group_texts,
+        "group_tokens": model.group_tokens,
+        "pad_multiple": PAD_MULTIPLE,
+        "max_tokens": model.max_tokens,
+    }
+    for key, value in parameters.items():
+        config.parameters[key].string_value = str(value)
+    _warm_up(config, model, batches=[1])
+    return config
+
+
 def _onnxruntime_encoder(model: ServedModel) -> pb.ModelConfig:
     """Triton's own ONNX Runtime backend with the CUDA provider."""
     config = _encoder(model)
@@ -151,7 +169,12 @@ def _plan_encoder(model: ServedModel) -> pb.ModelConfig:
     return config
 
 
-_ENCODERS = {"cpu": _cpu_encoder, "onnxruntime": _onnxruntime_encoder, "tensorrt": _plan_encoder}
+_ENCODERS = {
+    "cpu": _cpu_encoder,
+    "cuda": _cuda_encoder,
+    "onnxruntime": _onnxruntime_encoder,
+    "tensorrt": _plan_encoder,
+}
 
 
 def _encoder(model: ServedModel, *, ragged: bool = False) -> pb.ModelConfig:

@@ -18,11 +18,11 @@ from export.repository.configs import (
     joined_config,
     tokenizer_config,
 )
-from export.spec import JOINED, ServedModel, length_buckets, warmup_texts
+from export.spec import IN_PYTHON, JOINED, ServedModel, length_buckets, warmup_texts
 
 MODEL_SOURCES = Path(__file__).parents[1] / "triton_models"
 _READS_TEXTS = ("text_step.py", "text_reader.py", "pair_reader.py", "pairs.py", "long_texts.py")
-_RUNS_ENCODER = ("encoder_threads.py", "text_queue.py")
+_RUNS_ENCODER = ("encoder_threads.py", "device.py", "pinned_memory.py", "text_queue.py")
 TOKENIZER_SOURCES = {"model.py": "tokenizer.py"} | {name: name for name in _READS_TEXTS}
 ENCODER_SOURCES = {"model.py": "encoder.py"} | {name: name for name in _RUNS_ENCODER}
 JOINED_SOURCES = {"model.py": "joined.py"} | {name: name for name in (*_READS_TEXTS, *_RUNS_ENCODER)}
@@ -70,7 +70,7 @@ def write_encoder(model: ServedModel, onnx_file: Path, root: Path) -> None:
         raise ExportError("a TensorRT plan is built on the machine that serves it; publish for onnxruntime.")
     folder = root / model.encoder
     content = _version_folder(folder, model.version)
-    if model.target == "cpu":
+    if model.target in IN_PYTHON:
         _copy_sources(ENCODER_SOURCES, content)
     _link(onnx_file, content / "model.onnx")
     _write_config(folder / "config.pbtxt", encoder_config(model))

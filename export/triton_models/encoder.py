@@ -1,4 +1,4 @@
-"""Encoder step on the CPU: input_ids, attention_mask INT64 [n, S] → logits FP32 [n, labels].
+"""Encoder step, on the CPU or a GPU: input_ids, attention_mask INT64 [n, S] → logits FP32 [n, labels].
 
 A model of pairs may read token_type_ids INT64 [n, S] as well; its configuration then names them.
 """

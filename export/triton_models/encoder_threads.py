@@ -1,11 +1,11 @@
-"""The encoder on the CPU: ONNX Runtime, on one thread for each core, over the texts of all calls.
+"""The encoder: threads that run ONNX Runtime on a device over the texts of all calls.
 
 What Triton hands over goes into one queue, text by text, and each thread takes from it, so that the
 texts of a call are spread over the cores before they are grouped, and no core waits for another's
-batch to end. A response leaves when its last text is done.
+batch to end. On a GPU one thread's group is computed while another thread prepares its own. A response
+leaves when its last text is done.
 """
 
-import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,34 +13,21 @@ from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
 
-import numpy as np
-
-# Read at its import; otherwise it sends events and an identifier of the machine to its maker.
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-
-import onnxruntime as ort
-
+from .device import Device, open_device
 from .text_queue import Call, Text, TextQueue
 
-
-def cores(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
-    """Cores that this process may use: its affinity, or its container's CPU quota if that is less.
-
-    A fraction of a core counts as a whole one. ``cgroups`` is where cgroup v2 or v1 is mounted.
-    """
-    allowed = len(os.sched_getaffinity(0))
-    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
-        try:
-            limit, period = (int(word) for file in files for word in (cgroups / file).read_text().split())
-        except (OSError, ValueError):  # the other version of cgroups, or "max": no limit
-            continue
-        if limit > 0 and period > 0:  # v1 writes -1 for no limit
-            allowed = min(allowed, -(-limit // period))
-    return allowed
+OUT_OF_MEMORY = "out of memory"
+ALONE_TRIES = 3
+"""How often a text is run alone for which memory runs out: another process may give some back."""
+PAUSE_S = 0.05
+"""Between these tries."""
+WARN_EVERY_S = 60.0
 
 
 class Padding:
     """Tells Triton's metrics port how many tokens were read and how many computed for them, padding included.
+
+    Of a device that can run out of memory it also tells how many groups were halved for that.
 
     Counting costs nothing; telling is a message to another process, so it is done once in a while, after
     the answers. What arrived after the last report is reported with the next group.
@@ -48,9 +35,9 @@ class Padding:
 
     EVERY_S = 1.0
 
-    def __init__(self, pb_utils: Any, model: str) -> None:
-        """Register two counters; where Triton has no metrics, texts are classified all the same."""
-        self.read = self.computed = 0
+    def __init__(self, pb_utils: Any, model: str, *, halves: bool) -> None:
+        """Register the counters; where Triton has no metrics, texts are classified all the same."""
+        self.read = self.computed = self.halved = 0
         self.due = 0.0
         self.counters: list[Any] = []
         self.families: list[Any] = []
@@ -62,7 +49,8 @@ class Padding:
                 for name, text in (
                     ("tokens", "Tokens of the texts that the encoder ran on, after truncation."),
                     ("computed_tokens", "Tokens that it computed for them, padding included."),
-                )
+                    ("halved_groups", "Groups of texts that were halved because memory ran out."),
+                )[: 3 if halves else 2]
             ]
             self.counters = [family.Metric(labels={"model": model}) for family in self.families]
 
@@ -71,10 +59,10 @@ class Padding:
         self.counters.clear()
         self.families.clear()
 
-    def add(self, group: list[Text]) -> None:
-        """Count a group; not safe for threads by itself."""
+    def add(self, group: list[Text], width: int) -> None:
+        """Count a group that is padded to ``width``; not safe for threads by itself."""
         self.read += sum(text[0] for text in group)
-        self.computed += len(group) * group[-1][0]
+        self.computed += len(group) * width
 
     def tell(self, lock: Any) -> None:
         """Tell what was counted since the last time, if that is long enough ago."""
@@ -83,40 +71,40 @@ class Padding:
             return
         with lock:
             self.due = now + self.EVERY_S
-            counts, self.read, self.computed = (self.read, self.computed), 0, 0
+            counts = self.read, self.computed, self.halved
+            self.read = self.computed = self.halved = 0
         # The encoder's thread must survive an error in a metric.
         with suppress(Exception):
-            for counter, count in zip(self.counters, counts):  # noqa: B905 (one for each, or none)
+            for counter, count in zip(self.counters, counts):  # noqa: B905 (the first of them, or none)
                 counter.increment(count)
 
 
 class EncoderThreads:
-    """A thread for each core, which answer calls."""
+    """The threads of a device, which answer calls."""
 
     def __init__(self, pb_utils: Any, args: dict[str, Any], config: dict[str, Any], model: Path) -> None:
-        """Load the graph and start the threads; instances share the cores out between them.
+        """Open the device and start its threads.
 
         Args:
             pb_utils: Triton's module.
             args: what Triton gives to ``initialize``.
             config: the model's configuration.
             model: the graph.
+
+        Raises:
+            DeviceError: the model is for a GPU that cannot be used.
         """
         self.pb_utils = pb_utils
-        instances = sum(group["count"] for group in config["instance_group"])
-        count = max(1, cores() // instances)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        # One for all threads: each runs on its own, and the weights are in memory and in the caches once.
-        self.session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-        self.token_types = any(each.name == "token_type_ids" for each in self.session.get_inputs())
-        self.queue = TextQueue()
-        self.padding = Padding(pb_utils, args.get("model_name", ""))
+        self.device: Device = open_device(args, config, model, self._warn)
+        self.token_types = "token_type_ids" in self.device.inputs
+        self.queue = TextQueue(self.device.policy)
+        self.padding = Padding(pb_utils, args.get("model_name", ""), halves=self.device.can_run_out)
         self.lock = Lock()
         self.idle: list[Any] = []
         """What each idle thread waits for; the one that worked last is woken first: its cache is warm."""
+        self.warn_due = 0.0
         self.stopping = False
-        self.threads = [Thread(target=self._work, daemon=True) for _ in range(count)]
+        self.threads = [Thread(target=self._work, daemon=True) for _ in range(self.device.threads)]
         for thread in self.threads:
             thread.start()
 
@@ -142,6 +130,7 @@ class EncoderThreads:
             wake.release()
         for thread in self.threads:
             thread.join()
+        self.device.close()
         self.padding.close()
 
     def _work(self) -> None:
@@ -152,53 +141,85 @@ class EncoderThreads:
                 if self.stopping:
                     return
                 # What waits is shared out first: a core must not take what another could begin with.
-                share = -(-len(self.queue) // len(self.threads))
+                share = -(-len(self.queue) // self.device.runs_at_once)
                 group = self.queue.take(share) if self.queue else []
                 if group:
-                    self.padding.add(group)
+                    self.padding.add(group, self.device.policy.width(group[-1][0]))
                 else:
                     self.idle.append(wake)
             if not group:
                 wake.acquire()
                 continue
-            for call in self._ended(group, self._run(group)):
+            self._run(group)
+            for call in self._ended(group):
                 self._answer(call)
             self.padding.tell(self.lock)
 
-    def _run(self, group: list[Text]) -> list[Any]:
-        """Logits of each text, or None where it failed; a group that fails is run text by text."""
-        width = group[-1][0]
+    def _run(self, group: list[Text], tries: int = 1) -> None:
+        """Compute the logits of each text, or note what its call failed of."""
+        failure: Exception | None = None
         try:
-            ids = np.zeros((len(group), width), np.int64)
-            mask = np.zeros((len(group), width), np.int64)
-            for line, (length, _, place, call) in enumerate(group):
-                ids[line, :length] = call.rows[place]
-                mask[line, :length] = 1
-            inputs = {"input_ids": ids, "attention_mask": mask}
-            if self.token_types:
-                inputs["token_type_ids"] = self._types(group, width)
-            (logits,) = self.session.run(["logits"], inputs)
+            logits = self._logits(group, shrink=tries > 1)
         except Exception as problem:
-            if len(group) > 1:
-                return [self._run([text])[0] for text in group]
+            failure = problem
+        if failure is not None:
+            self._run_again(group, failure, tries)
+            return
+        # At once, because the device's next run may write over them.
+        for (_, _, place, call), row in zip(group, logits):  # noqa: B905 (one for each)
+            call.logits[place] = row
+
+    def _run_again(self, group: list[Text], failure: Exception, tries: int) -> None:
+        """Run a group in halves if memory ran out, else text by text; a text alone fails in the end."""
+        short = self.device.out_of_memory(failure)
+        half = len(group) // 2
+        if half and short:
+            self._count_halved(group)
+            self._run(group[:half], tries=2)
+            self._run(group[half:], tries=2)
+        elif half:
+            for text in group:
+                self._run([text])
+        elif short and tries < ALONE_TRIES:
+            time.sleep(PAUSE_S)
+            self._run(group, tries + 1)
+        else:
             # Only the name: the words may hold paths of this machine, and the caller sees them.
-            group[0][-1].problem = type(problem).__name__
-            return [None]
-        return list(logits)
+            group[0][-1].problem = OUT_OF_MEMORY if short else type(failure).__name__
 
-    def _types(self, group: list[Text], width: int) -> Any:
-        types = np.zeros((len(group), width), np.int64)
+    def _count_halved(self, group: list[Text]) -> None:
+        now = time.monotonic()
+        with self.lock:
+            self.padding.halved += 1
+            said = now < self.warn_due
+            self.warn_due = self.warn_due if said else now + WARN_EVERY_S
+        if not said:
+            width = self.device.policy.width(group[-1][0])
+            self._warn(
+                f"{self.device.name} ran out of memory for {len(group)} texts of {width} tokens; they run in "
+                "halves"
+            )
+
+    def _warn(self, words: str) -> None:
+        with suppress(Exception):  # an older backend has no logger, and a thread must survive it
+            self.pb_utils.Logger.log_warn(words)
+
+    def _logits(self, group: list[Text], *, shrink: bool) -> Any:
+        """Logits [texts, labels] of a group; the shortest text comes first."""
+        inputs = self.device.zeros(len(group), self.device.policy.width(group[-1][0]))
+        ids, mask, types = inputs["input_ids"], inputs["attention_mask"], inputs.get("token_type_ids")
         for line, (length, _, place, call) in enumerate(group):
-            types[line, :length] = call.types[place] if call.types else 0
-        return types
+            ids[line, :length] = call.rows[place]
+            mask[line, :length] = 1
+            if types is not None and call.types:
+                types[line, :length] = call.types[place]
+        return self.device.run(inputs, shrink=shrink)
 
-    def _ended(self, group: list[Text], logits: list[Any]) -> list[Call]:
-        """Hand the logits to their calls; return the calls that wait for no other text."""
+    def _ended(self, group: list[Text]) -> list[Call]:
+        """The calls that wait for no other text."""
         ended = []
         with self.lock:
-            for (_, _, place, call), row in zip(group, logits):  # noqa: B905 (one for each)
-                if row is not None:
-                    call.logits[place] = row
+            for *_, call in group:
                 call.left -= 1
                 if call.left == 0:
                     ended.append(call)

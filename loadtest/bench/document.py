@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from loadtest.bench.figures import fit_line
-from loadtest.bench.invariance import BOUND, Invariance
+from loadtest.bench.invariance import Invariance
 from loadtest.bench.peers import table as peers_table
 from loadtest.bench.peers import ways as peers
 from loadtest.bench.rounds import Result
@@ -38,7 +38,7 @@ def as_document(
     """
     ceiling = _ceiling(results)
     rows = [_row(result, ceiling) for result in results]
-    compared = {"answers": invariance.answers, "largest": invariance.largest, "bound": BOUND}
+    compared = {"answers": invariance.answers, "largest": invariance.largest, "bound": invariance.bound}
     document = {
         "format": FORMAT,
         "environment": dict(environment),
@@ -109,6 +109,8 @@ def _summary(rows: Sequence[Row], document: Mapping[str, Any]) -> list[list[Any]
     add("HTTP, 128 connections: share of the ceiling", http("of_ceiling", 128))
     add("HTTP, 128 connections against 32: texts/s", http("rate", 128), http("rate", 32))
     add("HTTP, 128 connections: p99 / p50", http("p99_ms", 128), http("p50_ms", 128))
+    add("HTTP, 32 connections: texts/s for each watt of the GPU", http("rate_per_watt", 32))
+    add("HTTP, 128 connections: texts/s for each watt of the GPU", http("rate_per_watt", 128))
     alone, own = http("p50_ms", 1), _median(rows, "ceiling", "one text at a time, one core", "p50_ms")
     if alone is not None and own is not None:
         add("one connection: ms that gateway and Triton add at p50", alone - own)

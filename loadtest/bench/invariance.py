@@ -11,15 +11,18 @@ from loadtest.client import Target
 from loadtest.closed_loop import ask, classify_sequentially, starts
 
 BOUND = 1e-4
+"""Of everything that computes on a CPU."""
 
 
 class Invariance:
     """Remembers every text's scores when asked alone, and compares answers under load with them.
 
-    ``answers`` is how many were compared, ``largest`` the largest |difference| of a score, 0…1.
+    ``answers`` is how many were compared, ``largest`` the largest |difference| of a score, 0…1, and ``bound``
+    the largest that is allowed.
     """
 
-    def __init__(self, texts: Sequence[str]) -> None:
+    def __init__(self, texts: Sequence[str], bound: float = BOUND) -> None:
+        self.bound = bound
         self.answers = 0
         self.largest = 0.0
         self._texts = texts
@@ -27,8 +30,8 @@ class Invariance:
 
     @property
     def holds(self) -> bool:
-        """Whether no score moved by more than BOUND."""
-        return self.largest <= BOUND
+        """Whether no score moved by more than the bound."""
+        return self.largest <= self.bound
 
     def classify_sequentially(self, target: Target) -> None:
         """Ask every text on one connection, nothing else going on."""

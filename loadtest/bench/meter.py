@@ -1,4 +1,4 @@
-"""What a measurement cost: CPU time of each program, and the batches that Triton made."""
+"""What a measurement cost: CPU time of each program, the batches that Triton made, and what GPUs did."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from loadtest.bench.figures import Sample
+from loadtest.bench.gpu import Gpus
 from loadtest.bench.grpc_client import Counts, Statistics
 from loadtest.bench.null_repository import ModelFolders
 from loadtest.bench.padding import Grouping, padding_efficiency
@@ -18,6 +19,7 @@ class Meter:
 
     trees: name of a program → its processes. model: whose batches are counted.
     lengths: tokens of the texts that are asked. grouping: the encoder's, None where it has none.
+    gpus: the devices that serve, None where there are none to read.
     """
 
     trees: Mapping[str, ProcessTree]
@@ -25,11 +27,15 @@ class Meter:
     model: ModelFolders
     lengths: Sequence[int]
     grouping: Grouping | None
+    gpus: Gpus | None = None
 
     def around(self, measure: Callable[[], Sample]) -> Sample:
-        """The sample with ``NAME_cpu_s`` per 1,000 texts, ``call_texts`` and ``…_batch``: mean sizes."""
+        """The sample with ``NAME_cpu_s`` per 1,000 texts, ``call_texts`` and ``…_batch``: mean sizes.
+
+        With GPUs also `gpu.figures`.
+        """
         cpu, counts = self._cpu(), self._counts()
-        sample = measure()
+        sample = measure() if self.gpus is None else self.gpus.around(measure)
         used = self._cpu()
         found = {name: after - counts[name] for name, after in self._counts().items()}
         sample |= {f"{name}_cpu_s": 1000 * (used[name] - cpu[name]) / sample["texts"] for name in cpu}

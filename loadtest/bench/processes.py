@@ -31,6 +31,10 @@ class ProcessTree:
         """Resident memory; pages that processes share count for each of them."""
         return sum(int(stat[21]) for _, stat in self._stats()) * _PAGE_BYTES
 
+    def pids(self) -> set[int]:
+        """All its processes now."""
+        return {pid for pid, _ in self._stats()}
+
     def _stats(self) -> Iterator[tuple[int, list[str]]]:
         everything = dict(_all_stats())
         children: dict[int, list[int]] = {}

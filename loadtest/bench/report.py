@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from loadtest.bench import protocols
+from loadtest.bench import gpu, protocols
 from loadtest.bench.peers import table as peers_table
 from loadtest.bench.peers import ways as peers
 from loadtest.tables import markdown_table
@@ -33,7 +33,19 @@ _COLUMNS = (
     ("tokenizer batch", "tokenizer_batch", ".1f"),
     ("encoder batch", "encoder_batch", ".1f"),
     ("padding eff.", "padding_efficiency", ".3f"),
+    ("GPU busy", "gpu_busy", ".2f"),
+    ("GPU MB", "gpu_memory_mb", ".0f"),
+    ("GPU W", "gpu_watts", ".0f"),
+    ("texts/s/W", "rate_per_watt", ".1f"),
 )
+
+_GPU_FIGURES = (
+    "GPU busy: share of the time in which a kernel ran, mean of the devices. GPU MB: the most memory in "
+    "use on all. GPU W: mean power of all, without the rest of the machine. texts/s/W: texts a second for "
+    "each watt."
+)
+
+_DEVICES = {None: "", "cuda": " on a GPU", "cpu": ", which was exported for a GPU, on the CPU"}
 
 
 @dataclass(frozen=True)
@@ -104,8 +116,10 @@ def about(document: Mapping[str, Any]) -> list[str]:
         f"{settings['load_generator']}.",
         f"Medians of {settings['rounds']} alternating rounds of {settings['seconds']:g} s; "
         f"{settings['texts']} {asked} of {settings['tokens_mean']:.1f} tokens on average; "
-        f"{settings['model']} in {settings['precision']}.",
+        f"{settings['model']} in {settings['precision']}{_DEVICES[settings.get('device')]}.",
     ]
+    if gpus := environment.get("gpus"):
+        lines += [gpu.sentence(gpus), _GPU_FIGURES]
     if any("gateway_cpu_s" in row["medians"] for row in document["ways"]):
         lines.append(
             "CPU: seconds per 1,000 texts, user and system, children included. Batches: mean texts, as "

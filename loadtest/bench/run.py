@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from loadtest.bench import protocols, sections
+from loadtest.bench.gpu import Gpus
 from loadtest.bench.grpc_client import GrpcTarget, Statistics
 from loadtest.bench.in_process import InProcess
-from loadtest.bench.invariance import Invariance
+from loadtest.bench.invariance import BOUND, Invariance
 from loadtest.bench.meter import Meter
 from loadtest.bench.null_repository import ModelFolders
 from loadtest.bench.padding import Grouping
@@ -35,6 +36,8 @@ class Plan:
 
     ``workers`` are processes of the gateway; each number is a gateway of its own. ``peers`` are environments
     of `peers.servers.NAMES`. ``tokens`` is about how many the texts have; None stands for real sentences.
+    ``device`` is where Triton's models compute (see `embedded.server.TritonServer`), ``bound`` the largest
+    |difference| of a score under load from the same text's alone.
     """
 
     sections: Sequence[str]
@@ -45,6 +48,8 @@ class Plan:
     workers: Sequence[int] = (1,)
     peers: Sequence[str] = ()
     tokens: int | None = None
+    device: str = "auto"
+    bound: float = BOUND
 
     @property
     def serves(self) -> bool:
@@ -78,7 +83,8 @@ class Stack:
     """Everything that runs.
 
     ``one_call_each`` is a gateway that sends every text in a call of its own. ``both_protocols`` is one that
-    serves gRPC as well, and refuses nothing.
+    serves gRPC as well, and refuses nothing. ``gpus`` are the devices that serve, None without any
+    that can be read.
     """
 
     triton: GrpcTarget
@@ -89,6 +95,7 @@ class Stack:
     one_call_each: MeasuredGateway | None
     both_protocols: MeasuredGateway | None
     grouping: Grouping | None
+    gpus: Gpus | None = None
 
     @property
     def triton_tree(self) -> ProcessTree:
@@ -132,14 +139,15 @@ def measure(
     Raises:
         LoadError: a server refused a request, or a peer's answers are not ours.
     """
-    invariance = Invariance(texts)
+    invariance = Invariance(texts, plan.bound)
     ways = list(_local_ways(plan, texts, files))
     if stack is None:
         return Measured(alternate(ways, plan.rounds, progress), invariance)
     servers = None if peers is None else _measured_servers(stack, peers)
     difference = None
     with Statistics(stack.triton) as counted:
-        ways += _served_ways(plan, Setting(texts, plan.seconds, load), files, stack, counted, invariance)
+        setting = Setting(texts, plan.seconds, load, stack.gpus)
+        ways += _served_ways(plan, setting, files, stack, counted, invariance)
         if "http" in plan.sections:
             progress.step("asking every sentence alone")
             invariance.classify_sequentially(stack.gateways[0].real)
@@ -206,7 +214,7 @@ def _served_ways(
     served = [_served(gateway, stack, counted, lengths) for gateway in stack.gateways]
     if "grpc" in plan.sections:
         trees = {"triton": stack.triton_tree}
-        meter = Meter(trees, counted, stack.real, lengths, stack.grouping)
+        meter = Meter(trees, counted, stack.real, lengths, stack.grouping, stack.gpus)
         yield from sections.grpc_ways(setting, stack.triton, meter)
     if "http" in plan.sections:
         yield from sections.http_ways(setting, served, plan.connections, invariance)
@@ -229,7 +237,8 @@ def _served_ways(
 def _served(gateway: MeasuredGateway, stack: Stack, counted: Statistics, lengths: Sequence[int]) -> Served:
     whole = ProcessTree(stack.triton_pid)
     trees = {"gateway": ProcessTree(gateway.pid)}
-    real = Meter(trees | {"triton": stack.triton_tree}, counted, stack.real, lengths, stack.grouping)
+    real_trees = trees | {"triton": stack.triton_tree}
+    real = Meter(real_trees, counted, stack.real, lengths, stack.grouping, stack.gpus)
     null = Meter(trees | {"triton": whole}, counted, stack.null, lengths, None)
     return Served(gateway.workers, gateway.real, gateway.null, real, null)
 

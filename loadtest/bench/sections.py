@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from loadtest.bench.figures import Sample
+from loadtest.bench.gpu import Gpus
 from loadtest.bench.grpc_client import GrpcTarget, over_grpc
 from loadtest.bench.in_process import InProcess
 from loadtest.bench.invariance import Invariance
@@ -40,11 +41,12 @@ class Served:
 
 @dataclass(frozen=True)
 class Setting:
-    """What all sections share."""
+    """What all sections share; ``gpus`` as in `run.Stack`."""
 
     texts: Sequence[str]
     seconds: float
     load: Load
+    gpus: Gpus | None = None
 
 
 def ceiling_ways(local: InProcess, seconds: float) -> Iterator[Way]:
@@ -122,10 +124,11 @@ def length_ways(setting: Setting, target: Target, exact: ExactTexts) -> Iterator
     for tokens in LENGTHS:
         texts = exact.make(tokens, _TEXTS_OF_A_LENGTH)
         for count in LENGTH_CONNECTIONS:
+            ask = partial(over_http, target, texts, count, short)
             yield Way(
                 "length",
                 f"{tokens} tokens, {count} {_plural(count, 'connection')}",
-                partial(over_http, target, texts, count, short),
+                ask if setting.gpus is None else partial(setting.gpus.around, ask),
                 {"tokens": tokens, "connections": count},
             )
 

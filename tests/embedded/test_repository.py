@@ -130,7 +130,7 @@ def test_a_model_for_a_gpu_is_refused_with_a_way_out(repository: Path) -> None:
     text = config.read_text()
     config.unlink()
     config.write_text(text.replace('backend: "python"', 'backend: "onnxruntime"'))
-    with pytest.raises(EmbeddedError, match="Export it for cpu"):
+    with pytest.raises(EmbeddedError, match="Export it for cpu or cuda, or take it out"):
         check_repository(repository)
 
 

@@ -14,7 +14,7 @@ from tests.support.bundled import bundled_repository
 def test_a_full_disk_for_temporary_files_is_one_sentence_that_the_supervisor_can_try_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(scratch: Path, repository: Path) -> None:
+    def full(scratch: Path, repository: Path, device: str) -> None:
         (scratch / "backends").mkdir()
         raise OSError(28, "No space left on device")
 

@@ -32,7 +32,9 @@ class Server:
     slow: ClassVar[bool] = False
     ports = itertools.count(1)
 
-    def __init__(self, repository: Path, port: int, secret: str, otlp_endpoint: str | None) -> None:
+    def __init__(
+        self, repository: Path, port: int, secret: str, otlp_endpoint: str | None, device: str
+    ) -> None:
         self.content = ""
         self.repository = repository
         self.port = port or next(self.ports)

@@ -28,6 +28,7 @@ CPU = ServedModel(
     model_sha256="2" * 64, version=3,
 )  # fmt: skip
 ONNXRUNTIME = replace(CPU, target="onnxruntime", instances=2, precision="fp16", pad_id=1)
+CUDA = replace(CPU, target="cuda", precision="fp16", group_texts=32, group_tokens=4096)
 TENSORRT = replace(ONNXRUNTIME, target="tensorrt", instances=1)
 RERANKER = replace(
     CPU, name="@cf/acme/order", labels=("LABEL_0",), problem_type="multi_label_classification", task="rerank"
@@ -42,11 +43,13 @@ def configs() -> dict[str, pb.ModelConfig]:
     """Encoders by target, the steps that differ between a CPU and a GPU, of rerankers, and joined ones."""
     return {
         "cpu": encoder_config(CPU),
+        "cuda": encoder_config(CUDA),
         "onnxruntime": encoder_config(ONNXRUNTIME),
         "tensorrt": encoder_config(TENSORRT),
         "tokenizer": tokenizer_config(CPU),
         "tokenizer_padded": tokenizer_config(TENSORRT),
         "ensemble": ensemble_config(CPU),
+        "ensemble_cuda": ensemble_config(CUDA),
         "ensemble_tensorrt": ensemble_config(TENSORRT),
         "ensemble_rerank": ensemble_config(RERANKER),
         "ensemble_rerank_types": ensemble_config(TYPED),

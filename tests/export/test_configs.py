@@ -15,7 +15,7 @@ from export.spec import MAX_BATCH_SIZE, length_buckets
 from tests.export.golden_configs import FOLDER, TENSORRT, configs
 
 CONFIGS = configs()
-ENCODERS = ("cpu", "onnxruntime", "tensorrt")
+ENCODERS = ("cpu", "cuda", "onnxruntime", "tensorrt")
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -57,9 +57,29 @@ def test_every_step_batches(name: str) -> None:
     assert CONFIGS[name].max_batch_size == MAX_BATCH_SIZE
 
 
-def test_only_the_cpus_encoder_takes_unequal_lengths() -> None:
-    ragged = {name: [each.allow_ragged_batch for each in CONFIGS[name].input] for name in ENCODERS}
-    assert ragged == {"cpu": [True, True], "onnxruntime": [False, False], "tensorrt": [False, False]}
+def test_only_encoders_in_python_take_unequal_lengths() -> None:
+    ragged = {name: {each.allow_ragged_batch for each in CONFIGS[name].input} for name in ENCODERS}
+    assert ragged == {"cpu": {True}, "cuda": {True}, "onnxruntime": {False}, "tensorrt": {False}}
+
+
+def test_the_encoder_for_cuda_names_its_device_and_its_groups_and_is_started_for_each_gpu() -> None:
+    config = CONFIGS["cuda"]
+    assert {key: value.string_value for key, value in config.parameters.items()} == {
+        "device": "cuda",
+        "group_texts": "32",
+        "group_tokens": "4096",
+        "pad_multiple": "8",
+        "max_tokens": "100",
+    }
+    (group,) = config.instance_group
+    # Without a list of GPUs, Triton starts as many for each that it sees.
+    assert (group.kind, group.count, list(group.gpus)) == (pb.ModelInstanceGroup.KIND_GPU, 1, [])
+    assert (config.backend, config.platform) == ("python", "")
+    ensemble = CONFIGS["ensemble_cuda"]
+    assert ensemble.parameters["tritonflare.group_texts"].string_value == "32"
+    assert ensemble.parameters["tritonflare.group_tokens"].string_value == "4096"
+    assert not any("group" in key for key in CONFIGS["ensemble"].parameters)
+    assert ensemble.ensemble_scheduling.step[0].model_name == CONFIGS["tokenizer"].name
 
 
 @pytest.mark.parametrize("name", ENCODERS)

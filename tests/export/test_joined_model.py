@@ -158,14 +158,14 @@ def test_a_panic_of_tokenizers_fails_its_own_request_only(
 def test_a_text_that_the_encoder_fails_on_fails_its_own_request_only(
     model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session = model.threads.session
+    session = model.threads.device.session
 
     def run(names: list[str], inputs: dict[str, Any]) -> Any:
         if (inputs["input_ids"] == 7).any():  # "d"
             raise RuntimeError("/a/path of this machine")
         return session.run(names, inputs)
 
-    monkeypatch.setattr(model.threads, "session", SimpleNamespace(run=run))
+    monkeypatch.setattr(model.threads.device, "session", SimpleNamespace(run=run))
     before, failed, after = answers(model, texts("a", "b"), texts("c", "d"), texts("e"))
     assert failed.error.args == ("inference failed: RuntimeError",)
     assert not failed.tensors

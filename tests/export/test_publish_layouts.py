@@ -124,7 +124,7 @@ def test_a_joined_folder_that_was_left_behind_goes(shop: Shop, layout: str) -> N
     assert model.encoder in shop.entries()
 
 
-@pytest.mark.parametrize("target", ["onnxruntime", "tensorrt"])
+@pytest.mark.parametrize("target", ["cuda", "onnxruntime", "tensorrt"])
 def test_only_the_cpus_model_can_be_joined(target: str) -> None:
     with pytest.raises(ExportError, match="the layout joined is for the target cpu"):
         dataclasses.replace(MOOD, target=target, layout="joined")

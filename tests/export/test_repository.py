@@ -68,6 +68,8 @@ def test_the_ensemble_carries_the_catalogue_entry(root: Path) -> None:
     assert {key.removeprefix("tritonflare.") for key in parameters} == fields - {
         "aliases",
         "token_types",
+        "group_texts",
+        "group_tokens",
         "layout",  # the steps tell
     }
 
@@ -142,6 +144,7 @@ def test_a_joined_step_holds_the_programs_of_both_and_what_warms_it_up(joined: P
     [
         ({}, TOKENIZER),
         ({"name": "@x/other", "labels": ("one", "two"), "precision": "fp32"}, TOKENIZER),
+        ({"target": "cuda", "precision": "fp16"}, TOKENIZER),
         ({"target": "onnxruntime"}, f"{TOKENIZER}_padded"),
         ({"target": "tensorrt"}, f"{TOKENIZER}_padded"),
         ({"pad_id": 1}, f"{TOKENIZER}_pad1"),
@@ -233,7 +236,7 @@ def test_an_export_publishes_the_layout_that_it_is_asked_for(plan: ExportPlan) -
     assert sorted(p.name for p in plan.repository.iterdir()) == ["local-mood", "local-mood_joined_int8"]
 
 
-@pytest.mark.parametrize("target", ["onnxruntime", "tensorrt"])
+@pytest.mark.parametrize("target", ["cuda", "onnxruntime", "tensorrt"])
 def test_a_joined_layout_for_a_gpu_is_refused_in_one_sentence(plan: ExportPlan, target: str) -> None:
     with pytest.raises(ExportError, match=f"--layout joined runs .* --target {target} on a GPU; leave"):
         dataclasses.replace(plan, target=target, layout="joined")
@@ -295,6 +298,8 @@ def test_a_place_that_cannot_be_written_is_one_sentence(plan: ExportPlan, where:
         {"problem_type": "regression"},
         {"target": "tpu"},
         {"instances": 0},
+        {"group_texts": 0},
+        {"group_tokens": 0},
     ],
 )
 def test_what_the_gateway_would_not_serve_is_not_published(change: dict[str, object]) -> None:

@@ -131,7 +131,8 @@ def test_a_tensorrt_export_publishes_the_fallback_and_a_kit_that_the_builder_rea
 
 
 @pytest.mark.parametrize(
-    ("target", "precision"), [("onnxruntime", "int8"), ("tensorrt", "fp32"), ("abacus", None)]
+    ("target", "precision"),
+    [("cuda", "int8"), ("onnxruntime", "int8"), ("tensorrt", "fp32"), ("abacus", None)],
 )
 def test_what_cannot_be_served_is_refused_before_anything_is_read(
     tmp_path: Path, target: str, precision: str | None

@@ -18,7 +18,8 @@ from export.graph.encoder import build_graph
 from export.quantise.rewrite import quantise
 from export.quantise.schemes import Tokenwise
 from export.repository.write import ENCODER_SOURCES, TOKENIZER_SOURCES
-from export.triton_models import encoder_threads, text_queue
+from export.triton_models import device, text_queue
+from export.triton_models.text_queue import CPU
 from tests.support.small_checkpoints import write_checkpoint
 from tests.support.triton_steps import (
     FakeRequest,
@@ -169,9 +170,9 @@ def test_requests_of_unequal_length_get_their_own_answers_in_their_own_order(
 
 def check_group(widths: list[int]) -> None:
     """One text is always a group; more are few, alike, and together no more than the budget."""
-    assert len(widths) <= text_queue.GROUP_TEXTS
+    assert len(widths) <= CPU.texts
     if len(widths) > 1:
-        assert max(widths) * len(widths) <= text_queue.GROUP_TOKENS
+        assert max(widths) * len(widths) <= CPU.tokens
 
 
 @given(st.lists(st.integers(1, 512), min_size=1, max_size=64))
@@ -181,7 +182,7 @@ def test_every_text_is_in_one_group_and_little_is_padded(lengths: list[int]) -> 
     for group in groups:
         widths = [lengths[i] for i in group]
         check_group(widths)
-        assert all(max(widths) - width <= text_queue.PADDING for width in widths)
+        assert all(max(widths) - width <= CPU.padding for width in widths)
 
 
 def call_of(lengths: list[int]) -> Any:
@@ -199,7 +200,7 @@ def test_a_queue_gives_every_text_once_and_the_oldest_of_the_short_or_the_long_o
         call = call_of(lengths)
         call.number = number
         queue.add(call)
-        waiting += [(number, place, length > text_queue.LONG_TOKENS) for place, length in enumerate(lengths)]
+        waiting += [(number, place, length > CPU.long_tokens) for place, length in enumerate(lengths)]
         if number % 2:
             taken += take(queue, limit, waiting)
     while len(queue):
@@ -213,7 +214,7 @@ def take(queue: Any, limit: int, waiting: list[tuple[int, int, bool]]) -> list[t
     widths = [length for length, _, _, _ in group]
     assert widths == sorted(widths)
     check_group(widths)
-    names = [(call.number, place, length > text_queue.LONG_TOKENS) for length, _, place, call in group]
+    names = [(call.number, place, length > CPU.long_tokens) for length, _, place, call in group]
     (long,) = {name[2] for name in names}
     assert next(name for name in waiting if name[2] == long) in names
     for name in names:
@@ -320,20 +321,20 @@ def test_a_containers_quota_bounds_the_threads(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: int, quota: str, period: str, cores: int
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2})
-    assert encoder_threads.cores(tmp_path) == 3
+    assert device.cores(tmp_path) == 3
     if version == 2:
         (tmp_path / "cpu.max").write_text(f"{quota} {period}\n")
     else:
         (tmp_path / "cpu").mkdir()
         (tmp_path / "cpu/cpu.cfs_quota_us").write_text(f"{quota}\n")
         (tmp_path / "cpu/cpu.cfs_period_us").write_text(f"{period}\n")
-    assert encoder_threads.cores(tmp_path) == cores
+    assert device.cores(tmp_path) == cores
 
 
 def test_a_quota_that_cannot_be_read_bounds_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2})
     (tmp_path / "cpu").mkdir()
     (tmp_path / "cpu/cpu.cfs_quota_us").write_text("100000\n")
-    assert encoder_threads.cores(tmp_path) == 3
+    assert device.cores(tmp_path) == 3
     (tmp_path / "cpu/cpu.cfs_period_us").write_text("0\n")
-    assert encoder_threads.cores(tmp_path) == 3
+    assert device.cores(tmp_path) == 3

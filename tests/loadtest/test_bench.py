@@ -72,6 +72,8 @@ def test_a_short_run_measures_every_section_and_compares_with_itself(tmp_path: P
     assert all(row["medians"]["gateway_cpu_s"] > 0 for row in protocols if row["facts"]["way"] != 2)
     assert "gRPC beside HTTP" in (folder / "bench.md").read_text(encoding="utf-8")
     assert set(document["memory_mb"]) == {"gateway", "triton"}
+    assert "device" not in document["settings"]
+    assert "GPU" not in output
     # It may be published: nothing of this machine but its processor.
     assert not re.search(r"/(home|root|tmp|work|usr)\b", json.dumps(document))
     assert {file.suffix for file in folder.iterdir()} == {".json", ".md", ".png"}

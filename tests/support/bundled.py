@@ -18,7 +18,9 @@ ROOT = Path(__file__).parents[2]
 _CACHE = ROOT / ".cache" / "tests"
 
 
-def export_bundled(folder: Path, precision: str = "int8", name: str | None = None) -> Path:
+def export_bundled(
+    folder: Path, precision: str = "int8", name: str | None = None, target: str = "cpu"
+) -> Path:
     """Publish the bundled model in ``folder/models``; the gate, tested elsewhere, asks about few texts."""
     plan = ExportPlan(
         CHECKPOINT,
@@ -28,6 +30,7 @@ def export_bundled(folder: Path, precision: str = "int8", name: str | None = Non
         all_precisions=False,
         precision=precision,
         name=name,
+        target=target,
         timing=None,
     )
     with pytest.MonkeyPatch.context() as patch:

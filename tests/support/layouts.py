@@ -33,8 +33,9 @@ def _served(repository: Path, published: Published, change: dict[str, str]) -> S
     values: dict[str, Any] = {
         key.removeprefix(PREFIX): value.string_value for key, value in config.parameters.items()
     }
-    for key in ("max_tokens", "pad_id", "instances", "version"):
-        values[key] = int(values[key])
+    for key in ("max_tokens", "pad_id", "instances", "version", "group_texts", "group_tokens"):
+        if key in values:
+            values[key] = int(values[key])
     for key in ("labels", "aliases"):
         values[key] = tuple(json.loads(values.get(key, "[]")))
     values["token_types"] = values.get("token_types") == "true"

@@ -24,9 +24,16 @@ OPTIONAL = {"tritonflare_rate_store_failures_total": {"instance"}}
 """Exported where rates are counted in Redis."""
 DOCUMENTED_GPU = {
     name: {"gpu_uuid"}
-    for name in ("nv_gpu_utilization", "nv_gpu_memory_used_bytes", "nv_gpu_memory_total_bytes")
+    for name in (
+        "nv_gpu_utilization",
+        "nv_gpu_memory_used_bytes",
+        "nv_gpu_memory_total_bytes",
+        "nv_gpu_power_usage",
+        "nv_gpu_power_limit",
+        "nv_energy_consumption",
+    )
 }
-"""Of Triton's documentation: there is no GPU here to see them."""
+"""Of Triton's documentation and program: there is no GPU here to see them."""
 PROMETHEUS = {"up": set[str](), "ALERTS": {"alertname", "alertstate"}}
 """Prometheus' own."""
 ADDED = {"instance", "job"}

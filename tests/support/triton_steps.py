@@ -34,6 +34,8 @@ def fake_pb_utils() -> Any:
     module.TritonError = lambda *arguments: FakeTritonError(*arguments)
     module.TritonError.INVALID_ARG = 3
     module.TRITONSERVER_RESPONSE_COMPLETE_FINAL = "final"
+    module.warnings = []
+    module.Logger = SimpleNamespace(log_warn=module.warnings.append)
     return module
 
 

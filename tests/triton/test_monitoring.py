@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +10,17 @@ from pathlib import Path
 import httpx
 import pytest
 
+from embedded import wheel
 from embedded.server import RESTRICTED_KEY, TritonServer
-from tests.support.monitoring import DOCUMENTED_GPU, Page, expressions, names_in, read_page, wrong_in
+from tests.support.monitoring import (
+    DOCUMENT,
+    DOCUMENTED_GPU,
+    Page,
+    expressions,
+    names_in,
+    read_page,
+    wrong_in,
+)
 from tests.support.servers import ACCOUNT, TOKEN, running, wait_until
 from tests.triton.conftest import INT8
 
@@ -62,6 +72,21 @@ def test_queries_ask_triton_for_what_it_exports(measured: Measured) -> None:
         assert wrong_in(query, known) == [], place
         asked += 1
     assert asked >= 8
+
+
+def test_every_gpu_metric_is_documented_and_shown_and_one_of_the_program() -> None:
+    # There is no GPU whose metrics could be read, but their names are in the program. The compiler keeps the
+    # first 16 characters of a longer name in one piece.
+    (library,) = (wheel.folder().parents[1] / "nvidia_pytriton.libs").glob("libtritonserver-*.so")
+    program = library.read_bytes()
+    panels = {name for place, query in expressions() if place.startswith("panel") for name in names_in(query)}
+    documented = set(re.findall(r"^\| `(nv_\w+)` \|", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE))
+    assert documented == set(DOCUMENTED_GPU)
+    for name, labels in DOCUMENTED_GPU.items():
+        assert name in panels
+        assert name[:16].encode() in program, name
+        assert all(label.encode() in program for label in labels)
+    assert b"nv_gpu_powerful_" not in program, "the test would notice a wrong name"
 
 
 def test_the_encoder_counts_what_it_computes_beside_what_it_reads(measured: Measured) -> None:

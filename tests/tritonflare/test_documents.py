@@ -169,7 +169,7 @@ def test_the_snippets_about_workers_are_those_that_the_tests_of_clients_run() ->
 def test_every_dependency_is_justified_in_contributing() -> None:
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     section = project.partition("\ndependencies = [")[2].partition("\n[tool.")[0]
-    needed = {name.replace("_", "-") for name in re.findall(r'"([\w.-]+)(?:\[\w+\])?[<>=]', section)}
+    needed = {name.replace("_", "-") for name in re.findall(r'"([\w.-]+)(?:\[[\w,]+\])?[<>=]', section)}
     table = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Dependencies")[2]
     reasons = {name.partition("[")[0] for name in re.findall(r"`([^`]+)`", table)}
     assert "grpcio" in needed

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -190,3 +193,144 @@ def test_what_was_exported_is_not_exported_again_at_the_next_start(
     options = [f"REPOSITORY={tmp_path / 'models'}", "LAYOUT=joined"]
     runs = [make_any(tmp_path, "serve", *options) for _ in range(2)]
     assert [run.stdout for run in runs] == ["export --quick --layout joined\nserve\n", "serve\n"]
+
+
+def for_gpu(folder: Path) -> list[str]:
+    """The stand-in as the environment for a GPU, and a Python that finds a driver."""
+    stand_in(folder)
+    (folder / ".serve-gpu").touch()
+    python = folder / "python"
+    python.write_text(f'#!/bin/sh\necho "$*" >> {folder / "asked"}\n')
+    python.chmod(0o755)
+    return [f"REPOSITORY={folder / 'models'}", f"GPU_VENV={folder}", f"PYTHON={python}"]
+
+
+def publish_for_gpu(folder: Path, ensemble: str = BUNDLED, text: str = '"minilm-sst2"') -> Path:
+    weights = folder / "models" / f"{ensemble}_encoder_fp16" / "1" / "model.onnx"
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    config = folder / "models" / ensemble / "config.pbtxt"
+    config.parent.mkdir()
+    config.write_text(f'string_value: "cuda"\nstring_value: "fp16"\n{text}\n')
+    return config
+
+
+EXPORT = "export --quick --target cuda --if-changed"
+
+
+@pytest.mark.parametrize(
+    ("models", "exports"),
+    [
+        ("", [EXPORT]),
+        ("all", [EXPORT, EXPORT.replace("export", "export checkpoints/minilm-rerank")]),
+    ],
+)
+def test_serving_on_a_gpu_publishes_the_bundled_models_for_it(
+    tmp_path: Path, models: str, exports: list[str]
+) -> None:
+    done = make_any(tmp_path, "serve-gpu", f"MODELS={models}", *for_gpu(tmp_path))
+    called = [line.partition(" GATEWAY_GRPC_PORT=") for line in done.stdout.splitlines()]
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line[0] for line in called] == [*exports, "serve --device cuda"]
+    assert called[-1][2] == "8001"
+    assert (tmp_path / "asked").read_text() == "-m embedded.gpu\n"
+
+
+@pytest.mark.parametrize(
+    ("config", "kept"),
+    [
+        ('string_value: "cpu"\n"minilm-sst2"', False),
+        ('string_value: "cuda"\nstring_value: "fp16"\n"minilm-sst2"', False),  # --if-changed decides
+        ('string_value: "cuda"\nstring_value: "fp32"\n"minilm-sst2"', True),
+        ('string_value: "cpu"\n"mood"', True),
+    ],
+)
+def test_what_you_published_yourself_is_kept_for_a_gpu_too(tmp_path: Path, config: str, kept: bool) -> None:
+    options = for_gpu(tmp_path)
+    publish_for_gpu(tmp_path).write_text(config)
+    done = make_any(tmp_path, "serve-gpu", *options)
+    assert done.returncode == 0, done.stderr
+    assert (EXPORT in done.stdout) == (not kept)
+    assert (f"keeping {BUNDLED}" in done.stdout) == kept
+    assert "serve --device cuda" in done.stdout
+
+
+@pytest.mark.parametrize("checkpoint", ["minilm-sst2", "mood"])
+def test_after_a_gpu_the_bundled_model_is_published_for_the_cpu_again(
+    tmp_path: Path, checkpoint: str
+) -> None:
+    stand_in(tmp_path)
+    publish_for_gpu(tmp_path, text=f'"{checkpoint}"')
+    done = make_any(tmp_path, "serve", f"REPOSITORY={tmp_path / 'models'}")
+    assert done.returncode == 0, done.stderr
+    assert ("export --quick --layout joined" in done.stdout) == (checkpoint == "minilm-sst2")
+    assert ("keeping the model" in done.stdout) == (checkpoint != "minilm-sst2")
+
+
+def test_after_a_gpu_the_bundled_reranker_is_published_for_the_cpu_again(tmp_path: Path) -> None:
+    stand_in(tmp_path)
+    publish_for_gpu(tmp_path, "cf-baai-bge-reranker-base", '"minilm-rerank"')
+    done = make(tmp_path, "serve", f"REPOSITORY={tmp_path / 'models'}")
+    assert done.returncode == 0, done.stderr
+    assert "export checkpoints/minilm-rerank --quick --layout joined" in done.stdout
+
+
+def test_the_driver_is_looked_for_by_any_python_before_anything_is_installed(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    # -S: no packages, as in the Python of the system.
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S -W error "$@"\n')
+    python.chmod(0o755)
+    try:
+        ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        missing = True
+    else:
+        missing = False
+    done = make_any(tmp_path, "gpu-driver", f"PYTHON={python}")
+    assert (done.returncode != 0) == missing, done.stderr
+    if missing:
+        first = done.stderr.splitlines()[0]
+        assert first.startswith(
+            "NVIDIA driver: not found. Install NVIDIA's driver, 525 or newer; `make serve`"
+        )
+        done = make_any(tmp_path, "serve-gpu", f"PYTHON={python}", f"GPU_VENV={tmp_path / 'venv'}")
+        assert done.returncode != 0
+        assert not (tmp_path / "venv").exists()
+
+
+def test_the_size_is_told_before_it_is_downloaded(tmp_path: Path) -> None:
+    options = for_gpu(tmp_path)
+    (tmp_path / ".serve-gpu").unlink()
+    told = tmp_path / "bin" / "python"
+    told.write_text('#!/bin/sh\necho "python $*"\n')
+    told.chmod(0o755)
+    (tmp_path / "bin" / "pip").symlink_to(told)
+    lines = make_any(tmp_path, "serve-gpu", *options).stdout.splitlines()
+    told_at = next(number for number, line in enumerate(lines) if "GB to download" in line)
+    assert "requirements/serve-gpu.txt" in lines[told_at + 1]
+
+
+def pinned(name: str) -> dict[str, set[str]]:
+    """The versions of each package in a lock file."""
+    found: dict[str, set[str]] = {}
+    for package, version in re.findall(
+        r"^([\w.-]+)==(\S+)", (ROOT / "requirements" / name).read_text(), re.M
+    ):
+        found.setdefault(package, set()).add(version)
+    return found
+
+
+def test_no_cuda_is_on_the_way_of_serving_on_a_cpu_and_no_second_onnxruntime_on_that_of_a_gpu() -> None:
+    cpu, gpu = pinned("serve.txt"), pinned("serve-gpu.txt")
+    assert {name for name in cpu if name.startswith("nvidia") or "gpu" in name or "cuda" in name} == {
+        "nvidia-pytriton"
+    }
+    more = {name for name in gpu if name.startswith("nvidia")} - {"nvidia-pytriton"}
+    assert {"nvidia-cudnn-cu12", "nvidia-cublas-cu12", "nvidia-ml-py"} <= more
+    assert set(gpu) == set(cpu) - {"onnxruntime"} | {"onnxruntime-gpu"} | more
+    assert {name: gpu[name] for name in set(cpu) & set(gpu)} == {
+        name: cpu[name] for name in set(cpu) & set(gpu)
+    }
+    text = (ROOT / "requirements" / "serve-gpu.txt").read_text()
+    assert "://" not in text
+    assert text.count("--hash=sha256:") > len(gpu)

@@ -1,0 +1,359 @@
+"""The encoder's device for CUDA on ONNX Runtime's CPU provider: answers, order of runs, memory, refusals."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+from export.checkpoint import load_checkpoint
+from export.graph.encoder import build_graph
+from export.reference import logits as reference
+from export.triton_models import device, encoder_threads
+from export.triton_models.device import CpuDevice, DeviceError
+from loadtest.golden import GOLDEN
+from tests.support.cuda_steps import LABELS, Encoder, cuda_config, on_the_cpu, write_graph
+from tests.support.small_checkpoints import write_checkpoint
+from tests.support.texts import CHECKPOINT
+
+BOUNDS = {"fp32": 2e-5, "fp16": 3e-2}
+OUT_OF_MEMORY = "bfc_arena.cc:376 Failed to allocate memory for requested buffer of size 4096"
+
+
+@pytest.fixture(params=["fp32", "fp16"])
+def precision(request: pytest.FixtureRequest) -> str:
+    chosen: str = request.param
+    return chosen
+
+
+def rows_of(*lengths: int) -> list[list[int]]:
+    rng = np.random.default_rng(3)
+    return [[2, *rng.integers(4, 50, length - 2).tolist(), 3] for length in lengths]
+
+
+@pytest.fixture
+def encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Encoder]:
+    on_the_cpu(monkeypatch)
+    encoder = Encoder(write_graph(tmp_path), cuda_config())
+    yield encoder
+    encoder.close()
+
+
+ROWS = rows_of(3, 60, 7, 8, 9, 31, 3, 64, 15, 16, 17, 40, 5, 6, 7, 33)
+
+
+@pytest.mark.parametrize("family", ["distilbert", "bert", "roberta"])
+def test_answers_are_the_references_alone_padded_and_mixed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, family: str
+) -> None:
+    on_the_cpu(monkeypatch)
+    weights = load_checkpoint(write_checkpoint(tmp_path / "m", labels=LABELS, family=family)).encoder
+    wanted = np.array([reference(weights, row) for row in ROWS])
+    encoder = Encoder(write_graph(tmp_path, precision, family), cuda_config())
+    alone = np.concatenate([encoder.logits([row]) for row in ROWS])
+    together = encoder.logits(ROWS)
+    mixed = encoder.logits(ROWS[:5], [ROWS[5]], ROWS[6:])
+    encoder.close()
+    assert np.abs(alone - wanted).max() < BOUNDS[precision]
+    assert len(np.unique(wanted.round(2), axis=0)) > len(ROWS) // 2  # no mix-up can hide
+    for found in (together, mixed):
+        assert np.abs(_probabilities(found) - _probabilities(alone)).max() <= 1e-3
+        assert found.dtype == np.float32
+
+
+def _probabilities(logits: Any) -> Any:
+    exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponents / exponents.sum(axis=1, keepdims=True)
+
+
+def test_a_rerankers_token_types_reach_the_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_the_cpu(monkeypatch)
+    source = write_checkpoint(tmp_path / "m", labels=1, family="bert")
+    graph = build_graph(load_checkpoint(source, tmp_path / "work").encoder, "fp32", "fused")
+    (tmp_path / "model.onnx").write_bytes(graph.SerializeToString())
+    encoder = Encoder(tmp_path / "model.onnx", cuda_config())
+    assert "token_type_ids" in encoder.device.inputs
+    row = rows_of(12)[0]
+    plain, typed = (
+        encoder.ask([row], types=[types])[0].tensors["logits"] for types in ([0] * 12, [0] * 6 + [1] * 6)
+    )
+    encoder.close()
+    assert np.abs(plain - typed).max() > 1e-3
+
+
+def test_groups_are_padded_to_multiples_of_8_within_the_models_limit(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes, run = [], encoder.device.run
+
+    def watched(inputs: Any, *, shrink: bool = False) -> Any:
+        shapes.append(inputs["input_ids"].shape)
+        assert all(tensor.flags.c_contiguous and tensor.dtype == np.int64 for tensor in inputs.values())
+        return run(inputs, shrink=shrink)
+
+    monkeypatch.setattr(encoder.device, "run", watched)
+    encoder.logits(rows_of(3))
+    encoder.logits(rows_of(9, 10))
+    encoder.logits(rows_of(63))
+    assert shapes == [(1, 8), (2, 16), (1, 64)]
+    padding = encoder.threads.padding
+    assert (padding.read, padding.computed) == (3 + 19 + 63, 8 + 32 + 64)
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-5), ("fp16", 1e-3)])
+def test_the_bundled_models_answers_are_those_of_transformers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, bound: float
+) -> None:
+    on_the_cpu(monkeypatch)
+    lines = [json.loads(line) for line in GOLDEN.read_text(encoding="utf-8").splitlines()]
+    tokenizer = Tokenizer.from_file(str(CHECKPOINT / "tokenizer.json"))
+    tokenizer.enable_truncation(512)
+    rows = [encoding.ids for encoding in tokenizer.encode_batch([line["text"] for line in lines])]
+    graph = build_graph(load_checkpoint(CHECKPOINT).encoder, precision, "fused")
+    (tmp_path / "model.onnx").write_bytes(graph.SerializeToString())
+    encoder = Encoder(tmp_path / "model.onnx", cuda_config(max_tokens="512"))
+    found = encoder.logits(rows[:100], *([row] for row in rows[100:120]), rows[120:])
+    encoder.close()
+    wanted = np.array([line["logits"] for line in lines])
+    assert len(lines) > 200
+    assert np.abs(_probabilities(found) - _probabilities(wanted)).max() <= bound
+
+
+class Gate:
+    """In place of ``session.run_with_iobinding``: says how many runs are under way, and holds them."""
+
+    def __init__(self, session: Any) -> None:
+        self.session = session
+        self.lock = threading.Lock()
+        self.under_way = self.most = 0
+        self.entered = threading.Semaphore(0)
+        self.leave = threading.Semaphore(0)
+
+    def io_binding(self) -> Any:
+        return self.session.io_binding()
+
+    def run_with_iobinding(self, binding: Any, options: Any) -> None:
+        with self.lock:
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+        self.entered.release()
+        assert self.leave.acquire(timeout=600)
+        self.session.run_with_iobinding(binding, options)
+        with self.lock:
+            self.under_way -= 1
+
+
+def test_one_run_is_under_way_while_the_next_group_is_prepared(encoder: Encoder) -> None:
+    rows = rows_of(5, 6, 20)
+    wanted = encoder.logits(rows)
+    gate = encoder.device.session = Gate(encoder.device.session)
+    prepared: list[int] = []
+    ready = threading.Semaphore(0)
+    output = device._Buffers.output
+
+    def bound(self: Any, count: int, labels: int) -> Any:
+        prepared.append(count)
+        ready.release()
+        return output(self, count, labels)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device._Buffers, "output", bound)
+        (first,) = encoder.send(rows[:2])
+        assert gate.entered.acquire(timeout=600)
+        (second,) = encoder.send(rows[2:])
+        assert ready.acquire(timeout=600)
+        assert ready.acquire(timeout=600)  # the second group, while the first one computes
+        assert (prepared, gate.under_way) == ([2, 1], 1)
+        assert first.answers.empty()
+        gate.leave.release(2)
+        found = [request.answers.get(timeout=600)[0].tensors["logits"] for request in (first, second)]
+    assert gate.most == 1
+    np.testing.assert_allclose(np.concatenate(found), wanted, atol=1e-6)
+
+
+def limited(encoder: Encoder, monkeypatch: pytest.MonkeyPatch, tokens: int) -> list[tuple[int, int, bool]]:
+    """Let memory run out above so many computed tokens; returns the runs: texts, width, shrinking."""
+    runs, run = [], encoder.device.session.run_with_iobinding
+    inner = encoder.device.run
+
+    def watched(inputs: Any, *, shrink: bool = False) -> Any:
+        runs.append((*inputs["input_ids"].shape, shrink))
+        return inner(inputs, shrink=shrink)
+
+    def short(binding: Any, options: Any) -> None:
+        count, width, _ = runs[-1]
+        if count * width > tokens:
+            raise RuntimeError(OUT_OF_MEMORY)
+        run(binding, options)
+
+    monkeypatch.setattr(encoder.device, "run", watched)
+    monkeypatch.setattr(encoder.device, "session", _with_run(encoder.device.session, short))
+    return runs
+
+
+def _with_run(session: Any, run: Callable[[Any, Any], None]) -> Any:
+    return SimpleNamespace(io_binding=session.io_binding, run_with_iobinding=run)
+
+
+@pytest.mark.parametrize(("tokens", "halved"), [(2048, 0), (256, 1), (128, 3), (64, 7), (32, 15)])
+def test_a_group_is_halved_until_memory_suffices_and_no_text_is_lost(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch, tokens: int, halved: int
+) -> None:
+    rows = rows_of(*range(17, 33))  # 16 texts, padded to 32 tokens
+    wanted = encoder.logits(rows)
+    runs = limited(encoder, monkeypatch, tokens)
+    np.testing.assert_allclose(encoder.logits(rows), wanted, atol=1e-6)
+    assert encoder.threads.padding.halved == halved
+    assert runs[0] == (16, 32, False)
+    assert all(shrink for _, _, shrink in runs[1:])  # what no run uses goes back to the GPU
+    assert len(encoder.warnings) == (halved > 0)  # once, not for each group
+    if halved:
+        assert encoder.warnings[0].startswith("GPU 0 ran out of memory for 16 texts of 32 tokens")
+
+
+def test_a_text_that_never_fits_fails_with_the_reason_and_its_neighbours_are_answered(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder_threads, "PAUSE_S", 0.001)
+    rows = rows_of(12, 13, 14, 60)
+    wanted = encoder.logits(rows)
+    runs = limited(encoder, monkeypatch, 32)
+    good, bad = encoder.ask(rows[:3], rows[3:])
+    np.testing.assert_allclose(good.tensors["logits"], wanted[:3], atol=1e-6)
+    assert bad.error.args == ("inference failed: out of memory",)
+    alone = [run for run in runs if run[:2] == (1, 64)]
+    assert len(alone) in (2, 3)  # once fewer after its group was halved
+    assert alone[-1][2]
+
+
+def test_memory_that_comes_back_answers_a_text_that_was_alone(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, failures = encoder.device.session.run_with_iobinding, [1, 1]
+
+    def short(binding: Any, options: Any) -> None:
+        if failures:
+            failures.pop()
+            raise RuntimeError("CUDA failure 2: out of memory ; GPU=0 ; hostname=h ; file=/a/b.cc")
+        run(binding, options)
+
+    monkeypatch.setattr(encoder.device, "session", _with_run(encoder.device.session, short))
+    (response,) = encoder.ask(rows_of(9))
+    assert response.error is None
+    assert encoder.threads.padding.halved == 0
+
+
+def test_a_refused_option_to_give_memory_back_costs_no_text(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, options_of_runs = encoder.device.session.run_with_iobinding, []
+
+    def refusing(binding: Any, options: Any) -> None:
+        options_of_runs.append(options)
+        if len(options_of_runs) == 1:
+            raise RuntimeError(OUT_OF_MEMORY)
+        if options is not None:
+            raise RuntimeError("Did not find an arena based allocator registered for device-id combination")
+        run(binding, options)
+
+    rows = rows_of(9, 10, 11, 12)
+    wanted = encoder.logits(rows)
+    monkeypatch.setattr(encoder.device, "session", _with_run(encoder.device.session, refusing))
+    np.testing.assert_allclose(encoder.logits(rows), wanted, atol=1e-6)
+    assert options_of_runs.count(encoder.device.shrinking) == 2
+
+
+def test_another_failure_is_no_reason_to_halve_and_fails_its_own_text_alone(encoder: Encoder) -> None:
+    rows = [*rows_of(9, 10, 11), [2, 10_000, 3]]
+    good, bad = encoder.ask(rows[:3], rows[3:])
+    assert good.error is None
+    assert bad.error.args == ("inference failed: RuntimeError",)
+    assert encoder.threads.padding.halved == 0
+    assert encoder.warnings == []
+
+
+def test_halved_groups_are_counted_beside_the_padding_of_a_gpu_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: dict[str, float] = {}
+
+    class MetricFamily:
+        COUNTER = "counter"
+
+        def __init__(self, name: str, **_: Any) -> None:
+            self.name = name
+            counted[name] = 0
+
+        def Metric(self, labels: dict[str, str]) -> Any:
+            return SimpleNamespace(increment=self._increment)
+
+        def _increment(self, value: float) -> None:
+            counted[self.name] += value
+
+    on_the_cpu(monkeypatch)
+    monkeypatch.setattr(encoder_threads.Padding, "EVERY_S", 0)
+    module = SimpleNamespace(MetricFamily=MetricFamily)
+    encoder_threads.Padding(module, "m", halves=False).close()
+    assert set(counted) == {"tritonflare_encoder_tokens_total", "tritonflare_encoder_computed_tokens_total"}
+    padding = encoder_threads.Padding(module, "m", halves=True)
+    padding.read, padding.computed, padding.halved = 1, 2, 3
+    padding.tell(threading.Lock())
+    assert list(counted.values()) == [1, 2, 3]
+    assert list(counted)[2] == "tritonflare_encoder_halved_groups_total"
+    padding.tell(threading.Lock())
+    assert list(counted.values()) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("problem", "short"),
+    [
+        (RuntimeError(OUT_OF_MEMORY), True),
+        (RuntimeError("CUDA failure 2: out of memory ; GPU=0"), True),
+        (RuntimeError("Available memory of 12 is smaller than requested bytes of 4096"), True),
+        (RuntimeError("CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED"), True),
+        (MemoryError(), True),
+        (RuntimeError("CUDA failure 700: an illegal memory access was encountered"), False),
+        (ValueError("indices element out of data bounds"), False),
+    ],
+)
+def test_only_a_lack_of_memory_counts_as_one(encoder: Encoder, problem: Exception, short: bool) -> None:
+    assert encoder.device.out_of_memory(problem) is short
+    assert not CpuDevice.out_of_memory(encoder.device, problem)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "said"),
+    [(2048, ""), (300, "GPU 0 has memory for 4 texts of 64 tokens at once, not for 32.")],
+)
+def test_the_largest_group_is_computed_first_or_said_not_to_fit(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch, tokens: int, said: str
+) -> None:
+    runs = limited(encoder, monkeypatch, tokens)
+    assert encoder.device.warm_up() == said
+    assert runs[0] == (32, 64, False)
+
+
+def test_a_gpu_without_memory_for_a_single_text_cannot_be_used(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited(encoder, monkeypatch, 63)
+    with pytest.raises(DeviceError, match=r"^GPU 0 has too little free memory for a text of 64 tokens\.$"):
+        encoder.device.warm_up()
+
+
+def test_a_graph_that_does_not_run_is_no_lack_of_memory(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(binding: Any, options: Any) -> None:
+        raise RuntimeError("CUDA failure 209: no kernel image is available for execution ; file=/a/b")
+
+    monkeypatch.setattr(encoder.device, "session", _with_run(encoder.device.session, broken))
+    with pytest.raises(DeviceError, match=r"^GPU 0 cannot be used: CUDA failure 209: no kernel image is"):
+        encoder.device.warm_up()

@@ -1,0 +1,145 @@
+"""The bundled checkpoint for a GPU, in both precisions, and whether its answers hold on the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from export.errors import ExportError
+from export.evaluation.evaluate import evaluate
+from export.evaluation.gate import DEFAULT_LIMITS, Finding, judge
+from export.evaluation.invariance import InvarianceSettings
+from export.evaluation.runner import Candidate
+from export.plan import ExportPlan
+from export.repository.inventory import Published, read_inventory
+from export.run import run_export
+from export.source import read_source
+from tools.gpu_check.job import CheckFailed, Job, Settings
+from tools.gpu_check.session import DeviceSession
+from tritonflare.paths import CHECKPOINT
+
+PRECISIONS = ("fp16", "fp32")
+FEW_TEXTS = 40
+SHORTEST = 200
+"""With fewer, the export would ask about all of its own texts as well."""
+_REFERENCE = "fp32 on the CPU"
+
+
+@dataclass(frozen=True)
+class Model:
+    """One precision of the bundled checkpoint in the repository of the checks."""
+
+    published: Published
+    graph: Path
+    tokenizer: Path
+    max_tokens: int
+
+
+def public_name(precision: str) -> str:
+    """Under which name a precision is served here; no other repository holds it."""
+    return f"@gpu-check/{precision}"
+
+
+def served_models(settings: Settings) -> dict[str, Model]:
+    """What the export has published, by precision."""
+    found = {model.name: model for model in read_inventory(settings.repository)}
+    models = {}
+    for precision in PRECISIONS:
+        published = found[public_name(precision)]
+        models[precision] = Model(
+            published,
+            published.weights_file(settings.repository),
+            published.tokenizer_file(settings.repository),
+            max_tokens=512,
+        )
+    return models
+
+
+def export(job: Job) -> str:
+    """Export the checkpoint for the target ``cuda``; its own gate runs on the CPU."""
+    for precision in PRECISIONS:
+        try:
+            result = run_export(_plan(job.settings, precision), job.steps)
+        except ExportError as error:
+            raise CheckFailed(f"{precision.upper()}: {str(error).splitlines()[0]}") from error
+        found = result.evaluation.measurements[result.artefact]
+        job.row(
+            precision=precision,
+            megabytes=found.size / 1e6,
+            accuracy=found.accuracy and found.accuracy.share,
+            agreement=found.agreement.share,
+        )
+    return "FP16 and FP32 passed the export's gate, which runs on the CPU."
+
+
+def _plan(settings: Settings, precision: str) -> ExportPlan:
+    return ExportPlan(
+        CHECKPOINT,
+        settings.repository,
+        settings.work / "artefacts",
+        name=public_name(precision),
+        target="cuda",
+        precision=precision,
+        examples=_examples(settings.work, SHORTEST),
+        all_precisions=False,
+        timing=None,
+    )
+
+
+def _examples(work: Path, count: int) -> Path:
+    """The ``count`` shortest of the held-out texts, all of which the device is asked about later."""
+    head, *lines = (CHECKPOINT / "heldout.tsv").read_text(encoding="utf-8").splitlines(keepends=True)
+    few = work / "few.tsv"
+    few.write_text(head + "".join(sorted(lines, key=len)[:count]), encoding="utf-8")
+    return few
+
+
+def gate(job: Job) -> str:
+    """The export's gate once more, with the graphs on the device and FP32 on the CPU as their reference.
+
+    Alone, padded, and in batches of all kinds: see `export.evaluation.invariance`.
+    """
+    device = job.settings.device
+    models = served_models(job.settings)
+    plan = _plan(job.settings, "fp32")
+    source = read_source(plan if job.settings.short else replace(plan, examples=None), job.settings.work)
+    candidates = {_REFERENCE: _candidate(models["fp32"], "fp32", "cpu")}
+    names = {precision: f"{precision} on {device}" for precision in PRECISIONS}
+    candidates |= {name: _candidate(models[each], each, device) for each, name in names.items()}
+    evaluation = evaluate(
+        candidates,
+        source.examples,
+        source.tokenizer,
+        labels=source.checkpoint.labels,
+        problem_type=source.checkpoint.problem_type,
+        max_tokens=source.checkpoint.max_tokens,
+        reference=_REFERENCE,
+        invariance=InvarianceSettings(texts=8 if job.settings.short else 160),
+        progress=job.steps,
+    )
+    findings = judge(evaluation, DEFAULT_LIMITS, list(names.values()))
+    for finding in findings:
+        job.row(**_row(finding))
+    failed = [finding for finding in findings if not finding.passed]
+    if failed:
+        raise CheckFailed("; ".join(f"{each.artefact}: {each.found}, {each.allowed}" for each in failed))
+    return f"{len(findings)} limits are kept on {len(source.examples.texts)} texts."
+
+
+def _candidate(model: Model, precision: str, device: str) -> Candidate:
+    return Candidate(
+        precision, model.graph.stat().st_size, lambda _threads: DeviceSession(model.graph, device)
+    )
+
+
+def _row(finding: Finding) -> dict[str, Any]:
+    return {
+        "artefact": finding.artefact,
+        "check": finding.check,
+        "value": float(finding.value),
+        "limit": float(finding.limit),
+        "found": finding.found,
+        "allowed": finding.allowed,
+        "passed": bool(finding.passed),
+    }

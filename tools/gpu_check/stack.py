@@ -1,0 +1,139 @@
+"""The servers that are asked: Triton and gateways apart from each other, or all as one program."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import click
+
+from embedded.server import RESTRICTED_KEY, TritonServer
+from loadtest.bench.grpc_client import GrpcTarget
+from loadtest.bench.null_repository import NULL_NAME, ModelFolders, copy_with_null, link_model
+from loadtest.bench.run import MeasuredGateway
+from loadtest.client import Target
+from tools.gpu_check.job import CheckFailed, Job, Settings
+from tools.gpu_check.models import public_name, served_models
+from tritonflare.bench_stack import TOKEN, running_gateway
+
+_UNHURRIED = {
+    "GATEWAY_MAX_QUEUE_S": "60",
+    "GATEWAY_MAX_REQUESTS_IN_FLIGHT": "16384",
+    "GATEWAY_REQUEST_TIMEOUT_S": "120",
+}
+"""512 connections with long texts are more than the defaults allow, and a refusal is no answer to measure."""
+_SERVING = re.compile(r"(?:Ready: |serving on )(http://127\.0\.0\.1:\d+)/client/v4")
+_STOPS_S = 20.0
+_LAST_CHARACTERS = 4000
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Gateways before one Triton, by their number of processes."""
+
+    gateways: Mapping[int, MeasuredGateway]
+
+    def target(self, precision: str, workers: int = 1) -> Target:
+        """Where a precision is asked."""
+        return _named(self.gateways[workers].real, public_name(precision))
+
+    def null(self, workers: int = 1) -> Target:
+        """Where the null model is asked."""
+        return _named(self.gateways[workers].real, NULL_NAME)
+
+
+def _named(target: Target, model: str) -> Target:
+    return replace(target, path=f"/client/v4/accounts/bench/ai/run/{model}")
+
+
+@contextmanager
+def running_triton(settings: Settings, repository: Path, ready_s: float) -> Iterator[TritonServer]:
+    """Triton with a repository on the device."""
+    with TritonServer(repository, ready_timeout_s=ready_s, device=settings.device) as server:
+        yield server
+
+
+def grpc_target(server: TritonServer) -> GrpcTarget:
+    """Where Triton itself is asked."""
+    return GrpcTarget(server.address, ((f"triton-grpc-protocol-{RESTRICTED_KEY}", server.secret),))
+
+
+@contextmanager
+def running_stack(job: Job, workers: Sequence[int] = (1,)) -> Iterator[Stack]:
+    """Both precisions and the null model on the device, behind a gateway for each number of processes."""
+    settings = job.settings
+    folder = settings.work / "stack"
+    _link_all(settings, folder)
+    names = (*map(public_name, served_models(settings)), NULL_NAME)
+    with running_triton(settings, folder, job.left_s) as server, ExitStack() as programs:
+        gateways = {}
+        for count in workers:
+            log = settings.work / f"gateway_{count}.log"
+            gateways[count] = programs.enter_context(running_gateway(server, names, log, count, _UNHURRIED))
+        yield Stack(gateways)
+
+
+def _link_all(settings: Settings, folder: Path) -> None:
+    """A repository of links, once for all checks, with a null twin of the first model."""
+    if folder.exists():
+        return
+    models = [model.published for model in served_models(settings).values()]
+    first = ModelFolders(models[0].ensemble, models[0].tokenizer, models[0].encoder)
+    copy_with_null(settings.repository, first, folder)
+    for model in models[1:]:
+        # The tokenizer's folder is the first model's, too.
+        missing = [name for name in model.folders if not (folder / name).exists()]
+        link_model(settings.repository, missing, folder)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A running ``tritonflare serve``: its process id, and where its first model is asked."""
+
+    pid: int
+    target: Target
+
+
+@contextmanager
+def running_program(job: Job, precision: str) -> Iterator[Program]:
+    """``tritonflare serve``, which restarts a Triton that has lost a stub.
+
+    Raises:
+        CheckFailed: it did not start.
+    """
+    settings = job.settings
+    command = [sys.executable, "-m", "tritonflare", "serve", "--host", "127.0.0.1", "--port", "0"]
+    command += ["--device", settings.device, "--repository", str(settings.repository)]
+    environment = os.environ | {"GATEWAY_API_TOKENS": f"bench:{TOKEN}", "GATEWAY_REQUEST_TIMEOUT_S": "10"}
+    environment.pop("GATEWAY_GRPC_PORT", None)
+    log = settings.work / "serve.log"
+    with (
+        log.open("wb") as out,
+        subprocess.Popen(command, env=environment, stdout=out, stderr=out) as process,
+    ):
+        try:
+            url = _wait_for_url(process, log, job)
+            yield Program(process.pid, _named(Target(url, TOKEN, ""), public_name(precision)))
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(_STOPS_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _wait_for_url(process: subprocess.Popen[bytes], log: Path, job: Job) -> str:
+    while process.poll() is None and job.left_s > 3:
+        if found := _SERVING.search(log.read_text(encoding="utf-8", errors="replace")):
+            return found[1]
+        time.sleep(0.05)
+    click.echo(log.read_text(encoding="utf-8", errors="replace")[-_LAST_CHARACTERS:], err=True)
+    raise CheckFailed("`tritonflare serve` did not start; this check's log has its last words.")
