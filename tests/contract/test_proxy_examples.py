@@ -65,8 +65,8 @@ async def test_a_request_over_tls_is_answered_as_without_a_proxy(proxied: Proxie
 async def test_connections_to_the_gateway_are_kept(proxied: Proxied) -> None:
     for _ in range(20):
         assert (await proxied.client.run(GOOD)).status == 200
-    # The proxy's one connection, and the one that asks.
-    assert await proxied.gateway.metric("tritonflare_connections") == 2
+    # The proxy's one connection, the one that asks, and for a moment that of Caddy's health check.
+    assert 2 <= await proxied.gateway.metric("tritonflare_connections") <= 3
 
 
 @pytest.mark.parametrize("chunked", [False, True])
