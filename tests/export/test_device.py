@@ -165,15 +165,18 @@ def test_one_run_is_under_way_while_the_next_group_is_prepared(encoder: Encoder)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(device._Buffers, "output", bound)
-        (first,) = encoder.send(rows[:2])
-        assert gate.entered.acquire(timeout=600)
-        (second,) = encoder.send(rows[2:])
-        assert ready.acquire(timeout=600)
-        assert ready.acquire(timeout=600)  # the second group, while the first one computes
-        assert (prepared, gate.under_way) == ([2, 1], 1)
-        assert first.answers.empty()
-        gate.leave.release(2)
-        found = [request.answers.get(timeout=600)[0].tensors["logits"] for request in (first, second)]
+        try:
+            (first,) = encoder.send(rows[:2])
+            assert gate.entered.acquire(timeout=60)
+            (second,) = encoder.send(rows[2:])
+            assert ready.acquire(timeout=60)
+            assert ready.acquire(timeout=60)  # the second group, while the first one computes
+            assert not gate.entered.acquire(timeout=0.2)  # and waits
+            assert (prepared, gate.under_way) == ([2, 1], 1)
+            assert first.answers.empty()
+        finally:
+            gate.leave.release(2)
+        found = [request.answers.get(timeout=60)[0].tensors["logits"] for request in (first, second)]
     assert gate.most == 1
     np.testing.assert_allclose(np.concatenate(found), wanted, atol=1e-6)
 
