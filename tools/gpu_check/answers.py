@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +20,10 @@ from loadtest.checks import Scores
 from loadtest.closed_loop import classify_sequentially
 from tools.gpu_check.job import CheckFailed, Job
 from tools.gpu_check.models import FEW_TEXTS, PRECISIONS, Model, served_models
-from tools.gpu_check.runner import ROOT
 from tools.gpu_check.stack import running_stack
 from tritonflare.paths import CHECKPOINT
 
-_GOLDEN = ROOT / "loadtest" / "golden_logits.jsonl"
+_GOLDEN = Path(__file__).parents[2] / "loadtest" / "golden_logits.jsonl"
 _SINGLE_LABEL = PROBLEM_TYPES[0]
 _LENGTHS = (16, 64, 128, 256, 512)
 _OF_A_LENGTH = 4
