@@ -58,9 +58,9 @@ Made by `make settings` from `export/compatibility.py`; a test exports every cel
 {legend}.
 
 - *cpu*: ONNX Runtime in Triton's python backend. FP16 gains no speed there.
-- *cuda*: ONNX Runtime's CUDA provider in Triton's python backend, on a GPU. Operators of INT8 would run on
-  the CPU.
-- *onnxruntime*: Triton's ONNX Runtime backend on a GPU. The same holds for INT8.
+- *cuda*: ONNX Runtime's CUDA provider in Triton's python backend. Operators of INT8 would run on the CPU.
+  Tests run its program with the CPU's provider.
+- *onnxruntime*: Triton's ONNX Runtime backend on a GPU. Operators of INT8 would run on the CPU.
 - *tensorrt*: FP16, and INT8 as QDQ through `nvidia-modelopt` (extra `tensorrt`). The plan is built where it
   is served: [TensorRT](tensorrt.md).
 - *anything else* needs the extra `torch`. `make parity` exports ELECTRA, MPNet, ModernBERT and I-BERT, as

@@ -245,8 +245,19 @@ class CudaDevice:
             binding.bind_input(name, "cpu", 0, np.int64, tensor.shape, tensor.ctypes.data)
         binding.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
         with self.turn:
-            self.session.run_with_iobinding(binding, self.shrinking if shrink else None)
+            if not (shrink and self._shrunk(binding)):
+                self.session.run_with_iobinding(binding, None)
         return logits
+
+    def _shrunk(self, binding: Any) -> bool:
+        """Whether the run was done with the option that gives memory back; a refused one costs no text."""
+        try:
+            self.session.run_with_iobinding(binding, self.shrinking)
+        except Exception as problem:
+            if self.out_of_memory(problem):
+                raise
+            return False
+        return True
 
     def out_of_memory(self, problem: BaseException) -> bool:
         """As CUDA, cuBLAS, and ONNX Runtime's arena say it; none of them has a type of error for it."""

@@ -250,6 +250,26 @@ def test_memory_that_comes_back_answers_a_text_that_was_alone(
     assert encoder.threads.padding.halved == 0
 
 
+def test_a_refused_option_to_give_memory_back_costs_no_text(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, options_of_runs = encoder.device.session.run_with_iobinding, []
+
+    def refusing(binding: Any, options: Any) -> None:
+        options_of_runs.append(options)
+        if len(options_of_runs) == 1:
+            raise RuntimeError(OUT_OF_MEMORY)
+        if options is not None:
+            raise RuntimeError("Did not find an arena based allocator registered for device-id combination")
+        run(binding, options)
+
+    rows = rows_of(9, 10, 11, 12)
+    wanted = encoder.logits(rows)
+    monkeypatch.setattr(encoder.device, "session", _with_run(encoder.device.session, refusing))
+    np.testing.assert_allclose(encoder.logits(rows), wanted, atol=1e-6)
+    assert options_of_runs.count(encoder.device.shrinking) == 2
+
+
 def test_another_failure_is_no_reason_to_halve_and_fails_its_own_text_alone(encoder: Encoder) -> None:
     rows = [*rows_of(9, 10, 11), [2, 10_000, 3]]
     good, bad = encoder.ask(rows[:3], rows[3:])
