@@ -17,7 +17,7 @@ from tools.gpu_check.answers import exact_texts
 from tools.gpu_check.ceiling import Ceiling
 from tools.gpu_check.job import CheckFailed, CheckSkipped, Job
 from tools.gpu_check.machine import gpu_meter
-from tools.gpu_check.models import PRECISIONS, served_models
+from tools.gpu_check.models import FEW_TEXTS, PRECISIONS, served_models
 from tools.gpu_check.session import MOST_TOKENS
 from tools.gpu_check.stack import Stack, running_stack
 from tritonflare.paths import CHECKPOINT
@@ -164,7 +164,8 @@ class _Measuring:
         self._stack = stack
         self._load = load
         self._models = served_models(job.settings)
-        self._texts: dict[int, list[str]] = {SENTENCES: read_sentences(CHECKPOINT / "heldout.tsv")}
+        count = FEW_TEXTS if job.settings.short else 512
+        self._texts = {SENTENCES: read_sentences(CHECKPOINT / "heldout.tsv", count)}
         self._ceilings: dict[str, Ceiling] = {}
 
     def texts(self, tokens: int) -> list[str]:
