@@ -80,9 +80,9 @@ def direct(
     else:
         program = as_if_for_cuda(exported, repository)
         replace_once(program, 'PROVIDER = "CUDAExecutionProvider"', 'PROVIDER = "CPUExecutionProvider"')
-    given = wheel.environment
+    given: Any = wheel.environment
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wheel, "environment", lambda: given() | {"TRITONFLARE_DEVICE": "cpu"})
+        patch.setattr(wheel, "environment", lambda *device: given(*device) | {"TRITONFLARE_DEVICE": "cpu"})
         with TritonServer(repository) as server:
             yield Direct(server, read_inventory(repository)[0])
 
