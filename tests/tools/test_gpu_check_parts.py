@@ -275,6 +275,19 @@ def test_the_whole_grid_is_measured_and_the_most_telling_ways_first() -> None:
     assert {way.workers for way in planned} == {1, 8}
 
 
+@pytest.mark.parametrize(
+    ("script", "used"),
+    [("echo 'wrk 4.1.0 [epoll]'", "wrk 4.1.0"), ("echo no luajit >&2; exit 127", "our own asyncio client")],
+)
+def test_a_wrk_that_does_not_run_here_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, used: str
+) -> None:
+    (tmp_path / "wrk").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "wrk").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert load.load_generator()[1] == used
+
+
 def test_the_ceiling_is_the_fastest_run_with_the_same_texts_and_precision() -> None:
     rows: list[dict[str, Any]] = [
         {"way": load.IN_PROCESS, "precision": "fp16", "tokens": 16, "rate": 10.0},

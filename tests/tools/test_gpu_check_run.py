@@ -12,7 +12,7 @@ import pytest
 from export.evaluation.gate import DEFAULT_LIMITS
 from tools.gpu_check.plan import CHECKS
 
-# Half a minute to a minute on two idle cores.
+# About a minute and a half on two cores with other work beside it.
 pytestmark = [pytest.mark.needs_triton, pytest.mark.timeout(400)]
 ROOT = Path(__file__).parents[2]
 

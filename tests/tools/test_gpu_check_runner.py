@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from embedded.errors import EmbeddedError
 from tools.gpu_check import child, runner
 from tools.gpu_check.job import CheckFailed, CheckSkipped, Job, Settings
 from tools.gpu_check.plan import CHECKS, Check, limit_s
@@ -116,6 +117,7 @@ def test_what_a_check_finds_is_on_disk_at_once(tmp_path: Path) -> None:
     [
         (CheckFailed("It is wrong."), "failed", "It is wrong."),
         (CheckSkipped("It is not here."), "skipped", "It is not here."),
+        (EmbeddedError("No driver; install one.\nlog: /a/path"), "failed", "No driver; install one."),
         (OSError("/secret/path"), "failed", "It ended with OSError; its log has the rest."),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -19,14 +20,12 @@ from loadtest.checks import Scores
 from loadtest.closed_loop import classify_sequentially
 from tools.gpu_check.job import CheckFailed, Job
 from tools.gpu_check.models import FEW_TEXTS, PRECISIONS, Model, served_models
-from tools.gpu_check.runner import ROOT
 from tools.gpu_check.stack import running_stack
 from tritonflare.paths import CHECKPOINT
 
-_GOLDEN = ROOT / "loadtest" / "golden_logits.jsonl"
+_GOLDEN = Path(__file__).parents[2] / "loadtest" / "golden_logits.jsonl"
 _SINGLE_LABEL = PROBLEM_TYPES[0]
 _LENGTHS = (16, 64, 128, 256, 512)
-_OF_A_LENGTH = 4
 
 
 def golden(job: Job) -> str:
@@ -74,7 +73,7 @@ def invariance(job: Job) -> str:
     """Compare answers under load with those of the same texts alone, over HTTP."""
     short = job.settings.short
     models = served_models(job.settings)
-    texts = mixed_texts(models["fp32"], 4 if short else 64)
+    texts = mixed_texts(models["fp32"], 8 if short else 64)
     connections = (8,) if short else (8, 64, 256)
     failed = []
     with running_stack(job) as stack:
@@ -84,7 +83,7 @@ def invariance(job: Job) -> str:
             compared.classify_sequentially(stack.target(precision))
             # What is left, shared out over the precisions and loads to come.
             loads = len(connections) * (len(PRECISIONS) - place)
-            seconds = min(4.0, max(0.5, (job.left_s - 5) / loads / 2))
+            seconds = min(1.5 if short else 4.0, max(0.5, (job.left_s - 5) / loads / 2))
             for count in connections:
                 compared.compare(stack.target(precision), count, seconds)
             limit = DEFAULT_LIMITS[precision].neighbours
@@ -104,9 +103,9 @@ def invariance(job: Job) -> str:
 
 
 def mixed_texts(model: Model, sentences: int) -> list[str]:
-    """Held-out sentences, and texts of all lengths up to what the model reads, in turn."""
+    """Held-out sentences, and texts of all lengths up to what the model reads, in turn; these are fewer."""
     plain = read_sentences(CHECKPOINT / "heldout.tsv", sentences)
-    made = [text for length in _LENGTHS for text in exact_texts(model, length, _OF_A_LENGTH)]
+    made = [text for length in _LENGTHS for text in exact_texts(model, length, max(1, sentences // 16))]
     mixed = [text for pair in zip(made, plain, strict=False) for text in pair]
     return mixed + made[len(plain) :] + plain[len(made) :]
 

@@ -13,6 +13,7 @@ import traceback
 from dataclasses import asdict
 from pathlib import Path
 
+from embedded.errors import EmbeddedError
 from tools.gpu_check.job import FAILED, PASSED, SKIPPED, CheckFailed, CheckSkipped, Job, Settings
 from tools.gpu_check.plan import CHECKS
 from tritonflare.bench_common import end_in_order
@@ -39,6 +40,10 @@ def main(name: str, told: str) -> None:
         job.end(FAILED, str(failed))
     except CheckSkipped as skipped:
         job.end(SKIPPED, str(skipped))
+    except EmbeddedError as error:
+        # Behind its first line may be Triton's log.
+        traceback.print_exc()
+        job.end(FAILED, str(error).partition("\n")[0])
     except Exception as error:
         # Into this check's log, not into the report: it may hold paths.
         traceback.print_exc()

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import click
 import uvloop
 
 from export.evaluation.gate import DEFAULT_LIMITS
@@ -21,11 +22,13 @@ from loadtest.closed_loop import classify_sequentially, starts
 from tools.gpu_check.answers import mixed_texts
 from tools.gpu_check.job import CheckFailed, Job
 from tools.gpu_check.models import served_models
-from tools.gpu_check.stack import running_program
+from tools.gpu_check.stack import DEADLINE_S, running_program
 
 _PRECISION = "fp16"
 _CONNECTIONS = 8
 _BEFORE_S = 1.0
+_ENDS_S = 5.0
+"""For the servers to stop."""
 _SETTLED_S = 0.1
 """Requests that leave so long after the fault do not meet the process that was killed."""
 _REFUSALS = {408, 429, 503}
@@ -102,6 +105,7 @@ def check(job: Job) -> str:
     if book.wrong:
         raise CheckFailed(f"{book.wrong} answers were wrong.")
     if back_s is None:
+        click.echo((job.settings.work / "serve.log").read_text(errors="replace")[-4000:], err=True)
         raise CheckFailed("The service did not come back.")
     if strange := set(book.statuses) - _REFUSALS - {200}:
         raise CheckFailed(f"Requests were answered {', '.join(map(str, sorted(strange)))}.")
@@ -120,7 +124,8 @@ async def _kill_under_load(
         await asyncio.sleep(_BEFORE_S)
         fault_s = time.monotonic()
         os.kill(victim, signal.SIGKILL)
-        while book.back_s(fault_s) is None and job.left_s > 5:
+        # The last requests may take as long as their deadline.
+        while book.back_s(fault_s) is None and job.left_s > DEADLINE_S + _ENDS_S:
             await asyncio.sleep(0.05)
         await asyncio.sleep(_BEFORE_S)
     finally:

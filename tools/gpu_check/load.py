@@ -17,7 +17,7 @@ from tools.gpu_check.answers import exact_texts
 from tools.gpu_check.ceiling import Ceiling
 from tools.gpu_check.job import CheckFailed, CheckSkipped, Job
 from tools.gpu_check.machine import gpu_meter
-from tools.gpu_check.models import PRECISIONS, served_models
+from tools.gpu_check.models import FEW_TEXTS, PRECISIONS, served_models
 from tools.gpu_check.session import MOST_TOKENS
 from tools.gpu_check.stack import Stack, running_stack
 from tritonflare.paths import CHECKPOINT
@@ -97,7 +97,7 @@ def _over_http(way: str, precision: str, loads: Grid) -> Iterator[Way]:
 def bench(job: Job) -> str:
     """Measure what there is time for; a way that is left out is said."""
     loads = grid(job.settings.short, len(os.sched_getaffinity(0)))
-    load, generator = _load_generator()
+    load, generator = load_generator()
     planned = list(ways(loads))
     job.figures(load_generator=generator, planned=len(planned))
     with running_stack(job, loads.workers) as stack, gpu_meter() as meter:
@@ -121,11 +121,14 @@ def _seconds(left_s: float, ways_left: int, most_s: float) -> float:
     return min(most_s, max(0.4, left_s / ways_left / 2))
 
 
-def _load_generator() -> tuple[Load, str]:
+def load_generator() -> tuple[Load, str]:
+    """The load generator and its name: wrk where it runs, which leaves more of the cores to the servers."""
     program = find_wrk()
-    if program is None:
+    version = "unknown" if program is None else wrk_version(program)
+    # One that was packed elsewhere may not run here.
+    if program is None or version == "unknown":
         return over_http, "our own asyncio client"
-    return Wrk(program), f"wrk {wrk_version(program)}"
+    return Wrk(program), f"wrk {version}"
 
 
 def _measure(job: Job, way: Way, measure: Callable[[], Sample]) -> None:
@@ -161,7 +164,8 @@ class _Measuring:
         self._stack = stack
         self._load = load
         self._models = served_models(job.settings)
-        self._texts: dict[int, list[str]] = {SENTENCES: read_sentences(CHECKPOINT / "heldout.tsv")}
+        count = FEW_TEXTS if job.settings.short else 512
+        self._texts = {SENTENCES: read_sentences(CHECKPOINT / "heldout.tsv", count)}
         self._ceilings: dict[str, Ceiling] = {}
 
     def texts(self, tokens: int) -> list[str]:

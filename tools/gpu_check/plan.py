@@ -9,7 +9,7 @@ FULL_S = 480.0
 """What ``least_s`` is a part of."""
 MINUTES = 8.0
 SHORT_MINUTES = 5.0
-"""A short run takes one minute on two idle cores; busy ones take several times as long."""
+"""A short run took 92 s on two cores with other work beside it; this is for machines that are busier."""
 
 
 @dataclass(frozen=True)

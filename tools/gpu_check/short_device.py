@@ -42,8 +42,8 @@ class ShortOfMemory(real_device.CudaDevice):  # type: ignore[misc]
             raise
 
 
-def open_device(args: Any, config: Any, model: Path) -> Any:
+def open_device(*arguments: Any) -> Any:
     """The device above, whatever the environment says."""
     real_device.CudaDevice = ShortOfMemory
     real_device.wanted_device = lambda _parameters: "cuda"
-    return real_device.open_device(args, config, model)
+    return real_device.open_device(*arguments)

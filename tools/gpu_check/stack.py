@@ -31,6 +31,8 @@ _UNHURRIED = {
 }
 """512 connections with long texts are more than the defaults allow, and a refusal is no answer to measure."""
 _SERVING = re.compile(r"(?:Ready: |serving on )(http://127\.0\.0\.1:\d+)/client/v4")
+DEADLINE_S = 10.0
+"""Of a request to `tritonflare serve`."""
 _STOPS_S = 20.0
 _LAST_CHARACTERS = 4000
 
@@ -112,7 +114,11 @@ def running_program(job: Job, precision: str) -> Iterator[Program]:
     settings = job.settings
     command = [sys.executable, "-m", "tritonflare", "serve", "--host", "127.0.0.1", "--port", "0"]
     command += ["--device", settings.device, "--repository", str(settings.repository)]
-    environment = os.environ | {"GATEWAY_API_TOKENS": f"bench:{TOKEN}", "GATEWAY_REQUEST_TIMEOUT_S": "10"}
+    environment = os.environ | {
+        "GATEWAY_ACCESS_LOG_SHARE": "0",
+        "GATEWAY_API_TOKENS": f"bench:{TOKEN}",
+        "GATEWAY_REQUEST_TIMEOUT_S": f"{DEADLINE_S:g}",
+    }
     environment.pop("GATEWAY_GRPC_PORT", None)
     log = settings.work / "serve.log"
     with (
