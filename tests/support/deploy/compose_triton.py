@@ -79,7 +79,7 @@ class ServingImage:
     def start(self, *, wait: bool = True) -> None:
         """Start Triton; wait until it serves."""
         self._scratch = Path(tempfile.mkdtemp(prefix="tritonfleet_"))
-        prepare_scratch(self._scratch, self.repository.resolve())
+        prepare_scratch(self._scratch, self.repository.resolve(), "cpu")
         # Appended, like a pipe: the health check writes into it as well.
         with (self._scratch / "log").open("ab") as log:
             self._process = subprocess.Popen(
