@@ -39,7 +39,8 @@ def make_any(folder: Path, *arguments: str, **settings: str) -> subprocess.Compl
         if not name.startswith(("GATEWAY_", "LAYOUT", "MODELS"))
     }
     return subprocess.run(
-        ["make", "--no-print-directory", *arguments, f"VENV={folder}"],
+        # What you serve yourself decides nothing here; of two values, the later counts.
+        ["make", "--no-print-directory", f"REPOSITORY={folder / 'none'}", *arguments, f"VENV={folder}"],
         cwd=ROOT,
         env=kept | settings,
         capture_output=True,
