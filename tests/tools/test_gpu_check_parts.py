@@ -16,73 +16,30 @@ import onnx
 import pytest
 
 from loadtest.client import Target
-from tests.support import nvml
+from tests.support.fake_nvml import FakeDevice, fake_nvml
 from tests.support.plain_classifier import plain_model
 from tools.gpu_check import load, page
 from tools.gpu_check.ballast import LEFT_BYTES, ballast
 from tools.gpu_check.job import CheckFailed, CheckSkipped, Job, Settings
 from tools.gpu_check.killed_stub import Book, find_stub, keep_asking
-from tools.gpu_check.machine import describe, gpu_meter
+from tools.gpu_check.machine import describe
 from tools.gpu_check.plans import build, build_plan
 from tools.gpu_check.session import DeviceSession
 
-# --- the GPU's own figures
+# --- the machine
 
 
-@pytest.fixture
-def driver(monkeypatch: pytest.MonkeyPatch) -> nvml.Nvml:
-    """Two GPUs, the second of which is a part (MIG) that tells no power."""
-    made = nvml.install(monkeypatch)
-    made.devices = [("NVIDIA H200", 100 * nvml.MIB, 1000 * nvml.MIB)] * 2
-
-    def memory(_handle: int) -> SimpleNamespace:
-        return SimpleNamespace(used=250_000_000, free=0, total=1_000_000_000)
-
-    more: dict[str, Callable[[int], Any]] = {
-        "nvmlDeviceGetMemoryInfo": memory,
-        "nvmlDeviceGetUtilizationRates": lambda handle: SimpleNamespace(gpu=(90, 70)[handle]),
-        "nvmlDeviceGetPowerUsage": lambda _handle: 200_000,
-    }
-    for name, function in more.items():
-        monkeypatch.setattr(made, name, function, raising=False)
-    return made
-
-
-def _takes_a_while() -> dict[str, float]:
-    time.sleep(0.5)
-    return {"rate": 1000.0, "texts": 500}
-
-
-def test_a_measurement_tells_what_all_gpus_did_meanwhile(driver: nvml.Nvml) -> None:
-    with gpu_meter() as meter:
-        sample = meter.around(_takes_a_while)
-    assert sample == {
-        "rate": 1000.0, "texts": 500, "gpu_percent": 80, "gpu_mb": 500, "watts": 400, "per_watt": 2.5
-    }  # fmt: skip
-    assert driver.open == 0, "NVML was not shut down"
-
-
-def test_what_a_gpu_cannot_tell_is_missing(driver: nvml.Nvml, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuses(_handle: int) -> float:
-        raise driver.NVMLError("not supported")
-
-    monkeypatch.setattr(driver, "nvmlDeviceGetPowerUsage", refuses, raising=False)
-    with gpu_meter() as meter:
-        sample = meter.around(_takes_a_while)
-    assert set(sample) == {"rate", "texts", "gpu_percent", "gpu_mb"}
-
-
-def test_without_nvml_a_sample_is_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_nvml_has_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    with gpu_meter() as meter:
-        assert meter.around(lambda: {"rate": 1.0}) == {"rate": 1.0}
-    assert describe()["gpus"] == []
+    assert (describe()["driver"], describe()["gpus"]) == (None, [])
 
 
-def test_the_machine_is_described_with_driver_and_versions(driver: nvml.Nvml) -> None:
+def test_the_machine_is_described_with_driver_and_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = FakeDevice("NVIDIA H200", memory_total=1_000_000_000, limit_watts=700)
+    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml(device, device, driver="550.54.15"))
     found = describe()
-    assert found["gpus"] == [{"name": "NVIDIA H200", "memory_mb": 1000}] * 2
-    assert (found["driver"], found["driver_cuda"]) == ("550.54.15", "12.4")
+    assert found["gpus"] == [{"name": "NVIDIA H200", "memory_mb": 1000, "power_limit_w": 700}] * 2
+    assert found["driver"] == "550.54.15"
     assert "nvidia-pytriton" in found["packages"]
     assert str(Path.home()) not in json.dumps(found)
 
@@ -312,7 +269,7 @@ def _row(way: str, precision: str, tokens: int, at_once: int, **figures: float) 
 
 _MACHINE = {
     "cpu": "Some CPU", "cores": 16, "python": "3.12.3", "onnxruntime": "1.26.0", "driver": "580.1",
-    "driver_cuda": "13.0", "gpus": [{"name": "NVIDIA H200", "memory_mb": 150000}],
+    "gpus": [{"name": "NVIDIA H200", "memory_mb": 150000}],
     "packages": {"nvidia-cudnn-cu12": "9.28", "tokenizers": "1"},
 }  # fmt: skip
 
@@ -321,7 +278,7 @@ def test_the_page_names_gpu_driver_and_versions_and_what_the_gpu_did() -> None:
     rows = [
         _row(load.IN_PROCESS, "fp16", 0, 128, rate=20000.0),
         _row(load.HTTP, "fp16", 0, 128, rate=15000.0, p50_ms=8.0, p99_ms=16.0, of_ceiling=0.75,
-             gpu_percent=88.0, gpu_mb=2500.0, watts=300.0, per_watt=50.0),
+             gpu_busy=0.88, gpu_memory_mb=2500.0, gpu_watts=300.0, rate_per_watt=50.0),
         _row(load.HTTP, "fp16", 512, 1) | {"error": "the server answered 503"},
     ]  # fmt: skip
     results = [
@@ -333,7 +290,7 @@ def test_the_page_names_gpu_driver_and_versions_and_what_the_gpu_did() -> None:
     text = page.as_markdown(document)
     assert text.startswith("## GPU check: NVIDIA H200\n")
     assert "`make gpu-check DEVICE=cuda` on 2026-01-02, 400 s." in text
-    assert "driver 580.1 (CUDA 13.0); NVIDIA H200 with 150,000 MB; nvidia-cudnn-cu12 9.28." in text
+    assert "driver 580.1; NVIDIA H200 with 150,000 MB; nvidia-cudnn-cu12 9.28." in text
     assert (
         "| FP16 HTTP | sentences | 128 connections | 15,000 | 0.75 | 8.0 | 16.0 | 88 | 2.5 | 300 | 50.0 |"
         in text

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from loadtest.bench.figures import Sample
+from loadtest.bench.gpu import open_gpus
 from loadtest.bench.sentences import read_sentences
 from loadtest.bench.wrk import Wrk, find_wrk, wrk_version
 from loadtest.client import LoadError, Target
@@ -16,7 +17,6 @@ from loadtest.closed_loop import Load, over_http
 from tools.gpu_check.answers import exact_texts
 from tools.gpu_check.ceiling import Ceiling
 from tools.gpu_check.job import CheckFailed, CheckSkipped, Job
-from tools.gpu_check.machine import gpu_meter
 from tools.gpu_check.models import FEW_TEXTS, PRECISIONS, served_models
 from tools.gpu_check.session import MOST_TOKENS
 from tools.gpu_check.stack import Stack, running_stack
@@ -100,7 +100,7 @@ def bench(job: Job) -> str:
     load, generator = load_generator()
     planned = list(ways(loads))
     job.figures(load_generator=generator, planned=len(planned))
-    with running_stack(job, loads.workers) as stack, gpu_meter() as meter:
+    with running_stack(job, loads.workers) as stack, open_gpus() as gpus:
         measure = _Measuring(job, stack, load)
         for place, way in enumerate(planned):
             seconds = _seconds(job.left_s - _SPARE_S, len(planned) - place, loads.most_s)
@@ -108,7 +108,8 @@ def bench(job: Job) -> str:
             if why := measure.why_not(way, seconds):
                 job.leave_out(f"{way}: {why}")
                 continue
-            _measure(job, way, partial(meter.around, measure.of(way, seconds)))
+            taken = measure.of(way, seconds)
+            _measure(job, way, taken if gpus is None else partial(gpus.around, taken))
     if not job.rows:
         raise CheckSkipped("There was no time to measure anything.")
     if failed := [row["way"] for row in job.rows if row.get("error")]:

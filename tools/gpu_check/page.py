@@ -99,7 +99,7 @@ def _about(document: Row) -> str:
         facts = [f"{machine['cores']} cores of {machine['cpu']}", f"Python {machine['python']}"]
         facts += [f"ONNX Runtime {machine['onnxruntime']}"]
         if machine.get("driver"):
-            facts.append(f"driver {machine['driver']} (CUDA {machine['driver_cuda']})")
+            facts.append(f"driver {machine['driver']}")
         facts += [f"{gpu['name']} with {gpu['memory_mb']:,} MB" for gpu in machine.get("gpus", ())]
         packages = machine["packages"].items()
         shown = [
@@ -189,10 +189,10 @@ _COLUMNS = (
     ("of the ceiling", "of_ceiling", ".2f", 1.0),
     ("p50 ms", "p50_ms", ".1f", 1.0),
     ("p99 ms", "p99_ms", ".1f", 1.0),
-    ("GPU %", "gpu_percent", ".0f", 1.0),
-    ("GPU memory GB", "gpu_mb", ".1f", 1e-3),
-    ("W", "watts", ".0f", 1.0),
-    ("texts/s and W", "per_watt", ".1f", 1.0),
+    ("GPU %", "gpu_busy", ".0f", 100.0),
+    ("GPU memory GB", "gpu_memory_mb", ".1f", 1e-3),
+    ("W", "gpu_watts", ".0f", 1.0),
+    ("texts/s and W", "rate_per_watt", ".1f", 1.0),
 )
 
 
