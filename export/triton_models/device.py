@@ -30,7 +30,8 @@ class Device(Protocol):
     """Where the graph runs.
 
     threads: how many work for it. runs_at_once: how many of them compute at the same time. out_of_memory:
-    whether an error says that a smaller group may fit. name: what a log calls it.
+    whether an error says that a smaller group may fit. name: what a log calls it. is_gpu: whether memory can
+    run out, and the device be lost, while the process lives.
     """
 
     name: str
@@ -38,7 +39,7 @@ class Device(Protocol):
     runs_at_once: int
     policy: GroupPolicy
     inputs: tuple[str, ...]
-    can_run_out: bool
+    is_gpu: bool
 
     def zeros(self, count: int, width: int) -> Arrays:
         """Inputs INT64 [count, width] of zeros; they are the calling thread's until its next call."""
@@ -77,7 +78,7 @@ class CpuDevice:
 
     name = "the CPU"
     policy = CPU
-    can_run_out = False
+    is_gpu = False
 
     def __init__(self, model: Path, instances: int = 1) -> None:
         """Load the graph."""
@@ -138,7 +139,7 @@ class CudaDevice:
     PROVIDER = "CUDAExecutionProvider"
     threads = 2
     runs_at_once = 1
-    can_run_out = True
+    is_gpu = True
 
     def __init__(self, model: Path, number: int, policy: GpuGroupPolicy) -> None:
         """Load the graph onto the GPU.

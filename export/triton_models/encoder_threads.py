@@ -6,6 +6,7 @@ batch to end. On a GPU one thread's group is computed while another thread prepa
 leaves when its last text is done.
 """
 
+import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,6 +18,8 @@ from .device import Device, open_device
 from .text_queue import Call, Text, TextQueue
 
 OUT_OF_MEMORY = "out of memory"
+LOST_AFTER = 8
+"""After so many texts in a row that failed, not for want of memory, the GPU is to blame and not the texts."""
 ALONE_TRIES = 3
 """How often a text is run alone for which memory runs out: another process may give some back."""
 PAUSE_S = 0.05
@@ -98,11 +101,13 @@ class EncoderThreads:
         self.device: Device = open_device(args, config, model, self._warn)
         self.token_types = "token_type_ids" in self.device.inputs
         self.queue = TextQueue(self.device.policy)
-        self.padding = Padding(pb_utils, args.get("model_name", ""), halves=self.device.can_run_out)
+        self.padding = Padding(pb_utils, args.get("model_name", ""), halves=self.device.is_gpu)
         self.lock = Lock()
         self.idle: list[Any] = []
         """What each idle thread waits for; the one that worked last is woken first: its cache is warm."""
         self.warn_due = 0.0
+        self.failed = 0
+        """Texts that have failed since the last one that did not."""
         self.stopping = False
         self.threads = [Thread(target=self._work, daemon=True) for _ in range(self.device.threads)]
         for thread in self.threads:
@@ -165,6 +170,7 @@ class EncoderThreads:
         if failure is not None:
             self._run_again(group, failure, tries)
             return
+        self.failed = 0
         # At once, because the device's next run may write over them.
         for (_, _, place, call), row in zip(group, logits):  # noqa: B905 (one for each)
             call.logits[place] = row
@@ -186,6 +192,15 @@ class EncoderThreads:
         else:
             # Only the name: the words may hold paths of this machine, and the caller sees them.
             group[0][-1].problem = OUT_OF_MEMORY if short else type(failure).__name__
+            if not short:
+                self._count_failed()
+
+    def _count_failed(self) -> None:
+        """End this process when its GPU is lost: the next one, which Triton starts, goes without it."""
+        self.failed += 1
+        if self.device.is_gpu and self.failed >= LOST_AFTER:
+            self._warn(f"{self.device.name} is lost: {self.failed} texts in a row have failed; starting anew")
+            os._exit(1)
 
     def _count_halved(self, group: list[Text]) -> None:
         now = time.monotonic()

@@ -282,6 +282,45 @@ def test_another_failure_is_no_reason_to_halve_and_fails_its_own_text_alone(enco
     assert encoder.warnings == []
 
 
+def test_a_gpu_that_fails_text_after_text_is_lost_and_its_process_ends(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr("os._exit", ended.append)
+    session = encoder.device.session
+
+    def lost(_binding: Any, _options: Any) -> None:
+        raise RuntimeError("CUDA failure 719: unspecified launch failure")
+
+    def lose() -> None:
+        monkeypatch.setattr(encoder.device, "session", _with_run(session, lost))
+
+    few = rows_of(*[9] * (encoder_threads.LOST_AFTER - 1))
+    lose()
+    assert encoder.ask(few)[0].error is not None
+    monkeypatch.setattr(encoder.device, "session", session)
+    encoder.logits(rows_of(9))  # it recovers
+    lose()
+    assert encoder.ask(few)[0].error is not None
+    assert ended == []
+    encoder.ask(rows_of(9))
+    assert ended == [1]
+    assert encoder.warnings == ["GPU 0 is lost: 8 texts in a row have failed; starting anew"]
+
+
+def test_a_process_without_a_gpu_goes_on_whatever_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr("os._exit", ended.append)
+    monkeypatch.setenv(device.DEVICE, "cpu")
+    encoder = Encoder(write_graph(tmp_path), cuda_config())
+    encoder.device.labels = LABELS
+    encoder.ask([[2, 10_000, 3]] * 20)
+    encoder.close()
+    assert ended == []
+
+
 def test_halved_groups_are_counted_beside_the_padding_of_a_gpu_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
