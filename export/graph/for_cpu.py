@@ -26,7 +26,6 @@ class ForCpu(Fused):
 
     def __init__(self, parameters: Parameters) -> None:
         super().__init__(parameters)
-        self._shape = ""
         self._first_mask = ""
 
     def prepared(self, layer: Layer) -> Layer:
@@ -70,12 +69,13 @@ class ForCpu(Fused):
 
     def _texts(self, x: str) -> str:
         """[B, Q, hidden] of that, or of [B·Q, hidden]."""
+        return self._graph.op("Reshape", x, self._graph.cached("shape of texts", self._shape_of_texts))
+
+    def _shape_of_texts(self) -> str:
         graph = self._graph
-        if not self._shape:
-            texts = graph.op("Shape", "input_ids", start=0, end=1)
-            rest = graph.constant("tokens_and_hidden", np.array([-1, self._parameter.hidden]))
-            self._shape = graph.op("Concat", texts, rest, axis=0)
-        return graph.op("Reshape", x, self._shape)
+        texts = graph.op("Shape", "input_ids", start=0, end=1)
+        rest = graph.constant("tokens_and_hidden", np.array([-1, self._parameter.hidden]))
+        return graph.op("Concat", texts, rest, axis=0)
 
     def add_and_norm(self, name: str, skip: str, x: str, linear: Linear, norm: Norm) -> str:
         """Three operators."""
