@@ -11,8 +11,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from embedded.errors import EmbeddedError
 from embedded.repository import RepositoryModel, read_config
 
-AUTO, CPU, CUDA = "auto", "cpu", "cuda"
-DEVICES = (AUTO, CPU, CUDA)
+CPU, CUDA = "cpu", "cuda"
 VARIABLE = "TRITONFLARE_DEVICE"
 """Read by the python models: takes a model for a GPU to the CPU, and never one for the CPU to a GPU."""
 
@@ -21,7 +20,7 @@ def choose_device(asked: str, models: Iterable[RepositoryModel]) -> str:
     """Return ``cpu`` or ``cuda``: where a repository's models compute.
 
     Args:
-        asked: one of DEVICES; ``auto`` is ``cuda`` exactly where a model was exported for it.
+        asked: ``cpu``, ``cuda``, or ``auto``, which is ``cuda`` exactly where a model was exported for it.
         models: those of the repository.
 
     Raises:
@@ -72,6 +71,8 @@ def _configs_for_cpu(repository: Path) -> dict[str, pb.ModelConfig]:
     """The changed configurations, by the name of the model's folder."""
     changed = {}
     for file in repository.glob("*/config.pbtxt"):
+        if b"KIND_GPU" not in file.read_bytes():  # most have none, and parsing takes time at each start
+            continue
         config = read_config(file.parent)
         groups = [group for group in config.instance_group if group.kind == pb.ModelInstanceGroup.KIND_GPU]
         if config.backend == "python" and groups:
