@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-_PROC = Path("/proc")
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -17,11 +16,12 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 class ProcessTree:
     """A process and everything below it, looked up anew each time.
 
-    ``without`` leaves out processes whose command line holds this text.
+    ``without`` leaves out processes whose command line holds this text. ``proc`` is where proc(5) is mounted.
     """
 
     pid: int
     without: str | None = None
+    proc: Path = Path("/proc")
 
     def cpu_s(self) -> float:
         """User and system time so far, in seconds, that of children that have ended included."""
@@ -36,7 +36,7 @@ class ProcessTree:
         return {pid for pid, _ in self._stats()}
 
     def _stats(self) -> Iterator[tuple[int, list[str]]]:
-        everything = dict(_all_stats())
+        everything = dict(_all_stats(self.proc))
         children: dict[int, list[int]] = {}
         for pid, stat in everything.items():
             children.setdefault(int(stat[1]), []).append(pid)
@@ -51,13 +51,13 @@ class ProcessTree:
         if self.without is None:
             return False
         with suppress(OSError):
-            return self.without.encode() in (_PROC / str(pid) / "cmdline").read_bytes()
+            return self.without.encode() in (self.proc / str(pid) / "cmdline").read_bytes()
         return True
 
 
-def _all_stats() -> Iterator[tuple[int, list[str]]]:
+def _all_stats(proc: Path) -> Iterator[tuple[int, list[str]]]:
     """Every process with the fields of its ``stat`` from the third, the state, on (proc(5))."""
-    for entry in _PROC.iterdir():
+    for entry in proc.iterdir():
         if entry.name.isdecimal():
             with suppress(OSError):  # it may have ended just now
                 # The second field is the name in brackets, which may hold spaces and brackets itself.

@@ -16,6 +16,7 @@ import click
 import uvloop
 
 from export.evaluation.gate import DEFAULT_LIMITS
+from loadtest.bench.processes import ProcessTree
 from loadtest.checks import Scores, difference, scores_of
 from loadtest.client import ClientConnection, Target
 from loadtest.closed_loop import classify_sequentially, starts
@@ -140,18 +141,10 @@ def find_stub(ancestor: int, model: str, proc: Path = Path("/proc")) -> int:
     Raises:
         CheckFailed: there is none.
     """
-    for entry in proc.iterdir():
+    for pid in ProcessTree(ancestor, proc=proc).pids():
         with suppress(OSError):  # it may have ended just now
-            if not entry.name.isdecimal():
-                continue
-            words = (entry / "cmdline").read_bytes().split(b"\0")
+            words = (proc / str(pid) / "cmdline").read_bytes().split(b"\0")
             is_stub = words[0].endswith(b"triton_python_backend_stub") and len(words) > 1
-            if is_stub and f"/{model}/".encode() in words[1] and ancestor in _ancestors(entry):
-                return int(entry.name)
+            if is_stub and f"/{model}/".encode() in words[1]:
+                return pid
     raise CheckFailed("The encoder's process was not found.")
-
-
-def _ancestors(entry: Path) -> Iterator[int]:
-    while entry.name not in ("0", "1"):
-        entry = entry.parent / (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[1]
-        yield int(entry.name)
