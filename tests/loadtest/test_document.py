@@ -16,17 +16,8 @@ from loadtest.bench.plots import write_plots
 from loadtest.bench.report import Table, as_markdown, tables
 from loadtest.bench.rounds import Result
 from loadtest.tables import markdown_table
-
-ENVIRONMENT = {"cpu": "a CPU", "cores": 2}
-SETTINGS = {
-    "rounds": 3,
-    "seconds": 3.0,
-    "texts": 512,
-    "tokens_mean": 25.9,
-    "model": "@cf/x",
-    "precision": "INT8",
-    "load_generator": "wrk 4.1.0",
-}
+from tests.support.bench_settings import ENVIRONMENT
+from tests.support.bench_settings import INT8_SETTINGS as SETTINGS
 
 
 def _rounds(*rates: float, **more: float) -> list[Sample]:

@@ -22,18 +22,10 @@ from loadtest.bench.meter import Meter
 from loadtest.bench.null_repository import ModelFolders
 from loadtest.bench.report import as_markdown, tables
 from loadtest.bench.rounds import Result
+from tests.support.bench_settings import ENVIRONMENT, INT8_SETTINGS
 from tests.support.fake_nvml import FakeDevice, fake_nvml
 
-ENVIRONMENT = {"cpu": "a CPU", "cores": 2}
-SETTINGS = {
-    "rounds": 3,
-    "seconds": 3.0,
-    "texts": 512,
-    "tokens_mean": 25.9,
-    "model": "@cf/x",
-    "precision": "FP16",
-    "load_generator": "wrk 4.1.0",
-}
+SETTINGS = INT8_SETTINGS | {"precision": "FP16"}
 GPU_KEYS = {"gpu_busy", "gpu_memory_mb", "gpu_watts", "rate_per_watt"}
 
 
