@@ -27,15 +27,11 @@ _READY_WITHIN_S = 60.0
 _STOPS_WITHIN_S = 30.0
 _ONE_CALL_A_TEXT = {"GATEWAY_MAX_CALL_TEXTS": "1", "GATEWAY_CALL_SLOTS": "512"}
 """No coalescing: as many calls at once as texts."""
-_BOTH_PROTOCOLS = {
-    "GATEWAY_GRPC_PORT": "0",
-    "GATEWAY_MAX_QUEUE_S": "60",
-    "GATEWAY_MAX_REQUESTS_IN_FLIGHT": "16384",
-    "GATEWAY_REQUEST_TIMEOUT_S": "120",
-}
-"""128 calls of 32 texts are more than the defaults allow, and a refusal is no answer to measure."""
 _UNHURRIED = {"GATEWAY_MAX_QUEUE_S": "60", "GATEWAY_REQUEST_TIMEOUT_S": "120"}
 """128 long texts at once wait longer than the defaults allow, and other servers refuse none."""
+NO_REFUSALS = _UNHURRIED | {"GATEWAY_MAX_REQUESTS_IN_FLIGHT": "16384"}
+"""For more texts at once than the defaults allow, because a refusal is no answer to measure."""
+_BOTH_PROTOCOLS = NO_REFUSALS | {"GATEWAY_GRPC_PORT": "0"}
 _SERVING_GRPC = re.compile(r"serving gRPC on 127\.0\.0\.1:(\d+)")
 _SERVING = re.compile(r"serving on http://127\.0\.0\.1:(\d+)/")
 
@@ -44,9 +40,8 @@ _SERVING = re.compile(r"serving on http://127\.0\.0\.1:(\d+)/")
 def running_stack(plan: Plan, repository: Path, model: Published, work: Path) -> Iterator[Stack | None]:
     """Triton with the real and the null model, and a gateway for each number of workers."""
     from embedded.errors import EmbeddedError
-    from embedded.server import RESTRICTED_KEY, TritonServer
+    from embedded.server import TritonServer
     from export.triton_models.text_queue import length_groups
-    from loadtest.bench.grpc_client import GrpcTarget
     from loadtest.bench.null_repository import NULL_NAME, ModelFolders, copy_with_null
     from loadtest.bench.run import Stack
 
@@ -64,9 +59,7 @@ def running_stack(plan: Plan, repository: Path, model: Published, work: Path) ->
                 return programs.enter_context(running_gateway(server, names, log, count, settings))
 
             yield Stack(
-                triton=GrpcTarget(
-                    server.address, ((f"triton-grpc-protocol-{RESTRICTED_KEY}", server.secret),)
-                ),
+                triton=triton_target(server),
                 triton_pid=server.pid,
                 real=real,
                 null=null,
@@ -84,6 +77,14 @@ def running_stack(plan: Plan, repository: Path, model: Published, work: Path) ->
             )
     except EmbeddedError as error:
         raise click.ClickException(str(error)) from error
+
+
+def triton_target(server: TritonServer) -> GrpcTarget:
+    """Where Triton itself is asked."""
+    from embedded.server import RESTRICTED_KEY
+    from loadtest.bench.grpc_client import GrpcTarget
+
+    return GrpcTarget(server.address, ((f"triton-grpc-protocol-{RESTRICTED_KEY}", server.secret),))
 
 
 def serving_gpus(server: TritonServer, programs: ExitStack) -> Gpus | None:
@@ -130,24 +131,45 @@ def running_gateway(
     # Several gateways cannot share one port, so only those that ask for gRPC have it.
     environment.pop("GATEWAY_GRPC_PORT", None)
     environment |= settings or {}
+    with running_process(command, environment, log, _STOPS_WITHIN_S) as process:
+        port = _wait_for_port(process, log, _SERVING)
+        grpc = _wait_for_port(process, log, _SERVING_GRPC) if "GATEWAY_GRPC_PORT" in environment else None
+        real, null = (
+            Target(f"http://127.0.0.1:{port}", TOKEN, f"/client/v4/accounts/bench/ai/run/{name}")
+            for name in (models[0], models[-1])
+        )
+        yield MeasuredGateway(workers, process.pid, real, null, _grpc_target(grpc))
+
+
+@contextmanager
+def running_process(
+    command: Sequence[str], environment: Mapping[str, str], log: Path, stops_s: float
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that writes into a file; ended by SIGTERM, and killed if it takes longer than ``stops_s``."""
     with (
         log.open("wb") as out,
         subprocess.Popen(command, env=environment, stdout=out, stderr=out) as process,
     ):
         try:
-            port = _wait_for_port(process, log, _SERVING)
-            grpc = _wait_for_port(process, log, _SERVING_GRPC) if "GATEWAY_GRPC_PORT" in environment else None
-            real, null = (
-                Target(f"http://127.0.0.1:{port}", TOKEN, f"/client/v4/accounts/bench/ai/run/{name}")
-                for name in (models[0], models[-1])
-            )
-            yield MeasuredGateway(workers, process.pid, real, null, _grpc_target(grpc))
+            yield process
         finally:
             process.send_signal(signal.SIGTERM)
             try:
-                process.wait(_STOPS_WITHIN_S)
+                process.wait(stops_s)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+def wait_for_line(
+    process: subprocess.Popen[bytes], log: Path, line: re.Pattern[str], within_s: float
+) -> re.Match[str] | None:
+    """The line of its log, as soon as it is there; None if the process or the time ends before."""
+    end = time.monotonic() + within_s
+    while process.poll() is None and time.monotonic() < end:
+        if found := line.search(log.read_text(encoding="utf-8", errors="replace")):
+            return found
+        time.sleep(0.05)
+    return None
 
 
 def _grpc_target(port: int | None) -> GrpcTarget | None:
@@ -176,10 +198,7 @@ def numbers_set() -> dict[str, str]:
 
 def _wait_for_port(process: subprocess.Popen[bytes], log: Path, line: re.Pattern[str]) -> int:
     """The port in a line of the log, once both models can be asked."""
-    end = time.monotonic() + _READY_WITHIN_S
-    while process.poll() is None and time.monotonic() < end:
-        if found := line.search(log.read_text(encoding="utf-8", errors="replace")):
-            return int(found[1])
-        time.sleep(0.05)
+    if found := wait_for_line(process, log, line, _READY_WITHIN_S):
+        return int(found[1])
     words = log.read_text(encoding="utf-8", errors="replace")[-500:]
     raise click.ClickException(f"the gateway did not start; its last words:\n{words}")

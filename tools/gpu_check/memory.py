@@ -11,6 +11,7 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2_grpc
 
+from embedded.server import TritonServer
 from export.artefact import Logits
 from export.evaluation.gate import DEFAULT_LIMITS
 from export.repository.inventory import Published
@@ -23,7 +24,7 @@ from tools.gpu_check.answers import exact_texts, mixed_texts
 from tools.gpu_check.ballast import ballast
 from tools.gpu_check.job import CheckFailed, Job
 from tools.gpu_check.models import served_models
-from tools.gpu_check.stack import grpc_target, running_triton
+from tritonflare.bench_stack import triton_target
 
 _PRECISION = "fp16"
 _DEVICE = Path(__file__).with_name("short_device.py")
@@ -46,8 +47,8 @@ def check(job: Job) -> str:
     else:
         texts = mixed_texts(model, 24)
         batches = [texts[first::_CALLS] for first in range(_CALLS)]
-    with running_triton(settings, folder, job.left_s) as server:
-        caller = _Caller(grpc_target(server), model.published.ensemble)
+    with TritonServer(folder, ready_timeout_s=job.left_s, device=settings.device) as server:
+        caller = _Caller(triton_target(server), model.published.ensemble)
         job.steps.step("asking every text alone")
         alone = {text: caller.ask([text])[0] for batch in batches for text in dict.fromkeys(batch)}
         before = _size(count)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -15,25 +12,20 @@ from pathlib import Path
 
 import click
 
-from embedded.server import RESTRICTED_KEY, TritonServer
-from loadtest.bench.grpc_client import GrpcTarget
+from embedded.server import TritonServer
 from loadtest.bench.null_repository import NULL_NAME, ModelFolders, copy_with_null, link_model
 from loadtest.bench.run import MeasuredGateway
 from loadtest.client import Target
 from tools.gpu_check.job import CheckFailed, Job, Settings
 from tools.gpu_check.models import public_name, served_models
-from tritonflare.bench_stack import TOKEN, running_gateway
+from tritonflare.bench_stack import NO_REFUSALS, TOKEN, running_gateway, running_process, wait_for_line
 
-_UNHURRIED = {
-    "GATEWAY_MAX_QUEUE_S": "60",
-    "GATEWAY_MAX_REQUESTS_IN_FLIGHT": "16384",
-    "GATEWAY_REQUEST_TIMEOUT_S": "120",
-}
-"""512 connections with long texts are more than the defaults allow, and a refusal is no answer to measure."""
 _SERVING = re.compile(r"(?:Ready: |serving on )(http://127\.0\.0\.1:\d+)/client/v4")
 DEADLINE_S = 10.0
 """Of a request to `tritonflare serve`."""
 _STOPS_S = 20.0
+_SPARE_S = 3.0
+"""Of the check's time, to say that nothing started."""
 _LAST_CHARACTERS = 4000
 
 
@@ -57,29 +49,18 @@ def _named(target: Target, model: str) -> Target:
 
 
 @contextmanager
-def running_triton(settings: Settings, repository: Path, ready_s: float) -> Iterator[TritonServer]:
-    """Triton with a repository on the device."""
-    with TritonServer(repository, ready_timeout_s=ready_s, device=settings.device) as server:
-        yield server
-
-
-def grpc_target(server: TritonServer) -> GrpcTarget:
-    """Where Triton itself is asked."""
-    return GrpcTarget(server.address, ((f"triton-grpc-protocol-{RESTRICTED_KEY}", server.secret),))
-
-
-@contextmanager
 def running_stack(job: Job, workers: Sequence[int] = (1,)) -> Iterator[Stack]:
     """Both precisions and the null model on the device, behind a gateway for each number of processes."""
     settings = job.settings
     folder = settings.work / "stack"
     _link_all(settings, folder)
     names = (*map(public_name, served_models(settings)), NULL_NAME)
-    with running_triton(settings, folder, job.left_s) as server, ExitStack() as programs:
+    triton = TritonServer(folder, ready_timeout_s=job.left_s, device=settings.device)
+    with triton as server, ExitStack() as programs:
         gateways = {}
         for count in workers:
             log = settings.work / f"gateway_{count}.log"
-            gateways[count] = programs.enter_context(running_gateway(server, names, log, count, _UNHURRIED))
+            gateways[count] = programs.enter_context(running_gateway(server, names, log, count, NO_REFUSALS))
         yield Stack(gateways)
 
 
@@ -121,25 +102,9 @@ def running_program(job: Job, precision: str) -> Iterator[Program]:
     }
     environment.pop("GATEWAY_GRPC_PORT", None)
     log = settings.work / "serve.log"
-    with (
-        log.open("wb") as out,
-        subprocess.Popen(command, env=environment, stdout=out, stderr=out) as process,
-    ):
-        try:
-            url = _wait_for_url(process, log, job)
-            yield Program(process.pid, _named(Target(url, TOKEN, ""), public_name(precision)))
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(_STOPS_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-
-def _wait_for_url(process: subprocess.Popen[bytes], log: Path, job: Job) -> str:
-    while process.poll() is None and job.left_s > 3:
-        if found := _SERVING.search(log.read_text(encoding="utf-8", errors="replace")):
-            return found[1]
-        time.sleep(0.05)
-    click.echo(log.read_text(encoding="utf-8", errors="replace")[-_LAST_CHARACTERS:], err=True)
-    raise CheckFailed("`tritonflare serve` did not start; this check's log has its last words.")
+    with running_process(command, environment, log, _STOPS_S) as process:
+        found = wait_for_line(process, log, _SERVING, job.left_s - _SPARE_S)
+        if found is None:
+            click.echo(log.read_text(encoding="utf-8", errors="replace")[-_LAST_CHARACTERS:], err=True)
+            raise CheckFailed("`tritonflare serve` did not start; this check's log has its last words.")
+        yield Program(process.pid, _named(Target(found[1], TOKEN, ""), public_name(precision)))
