@@ -16,7 +16,6 @@ from tests.support.harness import (
     TOKEN,
     Answer,
     Client,
-    away_from_the_end_of_a_minute,
     running_gateway,
     settings_for,
 )
@@ -146,7 +145,6 @@ async def test_all_steps_together_have_the_time_of_one_request(triton: FakeTrito
 
 
 async def test_each_step_counts_in_the_rate(triton: FakeTriton) -> None:
-    await away_from_the_end_of_a_minute()
     async with running_gateway(settings_for(triton, requests_per_minute=2, max_batch_texts=2)) as running:
         first = await run(running.client, step(SST2, {"text": ""}), step())
         assert (first.status, first.header("cf-aig-step")) == (200, "1")

@@ -13,7 +13,7 @@ import pytest
 from gateway.domain.service import Predictor
 from tests.support.failing import AUTH, FAILURES, FORMS, Form, failing
 from tests.support.fake_triton import FakeTriton
-from tests.support.harness import away_from_the_end_of_a_minute, running_gateway, settings_for
+from tests.support.harness import running_gateway, settings_for
 from tests.support.inference_protocol import MODEL, request
 
 TEXT = "word " * 20_000
@@ -64,8 +64,6 @@ def texts_in(garbage: list[object]) -> list[str]:
 async def check_failure(name: str, forms: Mapping[str, Form], triton: FakeTriton) -> None:
     """Let requests of each form fail twice; no cycle may hold a text or a frame."""
     failure = FAILURES[name]
-    if "rate" in name:
-        await away_from_the_end_of_a_minute()
     async with (
         running_gateway(settings_for(triton, **failure.settings)) as running,
         failing(failure, running.client, triton),

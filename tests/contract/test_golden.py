@@ -19,7 +19,7 @@ from tests.support.fake_triton import FakeTriton
 from tests.support.golden_ai_gateway_answers import AI_GATEWAY_CASES
 from tests.support.golden_answers import FOLDER, Case, name_random_parts
 from tests.support.golden_rerank_answers import RERANK_CASES
-from tests.support.harness import Running, away_from_the_end_of_a_minute, running_gateway, settings_for, until
+from tests.support.harness import Running, running_gateway, settings_for, until
 
 CASES = [*golden_answers.CASES, *RERANK_CASES, *AI_GATEWAY_CASES]
 NOT_HTTP = "6003-not-http"
@@ -70,8 +70,6 @@ async def _ask(running: Running, case: Case) -> bytes:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 async def test_the_answer_has_the_golden_bytes(triton: FakeTriton, case: Case) -> None:
-    if "requests_per_minute" in case.settings:
-        await away_from_the_end_of_a_minute()
     case.prepare(triton)
     triton.answer_logits(-2.0, 3.0)
     async with running_gateway(settings_for(triton, **case.settings)) as running:

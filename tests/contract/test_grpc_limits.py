@@ -27,7 +27,6 @@ from tests.support.harness import (
     ANY_TOKEN,
     TOKEN,
     Client,
-    away_from_the_end_of_a_minute,
     running_gateway,
     settings_for,
     until,
@@ -123,7 +122,6 @@ async def test_a_token_that_is_revoked_ends_the_requests_of_an_open_stream(
 
 async def test_both_protocols_count_one_rate(triton: FakeTriton) -> None:
     settings = settings_for(triton, grpc_port=0, requests_per_minute=4, max_batch_texts=4)
-    await away_from_the_end_of_a_minute()
     async with running_gateway(settings) as running, grpc_stubs(running.grpc_port) as stubs:
         assert (await running.client.run({"text": "a"})).status == 200
         await stubs.infer("a", "b")

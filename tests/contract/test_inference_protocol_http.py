@@ -22,7 +22,6 @@ from tests.support.harness import (
     UUID,
     Client,
     access_lines,
-    away_from_the_end_of_a_minute,
     running_gateway,
     settings_for,
     until,
@@ -233,7 +232,6 @@ async def test_requests_are_counted_and_logged_like_those_of_other_routes(
 
 
 async def test_the_account_is_the_header_or_the_only_one_of_the_token(triton: FakeTriton) -> None:
-    await away_from_the_end_of_a_minute()
     settings = settings_for(triton, requests_per_minute=2, max_batch_texts=2)
     async with running_gateway(settings) as running:
         client = running.client

@@ -19,7 +19,6 @@ from tests.support.harness import (
     Answer,
     Client,
     access_lines,
-    away_from_the_end_of_a_minute,
     running_gateway,
     settings_for,
     until,
@@ -182,7 +181,6 @@ async def test_the_account_is_the_token_s_or_a_header_s(client: Client) -> None:
 
 
 async def test_requests_of_every_form_share_the_rate_of_their_account(triton: FakeTriton) -> None:
-    await away_from_the_end_of_a_minute()
     triton.ensembles.append(reranker())
     settings = settings_for(triton, requests_per_minute=3, max_batch_texts=3)
     async with running_gateway(settings) as running:

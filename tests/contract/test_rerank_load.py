@@ -10,7 +10,6 @@ from tests.contract.test_errors import check_ai
 from tests.contract.test_rerank import rerank
 from tests.support.fake_triton import FakeTriton, hold, read_pairs, reranker
 from tests.support.harness import (
-    away_from_the_end_of_a_minute,
     running_gateway,
     settings_for,
     until,
@@ -69,7 +68,6 @@ async def test_a_client_that_goes_away_gives_all_places_back(triton: FakeTriton)
 
 async def test_a_request_counts_once_in_the_rate(triton: FakeTriton) -> None:
     triton.ensembles.append(reranker())
-    await away_from_the_end_of_a_minute()
     async with running_gateway(settings_for(triton, requests_per_minute=2, max_batch_texts=2)) as running:
         client = running.client
         assert [(await rerank(client, request("a", numbered(9)))).status for _ in range(2)] == [200, 200]

@@ -15,7 +15,6 @@ from tests.support.harness import (
     RUN,
     TOKEN,
     Client,
-    away_from_the_end_of_a_minute,
     running_gateway,
     settings_for,
 )
@@ -152,7 +151,6 @@ RATE = "rate limiting: inference request per min rate reached"
 async def test_above_the_rate_of_an_account_requests_are_3021_with_the_time_to_wait(
     triton: FakeTriton,
 ) -> None:
-    await away_from_the_end_of_a_minute()
     async with running_gateway(settings_for(triton, requests_per_minute=3, max_batch_texts=2)) as running:
         client = running.client
         for _ in range(3):
@@ -173,7 +171,6 @@ async def test_above_the_rate_of_an_account_requests_are_3021_with_the_time_to_w
 
 async def test_accounts_that_no_token_names_share_one_rate(triton: FakeTriton) -> None:
     headers = {"Authorization": f"Bearer {ANY_TOKEN}"}
-    await away_from_the_end_of_a_minute()
     async with running_gateway(settings_for(triton, requests_per_minute=2, max_batch_texts=1)) as running:
         statuses = [
             (await running.client.send("POST", RUN.replace(ACCOUNT, f"made-up-{n}"), GOOD, headers)).status
@@ -185,7 +182,6 @@ async def test_accounts_that_no_token_names_share_one_rate(triton: FakeTriton) -
 
 
 async def test_every_text_of_a_batch_counts_and_a_refused_batch_costs_nothing(triton: FakeTriton) -> None:
-    await away_from_the_end_of_a_minute()
     async with running_gateway(settings_for(triton, requests_per_minute=4, max_batch_texts=4)) as running:
         client = running.client
         three = {"requests": [{"text": "a"}] * 3}
@@ -216,7 +212,6 @@ async def test_a_refused_batch_that_waits_for_retry_after_is_answered_at_once(
 
 
 async def test_what_never_becomes_a_text_does_not_count(triton: FakeTriton) -> None:
-    await away_from_the_end_of_a_minute()
     async with running_gateway(settings_for(triton, requests_per_minute=1, max_batch_texts=1)) as running:
         client = running.client
         for _ in range(3):
@@ -226,7 +221,6 @@ async def test_what_never_becomes_a_text_does_not_count(triton: FakeTriton) -> N
 
 
 async def test_refused_credentials_do_not_count(triton: FakeTriton) -> None:
-    await away_from_the_end_of_a_minute()
     async with running_gateway(settings_for(triton, requests_per_minute=1, max_batch_texts=1)) as running:
         for _ in range(3):
             assert (await running.client.send("POST", RUN, GOOD, {"Authorization": "Bearer x"})).status == 401

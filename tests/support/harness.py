@@ -170,10 +170,19 @@ async def running_gateway(
                 raise AssertionError("the gateway ended or never became ready")
         else:
             await until(lambda: listens(port))
+        if settings.requests_per_minute:
+            await _away_from_the_end_of_a_minute()
         yield Running(Client(port), stop, task, ports.grpc.getsockname()[1] if ports.grpc else 0)
     finally:
         stop.set()
         await asyncio.wait_for(task, 20)
+
+
+async def _away_from_the_end_of_a_minute() -> None:
+    """Wait if need be: when the minute of the clock ends, the first places of a rate become free."""
+    left_s = 60 - time.time() % 60
+    if left_s < 5:
+        await asyncio.sleep(left_s + 0.1)
 
 
 async def listens(port: int) -> bool:
@@ -184,13 +193,6 @@ async def listens(port: int) -> bool:
         return False
     writer.close()
     return True
-
-
-async def away_from_the_end_of_a_minute() -> None:
-    """Wait if need be: when the minute of the clock ends, the first places of a rate become free."""
-    left_s = 60 - time.time() % 60
-    if left_s < 5:
-        await asyncio.sleep(left_s + 0.1)
 
 
 async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 10.0) -> None:
