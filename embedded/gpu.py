@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from embedded import wheel
@@ -28,8 +29,9 @@ https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.ht
 _CPU = "or take --device cpu, to try it slowly without a GPU"
 _NVML = "libnvidia-ml.so.1"
 _HIDDEN = ("", "-1", "NoDevFiles")
-_LOAD_TIMEOUT_S = 60
-# What the python models do before they make a session; a session would not say which library is missing.
+_LOAD_TIMEOUT_S = 300
+"""2 GB of libraries from a network's file system that has them in no cache."""
+# As the python models do before they make a session; a session would not say which library is missing.
 _LOAD_PROVIDER = """
 import ctypes, io, json, os, sys
 from contextlib import redirect_stdout
@@ -48,26 +50,31 @@ print(json.dumps({"cuda": getattr(onnxruntime, "cuda_version", ""), "problem": p
 # As the python models and Triton write it, with the traceback behind it.
 _DEVICE_ERROR = re.compile(r"(?:Device|NoCuda)Error: (.+?\.)(?:\\n| \||$)", re.MULTILINE)
 _OUT_OF_MEMORY = re.compile(
-    r"out of memory|too little free memory|_ALLOC_FAILED|Failed to allocate memory", re.IGNORECASE
+    r"out of memory|too little free memory|_ALLOC(?:ATION)?_FAILED|CUBLAS_STATUS_NOT_INITIALIZED"
+    r"|Failed to allocate memory",
+    re.IGNORECASE,
 )
 _MIB = 2**20
 
 
 @dataclass(frozen=True)
 class Device:
-    """One GPU; memory in bytes."""
+    """One GPU; memory in bytes. ``problem`` says why it cannot be read; empty if it can."""
 
     name: str
-    free: int
-    total: int
+    free: int = 0
+    total: int = 0
+    problem: str = ""
 
     def __str__(self) -> str:
+        if self.problem:
+            return f"{self.name}, left out: the driver reports {self.problem}"
         return f"{self.name}, {self.free // _MIB} MiB of {self.total // _MIB} MiB free"
 
 
 @dataclass(frozen=True)
 class Driver:
-    """The NVIDIA driver: its version, the newest CUDA that it knows, and the GPUs that it drives."""
+    """The NVIDIA driver: its version, the newest CUDA that it knows, and the GPUs that it lists."""
 
     version: str
     cuda: tuple[int, int]
@@ -94,7 +101,10 @@ def findings() -> list[HostFinding]:
 
 
 def require() -> None:
-    """Raise EmbeddedError with the first remedy, if there is one."""
+    """Raise EmbeddedError with the first remedy, if there is one.
+
+    A GPU that cannot be read is no reason as long as there is another one.
+    """
     require_all(findings())
 
 
@@ -122,8 +132,9 @@ def explain_failed_start(log: str) -> str | None:
     Args:
         log: the lines, of a Triton that ended while it loaded its models.
     """
-    if not _OUT_OF_MEMORY.search(log):
-        told = _DEVICE_ERROR.search(log)
+    told = _DEVICE_ERROR.search(log)
+    # What ended Triton, and not what was said before of a GPU that was left out.
+    if not _OUT_OF_MEMORY.search(told[1] if told else log):
         return f"{told[1]} `tritonflare doctor` checks driver and libraries." if told else None
     try:
         free = "; ".join(map(str, read_driver().devices))
@@ -144,12 +155,7 @@ def read_driver() -> Driver:
     with _nvml() as nvml:
         try:
             cuda = nvml.nvmlSystemGetCudaDriverVersion_v2()
-            handles = [nvml.nvmlDeviceGetHandleByIndex(each) for each in range(nvml.nvmlDeviceGetCount())]
-            memories = [nvml.nvmlDeviceGetMemoryInfo(handle) for handle in handles]
-            devices = tuple(
-                Device(_text(nvml.nvmlDeviceGetName(handle)), int(memory.free), int(memory.total))
-                for handle, memory in zip(handles, memories, strict=True)
-            )
+            devices = tuple(_device(nvml, number) for number in range(nvml.nvmlDeviceGetCount()))
             driver = Driver(
                 _text(nvml.nvmlSystemGetDriverVersion()), (cuda // 1000, cuda % 1000 // 10), devices
             )
@@ -165,7 +171,20 @@ def read_driver() -> Driver:
         )
     if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in _HIDDEN:
         raise _Unusable("GPU", "hidden by CUDA_VISIBLE_DEVICES", f"Unset that variable, {_CPU}.")
+    if all(device.problem for device in driver.devices):
+        problem = driver.devices[0].problem
+        raise _Unusable("GPU", f"the driver reports {problem}", f"See what `nvidia-smi` says, {_CPU}.")
     return driver
+
+
+def _device(nvml: Any, number: int) -> Device:
+    """One GPU; it may be lost, or not this user's or job's to open."""
+    try:
+        handle = nvml.nvmlDeviceGetHandleByIndex(number)
+        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+        return Device(_text(nvml.nvmlDeviceGetName(handle)), int(memory.free), int(memory.total))
+    except nvml.NVMLError as error:
+        return Device(f"number {number}", problem=str(error))
 
 
 @contextmanager
@@ -219,13 +238,17 @@ def _no_driver() -> str:
 
 def _packages() -> tuple[list[HostFinding], str]:
     """Check onnxruntime-gpu and its libraries; return the CUDA that it was built for as well."""
+    found = []
     try:
         version = _runtime_version()
-        provider = _load_provider()
+        found.append(HostFinding("onnxruntime-gpu", version))
+        cuda = _cuda_of_provider()
     except _Unusable as problem:
-        return [problem.finding], ""
-    runtime = HostFinding("onnxruntime-gpu", f"{version}, for CUDA {provider['cuda']}")
-    return [runtime, _libraries(provider["problem"])], provider["cuda"]
+        return [*found, problem.finding], ""
+    versions = {"CUDA": _version_of("nvidia-cuda-runtime"), "cuDNN": _version_of("nvidia-cudnn")}
+    libraries = ", ".join(f"{part} {version or 'of the system'}" for part, version in versions.items())
+    runtime = HostFinding("onnxruntime-gpu", f"{version}, for CUDA {cuda}")
+    return [runtime, HostFinding("CUDA libraries", libraries)], cuda
 
 
 def _runtime_version() -> str:
@@ -248,8 +271,30 @@ def _runtime_version() -> str:
     return version
 
 
+@cache
+def _cuda_of_provider() -> str:
+    """The CUDA that onnxruntime-gpu was built for, once its provider has been loaded.
+
+    Kept once it is known: loading takes seconds, and a Triton that is restarted must not wait for it.
+
+    Raises:
+        _Unusable: it cannot be loaded.
+    """
+    answer = _load_provider()
+    if answer["problem"]:
+        missing = re.match(r"lib[\w.+-]+\.so[\d.]*(?=:)", answer["problem"])
+        found = f"{missing[0]} is missing" if missing else "the CUDA provider cannot be loaded"
+        raise _Unusable("CUDA libraries", found, f"To install CUDA and cuDNN from PyPI, {INSTALL}.")
+    return answer["cuda"]
+
+
 def _load_provider() -> dict[str, str]:
-    """Load the CUDA provider as Triton's stubs do, in a process of its own, and return what came of it."""
+    """Load the CUDA provider as Triton's stubs do, in a process of its own, and return what came of it.
+
+    Raises:
+        _Unusable: that process failed, or did not end.
+    """
+    name = "onnxruntime-gpu"
     try:
         environment = wheel.environment("cuda")
     except EmbeddedError:  # another finding says that the wheel is missing
@@ -265,9 +310,15 @@ def _load_provider() -> dict[str, str]:
             check=True,
         )
         answer: dict[str, str] = json.loads(done.stdout)
+    except subprocess.TimeoutExpired as error:
+        raise _Unusable(
+            name,
+            f"its libraries were not loaded within {_LOAD_TIMEOUT_S} s",
+            f"Try again, or install it on a local disk, {_CPU}.",
+        ) from error
     except (subprocess.SubprocessError, OSError, ValueError) as error:
         raise _Unusable(
-            "onnxruntime-gpu", f"cannot be loaded ({type(error).__name__})", f"To repair it, {INSTALL}."
+            name, f"cannot be loaded ({type(error).__name__})", f"To repair it, {INSTALL}."
         ) from error
     return answer
 
@@ -282,19 +333,6 @@ def _recent(driver: Driver, cuda: str) -> HostFinding:
     needed = f"driver {first} or newer" if first else "a newer driver"
     found = f"{found}, but onnxruntime-gpu was built for CUDA {cuda}"
     return HostFinding("NVIDIA driver", found, f"Install {needed}, {_CPU}.")
-
-
-def _libraries(problem: str) -> HostFinding:
-    """Say which CUDA and cuDNN were loaded, or which library is missing."""
-    name = "CUDA libraries"
-    if problem:
-        missing = re.match(r"lib[\w.+-]+\.so[\d.]*(?=:)", problem)
-        found = f"{missing[0]} is missing" if missing else "the CUDA provider cannot be loaded"
-        return HostFinding(name, found, f"To install CUDA and cuDNN from PyPI, {INSTALL}.")
-    versions = {"CUDA": _version_of("nvidia-cuda-runtime"), "cuDNN": _version_of("nvidia-cudnn")}
-    return HostFinding(
-        name, ", ".join(f"{part} {version or 'of the system'}" for part, version in versions.items())
-    )
 
 
 def _version(package: str) -> str | None:

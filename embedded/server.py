@@ -19,7 +19,7 @@ from types import TracebackType
 
 from embedded import gpu, host, leftovers, wheel
 from embedded.canary import Canary
-from embedded.device import CUDA, VARIABLE, choose_device, link_repository
+from embedded.device import CPU, CUDA, VARIABLE, choose_device, link_repository
 from embedded.errors import EmbeddedError, EndedWhileStarting, GivenUp, PortInUse
 from embedded.leftovers import Claim
 from embedded.logs import LogRelay
@@ -29,6 +29,8 @@ RESTRICTED_KEY = "tritonflare"
 # All protocols: the gateway is the only client, and it has the key.
 PROTOCOLS = "health,metadata,inference,shared-memory,model-config,model-repository,statistics,trace,logging"
 EXIT_TIMEOUT_S = 10
+READY_TIMEOUT_S = {CPU: 120.0, CUDA: 600.0}
+"""For a GPU that is newer than ONNX Runtime's code, the driver first translates all of it."""
 # Asks the kernel for SIGTERM when the parent ends, then becomes Triton. A program of its own and not
 # Popen's preexec_fn, because no Python may run between fork and exec in a process with other threads.
 _LAUNCHER = """
@@ -49,7 +51,7 @@ class TritonServer:
     Args:
         repository: the model repository.
         port: gRPC port on 127.0.0.1; 0 takes a free one.
-        ready_timeout_s: how long models may take to load and answer.
+        ready_timeout_s: how long models may take to load and answer; None for what suits the device.
         secret: the key; None makes one.
         otlp_endpoint: where Triton sends the spans of calls with a trace context; None for no tracing.
         device: where its models compute: ``cpu``, ``cuda``, or ``auto`` (see `choose_device`). On ``cpu``,
@@ -60,7 +62,7 @@ class TritonServer:
         self,
         repository: Path,
         port: int = 0,
-        ready_timeout_s: float = 120.0,
+        ready_timeout_s: float | None = None,
         secret: str | None = None,
         otlp_endpoint: str | None = None,
         device: str = "cpu",
@@ -213,7 +215,8 @@ class TritonServer:
                     self._relay.feed(line)
 
     def _wait_ready(self, unwanted: Callable[[], bool]) -> None:
-        end = time.monotonic() + self._ready_timeout_s
+        timeout_s = self._ready_timeout_s or READY_TIMEOUT_S[self.device]
+        end = time.monotonic() + timeout_s
         with Canary(self.address, RESTRICTED_KEY, self.secret) as canary:
             while not canary.answers(self.models):
                 if unwanted():
@@ -225,7 +228,7 @@ class TritonServer:
                     )
                 if time.monotonic() > end:
                     raise EmbeddedError(
-                        f"Triton was not ready after {self._ready_timeout_s:g} s; "
+                        f"Triton was not ready after {timeout_s:g} s; "
                         f"its last log lines:\n{self._relay.tail()}"
                     )
                 time.sleep(0.05)

@@ -29,12 +29,13 @@ Arrays = dict[str, Any]
 class Device(Protocol):
     """Where the graph runs.
 
-    threads: how many work for it. runs_at_once: how many of them compute at the same time. out_of_memory:
-    whether an error says that a smaller group may fit. name: what a log calls it. is_gpu: whether memory can
-    run out, and the device be lost, while the process lives.
+    threads: how many work for it. runs_at_once: how many of them compute at the same time. name: what a log
+    calls it. is_gpu: whether memory can run out, and the device be lost, while the process lives. session:
+    ONNX Runtime with the graph.
     """
 
     name: str
+    session: Any
     threads: int
     runs_at_once: int
     policy: GroupPolicy
@@ -52,6 +53,9 @@ class Device(Protocol):
 
     def out_of_memory(self, problem: BaseException) -> bool:
         """Whether the error says that a smaller group may fit."""
+
+    def failed(self, problem: BaseException) -> bool:
+        """Whether the error is the device's own, and no text's."""
 
     def close(self) -> None:
         """Let go of what outlives a run; no thread runs any more."""
@@ -102,6 +106,10 @@ class CpuDevice:
         """Never: where a text of 512 tokens fits, so do all groups."""
         return False
 
+    def failed(self, problem: BaseException) -> bool:
+        """Never: it is this process that would fail."""
+        return False
+
     def close(self) -> None:
         """Nothing to do."""
 
@@ -117,16 +125,13 @@ class NoCudaError(DeviceError):
 class _Buffers:
     """What one thread has for itself: page-locked memory that the GPU reads and writes, and the binding."""
 
-    def __init__(self, session: Any, inputs: Sequence[str], numbers: int, memory: PinnedMemory) -> None:
-        self.binding = session.io_binding()
+    def __init__(
+        self, binding: Any, inputs: Sequence[str], numbers: int, logits: tuple[int, int], memory: PinnedMemory
+    ) -> None:
+        self.binding = binding
         self.inputs = {name: memory.array(numbers, np.int64) for name in inputs}
-        self.memory = memory
-        self.logits = np.empty(0, np.float32)
-
-    def output(self, count: int, labels: int) -> Any:
-        if self.logits.size < count * labels:
-            self.logits = self.memory.array(count * labels, np.float32)
-        return self.logits[: count * labels].reshape(count, labels)
+        # All at once: pages stay locked until the end of the process.
+        self.logits = memory.array(logits[0] * logits[1], np.float32).reshape(logits)
 
 
 class CudaDevice:
@@ -141,13 +146,20 @@ class CudaDevice:
     runs_at_once = 1
     is_gpu = True
 
-    def __init__(self, model: Path, number: int, policy: GpuGroupPolicy) -> None:
+    def __init__(
+        self,
+        model: Path,
+        number: int,
+        policy: GpuGroupPolicy,
+        warn: Callable[[str], None] = lambda words: None,
+    ) -> None:
         """Load the graph onto the GPU.
 
         Args:
             model: the graph.
             number: of the GPU, as CUDA counts those that this process sees.
             policy: which texts are computed together.
+            warn: is told what an operator should know while it works.
 
         Raises:
             NoCudaError: ONNX Runtime has no CUDA provider here.
@@ -157,7 +169,8 @@ class CudaDevice:
         self.policy: GroupPolicy = policy
         # A text that is longer than the budget is a group by itself.
         self._room = max(policy.tokens, policy.longest)
-        self._longest = policy.longest
+        self._longest, self._most = policy.longest, max(1, policy.texts)
+        self._warn = warn
         self._on_gpu = self.PROVIDER == "CUDAExecutionProvider"
         self.session = self._open(model, number)
         self.inputs = tuple(each.name for each in self.session.get_inputs())
@@ -165,13 +178,13 @@ class CudaDevice:
         self.memory = PinnedMemory(number if self._on_gpu else None)
         self.turn = Lock()
         self.own = local()
-        self.shrinking = ort.RunOptions()
+        self.shrinking: Any = ort.RunOptions()
         arena = f"gpu:{number}" if self._on_gpu else "cpu:0"
         self.shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", arena)
 
     def _open(self, model: Path, number: int) -> Any:
         # The libraries of the nvidia-… packages lie where the loader does not look.
-        ort.preload_dlls()
+        ort.preload_dlls(directory="")
         options = {
             "device_id": str(number),
             # Doubling, which is the default, would take memory that other processes on the GPU may need.
@@ -186,6 +199,8 @@ class CudaDevice:
         # The GPU computes; a pool of threads would only wait for work, and keep the cores busy with it.
         settings.intra_op_num_threads = settings.inter_op_num_threads = 1
         settings.log_severity_level = 3
+        # A pattern asks for one block for each shape that was seen twice; shapes are many, and blocks stay.
+        settings.enable_mem_pattern = False
         try:
             # Without the fall-back, which would print one line and answer on the CPU.
             session = ort.InferenceSession(str(model), settings, providers=[provider], enable_fallback=0)
@@ -199,7 +214,7 @@ class CudaDevice:
         return session
 
     def warm_up(self) -> str:
-        """Compute the largest group once, so that its memory is there for all later ones.
+        """Compute the largest group twice, so that its memory is there for all later ones.
 
         Returns:
             What an operator should know; empty if all is well.
@@ -214,6 +229,8 @@ class CudaDevice:
                 inputs = self.zeros(fitting, width)
                 inputs["attention_mask"].fill(1)
                 self.run(inputs, shrink=fitting < wanted)
+                # The first run chooses algorithms; the second one needs what all later ones need.
+                self.run(inputs)
                 break
             except Exception as problem:
                 if not self.out_of_memory(problem):
@@ -240,7 +257,7 @@ class CudaDevice:
         buffers = self._buffers()
         binding = buffers.binding
         (count, _) = inputs["input_ids"].shape
-        logits = buffers.output(count, self.labels)
+        logits = buffers.logits[:count]
         for name in self.inputs:
             tensor = inputs[name]
             binding.bind_input(name, "cpu", 0, np.int64, tensor.shape, tensor.ctypes.data)
@@ -248,15 +265,21 @@ class CudaDevice:
         with self.turn:
             if not (shrink and self._shrunk(binding)):
                 self.session.run_with_iobinding(binding, None)
+            # A run ends with that by default; the answers must not depend on a default.
+            binding.synchronize_outputs()
         return logits
 
     def _shrunk(self, binding: Any) -> bool:
         """Whether the run was done with the option that gives memory back; a refused one costs no text."""
+        if self.shrinking is None:
+            return False
         try:
             self.session.run_with_iobinding(binding, self.shrinking)
         except Exception as problem:
-            if self.out_of_memory(problem):
+            if self.out_of_memory(problem) or self.failed(problem):
                 raise
+            self.shrinking = None
+            self._warn(f"{self.name} keeps memory that ran short: ONNX Runtime cannot give it back")
             return False
         return True
 
@@ -264,19 +287,27 @@ class CudaDevice:
         """As CUDA, cuBLAS, and ONNX Runtime's arena say it; none of them has a type of error for it."""
         return isinstance(problem, MemoryError) or bool(_OUT_OF_MEMORY.search(str(problem)))
 
+    def failed(self, problem: BaseException) -> bool:
+        """As CUDA and its libraries say it; most of their errors leave this process without the GPU."""
+        return not self.out_of_memory(problem) and bool(_CUDA_FAILURE.search(str(problem)))
+
     def close(self) -> None:
         """Unlock the pages of the buffers."""
         self.memory.close()
 
     def _buffers(self) -> _Buffers:
         if not hasattr(self.own, "buffers"):
-            self.own.buffers = _Buffers(self.session, self.inputs, self._room, self.memory)
+            self.own.buffers = _Buffers(
+                self.session.io_binding(), self.inputs, self._room, (self._most, self.labels), self.memory
+            )
         found: _Buffers = self.own.buffers
         return found
 
 
 _OUT_OF_MEMORY = re.compile(
-    r"out of memory|Failed to allocate memory|is smaller than requested bytes|ALLOC_FAILED|bad_alloc",
+    # The last one is how cuBLAS says that there is no memory for its workspace.
+    r"out of memory|Failed to allocate memory|is smaller than requested bytes|bad_alloc"
+    r"|_ALLOC(?:ATION)?_FAILED|CUBLAS_STATUS_NOT_INITIALIZED",
     re.IGNORECASE,
 )
 _CUDA_FAILURE = re.compile(r"\b(CUDA|CUDNN|CUBLAS) (?:failure|error)\s*\d*:? ?[\w ,.'-]*")
@@ -316,7 +347,7 @@ def open_device(
     failures = []
     for number in _gpus(own, config):
         try:
-            device = CudaDevice(model, number, policy)
+            device = CudaDevice(model, number, policy, warn)
             said = device.warm_up()
         except NoCudaError:
             raise

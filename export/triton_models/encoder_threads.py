@@ -18,8 +18,8 @@ from .device import Device, open_device
 from .text_queue import Call, Text, TextQueue
 
 OUT_OF_MEMORY = "out of memory"
-LOST_AFTER = 8
-"""After so many texts in a row that failed, not for want of memory, the GPU is to blame and not the texts."""
+LOST_AFTER = 4
+"""After so many calls in a row that failed with an error of the GPU, this process cannot use it any more."""
 ALONE_TRIES = 3
 """How often a text is run alone for which memory runs out: another process may give some back."""
 PAUSE_S = 0.05
@@ -106,8 +106,8 @@ class EncoderThreads:
         self.idle: list[Any] = []
         """What each idle thread waits for; the one that worked last is woken first: its cache is warm."""
         self.warn_due = 0.0
-        self.failed = 0
-        """Texts that have failed since the last one that did not."""
+        self.failed_calls: list[Call] = []
+        """Those that have failed with an error of the device since the last run that did not."""
         self.stopping = False
         self.threads = [Thread(target=self._work, daemon=True) for _ in range(self.device.threads)]
         for thread in self.threads:
@@ -170,7 +170,7 @@ class EncoderThreads:
         if failure is not None:
             self._run_again(group, failure, tries)
             return
-        self.failed = 0
+        self.failed_calls = []
         # At once, because the device's next run may write over them.
         for (_, _, place, call), row in zip(group, logits):  # noqa: B905 (one for each)
             call.logits[place] = row
@@ -192,14 +192,19 @@ class EncoderThreads:
         else:
             # Only the name: the words may hold paths of this machine, and the caller sees them.
             group[0][-1].problem = OUT_OF_MEMORY if short else type(failure).__name__
-            if not short:
-                self._count_failed()
+            if self.device.failed(failure):
+                self._count_failed(group[0][-1])
 
-    def _count_failed(self) -> None:
-        """End this process when its GPU is lost: the next one, which Triton starts, goes without it."""
-        self.failed += 1
-        if self.device.is_gpu and self.failed >= LOST_AFTER:
-            self._warn(f"{self.device.name} is lost: {self.failed} texts in a row have failed; starting anew")
+    def _count_failed(self, call: Call) -> None:
+        """End this process when its GPU is lost: the next one goes without it, or has it anew.
+
+        Calls are counted and not texts, because one call may hold many of the kind that fails.
+        """
+        failed = self.failed_calls
+        if call not in failed:
+            failed.append(call)
+        if len(failed) >= LOST_AFTER:
+            self._warn(f"{self.device.name} is lost: {len(failed)} calls in a row have failed; starting anew")
             os._exit(1)
 
     def _count_halved(self, group: list[Text]) -> None:

@@ -46,6 +46,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 def provider(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """What loading the provider in a process of its own comes to."""
     answer = {"cuda": "12.8", "problem": ""}
+    gpu._cuda_of_provider.cache_clear()
     monkeypatch.setattr(gpu, "_load_provider", lambda: answer)
     return answer
 
@@ -126,10 +127,38 @@ def test_a_driver_without_a_device_is_told(nvml: Nvml, installed: dict[str, str]
     assert refused().startswith("GPU: the driver 550.54.15 finds no device. See what `nvidia-smi -L` lists")
 
 
-def test_a_device_that_is_lost_is_told(nvml: Nvml, installed: dict[str, str]) -> None:
-    nvml.fails["handle"] = nvml.NVMLError("GPU is lost")
+def test_only_devices_that_are_lost_are_told(nvml: Nvml, installed: dict[str, str]) -> None:
+    nvml.lost = {0}
     assert refused().startswith("GPU: the driver reports GPU is lost. See what `nvidia-smi` says")
     assert nvml.open == 0
+
+
+def test_a_device_that_is_lost_does_not_stop_the_others(nvml: Nvml, installed: dict[str, str]) -> None:
+    nvml.devices.append(("NVIDIA L4", 100 * MIB, 23034 * MIB))
+    nvml.lost = {0}
+    gpu.require()
+    assert gpu.findings()[1:3] == [
+        HostFinding("GPU 0", "number 0, left out: the driver reports GPU is lost"),
+        HostFinding("GPU 1", "NVIDIA L4, 100 MiB of 23034 MiB free"),
+    ]
+
+
+def test_libraries_are_loaded_once_and_a_restart_does_not_wait_for_them(
+    nvml: Nvml, installed: dict[str, str], monkeypatch: pytest.MonkeyPatch, provider: dict[str, str]
+) -> None:
+    loaded: list[bool] = []
+
+    def load() -> dict[str, str]:
+        loaded.append(True)
+        return dict(provider)
+
+    monkeypatch.setattr(gpu, "_load_provider", load)
+    provider["problem"] = "libcudnn.so.9: cannot open shared object file"
+    assert refused().startswith("CUDA libraries: libcudnn.so.9 is missing")
+    provider["problem"] = ""  # it was installed meanwhile
+    gpu.require()
+    gpu.require()
+    assert len(loaded) == 2
 
 
 @pytest.mark.parametrize(("value", "hidden"), [("", True), ("-1", True), ("0", False), ("1,0", False)])
@@ -255,6 +284,23 @@ def test_a_start_that_a_device_ended_tells_what_it_said(behind: str) -> None:
         f"I0101 loading\nE0101 failed to load 'm' version 2: Internal: DeviceError: {said}{behind}\nI0101 end"
     )
     assert gpu.explain_failed_start(log) == f"{said} `tritonflare doctor` checks driver and libraries."
+
+
+def test_a_start_that_another_error_ended_is_not_put_down_to_a_gpu_that_was_left_out() -> None:
+    log = (
+        "W0101 GPU 1 has too little free memory for a text of 512 tokens.\n"
+        "E0101 Internal: DeviceError: GPU 0 cannot be used: CUDA failure 209: no kernel image.\n"
+    )
+    assert (gpu.explain_failed_start(log) or "").startswith("GPU 0 cannot be used: CUDA failure 209")
+
+
+def test_libraries_that_take_too_long_to_load_are_told(
+    nvml: Nvml, installed: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "_load_provider", LOAD_PROVIDER)
+    monkeypatch.setattr(gpu, "_LOAD_PROVIDER", "import time; time.sleep(60)")
+    monkeypatch.setattr(gpu, "_LOAD_TIMEOUT_S", 0.2)
+    assert refused().startswith("onnxruntime-gpu: its libraries were not loaded within 0.2 s. Try again")
 
 
 def test_the_provider_is_loaded_in_a_process_of_its_own(

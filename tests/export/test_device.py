@@ -156,15 +156,15 @@ def test_one_run_is_under_way_while_the_next_group_is_prepared(encoder: Encoder)
     gate = encoder.device.session = Gate(encoder.device.session)
     prepared: list[int] = []
     ready = threading.Semaphore(0)
-    output = device._Buffers.output
+    run = encoder.device.run
 
-    def bound(self: Any, count: int, labels: int) -> Any:
-        prepared.append(count)
+    def prepared_run(inputs: Any, *, shrink: bool) -> Any:
+        prepared.append(len(inputs["input_ids"]))
         ready.release()
-        return output(self, count, labels)
+        return run(inputs, shrink=shrink)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(device._Buffers, "output", bound)
+        patch.setattr(encoder.device, "run", prepared_run)
         try:
             (first,) = encoder.send(rows[:2])
             assert gate.entered.acquire(timeout=60)
@@ -269,8 +269,10 @@ def test_a_refused_option_to_give_memory_back_costs_no_text(
     rows = rows_of(9, 10, 11, 12)
     wanted = encoder.logits(rows)
     monkeypatch.setattr(encoder.device, "session", _with_run(encoder.device.session, refusing))
+    shrinking = encoder.device.shrinking
     np.testing.assert_allclose(encoder.logits(rows), wanted, atol=1e-6)
-    assert options_of_runs.count(encoder.device.shrinking) == 2
+    assert options_of_runs.count(shrinking) == 1  # once refused, it is not asked for again
+    assert encoder.warnings[1:] == ["GPU 0 keeps memory that ran short: ONNX Runtime cannot give it back"]
 
 
 def test_another_failure_is_no_reason_to_halve_and_fails_its_own_text_alone(encoder: Encoder) -> None:
@@ -295,17 +297,27 @@ def test_a_gpu_that_fails_text_after_text_is_lost_and_its_process_ends(
     def lose() -> None:
         monkeypatch.setattr(encoder.device, "session", _with_run(session, lost))
 
-    few = rows_of(*[9] * (encoder_threads.LOST_AFTER - 1))
+    few = [rows_of(9)] * (encoder_threads.LOST_AFTER - 1)
     lose()
-    assert encoder.ask(few)[0].error is not None
+    assert all(answer.error is not None for answer in encoder.ask(*few))
     monkeypatch.setattr(encoder.device, "session", session)
     encoder.logits(rows_of(9))  # it recovers
     lose()
-    assert encoder.ask(few)[0].error is not None
+    encoder.ask(*few[1:], rows_of(*[9] * 20))  # a call counts once, however many texts it holds
     assert ended == []
     encoder.ask(rows_of(9))
     assert ended == [1]
-    assert encoder.warnings == ["GPU 0 is lost: 8 texts in a row have failed; starting anew"]
+    assert encoder.warnings == ["GPU 0 is lost: 4 calls in a row have failed; starting anew"]
+
+
+def test_texts_that_fail_by_themselves_do_not_end_the_process(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr("os._exit", ended.append)
+    unknown = [2, 10_000, 3]
+    encoder.ask(*[[unknown]] * (2 * encoder_threads.LOST_AFTER), [unknown] * 20)
+    assert ended == []
 
 
 def test_a_process_without_a_gpu_goes_on_whatever_fails(
@@ -315,7 +327,6 @@ def test_a_process_without_a_gpu_goes_on_whatever_fails(
     monkeypatch.setattr("os._exit", ended.append)
     monkeypatch.setenv(device.DEVICE, "cpu")
     encoder = Encoder(write_graph(tmp_path), cuda_config())
-    encoder.device.labels = LABELS
     encoder.ask([[2, 10_000, 3]] * 20)
     encoder.close()
     assert ended == []
@@ -360,6 +371,8 @@ def test_halved_groups_are_counted_beside_the_padding_of_a_gpu_alone(
         (RuntimeError("CUDA failure 2: out of memory ; GPU=0"), True),
         (RuntimeError("Available memory of 12 is smaller than requested bytes of 4096"), True),
         (RuntimeError("CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("CUBLAS failure 1: CUBLAS_STATUS_NOT_INITIALIZED"), True),
+        (RuntimeError("CUDNN failure 4003: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), True),
         (MemoryError(), True),
         (RuntimeError("CUDA failure 700: an illegal memory access was encountered"), False),
         (ValueError("indices element out of data bounds"), False),
@@ -380,6 +393,7 @@ def test_the_largest_group_is_computed_first_or_said_not_to_fit(
     runs = limited(encoder, monkeypatch, tokens)
     assert encoder.device.warm_up() == said
     assert runs[0] == (32, 64, False)
+    assert runs[-1] == (*runs[-2][:2], False)  # twice, the second time as all later runs
 
 
 def test_a_gpu_without_memory_for_a_single_text_cannot_be_used(

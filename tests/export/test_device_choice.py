@@ -68,7 +68,7 @@ def broken(*numbers: int) -> Callable[..., Any]:
     """In place of CudaDevice: these GPUs fail."""
     opened = []
 
-    def make(model: Path, number: int, policy: Any) -> Any:
+    def make(model: Path, number: int, policy: Any, warn: Any) -> Any:
         opened.append(number)
         if number in numbers:
             raise DeviceError(f"GPU {number} cannot be used: CUDA failure 46.")
@@ -181,14 +181,14 @@ def test_cuda_is_asked_for_exact_fp32_little_memory_and_no_fallback(
     asked: list[Any] = []
 
     def session(model: str, settings: Any, providers: Any, enable_fallback: int) -> Any:
-        asked.extend((providers, enable_fallback, settings.intra_op_num_threads))
+        asked.extend((providers, enable_fallback, settings.intra_op_num_threads, settings.enable_mem_pattern))
         raise RuntimeError("CUDA failure 999: unknown error ; file=/a")
 
     monkeypatch.setattr("onnxruntime.InferenceSession", session)
     with pytest.raises(DeviceError, match=r"^GPU 2 cannot be used: CUDA failure 999: unknown error\.$"):
         CudaDevice(tmp_path / "model.onnx", 2, GpuGroupPolicy())
-    ((provider, options),), fallback, threads = asked
-    assert (provider, fallback, threads) == ("CUDAExecutionProvider", 0, 1)
+    ((provider, options),), fallback, threads, patterns = asked
+    assert (provider, fallback, threads, patterns) == ("CUDAExecutionProvider", 0, 1, False)
     assert options == {
         "device_id": "2",
         "arena_extend_strategy": "kSameAsRequested",

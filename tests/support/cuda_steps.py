@@ -58,6 +58,7 @@ class Encoder:
         args = {"model_name": "step", "model_instance_device_id": str(number)}
         self.threads = EncoderThreads(self.pb_utils, args, config, model)
         self.device: Any = self.threads.device
+        self.labels: int = self.threads.device.session.get_outputs()[0].shape[1]
         self.threads.padding.due = float("inf")  # what is counted stays to be read
 
     @property
@@ -68,10 +69,9 @@ class Encoder:
     def send(self, *calls: Rows, types: Rows | None = None) -> list[FakeRequest]:
         """Queue calls at once; each is answered later."""
         requests = [FakeRequest({}) for _ in calls]
-        labels = self.device.labels
         self.threads.add(
             [
-                Call(request.get_response_sender(), rows, labels, types)
+                Call(request.get_response_sender(), rows, self.labels, types)
                 for request, rows in zip(requests, calls, strict=True)
             ]
         )

@@ -30,6 +30,8 @@ class Nvml(ModuleType):
         self.driver, self.cuda = "550.54.15", 12040
         self.devices = [("Tesla T4", 14000 * MIB, 15360 * MIB)]
         self.fails: dict[str, Exception] = {}
+        self.lost: set[int] = set()
+        """Numbers of devices that are there and cannot be opened."""
         self.open = 0
 
     def _may_fail(self, name: str) -> None:
@@ -53,7 +55,8 @@ class Nvml(ModuleType):
         return len(self.devices)
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
-        self._may_fail("handle")
+        if index in self.lost:
+            raise self.NVMLError("GPU is lost")
         return index
 
     def nvmlDeviceGetName(self, handle: int) -> bytes:
