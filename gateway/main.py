@@ -13,7 +13,8 @@ from contextlib import suppress
 
 import uvloop
 
-from gateway.access.credentials import ReloadableCredentials
+from gateway.access.credentials import ReloadableCredentials, token_uses
+from gateway.access.token_uses import warn_of_unrecorded_uses
 from gateway.access.tokens import TokenTable
 from gateway.api.routes import API_PREFIX
 from gateway.composition import Gateway, compose
@@ -73,6 +74,9 @@ async def serve(
         ConfigurationError: there is no token, or the address cannot be bound.
     """
     credentials = ReloadableCredentials(settings, tokens)
+    uses = token_uses(settings)
+    if uses is not None:
+        warn_of_unrecorded_uses(uses, is_chosen=settings.token_uses_file is not None)
     if settings.binding_without_token:
         _log.warning("Workers bindings on this machine need no token (GATEWAY_BINDING_WITHOUT_TOKEN)")
     unknown = unknown_variables(os.environ)

@@ -8,6 +8,7 @@ from collections.abc import Coroutine, Iterator
 
 from gateway.access.certificate import Certificate
 from gateway.access.file_watch import FileWatch, follow
+from gateway.access.token_uses import TokenUses, record_uses, uses_file
 from gateway.access.tokens import TokenTable, load_tokens
 from gateway.settings import ConfigurationError, Settings
 
@@ -32,6 +33,7 @@ class ReloadableCredentials:
         self._settings = settings
         self._tokens_files = [] if settings.tokens_file is None else [settings.tokens_file]
         self._tokens_watch = FileWatch(self._tokens_files)
+        self._uses = token_uses(settings)
         self._file_error = ""
         if known is None:
             self.tokens = check_tokens(settings)
@@ -45,6 +47,8 @@ class ReloadableCredentials:
 
     def tasks(self) -> Iterator[Coroutine[None, None, None]]:
         """Return the background tasks that reload the files."""
+        if self._uses is not None:
+            yield record_uses(self.tokens, self._uses)
         if self._tokens_files:
             yield follow(self._tokens_watch, self._read_tokens, file_error=self._file_error)
         if self.certificate is not None:
@@ -77,6 +81,13 @@ def check_tokens(settings: Settings) -> TokenTable:
 def _load_tokens(settings: Settings, *, may_be_empty: bool = False) -> TokenTable:
     secret = settings.api_tokens.get_secret_value() if settings.api_tokens else None
     return load_tokens(secret, settings.tokens_file, may_be_empty=may_be_empty)
+
+
+def token_uses(settings: Settings) -> TokenUses | None:
+    """Return where the last use of each token is noted; None without a tokens file."""
+    if settings.tokens_file is None:
+        return None
+    return TokenUses(settings.token_uses_file or uses_file(settings.tokens_file))
 
 
 def check_certificate(settings: Settings) -> Certificate | None:

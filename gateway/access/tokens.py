@@ -41,6 +41,11 @@ def hash_token(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
+def short_id(digest: str) -> str:
+    """Return the id by which operators know a token: the first 12 digits of its hash."""
+    return digest[:12]
+
+
 def token_id(token: str) -> str:
     """Return a stable id of ``token``, 32 hex digits, that reveals neither it nor its stored hash."""
     return hashlib.sha256(f"tritonflare token id {token}".encode()).hexdigest()[:32]
@@ -91,12 +96,22 @@ class TokenTable:
     Args:
         entries: the tokens.
         clock: seconds since 1970; used for tokens that expire.
+        inline: tokens that no file lists; `take_used` does not report them.
     """
 
-    def __init__(self, entries: Iterable[TokenEntry], clock: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self,
+        entries: Iterable[TokenEntry],
+        clock: Callable[[], float] | None = None,
+        *,
+        inline: Iterable[TokenEntry] = (),
+    ) -> None:
         self._now = clock if clock is not None else ForwardOnlyClock.begin()
+        entries = list(entries)
+        self._listed = frozenset(entry.digest for entry in entries)
+        self._used: set[str] = set()
         accounts: dict[str, dict[str, float]] = {}
-        for entry in entries:
+        for entry in (*entries, *inline):
             until = accounts.setdefault(entry.digest, {})
             until[entry.account] = max(entry.expires, until.get(entry.account, 0.0))
         self._entries = {
@@ -111,7 +126,12 @@ class TokenTable:
 
     def replace(self, other: TokenTable) -> None:
         """Replace all tokens by those of ``other``."""
-        self._entries, self.accounts = other._entries, other.accounts
+        self._entries, self.accounts, self._listed = other._entries, other.accounts, other._listed
+
+    def take_used(self) -> frozenset[str]:
+        """Return the ids of the tokens of a file that were granted since the last call; see `short_id`."""
+        used, self._used = self._used, set()
+        return frozenset(short_id(digest) for digest in used & self._listed)
 
     def check(self, token: str, account: str | None) -> TokenAccess:
         """Look ``token`` up by its digest, so that timing reveals nothing about the stored ones.
@@ -126,6 +146,7 @@ class TokenTable:
         if not until:
             return TokenAccess.UNKNOWN_TOKEN
         if account is None or account in until or ANY_ACCOUNT in until:
+            self._used.add(digest)
             return TokenAccess.GRANTED
         return TokenAccess.OTHER_ACCOUNT
 
@@ -162,15 +183,14 @@ def load_tokens(inline: str | None, file: Path | None, *, may_be_empty: bool = F
         ConfigurationError: an entry is malformed, the file cannot be read, or there is no token at all.
             The message names the entry by its position, never by its content.
     """
-    entries = list(_inline_entries(inline or ""))
-    if file is not None:
-        entries += read_tokens_file(file)
-    if not entries and not may_be_empty:
+    inline_entries = list(_inline_entries(inline or ""))
+    entries = [] if file is None else read_tokens_file(file)
+    if not inline_entries and not entries and not may_be_empty:
         raise ConfigurationError(
             "No API token is configured, so every request would be refused: set GATEWAY_API_TOKENS="
             "account:token or GATEWAY_TOKENS_FILE (`tritonflare token` makes one)."
         )
-    return TokenTable(entries)
+    return TokenTable(entries, inline=inline_entries)
 
 
 def _inline_entries(inline: str) -> Iterator[TokenEntry]:

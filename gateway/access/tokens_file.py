@@ -1,4 +1,8 @@
-"""The file of token hashes: a line is ``account:sha256hex``, or that and ``:2026-12-31T00:00:00Z``."""
+"""The file of token hashes.
+
+A line is ``account:sha256hex``, then ``:2026-12-31T00:00:00Z`` if the token expires, then `` # name`` if it
+has one.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +31,14 @@ class TokenEntry:
     """SHA-256 in lower-case hex."""
     expires: float = math.inf
     """Seconds since 1970; valid before that."""
+    name: str = ""
+    """For people, one printable line; empty if it has none."""
 
     def line(self) -> str:
         """Format it as a line of the file."""
         timed = "" if math.isinf(self.expires) else f":{utc(self.expires)}"
-        return f"{self.account}:{self.digest}{timed}\n"
+        named = f" # {self.name}" if self.name else ""
+        return f"{self.account}:{self.digest}{timed}{named}\n"
 
 
 def utc(seconds: float) -> str:
@@ -66,7 +73,7 @@ def read_tokens_file(file: Path) -> list[TokenEntry]:
             if entry is None:
                 raise ConfigurationError(
                     f"Line {number} of {file} is not of the form account:sha256hex, with an optional "
-                    ":2026-12-31T00:00:00Z."
+                    ":2026-12-31T00:00:00Z and # name."
                 )
             entries.append(entry)
     return entries
@@ -74,11 +81,14 @@ def read_tokens_file(file: Path) -> list[TokenEntry]:
 
 def _entry(line: str) -> TokenEntry | None:
     account, _, rest = line.partition(":")
-    digest, timed, expiry = rest.partition(":")
+    valid, _, name = rest.partition("#")
+    digest, timed, expiry = valid.rstrip().partition(":")
     if not account or _SHA256_HEX.fullmatch(digest) is None:
         return None
+    # Files are written by hand too, and a terminal obeys what is not printable.
+    name = "".join(filter(str.isprintable, name)).strip()
     try:
-        return TokenEntry(account, digest.lower(), from_utc(expiry) if timed else math.inf)
+        return TokenEntry(account, digest.lower(), from_utc(expiry) if timed else math.inf, name)
     except ValueError:
         return None
 

@@ -18,6 +18,11 @@ class AccessSettings(BaseModel):
         description="File of account:sha256hex lines, optionally with an expiry. `tritonflare token` writes "
         "it; the gateway reads it again when it changes.",
     )
+    token_uses_file: Path | None = Field(
+        None,
+        description="File in which the gateway notes when each token of GATEWAY_TOKENS_FILE was last used; "
+        "default: beside that file, with .used behind its name. Gateways of one host may share it.",
+    )
     tls_certificate: Path | None = Field(
         None, description="Certificate chain in PEM; turns HTTPS on. Read again when it changes."
     )
