@@ -11,6 +11,7 @@ from pathlib import Path
 from export.artefact import Artefact
 from export.build import INT8, Builder
 from export.checkpoint import resolve_source, sha256
+from export.checkpoint.pairs import PairTokenizer
 from export.errors import ExportError, first_line
 from export.evaluation.data import Examples
 from export.evaluation.doubts import FEWEST_TEXTS, Doubt, doubts
@@ -33,6 +34,7 @@ from export.repository.publish import publish_model
 from export.source import Source, own_examples, read_source
 from export.spec import GROUP_TEXTS, GROUP_TOKENS, INSTANCES, ServedModel, ensemble_name
 from export.tensorrt.export import write_plan_graphs, write_plan_kit
+from export.triton_models.windows import special_tokens
 from export.verify import verify_fp32
 
 # Checks that FP32 weights can mend; a dependence on neighbours they cannot.
@@ -303,7 +305,7 @@ def _about(source: Source) -> dict[str, str]:
 
 
 def _served(plan: ExportPlan, source: Source, file: Path) -> ServedModel:
-    checkpoint = source.checkpoint
+    checkpoint, tokenizer = source.checkpoint, source.tokenizer
     return ServedModel(
         name=source.name,
         labels=checkpoint.labels,
@@ -325,4 +327,5 @@ def _served(plan: ExportPlan, source: Source, file: Path) -> ServedModel:
         layout=plan.layout,
         group_texts=plan.group_texts or GROUP_TEXTS,
         group_tokens=plan.group_tokens or GROUP_TOKENS,
+        special_tokens=None if isinstance(tokenizer, PairTokenizer) else special_tokens(tokenizer),
     )

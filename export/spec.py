@@ -111,6 +111,8 @@ class ServedModel:
     """Most texts that a GPU computes together; like group_tokens a parameter only of the target cuda."""
     group_tokens: int = GROUP_TOKENS
     """Most tokens that a GPU computes together, padding included."""
+    special_tokens: int | None = None
+    """Tokens that the tokenizer adds to each text; a parameter of classifiers, whose texts have windows."""
 
     def __post_init__(self) -> None:
         ensemble_name(self.name)
@@ -202,6 +204,8 @@ class ServedModel:
         }
         if self.token_types:
             values |= {"token_types": "true"}
+        if self.special_tokens is not None and self.task == CLASSIFICATION:
+            values |= {"special_tokens": str(self.special_tokens)}
         if self.aliases:
             values |= {"aliases": json.dumps(self.aliases)}
         if self.target == "cuda":

@@ -21,7 +21,14 @@ from export.repository.configs import (
 from export.spec import IN_PYTHON, JOINED, ServedModel, length_buckets, warmup_texts
 
 MODEL_SOURCES = Path(__file__).parents[1] / "triton_models"
-_READS_TEXTS = ("text_step.py", "text_reader.py", "pair_reader.py", "pairs.py", "long_texts.py")
+_READS_TEXTS = (
+    "text_step.py",
+    "text_reader.py",
+    "pair_reader.py",
+    "pairs.py",
+    "long_texts.py",
+    "windows.py",
+)
 _RUNS_ENCODER = ("encoder_threads.py", "device.py", "pinned_memory.py", "text_queue.py")
 TOKENIZER_SOURCES = {"model.py": "tokenizer.py"} | {name: name for name in _READS_TEXTS}
 ENCODER_SOURCES = {"model.py": "encoder.py"} | {name: name for name in _RUNS_ENCODER}

@@ -9,6 +9,7 @@ from typing import Any
 
 from .pairs import PairEncoder
 from .text_reader import Row, TextReader
+from .windows import read_windows
 
 
 class PairReader(TextReader):
@@ -22,8 +23,14 @@ class PairReader(TextReader):
         self.tokenizer.no_truncation()
         self.pairs = PairEncoder(self.tokenizer, max_tokens, side)
 
-    def gather(self, columns: Sequence[list[bytes]]) -> tuple[list[Any], int]:
-        """The pairs of a request, and how many bytes there are to tokenize: a query counts once."""
+    def gather(self, columns: Sequence[list[bytes]], parameters: str = "") -> tuple[list[Any], int]:
+        """The pairs of a request, and how many bytes there are to tokenize: a query counts once.
+
+        Raises:
+            ValueError: the parameters ask for windows, which pairs do not have.
+        """
+        if read_windows(parameters, columns[1], 0) is not None:
+            raise ValueError("pairs have no windows")
         queries, texts = columns
         size = sum(map(len, set(queries))) + sum(map(len, texts))
         return list(zip(queries, texts, strict=True)), size

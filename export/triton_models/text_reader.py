@@ -10,6 +10,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from .long_texts import LongTextEncoder
+from .windows import Window, WindowReader, read_windows
 
 LONG_BYTES = 16 * 1024
 """Requests with more text than this are long; the gateway never puts such a text into a call with others."""
@@ -45,17 +46,52 @@ class TextReader:
         self.tokenizer.enable_truncation(max_tokens, direction=side)
         self.special = self.tokenizer.num_special_tokens_to_add(is_pair=False)
         self.encoder = LongTextEncoder(self.tokenizer)
+        self.windows = WindowReader(self.tokenizer)
 
-    def gather(self, columns: Sequence[list[bytes]]) -> tuple[list[Any], int]:
-        """What is to be tokenized, of the tensors called ``inputs``, and how many bytes there are."""
+    def gather(self, columns: Sequence[list[bytes]], parameters: str = "") -> tuple[list[Any], int]:
+        """What is to be tokenized, of the tensors called ``inputs``, and how many bytes there are.
+
+        Args:
+            columns: the rows of these tensors.
+            parameters: of the request, a JSON object; `windows` describes the one that counts.
+
+        Raises:
+            ValueError: that one is malformed.
+        """
         (texts,) = columns
-        return texts, sum(map(len, texts))
+        rows = read_windows(parameters, texts, self.windows.most_overlap)
+        return texts if rows is None else rows, sum(map(len, texts))
 
     def encode(self, texts: list[Any], *, long: bool) -> list[Row]:
-        """Tokenize UTF-8 texts; ``long`` ones one after the other, and only as far as the model reads."""
+        """Tokenize UTF-8 texts; ``long`` ones one after the other, and only as far as the model reads.
+
+        A `Window` stands for a part of a text.
+        """
+        if any(isinstance(text, Window) for text in texts):
+            return self._encode_windows(texts, long=long)
         encode_batch = self.encoder.encode_batch if long else self.tokenizer.encode_batch_fast
         encodings = encode_batch([text.decode("utf-8") for text in texts])
         return [(encoding.ids, [], self._count(encoding)) for encoding in encodings]
+
+    def _encode_windows(self, texts: list[Any], *, long: bool) -> list[Row]:
+        """Tokenize texts and windows; a text with several windows is read once."""
+        rows: list[Row] = [([], [], 0)] * len(texts)
+        plain = [place for place, text in enumerate(texts) if not isinstance(text, Window)]
+        if plain:
+            found = self.encode([texts[place] for place in plain], long=long)
+            for place, row in zip(plain, found, strict=True):
+                rows[place] = row
+        asked: dict[tuple[bytes, int, int], list[int]] = {}
+        for place, text in enumerate(texts):
+            if isinstance(text, Window):
+                asked.setdefault((text.text, text.overlap, text.most), []).append(place)
+        for (text, overlap, most), places in asked.items():
+            numbers = [texts[place].number for place in places]
+            windows = self.windows.read(text.decode("utf-8"), overlap, most, numbers)
+            for place, (ids, count) in zip(places, windows, strict=True):
+                # A row without any token would have nothing to attend to; its logits are ignored anyway.
+                rows[place] = (ids or [self.pad_id], [], count)
+        return rows
 
     def _count(self, encoding: Any) -> int:
         """Tokens before truncation; each overflowing piece carries special tokens of its own."""

@@ -51,7 +51,10 @@ class TextStep:
                 pb_utils.get_input_tensor_by_name(request, name).as_numpy().ravel().tolist()
                 for name in self.reader.inputs
             ]
-            texts, size = self.reader.gather(columns)
+            try:
+                texts, size = self.reader.gather(columns, request.parameters())
+            except ValueError:
+                return self._refused("does not match the parameter windows")
             if not texts:
                 return self._refused("has no rows")
             if size > LONG_BYTES:

@@ -19,6 +19,7 @@ from gateway.domain.errors import (
     TritonflareError,
     without_frames,
 )
+from gateway.domain.options import LongTexts
 from gateway.domain.requests import BatchCall, Call, PollCall, read_call, read_poll
 from gateway.domain.service import BatchItem
 from gateway.pipeline.caller import Caller
@@ -44,6 +45,7 @@ class PredictBody:
         bodies: reads bodies of ``max_body_bytes``.
         max_body_bytes: largest body.
         max_queued_body_bytes: largest body of a request that queues a batch.
+        long_texts: what becomes of long texts if a call does not say; see the setting of the same name.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class PredictBody:
         bodies: BodyReader,
         max_body_bytes: int,
         max_queued_body_bytes: int,
+        long_texts: LongTexts = "cut",
     ) -> None:
         self._run = run
         self._catalogue = catalogue
@@ -61,6 +64,7 @@ class PredictBody:
         self._max_queued_body_bytes = max_queued_body_bytes
         self._rendering = ThreadPoolExecutor(1, "batch-results")
         self.limits = run.limits.inputs
+        self.long_texts: LongTexts = long_texts
         self.request_timeout_s = run.limits.request_timeout_s
 
     def find_model(self, context: RequestContext, name: str) -> Model:

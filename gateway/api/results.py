@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gateway.batches.store import PendingBatch
 from gateway.domain.errors import AiError
 from gateway.domain.scores import Score, best_first
-from gateway.domain.service import BatchItem, Ranking, TaskAnswer
+from gateway.domain.service import BatchItem, Classification, Ranking, TaskAnswer
 from gateway.domain.validate import ResultShape
 from gateway.server.message import Header
 
@@ -42,8 +42,8 @@ def usage_of(tokens: int) -> dict[str, object]:
 
 
 def answer_headers(answer: TaskAnswer, ai_request_id: str) -> list[Header]:
-    """Name the request, its price, and whether a text was cut and the answer cached."""
-    return _headers(ai_request_id, answer.neurons, answer.truncated, answer.cached)
+    """Name the request, its price, and whether a text was cut, read in windows, and the answer cached."""
+    return _headers(ai_request_id, answer.neurons, answer.truncated, answer.cached, _windows((answer,)))
 
 
 def batch_result(items: Sequence[BatchItem], shape: ResultShape, ai_request_id: str) -> dict[str, object]:
@@ -70,14 +70,23 @@ def pending_headers(ai_request_id: str) -> list[Header]:
 
 
 def batch_headers(items: Sequence[BatchItem], ai_request_id: str) -> list[Header]:
-    """Name the request, the price of all of its texts, whether any was cut and all were cached."""
+    """Name the request, the price of all of its texts, whether any was cut and all were cached.
+
+    Windows are those of all texts that were read in several.
+    """
     answers = _answers(items)
     neurons = sum(answer.neurons for answer in answers)
     truncated = any(answer.truncated for answer in answers)
     cached = None
     if any(answer.cached is not None for answer in answers):
         cached = len(answers) == len(items) and all(answer.cached for answer in answers)
-    return _headers(ai_request_id, neurons, truncated, cached)
+    return _headers(ai_request_id, neurons, truncated, cached, _windows(answers))
+
+
+def _windows(answers: Sequence[TaskAnswer]) -> int:
+    """Return the windows of all texts that were read in more than one."""
+    windows = (answer.windows for answer in answers if isinstance(answer, Classification))
+    return sum(count for count in windows if count > 1)
 
 
 def _answers(items: Sequence[BatchItem]) -> list[TaskAnswer]:
@@ -99,13 +108,17 @@ def error_entry(error: AiError, ai_request_id: str) -> dict[str, object]:
     return {"message": f"AiError: {error.message} ({ai_request_id})", "code": error.code}
 
 
-def _headers(ai_request_id: str, neurons: float, truncated: bool, cached: bool | None) -> list[Header]:
+def _headers(
+    ai_request_id: str, neurons: float, truncated: bool, cached: bool | None, windows: int = 0
+) -> list[Header]:
     headers = [
         (b"cf-ai-req-id", ai_request_id.encode()),
         (b"cf-ai-neurons", b"%.2f" % neurons),
     ]
     if truncated:
         headers.append((b"x-truncated", b"true"))
+    if windows:
+        headers.append((b"x-windows", b"%d" % windows))
     if cached is not None:
         headers.append((b"cf-aig-cache-status", b"HIT" if cached else b"MISS"))
     return headers

@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import uuid4
 
 from gateway.api import envelope
-from gateway.api.ai_gateway.options import read_header_options, with_options
+from gateway.api.ai_gateway.options import read_request_options, with_options
 from gateway.api.context import RequestContext
 from gateway.api.predict import PredictBody
 from gateway.batches.queue import FetchedBatch
@@ -38,7 +38,7 @@ class RunModel:
             self._shape(context)  # refused before anything is computed
             queued = asks_for_batch(payload) or _is_queued(context)
             asked = self._predict.read(body, payload, model, queued=queued)
-            return with_options(asked, payload, context)
+            return with_options(asked, payload, context, self._predict.long_texts)
 
         if isinstance(model, NoSuchModel):
             return await self._render(context, await self._predict.poll(context, read, model))
@@ -63,13 +63,13 @@ class RunModel:
             model = self._predict.find_model(context, name)
             self._shape(context)
             asked = self._predict.read(body, given, model, queued=queued)
-            return with_options(asked, payload, context)
+            return with_options(asked, payload, context, self._predict.long_texts)
 
         return await self._answer(context, read)
 
     def _begin(self, context: RequestContext) -> None:
         context.record.ai_request_id = str(uuid4())
-        context.options = read_header_options(context.http)
+        context.options = read_request_options(context.http)
 
     async def _answer(self, context: RequestContext, read: ReadRun[bytes]) -> Response:
         outcome = await self._predict(context, read, may_queue=_is_queued(context))

@@ -16,7 +16,7 @@ from gateway.domain.errors import (
     Overloaded,
     TritonflareError,
 )
-from gateway.domain.options import NO_OPTIONS, CallOptions
+from gateway.domain.options import NO_OPTIONS, CallOptions, LongTexts
 from gateway.domain.requests import BatchRequest, PairRequest, RerankRequest, TaskRequest, TextRequest
 from gateway.domain.service import BatchItem, Classification, Ranking, TaskAnswer
 from gateway.domain.tasks import Task
@@ -53,6 +53,7 @@ class _Options(_Stored, tag="options"):
 
     skip_cache: bool | None
     cache_ttl_s: int | None
+    long_texts: LongTexts | None = None
 
 
 class _Failed(_Stored, tag="failed"):
@@ -66,6 +67,7 @@ class _Scores(_Stored, tag="scores"):
     truncated: bool
     cached: bool | None
     task: Task
+    windows: int = 1
 
 
 class _Order(_Stored, tag="order"):
@@ -81,10 +83,11 @@ _outcomes = msgspec.json.Decoder(list[_Scores | _Order | _Failed])
 
 
 def encode_inputs(items: Iterable[BatchRequest], options: CallOptions = NO_OPTIONS) -> bytes:
-    """Encode requests, those with a validation error included, and what their call asks of the cache."""
+    """Encode requests, those with a validation error included, and the options of their call."""
     stored = [_stored_request(item.reference, item.request) for item in items]
-    if options.skip_cache is not None or options.cache_ttl_s is not None:
-        stored.insert(0, _Options(None, options.skip_cache, options.cache_ttl_s))
+    kept = (options.skip_cache, options.cache_ttl_s, options.long_texts)
+    if any(option is not None for option in kept):
+        stored.insert(0, _Options(None, *kept))
     return _encode(stored)
 
 
@@ -105,7 +108,7 @@ def decode_inputs(stored: bytes) -> tuple[list[BatchRequest], CallOptions]:
     options, requests = NO_OPTIONS, []
     for item in _inputs.decode(stored):
         if isinstance(item, _Options):
-            options = CallOptions(item.skip_cache, item.cache_ttl_s)
+            options = CallOptions(item.skip_cache, item.cache_ttl_s, long_texts=item.long_texts)
         else:
             requests.append(BatchRequest(item.reference, _request(item)))
     return requests, options
@@ -156,7 +159,7 @@ def _stored_outcome(reference: str | None, outcome: TaskAnswer | AiError) -> _St
     match outcome:
         case Classification():
             usage = outcome.tokens, outcome.truncated, outcome.cached
-            return _Scores(reference, outcome.scores, *usage, outcome.task)
+            return _Scores(reference, outcome.scores, *usage, outcome.task, outcome.windows)
         case Ranking():
             usage = outcome.tokens, outcome.truncated, outcome.cached
             return _Order(reference, outcome.entries, *usage)
@@ -173,7 +176,12 @@ def _outcome(stored: _Scores | _Order | _Failed) -> TaskAnswer | AiError:
     match stored:
         case _Scores():
             return Classification(
-                stored.scores, stored.tokens, stored.truncated, cached=stored.cached, task=stored.task
+                stored.scores,
+                stored.tokens,
+                stored.truncated,
+                cached=stored.cached,
+                task=stored.task,
+                windows=stored.windows,
             )
         case _Order():
             # One pair with the sum of all.

@@ -76,7 +76,7 @@ class BatchQueue:
             owner: who alone may fetch its result; the store's name for it is ``account``.
             model: its public name.
             requests: those with a validation error included.
-            options: what their call asks of the cache.
+            options: of their call.
             labels: how many the model has; room for that many scores of each text or pair is reserved.
         """
         chunks = []

@@ -289,7 +289,7 @@ class BatchRunner:
             return [BatchItem(item.reference, _own_error(item) or model) for item in requests]
         valid = [item.request for item in requests if not isinstance(item.request, AiError)]
         predictor = self._predictor(options)
-        answers = iter(await predictor.answer_all(model, valid, self._deadline_s))
+        answers = iter(await predictor.answer_all(model, valid, self._deadline_s, options))
         items = [BatchItem(item.reference, _own_error(item) or next(answers)) for item in requests]
         for item in items:
             if not isinstance(item.outcome, AiError):

@@ -239,7 +239,12 @@ def _routes(
 ) -> tuple[Route, ...]:
     bodies = BodyReader(admission, settings.max_body_bytes, settings.max_requests_in_flight)
     predict = PredictBody(
-        run, inference.catalogue, bodies, settings.max_body_bytes, settings.max_queued_body_bytes
+        run,
+        inference.catalogue,
+        bodies,
+        settings.max_body_bytes,
+        settings.max_queued_body_bytes,
+        settings.long_texts,
     )
     queries = ModelQueries(inference.catalogue, predict.limits)
     universal = Universal(predict, settings.result_shape)

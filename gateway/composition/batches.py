@@ -81,7 +81,7 @@ def compose_batches(
     )
     runner = BatchRunner(
         store,
-        lambda options: Predictor(source.with_options(options)),
+        lambda options: Predictor(source.with_options(options), windows=inference.windows),
         inference.catalogue.find,
         lambda: any(inference.health.is_healthy(model) for model in inference.catalogue),
         is_available,

@@ -13,6 +13,7 @@ from gateway.domain.coalescing.queue import CoalescingLimits
 from gateway.domain.health import ModelHealth
 from gateway.domain.monitor import Monitor, MonitorTimes
 from gateway.domain.service import Predictor
+from gateway.domain.windows import WindowLimits
 from gateway.settings import Settings
 from gateway.settings.inference import read_aliases
 from gateway.telemetry.metrics import Metrics
@@ -33,11 +34,12 @@ class Inference:
     catalogue: Catalogue
     health: ModelHealth
     monitor: Monitor
+    windows: WindowLimits
 
     @property
     def predictor(self) -> Predictor:
         """The use case, over the cache if there is one."""
-        return Predictor(self.coalescer, self.cache)
+        return Predictor(self.coalescer, self.cache, self.windows)
 
     async def hand_over(self, url: str, drain_s: float) -> None:
         """Send new calls to another Triton; see `HandoverBackend.hand_over`."""
@@ -82,7 +84,11 @@ def compose_inference(settings: Settings, metrics: Metrics, tracing: Tracing | N
         canaries_per_s=settings.canaries_per_s,
     )
     monitor = Monitor(backend, coalescer, catalogue, health, times)
-    return Inference(backend, coalescer, cache, catalogue, health, monitor)
+    # The windows of a text have to fit: each takes a place.
+    windows = WindowLimits(
+        settings.window_overlap, min(settings.max_windows, settings.max_requests_in_flight)
+    )
+    return Inference(backend, coalescer, cache, catalogue, health, monitor, windows)
 
 
 def _backend(

@@ -19,7 +19,7 @@ from typing import Literal
 from gateway.domain.backend import Answer, AnswerSource, RawScores
 from gateway.domain.catalogue import Model
 from gateway.domain.errors import AiError, DeadlineExceeded, Overloaded, without_frames
-from gateway.domain.inputs import ModelInput, Pair
+from gateway.domain.inputs import ModelInput, Window
 from gateway.domain.options import NO_OPTIONS, CallOptions
 
 Lookup = Literal["hit", "shared", "miss"]
@@ -46,18 +46,19 @@ class _Served:
         self.scores = struct.Struct(f"<q{len(model.labels)}d")
 
     def keys(self, inputs: Sequence[ModelInput]) -> list[bytes]:
-        """Return the key of each input; a query that pairs share is hashed once."""
+        """Return the key of each input; what neighbours share, a query or a long text, is hashed once."""
         keys = []
-        query: bytes | None = None
+        shared: bytes | None = None
         begun = hashlib.sha256()
         for data in inputs:
-            if isinstance(data, Pair):
-                if data.query is not query:
-                    query, begun = data.query, hashlib.sha256(self.salt + data.prefix())
-                digest = begun.copy()
-                digest.update(data.text)
-            else:
+            if isinstance(data, bytes):
                 digest = hashlib.sha256(self.salt + data)
+            else:
+                both, own = (data.text, data.rest()) if isinstance(data, Window) else (data.query, data.text)
+                if both is not shared:
+                    shared, begun = both, hashlib.sha256(self.salt + data.prefix())
+                digest = begun.copy()
+                digest.update(own)
             keys.append(self.tag + digest.digest())
         return keys
 

@@ -58,6 +58,8 @@ class Model:
     problem_type: ProblemType
     max_batch_size: int = 1
     """Most texts in one call."""
+    special_tokens: int | None = None
+    """Tokens that the tokenizer adds to each text; None if Triton cannot cut its texts into windows."""
     task: Task = Task.CLASSIFICATION
     aliases: tuple[str, ...] = ()
     """Other names to which it answers, unless another model is called like that."""
@@ -99,6 +101,7 @@ def parse_model(ensemble: Ensemble) -> Model:
         max_tokens=_max_tokens(given),
         problem_type=_problem_type(given),
         max_batch_size=max(1, ensemble.max_batch_size),
+        special_tokens=_special_tokens(given),
         **texts,
     )
 
@@ -136,6 +139,16 @@ def _max_tokens(given: Mapping[str, str]) -> int:
     text = given.get(PREFIX + "max_tokens", "")
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0):
         raise MalformedEntry(f"{PREFIX}max_tokens is not a positive number")
+    return int(text)
+
+
+def _special_tokens(given: Mapping[str, str]) -> int | None:
+    """Read what repositories lack that were exported before there were windows."""
+    text = given.get(PREFIX + "special_tokens", "")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and int(text) < _max_tokens(given)):
+        raise MalformedEntry(f"{PREFIX}special_tokens is not a number below {PREFIX}max_tokens")
     return int(text)
 
 

@@ -13,9 +13,20 @@ from gateway.domain.catalogue import Model
 from gateway.domain.errors import AiError, BackendFailed, QueryTooLong, without_frames
 from gateway.domain.inputs import ModelInput, Pair
 from gateway.domain.options import NO_OPTIONS, CallOptions
-from gateway.domain.requests import RerankRequest, TaskRequest
+from gateway.domain.requests import RerankRequest, TaskRequest, TextRequest
 from gateway.domain.scores import InvalidLogits, Score, label_scores
 from gateway.domain.tasks import PRICES, Task
+from gateway.domain.validate import utf8
+from gateway.domain.windows import (
+    DEFAULT_LIMITS,
+    Classify,
+    Reserve,
+    WindowLimits,
+    WindowPlan,
+    combine,
+    reads_windows,
+    reserve_nothing,
+)
 
 _log = logging.getLogger("tritonflare.service")
 
@@ -25,16 +36,16 @@ _QUERY_BYTES_A_TOKEN = 8
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """The scores of one text, or of one pair."""
+    """The scores of one text, whole or in windows, or of one pair."""
 
     scores: list[Score]
     """In the order of the catalogue's labels."""
     tokens: int
-    """Tokens the model read, after truncation."""
+    """Tokens the model read, after truncation; those of all windows together."""
     truncated: bool
-    """Whether the text had more tokens than the model reads."""
+    """Whether the text had more tokens than were read."""
     logits: tuple[float, ...] = ()
-    """The model's output, in the order of the labels."""
+    """The model's output, in the order of the labels; empty for a text in windows: each has its own."""
     token_count: int = 0
     """Tokens of the text before truncation; see `RawScores`."""
     cached: bool | None = None
@@ -43,6 +54,8 @@ class Classification:
     """Of the model."""
     timing: Timing | None = field(default=None, compare=False)
     """None if nothing was sent for this request."""
+    windows: int = 1
+    """Windows in which the text was read; 1 for a text that is not long, or that was cut."""
 
     @property
     def neurons(self) -> float:
@@ -103,22 +116,31 @@ class Predictor:
     Args:
         source: computes scores: the coalescer.
         cache: in front of it, if there is one.
+        windows: of long texts, for calls that ask for them.
     """
 
-    def __init__(self, source: AnswerSource, cache: AnswerCache | None = None) -> None:
+    def __init__(
+        self, source: AnswerSource, cache: AnswerCache | None = None, windows: WindowLimits = DEFAULT_LIMITS
+    ) -> None:
         self._source = source
         self._cache = cache
+        self._windows = windows
 
     async def answer(
-        self, model: Model, request: TaskRequest, deadline_s: float, options: CallOptions = NO_OPTIONS
+        self,
+        model: Model,
+        request: TaskRequest,
+        deadline_s: float,
+        options: CallOptions = NO_OPTIONS,
+        reserve: Reserve = reserve_nothing,
     ) -> TaskAnswer:
-        """Answer one request.
+        """Answer one request; see `answer_all`.
 
         Raises:
             AiError: what ``Backend.classify`` raises; BackendFailed too when the logits are not finite, and
                 QueryTooLong.
         """
-        (answer,) = await self.answer_all(model, (request,), deadline_s, options)
+        (answer,) = await self.answer_all(model, (request,), deadline_s, options, reserve)
         if isinstance(answer, AiError):
             raise answer
         return answer
@@ -129,11 +151,22 @@ class Predictor:
         requests: Sequence[TaskRequest],
         deadline_s: float,
         options: CallOptions = NO_OPTIONS,
+        reserve: Reserve = reserve_nothing,
     ) -> list[TaskAnswer | AiError]:
         """Answer many requests; return for each, in order, its answer or its error.
 
         A ranking has an error if one of its pairs has. Where the query is long, the first pair is asked
         alone, and the others only if that has a score: a query is sent again with each context.
+
+        Long texts are read in windows if the options ask for that and the model reads windows, one text after
+        the other: together they never hold more places than one of them.
+
+        Args:
+            model: answers.
+            requests: what to answer.
+            deadline_s: in seconds from now.
+            options: of the call.
+            reserve: takes places for windows.
         """
         ends = time.monotonic() + deadline_s
         inputs = [request.inputs() for request in requests]
@@ -147,6 +180,18 @@ class Predictor:
             left_s = max(0.0, ends - time.monotonic())
             more = await self._classify_each(model, rest, left_s, options)
             answers = [found + others for found, others in zip(answers, more, strict=True)]
+        if options.long_texts == "window" and reads_windows(model):
+            plan = WindowPlan(model, self._windows)
+
+            async def classify(windows: Sequence[ModelInput]) -> list[Answer]:
+                return await self._classify(model, windows, max(0.0, ends - time.monotonic()), options)
+
+            return [
+                await _read_on(plan, request, found[0], classify, reserve)
+                if isinstance(request, TextRequest) and plan.is_long(found[0])
+                else _answer(request, found, model)
+                for request, found in zip(requests, answers, strict=True)
+            ]
         return [_answer(request, found, model) for request, found in zip(requests, answers, strict=True)]
 
     async def _classify_each(
@@ -185,6 +230,27 @@ def _answer(request: TaskRequest, answers: Sequence[Answer], model: Model) -> Ta
     # By logits: those that differ may have the same probability.
     best = sorted(range(len(pairs)), key=lambda place: -pairs[place].logits[0])
     return Ranking([(place, pairs[place].scores[0][1]) for place in best[: request.top_k]], pairs)
+
+
+async def _read_on(
+    plan: WindowPlan, request: TextRequest, first: Answer, classify: Classify, reserve: Reserve
+) -> Classification | AiError:
+    """Answer a long text, whose first window has an answer, with all of its windows."""
+    try:
+        read = await plan.read(utf8(request.text), first, classify, reserve)
+        windows = [_scored(raw, plan.model) for raw in read]
+    except AiError as exc:
+        return without_frames(exc)
+    return Classification(
+        scores=combine([window.scores for window in windows], plan.weights(read)),
+        tokens=sum(window.tokens for window in windows),
+        truncated=windows[-1].truncated,
+        token_count=plan.token_count(read),
+        cached=all_cached([window.cached for window in windows]),
+        task=plan.model.task,
+        timing=longest([window.timing for window in windows]),
+        windows=len(windows),
+    )
 
 
 def _read(raw: Answer, model: Model) -> Classification:

@@ -109,7 +109,9 @@ class PredictCall:
             if isinstance(call.request, AiError):
                 raise call.request
             deadline.watch_for_disconnect(caller.connection)
-            answer = await self._predictor.answer(model, call.request, deadline.remaining_s(), call.options)
+            answer = await self._predictor.answer(
+                model, call.request, deadline.remaining_s(), call.options, self._admission.places
+            )
         caller.record.timing = answer.timing
         self._metrics.answered(model.name, answer)
         return answer
@@ -133,7 +135,11 @@ class PredictCall:
             left_s = deadline.remaining_s()
             # A little less than the request has: what was answered by then is not thrown away.
             deadline_s = max(left_s - _RENDERING_S, left_s / 2)
-            answers = iter(await self._predictor.answer_all(model, requests, deadline_s, call.options))
+            answers = iter(
+                await self._predictor.answer_all(
+                    model, requests, deadline_s, call.options, self._admission.places
+                )
+            )
             items = [
                 BatchItem(
                     item.reference, item.request if isinstance(item.request, AiError) else next(answers)

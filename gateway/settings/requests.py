@@ -17,6 +17,25 @@ class RequestSettings(BaseModel):
         description="Shape of `result` if the query has no ?result_shape=: array (today's API) or items "
         "(best label first, as documented in 2023).",
     )
+    long_texts: Literal["cut", "window"] = Field(
+        "cut",
+        description="What becomes of a text with more tokens than the model reads, unless the request says "
+        "?long=: cut, or window (read in overlapping windows). It concerns Cloudflare's routes, and "
+        "classifiers that were exported with windows; everything else is cut.",
+    )
+    window_overlap: int = Field(
+        64,
+        ge=0,
+        description="Tokens that two neighbouring windows of a long text share; never more than half of a "
+        "window.",
+    )
+    max_windows: int = Field(
+        16,
+        gt=1,
+        le=10_000,
+        description="Most windows of one text; what is left of it is cut. Never more than "
+        "GATEWAY_MAX_REQUESTS_IN_FLIGHT.",
+    )
     max_body_bytes: Bytes = Field(
         1024 * 1024, description="Largest request body; a larger one gets 413, code 3006."
     )

@@ -8,6 +8,7 @@ data" extension).
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Sequence
 from typing import Any
@@ -15,10 +16,12 @@ from typing import Any
 from tritonclient.grpc import service_pb2
 
 from gateway.domain.backend import QUERY_TOO_LONG, RawScores
-from gateway.domain.inputs import ModelInput, Pair
+from gateway.domain.inputs import ModelInput, Pair, Window
 
 _QUERY, _TEXT, _LOGITS, _TOKEN_COUNT = "QUERY", "TEXT", "logits", "token_count"
 _LENGTH = struct.Struct("<I")
+_WINDOWS = "windows"
+"""A request parameter; export/triton_models/windows.py describes it."""
 
 # The stubs are generated without types, so messages are Any here and nowhere else.
 Message = Any
@@ -29,14 +32,34 @@ class MalformedResponse(ValueError):
 
 
 def infer_request(ensemble: str, inputs: Sequence[ModelInput]) -> Message:
-    """Return a ModelInferRequest for ``n`` UTF-8 texts, or for ``n`` pairs."""
+    """Return a ModelInferRequest for ``n`` UTF-8 texts, some of them windows, or for ``n`` pairs."""
     request = service_pb2.ModelInferRequest(model_name=ensemble)
     request.outputs.add(name=_LOGITS)
     request.outputs.add(name=_TOKEN_COUNT)
     if any(isinstance(data, Pair) for data in inputs):
         _add(request, _QUERY, [data.query for data in inputs if isinstance(data, Pair)])
-    _add(request, _TEXT, [data.text if isinstance(data, Pair) else data for data in inputs])
+    texts = [data if isinstance(data, bytes) else data.text for data in inputs]
+    if any(isinstance(data, Window) for data in inputs):
+        texts = _add_windows(request, inputs, texts)
+    _add(request, _TEXT, texts)
     return request
+
+
+def _add_windows(request: Message, inputs: Sequence[ModelInput], texts: Sequence[bytes]) -> list[bytes]:
+    """Say which rows are windows of which text; return the rows, where a text that was sent is empty."""
+    rows: list[bytes] = []
+    entries: list[tuple[int, int, int, int] | None] = []
+    sent: dict[bytes, int] = {}
+    for place, (data, text) in enumerate(zip(inputs, texts, strict=True)):
+        if isinstance(data, Window):
+            row = sent.setdefault(text, place)
+            entries.append((row, data.number, data.overlap, data.most))
+            rows.append(text if row == place else b"")
+        else:
+            entries.append(None)
+            rows.append(text)
+    request.parameters[_WINDOWS].string_param = json.dumps(entries)
+    return rows
 
 
 def _add(request: Message, name: str, elements: Sequence[bytes]) -> None:

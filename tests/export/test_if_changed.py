@@ -158,6 +158,7 @@ def test_another_kind_of_processor_is_exported_on(plan: ExportPlan, monkeypatch:
         "tokenizer_*/1/tokenizer.json",
         "tokenizer_*/1/long_texts.py",
         "tokenizer_*/1/text_reader.py",
+        "tokenizer_*/1/windows.py",
         "local-mood/config.pbtxt",
     ],
 )

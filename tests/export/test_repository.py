@@ -68,6 +68,7 @@ def test_the_ensemble_carries_the_catalogue_entry(root: Path) -> None:
     assert {key.removeprefix("tritonflare.") for key in parameters} == fields - {
         "aliases",
         "token_types",
+        "special_tokens",
         "group_texts",
         "group_tokens",
         "layout",  # the steps tell

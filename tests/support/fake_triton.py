@@ -35,6 +35,8 @@ class FakeEnsemble:
     max_batch_size: int = 8
     task: str = "text-classification"
     overrides: dict[str, str] = field(default_factory=dict)
+    logits_of: Callable[[list[bytes]], tuple[float, ...]] | None = None
+    """The logits of what it reads of a text, given as its words; None for ``logits`` whatever it reads."""
 
     def parameters(self) -> dict[str, str]:
         given = {"some.other": "parameter"}
@@ -86,6 +88,20 @@ def read_texts(request: Any, name: str = "TEXT") -> list[bytes]:
         texts.append(raw[at + 4 : at + 4 + length])
         at += 4 + length
     return texts
+
+
+def read_rows(request: Any, max_tokens: int) -> list[tuple[list[bytes], int]]:
+    """Return what is read of each row, as words, and its token count: texts, and windows of texts."""
+    texts = read_texts(request)
+    asked = request.parameters["windows"].string_param if "windows" in request.parameters else ""
+    entries = json.loads(asked) if asked else [None] * len(texts)
+    rows = []
+    for text, entry in zip(texts, entries, strict=True):
+        row, number, overlap, _ = entry or (0, 0, 0, 0)
+        words = (texts[row] if entry else text).split()
+        start = number * (max_tokens - 2 - overlap)
+        rows.append((words[start : start + max_tokens - 2], len(words) - start + 2))
+    return rows
 
 
 class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
@@ -167,8 +183,10 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
 
     def _scores(self, request: Any, ensemble: FakeEnsemble) -> Any:
         texts = read_texts(request)
-        logits = [value for _ in texts for value in ensemble.logits]
-        counts = [len(text.split()) + 2 for text in texts]
+        rows = read_rows(request, ensemble.max_tokens)
+        logits_of = ensemble.logits_of or (lambda words: ensemble.logits)
+        logits = [value for words, _ in rows for value in logits_of(words)]
+        counts = [count for _, count in rows]
         if ensemble.task == "rerank":
             pairs = read_pairs(request)
             logits = [relevance(*pair) for pair in pairs]

@@ -33,7 +33,8 @@ def _served(repository: Path, published: Published, change: dict[str, str]) -> S
     values: dict[str, Any] = {
         key.removeprefix(PREFIX): value.string_value for key, value in config.parameters.items()
     }
-    for key in ("max_tokens", "pad_id", "instances", "version", "group_texts", "group_tokens"):
+    numbers = ("max_tokens", "pad_id", "instances", "version", "group_texts", "group_tokens")
+    for key in (*numbers, "special_tokens"):
         if key in values:
             values[key] = int(values[key])
     for key in ("labels", "aliases"):

@@ -74,9 +74,13 @@ def load_step(sources: Mapping[str, str], folder: Path, config: Mapping[str, Any
 class FakeRequest(dict[str, Any]):
     """The tensors of a request, whose answer may come later and from another thread."""
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
+    def __init__(self, values: Mapping[str, Any], parameters: Mapping[str, Any] | None = None) -> None:
         super().__init__(values)
+        self._parameters = json.dumps(dict(parameters or {}))
         self.answers: Queue[Any] = Queue()
+
+    def parameters(self) -> str:
+        return self._parameters
 
     def get_response_sender(self) -> Any:
         return SimpleNamespace(send=lambda response, flags: self.answers.put((response, flags)))

@@ -1,4 +1,6 @@
-"""AI Gateway's options: as headers, and as ``options.gateway`` of a body, which is what the binding sends.
+"""Options of a call: AI Gateway's, as headers and as ``options.gateway`` of a body, and ``long``.
+
+The binding sends them in the body. `gateway.api.long_texts` reads ``long``.
 
 Other headers that begin with ``cf-aig-`` concern what this server does not have (logs, costs, retries). They
 are ignored, whatever they hold. ``cf-aig-cache-key`` is ignored because the cache holds scores of texts, not
@@ -10,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from gateway.api import long_texts
 from gateway.api.context import RequestContext
 from gateway.domain.catalogue import Model
 from gateway.domain.errors import BadInput
-from gateway.domain.options import NO_OPTIONS, CallOptions
+from gateway.domain.options import NO_OPTIONS, CallOptions, LongTexts
 from gateway.domain.requests import Call, PollCall
 from gateway.domain.validate import integer, types_of
 from gateway.server.message import HttpRequest
@@ -29,8 +32,10 @@ _BY_BYTES = {
 _MOST = 999_999_999
 
 
-def read_header_options(request: HttpRequest) -> CallOptions:
-    """Return the options among the headers of a request; of a header that is repeated, the last counts.
+def read_request_options(request: HttpRequest) -> CallOptions:
+    """Return the options in the headers and the query of a request.
+
+    Of a header that is repeated, the last counts.
 
     Raises:
         BadInput: one is malformed.
@@ -38,7 +43,9 @@ def read_header_options(request: HttpRequest) -> CallOptions:
     given = {
         _BY_BYTES[name]: value.decode("latin-1") for name, value in request.all_headers if name in _BY_BYTES
     }
-    return options_of(given) if given else NO_OPTIONS
+    options = options_of(given) if given else NO_OPTIONS
+    asked = long_texts.asked_in_query(request) if request.query_string else None
+    return options if asked is None else replace(options, long_texts=asked)
 
 
 def options_of(headers: Mapping[str, str]) -> CallOptions:
@@ -56,34 +63,41 @@ def options_of(headers: Mapping[str, str]) -> CallOptions:
 
 
 def with_options(
-    asked: tuple[Model, Call] | PollCall, payload: object, context: RequestContext
+    asked: tuple[Model, Call] | PollCall, payload: object, context: RequestContext, default: LongTexts
 ) -> tuple[Model, Call] | PollCall:
-    """Return what was asked with its options: those of the body ``payload``, then those of the headers.
+    """Return what was asked with its options: those of the body ``payload``, then those of the request.
+
+    Args:
+        asked: what was asked.
+        payload: the body.
+        context: the request.
+        default: what becomes of long texts if the options do not say.
 
     Raises:
-        BadInput: one in the body is of the wrong type, or below its minimum.
+        BadInput: one in the body is of the wrong type, or below its minimum; or the model has no windows.
     """
     options = _body_options(payload).over(context.options)
     if isinstance(asked, PollCall):
         return asked
     model, call = asked
-    return model, replace(call, options=options)
+    chosen = long_texts.choose(model, options.long_texts, default)
+    return model, replace(call, options=replace(options, long_texts=chosen))
 
 
 def _body_options(payload: object) -> CallOptions:
     options = payload.get("options") if isinstance(payload, dict) else None
+    asked = long_texts.asked_in_body(options)
     gateway = options.get("gateway") if isinstance(options, dict) else None
     if not isinstance(gateway, dict):
-        return NO_OPTIONS
+        return NO_OPTIONS if asked is None else CallOptions(long_texts=asked)
     skip = gateway.get("skipCache")
     if skip is not None and not isinstance(skip, bool):
         raise BadInput(
             f"Error: Type mismatch of '/options/gateway/skipCache', 'boolean' not in {types_of(skip)}"
         )
     timeout_ms = _integer(gateway, "requestTimeoutMs", 1)
-    return CallOptions(
-        skip, _integer(gateway, "cacheTtl", 0), None if timeout_ms is None else timeout_ms / 1000
-    )
+    patience_s = None if timeout_ms is None else timeout_ms / 1000
+    return CallOptions(skip, _integer(gateway, "cacheTtl", 0), patience_s, asked)
 
 
 def _integer(gateway: Mapping[str, object], key: str, least: int) -> int | None:

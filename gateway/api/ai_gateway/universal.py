@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
-from gateway.api.ai_gateway.options import REQUEST_TIMEOUT, options_of, read_header_options
+from gateway.api import long_texts
+from gateway.api.ai_gateway.options import REQUEST_TIMEOUT, options_of, read_request_options
 from gateway.api.context import RequestContext
 from gateway.api.predict import PredictBody
 from gateway.api.run import render_outcome
@@ -57,7 +58,7 @@ class Universal:
                 that of the first step.
         """
         context.record.ai_request_id = str(uuid4())
-        context.options = read_header_options(context.http)
+        context.options = read_request_options(context.http)
         ends = time.monotonic() + self._predict.request_timeout_s
         steps = _read_steps(parse_json(await self._predict.receive(context)))
         failure: AiError | None = None
@@ -88,7 +89,9 @@ class Universal:
             if isinstance(asked, PollCall):
                 return asked
             model, call = asked
-            return model, replace(call, options=CallOptions(options.skip_cache, options.cache_ttl_s))
+            chosen = long_texts.choose(model, options.long_texts, self._predict.long_texts)
+            kept = CallOptions(options.skip_cache, options.cache_ttl_s, long_texts=chosen)
+            return model, replace(call, options=kept)
 
         return await self._predict.answer(replace(context.caller, patience_s=patience_s), step.query, read)
 

@@ -17,7 +17,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
-from gateway.api.ai_gateway.options import read_header_options, with_options
+from gateway.api.ai_gateway.options import read_request_options, with_options
 from gateway.api.ai_gateway.queries import GatewayQueries
 from gateway.api.ai_gateway.universal import Universal
 from gateway.api.binding import rendering, tensors
@@ -73,7 +73,7 @@ class Binding:
         """
         request.render_failure = rendering.failure
         ai_request_id = request.record.ai_request_id = _ai_request_id(request)
-        request.options = read_header_options(request.http)
+        request.options = read_request_options(request.http)
         if request.http.method == "GET":
             raise BadInput("Error: option 'websocket' is not supported by this server")
         version = _version(request)
@@ -87,7 +87,8 @@ class Binding:
             self._predict.check_size(body, may_queue=may_ask_for_batch(body))
             payload = parse_json(body)
             debug = _wants_debug(payload)
-            return with_options(self._read(body, payload, model, version), payload, request)
+            asked = self._read(body, payload, model, version)
+            return with_options(asked, payload, request, self._predict.long_texts)
 
         if isinstance(model, NoSuchModel):
             outcome = await self._predict.poll(request, read, model)

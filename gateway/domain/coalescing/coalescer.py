@@ -168,7 +168,7 @@ class Coalescer:
         Raises:
             Overloaded: one of them accepts no text.
         """
-        queues = [self._queue(model, len(data)) for data in texts]
+        queues = [self._queue(model, data) for data in texts]
         for queue in queues:
             if queue.is_overloaded(now):
                 raise Overloaded
@@ -182,8 +182,8 @@ class Coalescer:
         else:
             queue.enter(text, now)
 
-    def _queue(self, model: Model, size: int) -> ModelQueue:
-        length = length_class(size, model)
+    def _queue(self, model: Model, data: ModelInput) -> ModelQueue:
+        length = length_class(data, model)
         queue = self._queues.get((model.ensemble, length))
         if queue is None or (queue.model is not model and queue.model != model):
             queue = self._queues[model.ensemble, length] = self._queue_of(model, length)

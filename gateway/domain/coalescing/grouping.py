@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gateway.domain.catalogue import Model
+from gateway.domain.inputs import ModelInput, Window
 
 CALL_BYTES = 16 * 1024
 """Most text in one call, unless a single text is longer: six of the longest that are read whole."""
@@ -12,11 +13,13 @@ SHORT_BYTES = 64
 """Texts up to this size count as equally long."""
 
 
-def length_class(size: int, model: Model) -> int:
+def length_class(data: ModelInput, model: Model) -> int:
     """Return 0 for a short text, 1 for a long and 2 for a very long one.
 
-    Each class has queues and slots of its own, so that short texts never wait for long ones.
+    Each class has queues and slots of its own, so that short texts never wait for long ones. A window belongs
+    to the class of its text: Triton is sent the text, and reads it up to the window.
     """
+    size = len(data.text if isinstance(data, Window) else data)
     return (size > LONG_BYTES_PER_TOKEN * model.max_tokens) + (size > CALL_BYTES)
 
 

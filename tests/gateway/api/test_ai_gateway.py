@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.api import envelope
-from gateway.api.ai_gateway.options import options_of, read_header_options
+from gateway.api.ai_gateway.options import options_of, read_request_options
 from gateway.api.ai_gateway.queries import GatewayQueries
 from gateway.api.context import RequestContext
 from gateway.domain.errors import BadInput
@@ -70,5 +70,5 @@ def test_a_number_in_a_header_is_read_as_written_or_refused(text: str) -> None:
 
 def test_only_the_options_are_read_and_the_last_of_a_header_counts() -> None:
     headers = [(b"cf-aig-cache-ttl", b"x"), (b"cf-aig-cache-ttl", b"7"), (b"cf-aig-metadata", b"{")]
-    assert read_header_options(HttpRequest("POST", "/", headers=headers)) == CallOptions(cache_ttl_s=7)
-    assert read_header_options(HttpRequest("POST", "/", headers=[(b"accept", b"*/*")])) is NO_OPTIONS
+    assert read_request_options(HttpRequest("POST", "/", headers=headers)) == CallOptions(cache_ttl_s=7)
+    assert read_request_options(HttpRequest("POST", "/", headers=[(b"accept", b"*/*")])) is NO_OPTIONS

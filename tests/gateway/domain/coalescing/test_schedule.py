@@ -15,6 +15,7 @@ from gateway.domain.coalescing.grouping import (
     length_class,
 )
 from gateway.domain.coalescing.schedule import GATHER_SHARE, LONGEST_GATHER_S, EarliestTimer, GatherWindow
+from gateway.domain.inputs import Window
 from tests.gateway.domain.test_catalogue import GOOD
 
 MODEL = parse_model(Ensemble("e", GOOD))
@@ -69,7 +70,9 @@ def test_the_gather_window_is_a_share_of_what_calls_take_and_bounded() -> None:
 def test_length_classes() -> None:
     long = LONG_BYTES_PER_TOKEN * MODEL.max_tokens
     sizes = (0, long, long + 1, CALL_BYTES, CALL_BYTES + 1)
-    assert [length_class(size, MODEL) for size in sizes] == [0, 0, 1, 1, 2]
+    assert [length_class(bytes(size), MODEL) for size in sizes] == [0, 0, 1, 1, 2]
+    windows = [Window(bytes(size), 1, 0, 2, long + 1) for size in sizes]
+    assert [length_class(window, MODEL) for window in windows] == [0, 0, 1, 1, 2]  # those of their texts
 
 
 def test_a_group_takes_similar_lengths_up_to_its_room() -> None:
