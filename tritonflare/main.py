@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 import click
 
-from tritonflare import bench, bench_rerank, bench_timeline, doctor, export, gateway, serve, token
+from tritonflare import bench, bench_rerank, bench_timeline, doctor, export, gateway, serve, shadow, token
 from tritonflare.paths import runnable
 
 
@@ -29,6 +29,7 @@ for command in (
     gateway.gateway,
     export.export,
     token.token,
+    shadow.shadow,
     bench.bench,
     bench_rerank.bench_rerank,
     bench_timeline.bench_timeline,
