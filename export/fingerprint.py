@@ -23,7 +23,7 @@ _EXTRAS = {"convert", "export", "gpu", "tensorrt", "torch"}
 _PACKAGES = ("protobuf", "tritonclient")
 _REQUIREMENT = re.compile(r"""([\w.-]+).*extra == ["']([\w-]+)["']""")
 # Compared by content, under other names, or not at all: where files lie decides nothing.
-_NOT_COMPARED = ("source", "revision", "examples", "name", "precision", "repository", "artefacts")
+_NOT_COMPARED = ("source", "revision", "examples", "name", "precision", "repository", "artefacts", "keep")
 
 
 def is_hub_id(plan: ExportPlan) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from export.errors import ExportError
 from export.evaluation.gate import DEFAULT_LIMITS, GateLimits
 from export.evaluation.settings import TimingSettings
+from export.repository.versions import KEEP
 from export.spec import JOINED, LAYOUTS, STEPS, TARGETS, ensemble_name
 
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -41,6 +42,7 @@ class ExportPlan:
         portable: INT8 weights use half their range even if this CPU has VNNI, for CPUs without.
         group_texts: most texts that the target ``cuda`` computes together; None is the usual number.
         group_tokens: most tokens that it computes together, padding included; None is the usual number.
+        keep: how many versions that were published before are kept for a rollback.
     """
 
     source: str | Path
@@ -61,6 +63,7 @@ class ExportPlan:
     layout: str = STEPS
     group_texts: int | None = None
     group_tokens: int | None = None
+    keep: int = KEEP
 
     def __post_init__(self) -> None:
         for alias in self.aliases:

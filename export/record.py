@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from export.card import default_name, read_card
@@ -48,6 +48,8 @@ class ExportRecord:
     published: Digests
     kit: Digests
     schema: int = SCHEMA
+    rolled_back_to: int = 0
+    """The older version that is published now because somebody wanted it back; 0 if this one is."""
 
 
 def write_record(
@@ -107,8 +109,26 @@ def unchanged_export(plan: ExportPlan) -> ExportRecord:
     if changed:
         raise ExportNeeded(f"changed since the last one: {_first(changed)}")
     if damaged:
-        raise ExportNeeded(f"not as the last one left it: {_first(damaged)}")
+        older = _rolled_back_to(record, plan.repository)
+        if older is None:
+            raise ExportNeeded(f"not as the last one left it: {_first(damaged)}")
+        return replace(record, rolled_back_to=older)
     return record
+
+
+def _rolled_back_to(record: ExportRecord, repository: Path) -> int | None:
+    """The intact older version that took the place of a publication, which is kept; None if that is not so.
+
+    An export would undo the rollback, at the next start of a container for example.
+    """
+    # Only here, because protobuf takes a while to import.
+    from export.repository.inventory import content_damage, read_inventory  # noqa: PLC0415
+    from export.repository.kept import kept_versions  # noqa: PLC0415
+
+    model = next((each for each in read_inventory(repository) if each.name == record.name), None)
+    if model is None or model.version >= record.version or any(content_damage(repository, model)):
+        return None
+    return model.version if record.version in kept_versions(repository, model.ensemble) else None
 
 
 def _read(folder: Path) -> ExportRecord:

@@ -131,7 +131,7 @@ def _run(plan: ExportPlan, progress: Progress, work: Path) -> ExportResult:
         progress.step("publishing")
         file = builder.files[chosen]
         model = _served(plan, source, file)
-        model = publish_model(plan.repository, model, file, source.checkpoint.tokenizer_file)
+        model = publish_model(plan.repository, model, file, source.checkpoint.tokenizer_file, plan.keep)
         kit = _write_kit(builder, model, plans) if plans else None
         result = ExportResult(model, chosen, evaluation, report, tuple(found), kit)
         if made_from is not None:

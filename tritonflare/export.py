@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tritonflare import export_published
+from tritonflare.export_published import SERVE_HELP
 from tritonflare.paths import ARTEFACTS, CHECKPOINT, REPOSITORY, runnable
 from tritonflare.progress import progress
 
@@ -27,11 +29,6 @@ TARGETS = ("cpu", "cuda", "onnxruntime", "tensorrt")
 PRECISIONS = ("fp32", "fp16", "int8")
 LAYOUTS = ("steps", "joined")
 INT8 = ("token", "static-minmax", "static-percentile", "static-entropy", "static-smoothed", "blocks", "auto")
-# The exporter cannot know which server reads the repository: a volume may be mounted on another machine.
-_SERVE_HELP = (
-    "`tritonflare serve --watch` serves the change by itself, `tritonflare serve` on SIGHUP or at its next "
-    "start. A Triton that runs elsewhere (Compose, Kubernetes) must be restarted."
-)
 _SHOWN_LABELS = 20
 _log = logging.getLogger("tritonflare.export")
 
@@ -156,8 +153,23 @@ def _path(exists: bool = False) -> click.Path:
     show_default=True,
     help="Folder for the ONNX files of all precisions and the report.",
 )
+@click.option(
+    "--keep",
+    type=click.IntRange(0),
+    default=3,
+    show_default=True,
+    help="Versions of the model that are kept beside the published one, for --rollback.",
+)
 @click.option("--list", "listing", is_flag=True, help="List the published models, and exit.")
-@click.option("--remove", metavar="NAME", help="Remove a published model, and exit.")
+@click.option(
+    "--rollback", metavar="NAME", help="Publish the version before the present one again, and exit."
+)
+@click.option(
+    "--to", "number", type=click.IntRange(1), help="Which version --rollback publishes; see --list."
+)
+@click.option(
+    "--remove", metavar="NAME", help="Remove a published model, its kept versions and artefacts, and exit."
+)
 @click.option(
     "--verify", "verifying", is_flag=True, help="Check the SHA-256 of all published files, and exit."
 )
@@ -168,7 +180,14 @@ def _path(exists: bool = False) -> click.Path:
     help="Log the result of each verification, and the traceback of an error.",
 )
 def export(
-    listing: bool, remove: str | None, verifying: bool, verbose: bool, repository: Path, **options: Any
+    listing: bool,
+    remove: str | None,
+    rollback: str | None,
+    number: int | None,
+    verifying: bool,
+    verbose: bool,
+    repository: Path,
+    **options: Any,
 ) -> None:
     """Turn SOURCE into a model that Triton serves.
 
@@ -184,6 +203,7 @@ def export(
       tritonflare export ./mood --target cuda                for a GPU, without Docker
       tritonflare export ./mood --target tensorrt            a plan, built on the GPU that serves it
       tritonflare export ./mood --if-changed                 only if something changed since
+      tritonflare export --rollback @cf/acme/mood            the version before it
       tritonflare export --list
 
     Exit codes: 0 published, perhaps with a warning, or unchanged; 2 the checkpoint or the
@@ -193,17 +213,21 @@ def export(
     from export.errors import ExportError
     from tritonflare.export_list import list_models
 
-    if listing + verifying + (remove is not None) > 1:
-        raise click.UsageError("use only one of --list, --verify and --remove.")
+    if listing + verifying + (remove is not None) + (rollback is not None) > 1:
+        raise click.UsageError("use only one of --list, --verify, --rollback and --remove.")
+    if number is not None and rollback is None:
+        raise click.UsageError("--to says which version --rollback NAME publishes.")
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s")
     try:
         with _export_errors():
             if listing:
                 list_models(repository)
             elif remove is not None:
-                _remove(repository, remove)
+                export_published.remove(repository, options["artefacts"], remove)
+            elif rollback is not None:
+                export_published.roll_back(repository, rollback, number)
             elif verifying:
-                _verify(repository)
+                export_published.verify(repository)
             else:
                 _export(repository, **options)
     except ExportError as error:
@@ -275,7 +299,7 @@ def _export(
         f"Published {result.model.name} ({result.artefact}, version {result.model.version}) in {repository}. "
         f"Report: {result.report}"
     )
-    click.echo(_SERVE_HELP)
+    click.echo(SERVE_HELP)
     if result.kit:
         click.echo(
             "The TensorRT plan is built where it is served, by docker/triton/build_plans.py from "
@@ -294,6 +318,12 @@ def _is_unchanged(plan: ExportPlan) -> bool:
         click.echo(f"Exporting: {needed}.")
         return False
     line = f"unchanged: {record.name} version {record.version} is already published in {plan.repository}"
+    if record.rolled_back_to:
+        click.echo(
+            f"unchanged: {record.name} was rolled back from version {record.version} to "
+            f"{record.rolled_back_to}; export without --if-changed to publish the same again."
+        )
+        return True
     if record.warnings:
         line += f", with {record.warnings} {'warning' if record.warnings == 1 else 'warnings'} in its report"
     click.echo(f"{line}; export without --if-changed to do it again.")
@@ -349,27 +379,3 @@ def _warn(result: ExportResult, repository: Path) -> None:
     place = "" if repository == REPOSITORY else f" --repository {shlex.quote(str(repository))}"
     lines += [f"To take it back: `tritonflare export --remove {shlex.quote(name)}{place}`", frame]
     click.secho(runnable("\n".join(lines)), err=True, fg="red", bold=True)
-
-
-def _remove(repository: Path, name: str) -> None:
-    from export.repository.inventory import read_inventory
-    from export.repository.publish import remove_model
-
-    remove_model(repository, name)
-    click.echo(f"Removed {name} from {repository}.")
-    if read_inventory(repository):
-        click.echo(_SERVE_HELP)
-    else:
-        click.echo("No model is left. A running server still serves the last one until you stop it.")
-
-
-def _verify(repository: Path) -> None:
-    from export.repository.inventory import read_inventory, verify_repository
-
-    findings = verify_repository(repository)
-    for finding in findings:
-        click.echo(finding, err=True)
-    if findings:
-        sys.exit(3)
-    models = len(read_inventory(repository))
-    click.echo(f"{models} published {'model' if models == 1 else 'models'}, all files intact.")

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 # The most important first: a narrow terminal shows fewer columns.
 _COLUMNS = (
-    "name", "version", "precision", "target", "labels", "MB", "layout", "weights", "tokenizer", "created",
+    "name", "version", "precision", "target", "labels", "MB", "kept", "layout", "weights", "tokenizer",
+    "created",
 )  # fmt: skip
 _NUMBERS = {"version", "labels", "MB"}
 
@@ -27,8 +28,9 @@ def list_models(repository: Path) -> None:
     from rich.text import Text
 
     from export.repository.inventory import read_inventory
+    from export.repository.kept import other_versions
 
-    rows = [_row(model) for model in read_inventory(repository)]
+    rows = [_row(model, other_versions(repository, model)) for model in read_inventory(repository)]
 
     def table(columns: Sequence[str]) -> Table:
         lined_up = Table(box=None, pad_edge=False)
@@ -48,7 +50,7 @@ def list_models(repository: Path) -> None:
     Console(width=unbounded.measure(table(columns)).maximum).print(table(columns))
 
 
-def _row(model: Published) -> dict[str, str]:
+def _row(model: Published, kept: Sequence[int]) -> dict[str, str]:
     return {
         "name": model.name,
         "version": str(model.version),
@@ -56,6 +58,7 @@ def _row(model: Published) -> dict[str, str]:
         "target": model.target,
         "labels": str(len(model.labels)),
         "MB": f"{model.size / 1e6:.1f}",
+        "kept": ",".join(map(str, kept)) or "-",
         "layout": model.layout,
         "weights": model.weights_sha256[:12],
         "tokenizer": model.tokenizer,

@@ -8,7 +8,18 @@ from importlib.metadata import version
 
 import click
 
-from tritonflare import bench, bench_rerank, bench_timeline, classify, doctor, export, gateway, serve, token
+from tritonflare import (
+    bench,
+    bench_rerank,
+    bench_timeline,
+    classify,
+    doctor,
+    export,
+    gateway,
+    serve,
+    shadow,
+    token,
+)
 from tritonflare.paths import runnable
 
 
@@ -31,6 +42,7 @@ for command in (
     export.export,
     classify.classify,
     token.token,
+    shadow.shadow,
     bench.bench,
     bench_rerank.bench_rerank,
     bench_timeline.bench_timeline,

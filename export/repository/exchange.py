@@ -30,13 +30,18 @@ Result = TypeVar("Result")
 _log = logging.getLogger("tritonflare.export")
 
 
-def replace_repository(repository: Path, change: Callable[[Path], Result]) -> Result:
+def replace_repository(
+    repository: Path,
+    change: Callable[[Path], Result],
+    replaced: Callable[[Result], None] = lambda result: None,
+) -> Result:
     """Change a model repository in one step.
 
     Args:
         repository: the folder that Triton reads; made if it does not exist.
         change: changes the copy that it is given. The copy's files are hard links into the
             published repository: remove and make files, never write into one.
+        replaced: called after the exchange, before another export may begin.
 
     Returns:
         What ``change`` returned.
@@ -53,7 +58,7 @@ def replace_repository(repository: Path, change: Callable[[Path], Result]) -> Re
         try:
             _copy(repository, staging)
             result = change(staging)
-            _sync(staging)
+            sync_tree(staging)
             if repository.exists():
                 _exchange(staging, repository)
             else:
@@ -63,6 +68,7 @@ def replace_repository(repository: Path, change: Callable[[Path], Result]) -> Re
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         _sync_exchange(repository)
+        replaced(result)
     return result
 
 
@@ -88,12 +94,13 @@ def _sync_exchange(repository: Path) -> None:
 
 def _copy(repository: Path, staging: Path) -> None:
     if repository.exists():
-        shutil.copytree(repository, staging, symlinks=True, copy_function=_link_or_copy)
+        shutil.copytree(repository, staging, symlinks=True, copy_function=link_or_copy)
     else:
         staging.mkdir()
 
 
-def _link_or_copy(source: str, target: str) -> str:
+def link_or_copy(source: str, target: str) -> str:
+    """Make a hard link, or a copy where the file system has none; for `shutil.copytree`."""
     try:
         os.link(source, target)
     except OSError:
@@ -101,7 +108,7 @@ def _link_or_copy(source: str, target: str) -> str:
     return target
 
 
-def _sync(folder: Path) -> None:
+def sync_tree(folder: Path) -> None:
     """Bring the new files to disk before the exchange makes them the only ones."""
     for path in (folder, *folder.rglob("*")):
         mode = path.lstat().st_mode

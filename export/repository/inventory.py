@@ -12,7 +12,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from export.checkpoint import sha256
-from export.errors import ExportError
+from export.errors import ExportError, PublishError
 from export.repository.versions import versions
 from export.repository.write import ENCODER_SOURCES, JOINED_SOURCES, MODEL_SOURCES, TOKENIZER_SOURCES
 from export.spec import JOINED, PREFIX, STEPS, ensemble_name, own_prefixes
@@ -83,6 +83,19 @@ def read_inventory(repository: Path) -> list[Published]:
         elif f"{PREFIX}name" in config.parameters:
             found.append(_published(repository, folder.name, config))
     return sorted(found, key=lambda model: model.name)
+
+
+def find_published(repository: Path, name: str) -> Published:
+    """The published model with a public name.
+
+    Raises:
+        ExportError: there is none, or no such folder.
+    """
+    models = {model.name: model for model in read_inventory(repository)}
+    if name not in models:
+        known = ", ".join(models) or "none"
+        raise PublishError(f"no model is called {name}; published: {known}.")
+    return models[name]
 
 
 def read_config(folder: Path) -> pb.ModelConfig | None:

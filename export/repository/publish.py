@@ -14,19 +14,31 @@ from export.repository.exchange import replace_repository
 from export.repository.inventory import (
     Published,
     content_damage,
+    find_published,
     read_config,
     read_inventory,
     refuse_conflict,
 )
+from export.repository.kept import (
+    copy_model_folder,
+    keep_version,
+    kept_versions,
+    previous_version,
+    prune_versions,
+    read_kept,
+    remove_versions,
+)
 from export.repository.owned import owned_folders, refuse_foreign, wrote_tokenizer
-from export.repository.versions import keep_versions, versions
+from export.repository.versions import KEEP, keep_versions, versions
 from export.repository.write import write_model
 from export.spec import JOINED, PREFIX, TOKENIZER, ServedModel
 
 _TRIAL = ".trial"
 
 
-def publish_model(repository: Path, model: ServedModel, onnx_file: Path, tokenizer_file: Path) -> ServedModel:
+def publish_model(
+    repository: Path, model: ServedModel, onnx_file: Path, tokenizer_file: Path, keep: int = KEEP
+) -> ServedModel:
     """Publish a model; the one of the same name makes room, all others stay.
 
     Content that differs from what is published gets the next version number; the same content
@@ -39,6 +51,7 @@ def publish_model(repository: Path, model: ServedModel, onnx_file: Path, tokeniz
         model: what to publish; its ``version`` is ignored.
         onnx_file: the encoder; hard-linked where possible, so replace it later, never write into it.
         tokenizer_file: the checkpoint's ``tokenizer.json``.
+        keep: how many versions that it replaced are kept for `rollback_model`.
 
     Returns:
         The model with the version that it was given.
@@ -54,7 +67,13 @@ def publish_model(repository: Path, model: ServedModel, onnx_file: Path, tokeniz
         refuse_foreign(root, model, models)
         present = next((other for other in models if other.name == model.name), None)
         tokenizer_version, version = _next_versions(root, model, present, onnx_file, tokenizer_file)
+        numbers = kept_versions(repository, model.ensemble)
+        if numbers and (present is None or version != present.version):
+            version = max(version, numbers[-1] + 1)  # after a rollback, the next number is taken
+            tokenizer_version = version if model.layout == JOINED else tokenizer_version
         new = replace(model, version=version)
+        if keep and present is not None and present.version != version:
+            _keep_if_whole(repository, present)
         write_model(new, onnx_file, tokenizer_file, root, tokenizer_version)
         for folder in (new.tokenizer, new.encoder, new.ensemble):
             last = tokenizer_version if folder == new.tokenizer else version
@@ -64,11 +83,51 @@ def publish_model(repository: Path, model: ServedModel, onnx_file: Path, tokeniz
         _require_whole(root, new)
         return new
 
+    def replaced(new: ServedModel) -> None:
+        prune_versions(repository, new.ensemble, new.version, keep)
+
+    return replace_repository(repository, change, replaced)
+
+
+def rollback_model(repository: Path, name: str, number: int | None = None) -> tuple[int, int]:
+    """Publish a kept version again, under the number that it had; the present one is kept in its place.
+
+    Args:
+        repository: the folder that Triton reads.
+        name: public name of the model.
+        number: of the version; None for the newest of those that are older than the published one.
+
+    Returns:
+        The numbers of the version that was published and of the one that is.
+
+    Raises:
+        ExportError: no model has this name, no such version is kept, it is damaged, or the repository could
+            not be replaced; it is as it was.
+    """
+    find_published(repository, name)  # a repository that is not there must not be made
+
+    def change(root: Path) -> tuple[int, int]:
+        present = find_published(root, name)
+        source, old = read_kept(repository, present.ensemble, previous_version(repository, present, number))
+        _keep_if_whole(repository, present)
+        others = {folder for model in read_inventory(root) if model.name != name for folder in model.folders}
+        _drop(root, {*present.folders, *owned_folders(root, present.ensemble)})
+        for folder in old.folders:
+            if folder in others:
+                continue  # a tokenizer that other models use, with the same content by its name
+            shutil.rmtree(root / folder, ignore_errors=True)
+            copy_model_folder(source / folder, root / folder)
+        _require_whole(root, old)
+        return present.version, old.version
+
     return replace_repository(repository, change)
 
 
-def remove_model(repository: Path, name: str) -> None:
-    """Take a model out of the repository, and its tokenizer if no other model uses it.
+def remove_model(repository: Path, name: str) -> Published:
+    """Take a model out of the repository, with its kept versions, and its tokenizer if no other uses it.
+
+    Returns:
+        What was removed.
 
     Raises:
         ExportError: no model has this name, or the repository could not be replaced; it is as
@@ -76,15 +135,20 @@ def remove_model(repository: Path, name: str) -> None:
     """
     read_inventory(repository)  # a repository that is not there must not be made
 
-    def change(root: Path) -> None:
-        models = {model.name: model for model in read_inventory(root)}
-        if name not in models:
-            known = ", ".join(models) or "none"
-            raise PublishError(f"no model is called {name}; published: {known}.")
-        model = models[name]
+    def change(root: Path) -> Published:
+        model = find_published(root, name)
         _drop(root, {*model.folders, *owned_folders(root, model.ensemble)})
+        return model
 
-    replace_repository(repository, change)
+    return replace_repository(
+        repository, change, lambda removed: remove_versions(repository, removed.ensemble)
+    )
+
+
+def _keep_if_whole(repository: Path, model: Published) -> None:
+    """Keep the published version, unless it is damaged: nobody wants that back."""
+    if not any(content_damage(repository, model)):
+        keep_version(repository, model)
 
 
 def _next_versions(
@@ -112,7 +176,7 @@ def _next_versions(
     return tokenizer_version + (other_tokens and whole_tokens), next_version
 
 
-def _require_whole(root: Path, model: ServedModel) -> None:
+def _require_whole(root: Path, model: ServedModel | Published) -> None:
     """What is about to be published must be what was asked for, however it came about."""
     found = next((other for other in read_inventory(root) if other.name == model.name), None)
     damage = [f"{model.ensemble} is not there."] if found is None else list(content_damage(root, found))

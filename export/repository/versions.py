@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+KEEP = 3
+"""How many versions are kept of each model beside the published one, for a rollback."""
 _VERSION = re.compile("[1-9][0-9]*")
 
 

@@ -136,13 +136,16 @@ class App:
 
 
 def _headers_of(record: RequestRecord, response: Response) -> list[Header]:
-    """The headers that every answer carries, the ray id among them, and then its own."""
-    return [
+    """The headers that every answer carries, then its own, and the version of the model that it is of."""
+    headers = [
         (b"content-type", response.content_type),
         (b"content-length", b"%d" % len(response.body)),
         (b"cf-ray", record.ray_id.encode()),
         *response.headers,
     ]
+    if record.version is not None and response.code == 0:
+        headers.append((b"x-model-version", record.version.encode()))
+    return headers
 
 
 def _server_timing(timing: Timing | None, seconds: float) -> bytes:

@@ -41,6 +41,7 @@ from gateway.api.verify_token import VerifyToken
 from gateway.composition.batches import Batches, compose_batches, max_queued_batch_texts
 from gateway.composition.inference import Inference, compose_inference
 from gateway.composition.protocol import InferenceProtocol, compose_grpc, compose_protocol, grpc_connections
+from gateway.composition.shadow import compose_shadow
 from gateway.domain.monitor import Monitor
 from gateway.domain.requests import InputLimits
 from gateway.inference_protocol.http.routes import protocol_routes
@@ -53,6 +54,7 @@ from gateway.rerank_apis.model_choice import ModelChoice
 from gateway.rerank_apis.routes import rerank_routes
 from gateway.server.connection_limiter import ConnectionLimiter
 from gateway.settings import ConfigurationError, Settings
+from gateway.shadow.mirror import Mirror
 from gateway.telemetry import gauges
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.client_address import ClientAddress
@@ -82,6 +84,8 @@ class Gateway:
     """The gRPC front; None without a port for it."""
     batches: Batches | None
     """None if all batches are answered at once."""
+    mirror: Mirror | None
+    """None if no second model is asked."""
 
     @property
     def certificate(self) -> Certificate | None:
@@ -94,7 +98,7 @@ class Gateway:
         await self.inference.backend.open()
         tasks = (self.monitor.run(), self.metrics.publish(), *self.credentials.tasks())
         try:
-            async with running_beside(tasks), self._running_batches():
+            async with running_beside(tasks), self._running_batches(), self._running_mirror():
                 yield
         finally:
             await self.inference.close()
@@ -105,6 +109,9 @@ class Gateway:
 
     def _running_batches(self) -> AbstractAsyncContextManager[None]:
         return nullcontext() if self.batches is None else self.batches.running()
+
+    def _running_mirror(self) -> AbstractAsyncContextManager[None]:
+        return nullcontext() if self.mirror is None else self.mirror.running()
 
     def triton_restarted(self, reason: str) -> None:
         """Count a restart of Triton after a fault; see `TritonEvents`."""
@@ -153,7 +160,9 @@ def compose(
     observer = RequestObserver(metrics, access_log, tracing.begin if tracing is not None else None)
     limits = RequestLimits(settings.request_timeout_s, _input_limits(settings))
     batches = compose_batches(settings, inference, admission, rate, metrics)
-    predict = PredictCall(inference.predictor, admission, rate, metrics, limits)
+    mirror = compose_shadow(settings, inference, admission, metrics)
+    observers = () if mirror is None else (mirror.offer,)
+    predict = PredictCall(inference.predictor, admission, rate, metrics, limits, *observers)
     protocol = compose_protocol(settings, inference, predict)
     client_address = _client_address(settings)
     app = App(
@@ -184,6 +193,7 @@ def compose(
         access_log=access_log,
         tracing=tracing,
         batches=batches,
+        mirror=mirror,
         grpc=compose_grpc(
             settings, inference, protocol, admission, observer, metrics, credentials, client_address
         ),

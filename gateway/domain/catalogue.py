@@ -6,6 +6,7 @@ An ensemble is served when the ``parameters`` of its ``config.pbtxt`` name it: e
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -64,6 +65,9 @@ class Model:
     aliases: tuple[str, ...] = ()
     """Other names to which it answers, unless another model is called like that."""
     version: str = ""
+    """Number of the publication in its repository."""
+    version_id: str = "0"
+    """What callers see of the version; see `version_id`."""
     precision: str = ""
     target: str = ""
     checkpoint: str = ""
@@ -74,6 +78,7 @@ class Model:
     model_sha256: str = ""
 
 
+_NOT_IN_DIGEST = {PREFIX + "version", PREFIX + "created_at"}
 _TEXT_FIELDS = tuple(field.name for field in fields(Model) if field.default == "")
 """Fields that are copied unchanged and may be absent."""
 
@@ -102,8 +107,30 @@ def parse_model(ensemble: Ensemble) -> Model:
         problem_type=_problem_type(given),
         max_batch_size=max(1, ensemble.max_batch_size),
         special_tokens=_special_tokens(given),
+        version_id=version_id(given),
         **texts,
     )
+
+
+def version_id(parameters: Mapping[str, str]) -> str:
+    """Return what names a publication of a model: its number and a digest, such as ``3-9f2c1ab0``.
+
+    The number is the one that `tritonflare export --list` shows. The digest is over everything else that
+    the export wrote down, the SHA-256 of the weights among it, but not over the date: two repositories
+    count from 1 each, and gateways must not take their models for the same.
+
+    Args:
+        parameters: of the ensemble.
+    """
+    number = parameters.get(PREFIX + "version", "1")  # models of the first release had none
+    if not (number.isascii() and number.isdigit() and len(number) < 10):
+        number = "0"  # it becomes a header, and anybody may write a configuration
+    rest = [
+        [key, value]
+        for key, value in sorted(parameters.items())
+        if key.startswith(PREFIX) and key not in _NOT_IN_DIGEST
+    ]
+    return f"{number}-{hashlib.sha256(json.dumps(rest).encode()).hexdigest()[:8]}"
 
 
 def _task(given: Mapping[str, str]) -> Task:

@@ -101,6 +101,7 @@ def model_record(model: Model) -> dict[str, object]:
         "info": model.checkpoint,
         "max_input_tokens": str(model.max_tokens),
         "precision": model.precision,
+        "version": model.version_id,
     }
     return {
         "id": _KNOWN_MODEL_IDS.get(model.name) or str(uuid5(_NAMESPACE, model.name)),

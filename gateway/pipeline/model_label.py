@@ -10,10 +10,10 @@ from gateway.telemetry.record import RequestRecord
 
 
 def label_with_model(record: RequestRecord, find: Callable[[str], Model], name: str) -> Model:
-    """Find a model, and label the request with it for the metrics.
+    """Find a model, and label the request with it for the metrics, the log and the answer.
 
     Args:
-        record: receives the label.
+        record: receives the label and the version.
         find: a method of `Catalogue`.
         name: from the request; never a label itself, because the number of labels is bounded.
 
@@ -24,7 +24,7 @@ def label_with_model(record: RequestRecord, find: Callable[[str], Model], name: 
     try:
         model = find(name)
     except NoSuchModel:
-        record.model = "unknown"
+        record.model, record.version = "unknown", None
         raise
-    record.model = model.name
+    record.model, record.version = model.name, model.version_id
     return model

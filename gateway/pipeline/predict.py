@@ -26,6 +26,8 @@ Receive = Callable[[RequestDeadline], Awaitable[_Message]]
 ReadMessage = Callable[[_Message], tuple[Model, Call]]
 """Parses a request: returns the model and the call that it asks for."""
 Outcome = TaskAnswer | list[BatchItem]
+ObserveAnswer = Callable[[Model, TaskRequest, TaskAnswer], None]
+"""Sees each request that was answered at once, with its answer; returns at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +48,13 @@ class PredictCall:
         rate: RateLimit,
         metrics: Metrics,
         limits: RequestLimits,
+        observe: ObserveAnswer = lambda model, request, answer: None,
     ) -> None:
         self._predictor = predictor
         self._admission = admission
         self._rate = rate
         self._metrics = metrics
+        self._observe = observe
         self.limits = limits
 
     async def __call__(
@@ -114,6 +118,7 @@ class PredictCall:
             )
         caller.record.timing = answer.timing
         self._metrics.answered(model.name, answer)
+        self._observe(model, call.request, answer)
         return answer
 
     async def _batch(
@@ -148,8 +153,10 @@ class PredictCall:
             ]
         _raise_if_nothing_was_answered(items)
         answered = [item.outcome for item in items if not isinstance(item.outcome, AiError)]
-        for answer in answered:
-            self._metrics.answered(model.name, answer)
+        for request, item in zip(call.items, items, strict=True):
+            if not isinstance(request.request, AiError) and not isinstance(item.outcome, AiError):
+                self._metrics.answered(model.name, item.outcome)
+                self._observe(model, request.request, item.outcome)
         caller.record.timing = longest([answer.timing for answer in answered])
         return items
 

@@ -51,9 +51,11 @@ class RunCall:
         async def answer(message: _Message, deadline: RequestDeadline) -> RunOutcome:
             asked = read(message)
             if isinstance(asked, PollCall):
+                caller.record.version = None  # another publication may have answered the batch
                 return await self._fetch(caller, asked)
             model, call = asked
             if self._queue is not None and isinstance(call, BatchCall) and call.is_queued:
+                caller.record.version = None
                 return await self._submit(caller, model, call, self._queue)
             return await self._predict.answer(caller, model, call, deadline)
 

@@ -58,5 +58,5 @@ class ModelChoice:
         if len(found) > 1:
             names = ", ".join(model.name for model in found)
             raise NoModelForTask(f"Several {_NAMES[task]}s are served; name one of them as 'model': {names}")
-        record.model = found[0].name
+        record.model, record.version = found[0].name, found[0].version_id
         return found[0]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from pydantic import BaseModel, Field, SecretStr, field_validator
 
 from gateway.addresses import targets
 from gateway.settings.kinds import Bytes, Seconds
+
+_SHARE = re.compile(r"[01]|[01]?\.\d{1,9}|1\.0+", re.ASCII)
 
 
 class InferenceSettings(BaseModel):
@@ -63,6 +67,13 @@ class InferenceSettings(BaseModel):
         description="Other names of models, alias=model with commas between: "
         "@cf/mine/mood=@cf/huggingface/distilbert-sst-2-int8. Metrics and lists have the model's own name.",
     )
+    shadow: str = Field(
+        "",
+        description="A second model reads a share of the texts of a classifier after they were answered, "
+        "model=second:share with commas between: @cf/mine/mood=@cf/mine/mood-new:0.1. Callers never wait for "
+        "it; `tritonflare shadow` tells how the answers differ. Each process keeps up to 64 texts, 256 KiB, "
+        "in memory for a few seconds until then.",
+    )
     refresh_interval_s: Seconds = Field(
         5.0, description="Pause between two checks of Triton's models, each with canary inferences."
     )
@@ -87,6 +98,12 @@ class InferenceSettings(BaseModel):
     @classmethod
     def _check_aliases(cls, text: str) -> str:
         read_aliases(text)
+        return text
+
+    @field_validator("shadow")
+    @classmethod
+    def _check_shadow(cls, text: str) -> str:
+        read_shadows(text)
         return text
 
     @field_validator("triton_url")
@@ -116,3 +133,25 @@ def read_aliases(text: str) -> dict[str, str]:
             raise ValueError("has an alias twice")
         aliases[alias] = name
     return aliases
+
+
+def read_shadows(text: str) -> dict[str, tuple[str, float]]:
+    """Split ``model=second:share,…``; return second model and share (above 0, at most 1) by model.
+
+    Raises:
+        ValueError: a part is not of this form, or a model comes twice.
+    """
+    shadows: dict[str, tuple[str, float]] = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        model, _, rest = map(str.strip, part.partition("="))
+        second, _, share = map(str.strip, rest.rpartition(":"))
+        if not (model and second and "=" not in rest and part.isprintable() and _SHARE.fullmatch(share)):
+            raise ValueError("must be of the form model=second:0.1, with commas between")
+        if not 0 < float(share) <= 1:
+            raise ValueError("has a share that is not above 0 and at most 1")
+        if model == second:
+            raise ValueError("has a model that is its own second one")
+        if model in shadows:
+            raise ValueError("has a model twice")
+        shadows[model] = second, float(share)
+    return shadows

@@ -36,6 +36,7 @@ class _Line(msgspec.Struct, omit_defaults=True):
     ms: float
     ray: str
     model: str
+    version: str | None = None
     id: str | None = None
     queue_ms: float | None = None
     triton_ms: float | None = None
@@ -82,11 +83,12 @@ class AccessLog:
             self.flush()
 
     def _text(self, record: RequestRecord, level: str) -> str:
+        version = f" version={record.version}" if record.version is not None else ""
         client = f" client={record.client}" if record.client is not None else ""
         grpc = f" grpc={record.grpc_status}" if record.grpc_status is not None else ""
         return (
             f"{self._now()} {level} {_LOGGER}: {record.method} {record.route} status={record.status} "
-            f"code={record.code} ms={1000 * record.seconds:.1f} ray={record.ray_id} "
+            f"code={record.code} ms={1000 * record.seconds:.1f} ray={record.ray_id}{version} "
             f"id={record.ai_request_id or '-'}{client}{grpc}\n"
         )
 
@@ -102,6 +104,7 @@ class AccessLog:
             _ms(record.seconds),
             record.ray_id,
             record.model,
+            record.version,
             record.ai_request_id,
             trace_id=record.trace_id,
             client=record.client,

@@ -8,10 +8,14 @@ from functools import cache
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from gateway.domain.cache import Lookup
+from gateway.domain.catalogue import Model
 from gateway.server.connection_limiter import LimiterEvents
+from gateway.shadow.comparison import Comparison
+from gateway.shadow.mirror import Drop
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _BATCH_SECONDS = (0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 36000.0)
+_SHIFTS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 _TOKENS = (8, 16, 32, 64, 128, 256, 512)
 
 
@@ -140,6 +144,50 @@ class BatchCounters:
         """Count one batch."""
         self._finished["failed" if failed else "ok"]()
         self._duration(seconds)
+
+
+class ShadowCounters:
+    """Counts how the answers of second models differ; see `gateway.shadow`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        versions = ("model", "version", "shadow", "shadow_version")
+        self._texts = Counter(
+            "tritonflare_shadow_texts",
+            "Texts that a second model was asked too: its best label is the same (agrees), another (differs),"
+            " or it gave an error (failed).",
+            (*versions, "result"),
+            registry=registry,
+        )
+        self._shift = Histogram(
+            "tritonflare_shadow_score_shift",
+            "By how much the second model's score of the best label is higher (up) or lower (down).",
+            (*versions, "direction"),
+            buckets=_SHIFTS,
+            registry=registry,
+        )
+        self._dropped = Counter(
+            "tritonflare_shadow_dropped",
+            "Texts that a second model was not asked: the queue was full, callers kept the server busy, or"
+            " the model was unavailable.",
+            ("model", "shadow", "reason"),
+            registry=registry,
+        )
+
+    def compared(self, model: Model, shadow: Model, found: Comparison) -> None:
+        """Count a text that both models have answered."""
+        labels = (model.name, model.version_id, shadow.name, shadow.version_id)
+        self._texts.labels(*labels, "agrees" if found.agrees else "differs").inc()
+        if found.shift is not None:
+            self._shift.labels(*labels, "up" if found.shift > 0 else "down").observe(abs(found.shift))
+
+    def failed(self, model: Model, shadow: Model) -> None:
+        """Count a text to which the second model gave an error."""
+        labels = (model.name, model.version_id, shadow.name, shadow.version_id)
+        self._texts.labels(*labels, "failed").inc()
+
+    def dropped(self, model: str, shadow: str, reason: Drop) -> None:
+        """Count a text that was not sent."""
+        self._dropped.labels(model, shadow, reason).inc()
 
 
 def limiter_events(registry: CollectorRegistry) -> LimiterEvents:

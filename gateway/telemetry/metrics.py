@@ -15,6 +15,7 @@ from gateway.telemetry.counters import (
     CacheCounters,
     CallCounters,
     RequestCounters,
+    ShadowCounters,
     TextCounters,
     grpc_requests,
     limiter_events,
@@ -74,6 +75,10 @@ class Metrics:
     def batch_counters(self) -> BatchCounters:
         """Add the counters of queued batches; for a gateway that has them."""
         return BatchCounters(self._registry)
+
+    def shadow_counters(self) -> ShadowCounters:
+        """Add the counters of second models; for a gateway that asks them."""
+        return ShadowCounters(self._registry)
 
     def limiter_events(self) -> LimiterEvents:
         """Add the counters of connections that the limiter closes or refuses."""

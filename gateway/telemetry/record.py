@@ -24,6 +24,8 @@ class RequestRecord:
     """The pattern, not the path."""
     model: str = "none"
     """As a metrics label: one of few values, not chosen by clients."""
+    version: str | None = None
+    """Of the model, once it is known; see `gateway.domain.catalogue.version_id`."""
     ai_request_id: str | None = None
     """Set once the request is for a model or has failed in the AI service; the answer carries it."""
     timing: Timing | None = None

@@ -107,6 +107,7 @@ async def test_every_line_is_an_object_with_the_documented_fields(triton: FakeTr
         "code": 0,
         "ray": answer.header("cf-ray"),
         "model": SST2,
+        "version": answer.header("x-model-version"),
         "id": answer.header("cf-ai-req-id"),
     }
     assert (unknown["status"], unknown["code"], unknown["ray"]) == (401, 10000, refused.header("cf-ray"))

@@ -11,8 +11,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tests.support.fake_triton import FakeTriton, fail
-from tests.support.harness import Client, Running, running_gateway, settings_for
+from tests.support.fake_triton import SST2, FakeEnsemble, FakeTriton, fail
+from tests.support.harness import Client, Running, running_gateway, settings_for, until
 from tests.support.monitoring import (
     DOCUMENT,
     DOCUMENTED_GPU,
@@ -33,7 +33,9 @@ _ROW = re.compile(r"^\| `(tritonflare_\w+|process_\w+)` \| (\w+) \|([^|]*)\|", r
 async def page_of(triton: FakeTriton) -> Page:
     """The metrics of a gateway that has seen some of everything."""
     with tempfile.TemporaryDirectory() as folder:
-        settings = settings_for(triton, cache_bytes=100_000, grpc_port=0, batch_folder=folder)
+        settings = settings_for(
+            triton, cache_bytes=100_000, grpc_port=0, batch_folder=folder, shadow=f"{SST2}=second:1,x=y:1"
+        )
         async with running_gateway(settings) as running:
             return await _page(running, triton)
 
@@ -45,7 +47,19 @@ async def _page(running: Running, triton: FakeTriton) -> Page:
             "/inference.GRPCInferenceService/ServerLive"
         )
         await live(b"")
+    triton.ensembles.append(FakeEnsemble("second", "second"))
+
+    async def both() -> bool:
+        return (await client.get("/v2/models/second/ready")).status == 200
+
+    await until(both)
     await client.run({"text": "word " * 600})
+
+    async def compared() -> bool:
+        return b"\ntritonflare_shadow_texts_total{" in (await client.get("/metrics")).body
+
+    await until(compared)
+    await client.run({"requests": [{"text": "a"}] * 70})  # more than wait for the second model
     triton.infer_fault = fail(grpc.StatusCode.INTERNAL)
     await client.run({"text": "fails"})
     return read_page((await client.get("/metrics")).body.decode())

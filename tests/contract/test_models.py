@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 from urllib.parse import quote
 
 import grpc
@@ -290,3 +292,52 @@ async def test_a_bad_token_is_1000(client: Client) -> None:
     check_front(await client.get(foreign), 401, invalid)
     any_account = await client.send("GET", foreign, headers={"Authorization": f"Bearer {ANY_TOKEN}"})
     assert any_account.status == 200
+
+
+async def test_the_version_is_in_the_list_the_answers_and_the_log_and_changes_with_the_publication(
+    client: Client, triton: FakeTriton, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def version() -> str:
+        (entry,) = (await client.get(f"{AI}/models/search")).json["result"]
+        return str({each["property_id"]: each["value"] for each in entry["properties"]}["version"])
+
+    first = await version()
+    body = b'{"inputs": [{"name": "TEXT", "datatype": "BYTES", "shape": [1, 1], "data": ["a"]}]}'
+    for answer in (
+        await client.run({"text": "a"}),
+        await client.send("POST", f"/v2/models/{SST2}/infer", body),
+        await client.send("POST", "/predict", b'{"inputs": "a"}'),
+        await client.send("POST", f"{AI}/run", json.dumps({"model": SST2, "input": {"text": "a"}}).encode()),
+    ):
+        assert (answer.status, answer.header("x-model-version")) == (200, first)
+    refused = await client.run({"text": 1})
+    assert (refused.status, refused.header("x-model-version")) == (400, None)
+    lines = await access_lines(capsys)
+    assert [f" version={first} " in line for line in lines] == [False, *[True] * 5]
+
+    triton.ensembles = [FakeEnsemble(overrides={"tritonflare.version": "7"})]
+
+    async def changed() -> bool:
+        return await version() != first
+
+    await until(changed)
+    assert (await client.run({"text": "a"})).header("x-model-version") == await version()
+    assert (await version()).startswith("7-")
+    # The digest is over what is published, and that is the same.
+    assert (await version()).partition("-")[2] == first.partition("-")[2]
+
+
+async def test_the_result_of_a_queued_batch_names_no_version(triton: FakeTriton, tmp_path: Path) -> None:
+    async with running_gateway(settings_for(triton, batch_folder=str(tmp_path))) as running:
+        client = running.client
+        queued = await client.run({"requests": [{"text": "a"}]}, query="?queueRequest=true")
+        poll = {"request_id": queued.json["result"]["request_id"]}
+        answers = [queued]
+
+        async def done() -> bool:
+            answers.append(await client.run(poll, query="?queueRequest=true"))
+            return "responses" in answers[-1].json["result"]
+
+        await until(done)
+    # Another publication may have answered it.
+    assert {answer.header("x-model-version") for answer in answers} == {None}

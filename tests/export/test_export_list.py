@@ -19,6 +19,7 @@ COLUMNS = [
     "target",
     "labels",
     "MB",
+    "kept",
     "layout",
     "weights",
     "tokenizer",
@@ -54,7 +55,7 @@ def test_the_list_lines_up_and_is_whole_for_scripts(listed: tuple[str, ...]) -> 
     assert all(line.split()[-2:] == ["2026-11-22", "00:00:00.000"] for line in lines)
 
 
-@pytest.mark.parametrize(("width", "columns"), [(300, 10), (130, 6), (40, 1)])
+@pytest.mark.parametrize(("width", "columns"), [(300, 11), (130, 7), (40, 1)])
 def test_a_narrow_terminal_gets_fewer_columns_and_no_broken_ones(
     listed: tuple[str, ...], width: int, columns: int
 ) -> None:

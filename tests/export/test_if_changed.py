@@ -105,7 +105,7 @@ def test_another_option_is_exported(plan: ExportPlan, options: dict[str, object]
 
 def test_every_option_is_compared(plan: ExportPlan) -> None:
     compared = {key.removeprefix("option ") for key in unchanged_export(plan).fingerprint}
-    apart = {"source", "revision", "examples", "repository", "artefacts"}
+    apart = {"source", "revision", "examples", "repository", "artefacts", "keep"}
     assert {field.name for field in dataclasses.fields(plan)} - apart <= compared
 
 

@@ -137,11 +137,19 @@ class Coalescer:
         """Texts that wait for a call slot, including abandoned ones that are not removed yet."""
         return sum(len(queue.waiting) for queue in self._every_queue)
 
-    def is_idle(self, model: Model) -> bool:
-        """Whether no text waits for this version of a model, and it could begin a call at once."""
+    def is_idle(self, model: Model, spare_slots: int = 0) -> bool:
+        """Whether no text waits for this version of a model, and it could begin a call at once.
+
+        Args:
+            model: the model.
+            spare_slots: how many slots have to stay free beside that call, where there are as many.
+        """
         now = asyncio.get_running_loop().time()
         queues = (queue for queue in self._every_queue if queue.model == model)
-        return all(not queue.waiting and queue.slots.free(now) for queue in queues)
+        return all(
+            not queue.waiting and queue.slots.free(now) > min(spare_slots, queue.slots.limit - 1)
+            for queue in queues
+        )
 
     @property
     def calls(self) -> int:

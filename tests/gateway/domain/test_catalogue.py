@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from gateway.domain.catalogue import Catalogue, Ensemble, MalformedEntry, parse_model
+from gateway.domain.catalogue import Catalogue, Ensemble, MalformedEntry, parse_model, version_id
 from gateway.domain.errors import BackendUnavailable, NoSuchModel
 from gateway.domain.scores import ProblemType
 from gateway.domain.tasks import Task
@@ -54,6 +54,25 @@ def test_every_parameter_arrives_in_the_model() -> None:
         "model_sha256",
     ]:
         assert getattr(model, field) == GOOD[f"tritonflare.{field}"]
+
+
+def test_a_version_has_the_number_and_a_digest_of_all_but_number_and_date() -> None:
+    model = parse_model(ensemble())
+    number, _, digest = model.version_id.partition("-")
+    assert number == "3"
+    same = {"version": "4", "created_at": "2027-01-01 00:00:00.000"}
+    assert parse_model(ensemble(**same)).version_id == f"4-{digest}"
+    assert version_id(GOOD | {"other": "changed"}) == model.version_id
+    others = {
+        parse_model(ensemble(**change)).version_id
+        for change in ({"labels": '["A", "B"]'}, {"model_sha256": "n"}, {"of_a_later_version": "changed"})
+    }
+    assert len(others | {model.version_id}) == 4
+
+
+@pytest.mark.parametrize("number", ["", "3\r\nset-cookie: a=b", "\u0663", "9" * 50])
+def test_a_number_that_is_none_does_not_get_into_the_header(number: str) -> None:
+    assert parse_model(ensemble(version=number)).version_id.startswith("0-")
 
 
 @pytest.mark.parametrize(

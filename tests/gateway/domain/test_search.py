@@ -92,7 +92,13 @@ def test_a_number_that_is_left_out_is_the_default() -> None:
 
 def test_the_record_has_the_shape_of_the_documented_one() -> None:
     record = model_record(
-        model(description="d", created_at="2026-11-22 00:00:00.000", precision="int8", checkpoint="c")
+        model(
+            description="d",
+            created_at="2026-11-22 00:00:00.000",
+            precision="int8",
+            checkpoint="c",
+            version_id="3-9f2c1ab0",
+        )
     )
     assert record == {
         "id": "eaf31752-a074-441f-8b70-d593255d2811",
@@ -115,6 +121,7 @@ def test_the_record_has_the_shape_of_the_documented_one() -> None:
             {"property_id": "info", "value": "c"},
             {"property_id": "max_input_tokens", "value": "512"},
             {"property_id": "precision", "value": "int8"},
+            {"property_id": "version", "value": "3-9f2c1ab0"},
         ],
     }
 
