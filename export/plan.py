@@ -43,6 +43,12 @@ class ExportPlan:
         group_texts: most texts that the target ``cuda`` computes together; None is the usual number.
         group_tokens: most tokens that it computes together, padding included; None is the usual number.
         keep: how many versions that were published before are kept for a rollback.
+        labels: names in the order of the logits, instead of those of the checkpoint.
+        text_column: of ``examples``.
+        label_column: of ``examples``; None takes ``label`` where it is there.
+        min_accuracy: least share of labelled texts that are right, 0…1; None sets no limit.
+        min_f1: least mean F1 of the labels, 0…1; None sets no limit.
+        allow_poor: publish a model that shows the signs of `export.evaluation.doubts`, with a warning.
     """
 
     source: str | Path
@@ -64,6 +70,12 @@ class ExportPlan:
     group_texts: int | None = None
     group_tokens: int | None = None
     keep: int = KEEP
+    labels: tuple[str, ...] = ()
+    text_column: str = "text"
+    label_column: str | None = None
+    min_accuracy: float | None = None
+    min_f1: float | None = None
+    allow_poor: bool = False
 
     def __post_init__(self) -> None:
         for alias in self.aliases:
@@ -77,6 +89,8 @@ class ExportPlan:
             )
         if self.int8 == AUTO and self.timing is None:
             raise ExportError("--int8 auto chooses by speed; it cannot do without timing.")
+        if self.examples is None and (self.text_column != "text" or self.label_column):
+            raise ExportError("--text-column and --label-column are for the file of --eval; give both.")
         self._check_target()
 
     def _check_target(self) -> None:

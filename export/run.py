@@ -16,11 +16,11 @@ from export.errors import ExportError, first_line
 from export.evaluation.data import Examples
 from export.evaluation.doubts import FEWEST_TEXTS, Doubt, doubts
 from export.evaluation.evaluate import Evaluation, Progress, Silent, evaluate
-from export.evaluation.gate import Finding, GateLimits, judge, require
+from export.evaluation.gate import Finding, GateLimits, judge, judge_quality, require
 from export.evaluation.host import describe_host
 from export.evaluation.metrics import Answers, accuracy, agreement, answers
 from export.evaluation.ranking import compare_rankings
-from export.evaluation.report import write_report
+from export.evaluation.report import write_figures, write_report
 from export.evaluation.runner import onnx_candidate, run_grouped
 from export.evaluation.settings import TimingSettings
 from export.files import only_writer, scratch_folder
@@ -115,7 +115,7 @@ def _run(plan: ExportPlan, progress: Progress, work: Path) -> ExportResult:
         _log.info("fp32 is within %.1e of the reference", shift)
 
         evaluation, chosen = _assess(builder)
-        findings = judge(evaluation, plan.limits)
+        findings = [*judge(evaluation, plan.limits), *_judge_quality(plan, evaluation)]
         own = _on_own_texts(builder, evaluation, chosen)
         findings += own.findings
         found = [*doubts(evaluation, chosen), *own.doubts]
@@ -124,7 +124,7 @@ def _run(plan: ExportPlan, progress: Progress, work: Path) -> ExportResult:
         require(
             evaluation,
             [finding for finding in findings if finding.artefact == chosen],
-            _advice(plan, findings, chosen, found, len(evaluation.examples.texts)),
+            _advice(plan, findings, chosen, found, evaluation.examples),
         )
         plans = write_plan_graphs(plan, source, folder) if plan.target == "tensorrt" else {}
 
@@ -132,6 +132,7 @@ def _run(plan: ExportPlan, progress: Progress, work: Path) -> ExportResult:
         file = builder.files[chosen]
         model = _served(plan, source, file)
         model = publish_model(plan.repository, model, file, source.checkpoint.tokenizer_file, plan.keep)
+        _write_figures(folder, model)
         kit = _write_kit(builder, model, plans) if plans else None
         result = ExportResult(model, chosen, evaluation, report, tuple(found), kit)
         if made_from is not None:
@@ -148,6 +149,14 @@ def _fingerprint(plan: ExportPlan, checkpoint: Path) -> Fingerprint | None:
     except (OSError, ImportError) as error:
         _log.info("this export leaves no record for --if-changed: %s", error)
         return None
+
+
+def _write_figures(folder: Path, model: ServedModel) -> None:
+    """Write the report for callers; the model is published already, so a failure is only logged."""
+    try:
+        write_figures(folder, model.version)
+    except OSError as error:
+        _log.warning("%s has no report for the playground (%s).", model.name, error.strerror or error)
 
 
 def _record(plan: ExportPlan, result: ExportResult, made_from: Fingerprint) -> None:
@@ -175,6 +184,19 @@ def _assess(builder: Builder) -> tuple[Evaluation, str]:
     return evaluation, chosen
 
 
+def _judge_quality(plan: ExportPlan, evaluation: Evaluation) -> list[Finding]:
+    """What every artefact is worth by itself; the signs of a poor model count unless that is allowed."""
+    signs = (
+        {}
+        if plan.allow_poor
+        else {
+            name: [doubt for doubt in doubts(evaluation, name) if doubt.stops]
+            for name in evaluation.measurements
+        }
+    )
+    return judge_quality(evaluation, signs, plan.min_accuracy, plan.min_f1)
+
+
 @dataclass(frozen=True)
 class _Own:
     """The exporter's own messages."""
@@ -199,11 +221,17 @@ def _on_own_texts(builder: Builder, evaluation: Evaluation, chosen: str) -> _Own
 
 
 def _advice(
-    plan: ExportPlan, findings: Sequence[Finding], chosen: str, found: Sequence[Doubt], texts: int
+    plan: ExportPlan, findings: Sequence[Finding], chosen: str, found: Sequence[Doubt], examples: Examples
 ) -> list[str]:
     """What to try after a refusal; what is wrong with the model itself comes first."""
-    lines = [f"WARNING: {doubt.found} {doubt.remedy}" for doubt in found]
-    ways = ways_out(plan, findings, chosen, texts, ENOUGH_TEXTS)
+    lines = [
+        doubt.remedy if doubt.stops and not plan.allow_poor else f"WARNING: {doubt.found} {doubt.remedy}"
+        for doubt in found
+    ]
+    # Numbers count in any order of names, so that another one would change nothing.
+    orders = [doubt.order for doubt in found if doubt.order and not examples.by_number]
+    order = orders[0] if orders else ()
+    ways = ways_out(plan, findings, chosen, len(examples.texts), ENOUGH_TEXTS, order)
     return [*lines, "What may help:", *(f"  {way}" for way in ways)] if ways else lines
 
 

@@ -15,7 +15,7 @@ from export.checkpoint.pairs import PairTokenizer
 from export.checkpoint.tokenizer import load_tokenizer, token_rows
 from export.compatibility import WRITTEN
 from export.errors import CheckpointError, ExamplesError, ExportError
-from export.evaluation.data import Examples, load_examples
+from export.evaluation.data import Columns, Examples, load_examples
 from export.evaluation.pair_data import load_pairs
 from export.plan import ExportPlan
 from export.route import ExportRoute, route_of
@@ -61,13 +61,14 @@ def read_source(plan: ExportPlan, work: Path) -> Source:
         ExportError: the checkpoint, its tokenizer, its card or the labelled texts cannot be used.
     """
     folder = resolve_source(str(plan.source), plan.revision)
-    checkpoint = load_checkpoint(folder, work)
+    checkpoint = load_checkpoint(folder, work, plan.labels)
     if checkpoint.weights is None and plan.target == "tensorrt":
         raise ExportError(
             f"{checkpoint.name} is a {checkpoint.family!r} model; TensorRT plans are made of "
             f"{', '.join(WRITTEN.values())} only. Choose --target onnxruntime."
         )
-    texts = (_pairs if checkpoint.task == RERANK else _texts)(plan.examples, folder, checkpoint)
+    texts = (_pairs if checkpoint.task == RERANK else _texts)(plan, folder, checkpoint)
+    _check_minima(plan, texts.examples)
     card = _card(folder, checkpoint)
     name = card["name"] if plan.name is None else plan.name
     _check_name(name)
@@ -84,6 +85,18 @@ def read_source(plan: ExportPlan, work: Path) -> Source:
     )
 
 
+def _check_minima(plan: ExportPlan, examples: Examples) -> None:
+    if plan.min_accuracy is None and plan.min_f1 is None:
+        return
+    if examples.queries is not None:
+        raise ExportError("--min-accuracy and --min-f1 are for classifiers, and this model is a reranker.")
+    if examples.targets is None:
+        raise ExamplesError(
+            f"--min-accuracy and --min-f1 need labelled texts, and {examples.source} has no labels; give "
+            "--eval FILE with a column of labels."
+        )
+
+
 class _Texts(NamedTuple):
     """What `Source` takes over."""
 
@@ -93,11 +106,12 @@ class _Texts(NamedTuple):
     rows: list[list[int]]
 
 
-def _texts(file: Path | None, folder: Path, checkpoint: Checkpoint) -> _Texts:
+def _texts(plan: ExportPlan, folder: Path, checkpoint: Checkpoint) -> _Texts:
     tokenizer = load_tokenizer(checkpoint.tokenizer_file, checkpoint.max_tokens)
     labels, problem_type = checkpoint.labels, checkpoint.problem_type
-    if file:
-        examples = load_examples(file, labels, problem_type)
+    if plan.examples:
+        columns = Columns(plan.text_column, plan.label_column)
+        examples = load_examples(plan.examples, labels, problem_type, columns)
     else:
         examples = default_examples(folder, labels, problem_type)
     example_rows = token_rows(tokenizer, examples.texts, checkpoint)
@@ -107,13 +121,16 @@ def _texts(file: Path | None, folder: Path, checkpoint: Checkpoint) -> _Texts:
     return _Texts(tokenizer, examples, example_rows, token_rows(tokenizer, own_texts(), checkpoint))
 
 
-def _pairs(file: Path | None, folder: Path, checkpoint: Checkpoint) -> _Texts:
+def _pairs(plan: ExportPlan, folder: Path, checkpoint: Checkpoint) -> _Texts:
     tokenizer = PairTokenizer(load_tokenizer(checkpoint.tokenizer_file, checkpoint.max_tokens), checkpoint)
     own, own_rows = fitting_pairs(own_pairs(), tokenizer)
     # For its check alone, as for texts.
     warmup = warmup_texts(checkpoint.max_tokens)
     tokenizer.rows([(warmup["text"], text) for text in warmup.values()])
-    examples = load_pairs(file) if file else default_pairs(folder)
+    if plan.examples:
+        examples = load_pairs(plan.examples, Columns(plan.text_column, plan.label_column))
+    else:
+        examples = default_pairs(folder)
     if examples.source == OWN_PAIRS:
         return _Texts(tokenizer, own, own_rows, own_rows)
     rows = []

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import logging
-import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tritonflare import export_published
+from tritonflare.export_judging import judging, judging_options
 from tritonflare.export_published import SERVE_HELP
+from tritonflare.export_shown import show, show_reading, warn
 from tritonflare.paths import ARTEFACTS, CHECKPOINT, REPOSITORY, runnable
 from tritonflare.progress import progress
 
 if TYPE_CHECKING:
-    from export.evaluation.evaluate import Measurement
-    from export.evaluation.gate import GateLimits
     from export.plan import ExportPlan
-    from export.run import ExportResult
 
 # Repeated here, because `tritonflare --help` must not import ONNX; a test compares them with export.plan.
 TARGETS = ("cpu", "cuda", "onnxruntime", "tensorrt")
@@ -106,34 +103,7 @@ def _path(exists: bool = False) -> click.Path:
     is_flag=True,
     help="INT8 weights use half their range, as on a CPU without VNNI: for a model that other CPUs serve.",
 )
-@click.option(
-    "--eval",
-    "examples",
-    type=_path(exists=True),
-    help="CSV, TSV or JSONL with text and label, for a reranker with query, text and perhaps label (0 or 1) "
-    "[default: heldout.tsv beside the checkpoint].",
-)
-@click.option(
-    "--max-drop", type=click.FloatRange(0), help="Gate: accuracy, or MRR@10, that may be lost, in points."
-)
-@click.option(
-    "--min-agreement",
-    type=click.FloatRange(50, 100),
-    help="Gate: labels as in FP32, in per cent, e.g. 98.5.",
-)
-@click.option(
-    "--min-tau",
-    type=click.FloatRange(-1, 1),
-    help="Gate of rerankers: mean Kendall's tau between the order of a query's texts and FP32's "
-    "[default: 0.999 fp32, 0.98 fp16, 0.9 int8].",
-)
-@click.option(
-    "--min-top",
-    type=click.FloatRange(0, 100),
-    help="Gate of rerankers: queries whose first text is FP32's, in per cent "
-    "[default: 99.9 fp32, 98 fp16, 90 int8].",
-)
-@click.option("--max-neighbours", type=click.FloatRange(0), help="Gate: |Δp| that neighbours may cause.")
+@judging_options
 @click.option(
     "--quick", is_flag=True, help="Only the published precision, without timing; the gate is the same."
 )
@@ -193,13 +163,14 @@ def export(
 
     SOURCE is a Hugging Face folder or a hub id such as org/name; without it, the bundled
     checkpoint. Writes FP32, FP16 and INT8 ONNX files, compares FP32 with a reference and the
-    others with FP32, measures accuracy, agreement and speed, writes report.md beside the
-    artefacts, and publishes the model in one step if it passes the gate.
+    others with FP32, measures accuracy, agreement and speed, writes report.md and report.html
+    beside the artefacts, and publishes the model in one step if it passes the gate.
 
     \b
       tritonflare export                                     the bundled model, in INT8
       tritonflare export ./mood --name @cf/acme/mood         your own
       tritonflare export org/name --eval reviews.csv         from the hub, judged on your texts
+      tritonflare export ./mood --labels bad,neutral,good    names for LABEL_0, LABEL_1, LABEL_2
       tritonflare export ./mood --target cuda                for a GPU, without Docker
       tritonflare export ./mood --target tensorrt            a plan, built on the GPU that serves it
       tritonflare export ./mood --if-changed                 only if something changed since
@@ -262,27 +233,13 @@ def _export(
     repository: Path,
     quick: bool,
     if_changed: bool,
-    max_drop: float | None,
-    min_agreement: float | None,
-    min_tau: float | None,
-    min_top: float | None,
-    max_neighbours: float | None,
     **options: Any,
 ) -> None:
     from export.evaluation.settings import TimingSettings
     from export.plan import ExportPlan
 
-    limits = _limits(
-        accuracy_drop=max_drop,
-        agreement=min_agreement and min_agreement / 100,
-        kendall_tau=min_tau,
-        top=None if min_top is None else min_top / 100,
-        neighbours=max_neighbours,
-    )
     timing = None if quick else TimingSettings()
-    plan = ExportPlan(
-        repository=repository, limits=limits, timing=timing, all_precisions=not quick, **options
-    )
+    plan = ExportPlan(repository=repository, timing=timing, all_precisions=not quick, **judging(**options))
     if if_changed and _is_unchanged(plan):
         return
     # After the comparison, because it imports ONNX Runtime.
@@ -290,14 +247,14 @@ def _export(
 
     with progress("exporting") as steps:
         result = run_export(plan, steps)
-    _show(result)
-    if options["examples"] is not None and result.evaluation.examples.by_number:
-        click.echo(_order_of(result.model.labels, result.evaluation.examples.source))
+    show(result)
+    if options["examples"] is not None:
+        show_reading(result.model.labels, result.evaluation.examples)
     if result.model.task == "rerank":
         click.echo("Task rerank, because the model has one label: it scores a TEXT for a QUERY.")
     click.echo(
         f"Published {result.model.name} ({result.artefact}, version {result.model.version}) in {repository}. "
-        f"Report: {result.report}"
+        f"Report: {result.report}, and the same as a page beside it, {result.report.stem}.html"
     )
     click.echo(SERVE_HELP)
     if result.kit:
@@ -305,7 +262,7 @@ def _export(
             "The TensorRT plan is built where it is served, by docker/triton/build_plans.py from "
             f"{result.kit}; until then Triton's ONNX Runtime backend serves."
         )
-    _warn(result, repository)
+    warn(result, repository)
 
 
 def _is_unchanged(plan: ExportPlan) -> bool:
@@ -328,54 +285,3 @@ def _is_unchanged(plan: ExportPlan) -> bool:
         line += f", with {record.warnings} {'warning' if record.warnings == 1 else 'warnings'} in its report"
     click.echo(f"{line}; export without --if-changed to do it again.")
     return True
-
-
-def _limits(**values: float | None) -> Mapping[str, GateLimits]:
-    """Return the gate's limits; a given one replaces the default of every precision."""
-    from export.evaluation.gate import DEFAULT_LIMITS
-
-    given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
-    return {precision: replace(limits, **given) for precision, limits in DEFAULT_LIMITS.items()}
-
-
-def _show(result: ExportResult) -> None:
-    evaluation = result.evaluation
-    for name, found in evaluation.measurements.items():
-        line = f"{name:22}{found.size / 1e6:7.1f} MB  {_quality(found)}"
-        line += f"  neighbours move it by {found.invariance.largest_shift:.1e}"
-        if found.speed:
-            line += f"  {found.speed.grouped_per_second:.0f} texts/s ({found.speed.grouped_ratio:.2f} ×)"
-        click.echo(line)
-    if evaluation.host.warning and result.model.precision == "int8":
-        click.echo(f"Warning: {evaluation.host.warning}", err=True)
-
-
-def _quality(found: Measurement) -> str:
-    """How close an artefact is to FP32, and how good it is where there are labels."""
-    if found.ranking is not None:
-        ranking = found.ranking
-        said = f"Kendall's tau {ranking.kendall_tau:.4f}  first text {100 * ranking.top_share:6.2f} %"
-        return f"{said}  MRR@10 {ranking.relevance.mrr:.4f}" if ranking.relevance else said
-    said = f"agreement {100 * found.agreement.share:6.2f} %"
-    return f"{said}  accuracy {100 * found.accuracy.share:.2f} %" if found.accuracy else said
-
-
-def _order_of(labels: Sequence[str], file: str) -> str:
-    """Describe how numbers in the examples were read; a wrong ``id2label`` is visible nowhere else."""
-    order = ", ".join(f"{number} = {label}" for number, label in enumerate(labels[:_SHOWN_LABELS]))
-    more = ", …" if len(labels) > _SHOWN_LABELS else ""
-    return f"Numbers in {file} are read in the order of id2label ({order}{more})."
-
-
-def _warn(result: ExportResult, repository: Path) -> None:
-    """Print doubts last, in a frame: exit code 0 means that the model is published, not that it is good."""
-    if not result.doubts:
-        return
-    frame = "!" * 80
-    name = result.model.name
-    lines = [frame, f"WARNING: {name} is published, but its answers may be worth nothing."]
-    for number, doubt in enumerate(result.doubts, 1):
-        lines += [f"  {number}. {doubt.found}", f"     {doubt.remedy}"]
-    place = "" if repository == REPOSITORY else f" --repository {shlex.quote(str(repository))}"
-    lines += [f"To take it back: `tritonflare export --remove {shlex.quote(name)}{place}`", frame]
-    click.secho(runnable("\n".join(lines)), err=True, fg="red", bold=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ _HEAD = "ForSequenceClassification"
 _DEFAULT_LABELS = 2
 # Far more than any classifier has; a mistyped count must not fill the memory.
 _MOST_LABELS = 10_000
+_SHOWN_LABELS = 20
 # Below this a tokenizer's own limit is a mistake rather than a choice.
 _FEWEST_TOKENS = 8
 
@@ -29,6 +30,8 @@ class Config:
 
     name: str
     values: Mapping[str, Any]
+    renamed: bool = False
+    """Whether ``with_labels`` has named the labels."""
 
     @property
     def family(self) -> str:
@@ -78,6 +81,25 @@ class Config:
                 f"{self.name} uses {positions} position embeddings, which cannot be exported; "
                 "only absolute ones can."
             )
+
+    def with_labels(self, labels: Sequence[str]) -> Config:
+        """The same with other names for its labels, in the order of the logits.
+
+        Raises:
+            CheckpointError: they are not all different, or not as many as the config counts.
+        """
+        before = self._label_names()
+        counted = self.values.get("id2label") is not None or self._counts_labels
+        if counted and len(labels) != len(before):
+            named = ", ".join(before[:_SHOWN_LABELS]) + (", …" if len(before) > _SHOWN_LABELS else "")
+            raise CheckpointError(
+                f"--labels names {len(labels)}, and {self.name} has {len(before)}: {named}. Name all of "
+                "them, in this order."
+            )
+        if not all(labels) or len(set(labels)) != len(labels):
+            raise CheckpointError("--labels must be names that are all different and not empty.")
+        named_so = {str(place): label for place, label in enumerate(labels)}
+        return replace(self, values={**self.values, "id2label": named_so}, renamed=True)
 
     def labels(self) -> tuple[str, ...]:
         """Names of the classes in the order of the logits, all different; a reranker has one."""
@@ -130,7 +152,8 @@ class Config:
                 f"{self.name} scores {scored} labels, but its config.json has neither id2label nor "
                 f"num_labels, which means {named}; add id2label with {scored} names to it."
             )
-        return CheckpointError(f"{self.name} scores {scored} labels but its config names {named}.")
+        who = "config or --labels" if self.renamed else "config"
+        return CheckpointError(f"{self.name} scores {scored} labels but its {who} names {named}.")
 
     def _label_name(self, value: object) -> str:
         if not isinstance(value, str | int | float) or isinstance(value, bool):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -21,7 +22,7 @@ from export.errors import CheckpointError
 _log = logging.getLogger("tritonflare.export")
 
 
-def load_checkpoint(folder: Path, work: Path | None = None) -> Checkpoint:
+def load_checkpoint(folder: Path, work: Path | None = None, labels: Sequence[str] = ()) -> Checkpoint:
     """Read ``config.json``, the safetensors weights and the tokenizer of a folder.
 
     A model with one label is a reranker, whatever it was trained for; more labels are a classifier.
@@ -30,6 +31,7 @@ def load_checkpoint(folder: Path, work: Path | None = None) -> Checkpoint:
         folder: Hugging Face layout; never written to.
         work: where a ``tokenizer.json`` goes that is not the folder's own, because it is converted or
             carries other files' options; None refuses a folder that needs it.
+        labels: names in the order of the logits, instead of those of the config.
 
     Raises:
         CheckpointError: a file is missing or damaged, it is no classifier, or its architecture
@@ -37,6 +39,8 @@ def load_checkpoint(folder: Path, work: Path | None = None) -> Checkpoint:
     """
     config = read_config(folder)
     config.refuse_what_is_no_text_classifier()
+    if labels:
+        config = config.with_labels(labels)
     labels, problem_type, task = config.labels(), config.problem_type(), config.task()
     _log.info("%s: task %s, because its config names %d label(s)", config.name, task, len(labels))
     pairs = task == "rerank"

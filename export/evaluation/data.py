@@ -17,7 +17,6 @@ from export.errors import ExamplesError
 
 MULTI_LABEL = "multi_label_classification"
 Targets = npt.NDArray[np.bool_]
-_WANTED = ("text", "label")
 _DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons"}
 SHOWN, SHOWN_NAMES = 40, 10
 Row = tuple[int, Mapping[str, Any]]  # line number, what it says
@@ -38,6 +37,8 @@ class Examples:
     source: str
     by_number: bool = False
     """Whether labels were given as numbers, which were read as places in ``id2label``."""
+    columns: str = ""
+    """The columns or keys that were found in a file that has none with labels, for a message."""
     queries: tuple[str, ...] | None = None
 
     @property
@@ -54,25 +55,63 @@ class Examples:
         return tuple(map(tuple, found.values()))
 
 
-def load_examples(path: Path, labels: Sequence[str], problem_type: str) -> Examples:
-    """Read ``text`` and ``label`` of every row; the extension .csv, .tsv or .jsonl gives the format.
+@dataclass(frozen=True)
+class Columns:
+    """What the columns of a file are called, or the keys of its objects.
+
+    label: None takes ``label`` where it is there; a name must be there.
+    """
+
+    text: str = "text"
+    label: str | None = None
+
+    @property
+    def labels(self) -> str:
+        """The column of labels, whether it must be there or not."""
+        return self.label or "label"
+
+    def wanted(self, *others: str) -> tuple[str, ...]:
+        """What a file must have; raises ExamplesError if two of them are one."""
+        names = (*others, self.text, *([self.label] if self.label else ()))
+        if len({*names, self.labels}) <= len(others) + 1:
+            raise ExamplesError(
+                "--text-column and --label-column must differ, and from query for a reranker."
+            )
+        return names
+
+
+def load_examples(
+    path: Path, labels: Sequence[str], problem_type: str, columns: Columns | None = None
+) -> Examples:
+    """Read text and, if it is there, label of every row; the extension .csv, .tsv or .jsonl gives the format.
 
     A label is a label's name (upper or lower case) or its index. Multi-label models take several:
-    a list in JSON Lines, names joined by ``|`` elsewhere; none at all is allowed for them.
+    a list in JSON Lines, names joined by ``|`` elsewhere; none at all is allowed for them. A file without
+    a column of labels gives texts whose labels are not known.
 
     Raises:
         ExamplesError: the file cannot be used; the message names the line and the remedy.
     """
+    columns = columns or Columns()
     names = _Labels(labels, several=problem_type == MULTI_LABEL)
     texts: list[str] = []
     targets: list[Targets] = []
-    for line, row in read_rows(path, _WANTED):
+    found = ""
+    for line, row in read_rows(path, columns.wanted()):
         where = f"{path.name}, line {line}"
-        texts.append(checked_text(row["text"], where))
-        targets.append(names.target(row["label"], where))
+        texts.append(checked_text(row[columns.text], where, columns.text))
+        if columns.labels in row:
+            targets.append(names.target(row[columns.labels], where))
+        elif not found:
+            found = shown(row)
+        if len(targets) not in (0, len(texts)):
+            raise ExamplesError(
+                f"{where}: {columns.labels} stands in some rows only; give every row one, or none."
+            )
     if not texts:
-        raise ExamplesError(f"{path.name} holds no texts; give rows of text and label.")
-    return Examples(tuple(texts), np.array(targets, bool), path.name, names.by_number)
+        raise ExamplesError(f"{path.name} holds no texts; give rows of {' and '.join(columns.wanted())}.")
+    known = np.array(targets, bool) if targets else None
+    return Examples(tuple(texts), known, path.name, names.by_number, columns=found)
 
 
 def read_rows(path: Path, wanted: Sequence[str]) -> Iterator[Row]:
@@ -123,8 +162,7 @@ def _table(name: str, content: str, wanted: Sequence[str], delimiter: str) -> It
         raise _unreadable(name, 0, error) from error
     if not set(found) >= set(wanted):
         raise ExamplesError(
-            f"{name}, line 1: {_missing(found, wanted, 'column')}; its first line must name the columns, two "
-            f"of them {' and '.join(wanted)}{_other_delimiter(found, delimiter)}."
+            f"{name}, line 1: {_missing(found, wanted, 'column')}; {_remedy(found, wanted, delimiter)}."
         )
     try:
         for row in rows:
@@ -156,17 +194,28 @@ def _missing(found: Iterable[str], wanted: Sequence[str], kind: str) -> str:
     """Which of the wanted ones are not there, and what is."""
     found = list(found)
     missing = " and ".join(repr(each) for each in wanted if each not in found)
-    shown = [repr(each if len(each) <= SHOWN else f"{each[: SHOWN - 1]}…") for each in found[:SHOWN_NAMES]]
-    more = f" and {len(found) - SHOWN_NAMES} more" if len(found) > SHOWN_NAMES else ""
-    return f"no {kind} {missing} among those found ({', '.join(shown) or 'none'}{more})"
+    return f"no {kind} {missing} among those found ({shown(found)})"
 
 
-def _other_delimiter(found: Sequence[str], delimiter: str) -> str:
-    """A hint, where the whole header was taken for one column."""
-    other = next((each for each in ("\t", ";", ",") if len(found) == 1 and each in found[0]), None)
+def shown(names: Iterable[str]) -> str:
+    """Columns or keys for a message: not all of them, and none at its whole length."""
+    names = list(names)
+    quoted = [repr(each if len(each) <= SHOWN else f"{each[: SHOWN - 1]}…") for each in names[:SHOWN_NAMES]]
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return f"{', '.join(quoted) or 'none'}{more}"
+
+
+def _remedy(found: Sequence[str], wanted: Sequence[str], delimiter: str) -> str:
+    """What to do about missing columns; the whole header may have been taken for one."""
+    other = next((each for each in (";", "\t", ",") if len(found) == 1 and each in found[0]), None)
     if other is None or other == delimiter:
-        return ""
-    return f", with {_DELIMITERS[delimiter]} between them and not {_DELIMITERS[other]}"
+        both = " and ".join(wanted)
+        return f"its first line must name {both}, or --text-column and --label-column name others"
+    save = "call it .tsv" if other == "\t" else "save it with commas" if delimiter == "," else "call it .csv"
+    return (
+        f"its columns seem to be separated by {_DELIMITERS[other]}, and a file of this name must have "
+        f"{_DELIMITERS[delimiter]}: {save}"
+    )
 
 
 def _jsonl(name: str, content: str, wanted: Sequence[str]) -> Iterator[Row]:
@@ -183,7 +232,8 @@ def _jsonl(name: str, content: str, wanted: Sequence[str]) -> Iterator[Row]:
             raise ExamplesError(f"{name}, line {line}: no object; every line is one with {both}.")
         if not row.keys() >= set(wanted):
             raise ExamplesError(
-                f"{name}, line {line}: {_missing(row, wanted, 'key')}; every line is an object with {both}."
+                f"{name}, line {line}: {_missing(row, wanted, 'key')}; every line is an object with {both}, "
+                "or --text-column and --label-column name other keys."
             )
         yield line, row
 

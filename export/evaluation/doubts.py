@@ -1,24 +1,33 @@
-"""Signs that a model is useless although the gate passes it.
+"""Signs that a model is useless although it answers as FP32 does.
 
-The gate compares artefacts with FP32 and cannot see that FP32 itself is wrong: labels in another
-order, weights that were never trained, a head that answers the same to everything.
+Limits compare artefacts with FP32 and cannot see that FP32 itself is wrong: labels in another order,
+weights that were never trained, a head that answers the same to everything. A sign *stops* the
+publication where chance cannot explain it in a useful model; else it is a warning.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from export.evaluation.assignment import best_assignment
-from export.evaluation.data import Targets
+from export.evaluation.classification import most_frequent
+from export.evaluation.data import MULTI_LABEL, Targets
 from export.evaluation.evaluate import Evaluation
 from export.evaluation.metrics import Chosen
 from export.evaluation.ranking import Ranking
 
 FEWEST_TEXTS = 20
 """Fewer prove nothing: three right answers of five may be luck."""
+FEWEST_OTHERS = 10
+"""Texts without the commonest label from which on a model can be told from one answer to everything."""
+USEFUL = 0.5
+"""A useful model avoids at least this share of the errors that one answer to everything makes."""
+CHANCE = 0.01
+"""A useful model shows a sign that stops with at most this probability (exact binomial test)."""
 ONE_ANSWER = 0.95
 """Share of the texts with the same answer from which on it is a sign, and not a lopsided data set."""
 MARGIN = 0.05
@@ -35,11 +44,17 @@ SHOWN_LABELS = 20
 
 @dataclass(frozen=True)
 class Doubt:
-    """One sign: what was found, in numbers, and what to do about it."""
+    """One sign: what was found, in numbers, and what to do about it.
+
+    stops: it stops the publication, unless poor models are allowed. order: the names of the labels in the
+    order that fits better, for ``label order``.
+    """
 
     check: str
     found: str
     remedy: str
+    stops: bool = False
+    order: tuple[str, ...] = ()
 
 
 def doubts(evaluation: Evaluation, artefact: str) -> list[Doubt]:
@@ -70,6 +85,7 @@ def _of_ranking(ranking: Ranking, source: str) -> list[Doubt]:
                 f"The model gives all texts of a query the same score, for {ranking.flat:,} of "
                 f"{ranking.queries:,} queries from {source}.",
                 "Check that the weights are the trained ones, and that they were trained on pairs of texts.",
+                stops=ranking.queries >= FEWEST_TEXTS,
             )
         )
     relevance = ranking.relevance
@@ -82,6 +98,7 @@ def _of_ranking(ranking: Ranking, source: str) -> list[Doubt]:
                 f"give {relevance.random:.3f}{backwards if relevance.backwards > relevance.random else ''}.",
                 f"Check that label is 1 for relevant texts in {source}, that the weights are the trained "
                 "ones, and that the model scores a query with a text.",
+                stops=True,
             )
         )
     return found
@@ -94,8 +111,8 @@ def _permuted(evaluation: Evaluation, chosen: Chosen, targets: Targets) -> Doubt
     won, lost = int((then & ~now).sum()), int((now & ~then).sum())
     if won <= lost or (won - lost) ** 2 < DEVIATIONS**2 * (won + lost):
         return None
-    constant = _most_frequent(chosen)[1] >= ONE_ANSWER * len(chosen)
-    if constant and then.sum() <= _most_frequent(targets)[1] + KNOWLEDGE * len(then):
+    constant = most_frequent(chosen)[1] >= ONE_ANSWER * len(chosen)
+    if constant and then.sum() <= most_frequent(targets)[1] + KNOWLEDGE * len(then):
         return None
     labels, source = evaluation.labels, evaluation.examples.source
     changed = [f'"{i}": {json.dumps(labels[order[i]])}' for i in range(len(labels)) if order[i] != i]
@@ -108,6 +125,8 @@ def _permuted(evaluation: Evaluation, chosen: Chosen, targets: Targets) -> Doubt
         f"If {source} is labelled right, id2label in config.json is not in the order of the model's scores. "
         f"This would fit: {fitting}. Correct it and export again. Where {source} gives labels as numbers, "
         "write their names first: a number counts in the order of id2label.",
+        stops=True,
+        order=tuple(labels[i] for i in order),
     )
 
 
@@ -125,7 +144,7 @@ def best_order(chosen: Chosen, targets: Targets) -> list[int]:
 
 
 def _majority(evaluation: Evaluation, chosen: Chosen, targets: Targets) -> Doubt | None:
-    answer, texts = _most_frequent(targets)
+    answer, texts = most_frequent(targets)
     right, total = int((chosen == targets).all(axis=1).sum()), len(targets)
     source = evaluation.examples.source
     if texts == total:
@@ -143,11 +162,15 @@ def _majority(evaluation: Evaluation, chosen: Chosen, targets: Targets) -> Doubt
         f"them, {_named(evaluation, answer)}, would be right for {_percent(texts, total)}.",
         f"Check that {source} is meant for this model, that id2label in config.json is in the order of its "
         "scores, and that the weights are the trained ones.",
+        # Of several labels a text all must be right, which a useful model may seldom be.
+        stops=evaluation.problem_type != MULTI_LABEL
+        and total - texts >= FEWEST_OTHERS
+        and chance_of(right, total, 1 - (1 - texts / total) * (1 - USEFUL)) < CHANCE,
     )
 
 
 def _one_answer(evaluation: Evaluation, chosen: Chosen, targets: Targets | None) -> Doubt | None:
-    answer, texts = _most_frequent(chosen)
+    answer, texts = most_frequent(chosen)
     total, source = len(chosen), evaluation.examples.source
     if texts < ONE_ANSWER * total:
         return None
@@ -167,14 +190,21 @@ def _one_answer(evaluation: Evaluation, chosen: Chosen, targets: Targets | None)
         "one answer",
         f"{said}; {source} has it for {wanted:,} ({_percent(wanted, total)}).",
         "Check that the weights are the trained ones and that the texts are like those it was trained on.",
+        # Even if all other answers were right: so few of the texts with other labels were found.
+        stops=chance_of(total - texts, total - wanted, USEFUL) < CHANCE,
     )
 
 
-def _most_frequent(rows: Chosen) -> tuple[Chosen, int]:
-    """The commonest set of labels, bool [labels], and how many texts have it."""
-    found, counts = np.unique(rows, axis=0, return_counts=True)
-    place = int(counts.argmax())
-    return found[place], int(counts[place])
+def chance_of(successes: int, trials: int, share: float) -> float:
+    """The probability of at most so many successes, each of probability ``share`` (binomial)."""
+    if successes >= trials or share <= 0:
+        return 1.0
+    if share >= 1:
+        return 0.0
+    done = np.arange(successes)
+    steps = np.log((trials - done) / (done + 1)) + math.log(share / (1 - share))
+    logs = trials * math.log1p(-share) + np.concatenate([[0.0], np.cumsum(steps)])
+    return float(np.exp(logs).sum())
 
 
 def _named(evaluation: Evaluation, answer: Chosen) -> str:

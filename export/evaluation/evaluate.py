@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from export.artefact import Logits
 from export.checkpoint.pairs import PairTokenizer
+from export.evaluation.classification import Quality, quality
 from export.evaluation.data import Examples
 from export.evaluation.host import Host, describe_host
 from export.evaluation.invariance import Invariance, InvarianceSettings, check_invariance
@@ -59,7 +60,7 @@ class Measurement:
     accuracy: None without labels, and for rerankers. agreement: with the reference, which agrees with itself.
     flipped: indices of texts that the reference calls otherwise, or that are first for a query instead of
     the reference's. shifts: |Δp| to the reference, float64 [texts]. speed: None if no time was taken. size:
-    bytes. ranking: of rerankers only.
+    bytes. ranking: of rerankers only. quality: where there are labels to judge a classifier by.
     """
 
     precision: str
@@ -72,6 +73,7 @@ class Measurement:
     answers: Answers
     shifts: Scores
     ranking: Ranking | None = None
+    quality: Quality | None = None
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,7 @@ def _compare(
             speed=speeds.get(name),
             answers=own,
             shifts=shifts(own.scores, expected.scores),
+            quality=None if targets is None else quality(own, targets, problem_type),
         )
         for name, own in given.items()
     }

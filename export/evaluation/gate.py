@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING
 from export.errors import VerificationError
 
 if TYPE_CHECKING:  # the limits are part of a plan, which must load without ONNX Runtime
+    from export.evaluation.doubts import Doubt
     from export.evaluation.evaluate import Evaluation, Measurement
     from export.evaluation.ranking import Ranking
 
 SHOWN_FLIPS = 5
 SHOWN_CHARACTERS = 80
+SIGN = "sign: "
+"""Begins the check of what `export.evaluation.doubts` found."""
+MINIMUM = "minimum "
+"""Begins the check of a limit that counts by itself, not against the reference."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,44 @@ def judge(
         if names is None or name in names:
             findings += _judge(name, found, evaluation, limits[found.precision])
     return findings
+
+
+def judge_quality(
+    evaluation: Evaluation,
+    signs: Mapping[str, Sequence[Doubt]],
+    min_accuracy: float | None = None,
+    min_f1: float | None = None,
+) -> list[Finding]:
+    """Judge what artefacts are worth by themselves, on texts with labels.
+
+    Args:
+        evaluation: what was measured.
+        signs: what stops the publication of each artefact.
+        min_accuracy: least share of the texts, 0…1; None sets no limit.
+        min_f1: least mean F1 of the labels, 0…1. Both are held against what was measured, however few the
+            texts are.
+
+    Returns:
+        One finding for each limit that was set and each sign.
+    """
+    findings = []
+    for name, found in evaluation.measurements.items():
+        for sign in signs.get(name, ()):
+            said = sign.found.removesuffix(".")
+            findings.append(Finding(name, SIGN + sign.check, 1.0, 0.0, False, said, "no such sign"))
+        right, labels = found.accuracy, found.quality
+        if min_accuracy is not None and right is not None:
+            said = f"accuracy {100 * right.share:.2f} % of {right.texts:,} texts"
+            said += f" (95 % interval {100 * right.low:.1f}–{100 * right.high:.1f})"
+            findings.append(_at_least(name, "accuracy", right.share, min_accuracy, said))
+        if min_f1 is not None and labels is not None:
+            said = f"mean F1 of the labels {100 * labels.macro_f1:.2f} %"
+            findings.append(_at_least(name, "F1", labels.macro_f1, min_f1, said))
+    return findings
+
+
+def _at_least(name: str, what: str, value: float, limit: float, said: str) -> Finding:
+    return Finding(name, MINIMUM + what, value, limit, value >= limit, said, f"at least {100 * limit:g} %")
 
 
 def _judge(name: str, found: Measurement, evaluation: Evaluation, limits: GateLimits) -> list[Finding]:
@@ -197,13 +240,18 @@ def require(evaluation: Evaluation, findings: Sequence[Finding], advice: Sequenc
     lines = []
     for name in dict.fromkeys(finding.artefact for finding in failed):
         own = [finding for finding in failed if finding.artefact == name]
-        said = "; ".join(f"{each.found} (allowed: {each.allowed})" for each in own)
-        lines += [f"{name} fails the gate: {said}.", *_flipped_lines(evaluation, name, own)]
+        signs = [each for each in own if each.check.startswith(SIGN)]
+        others = [each for each in own if each not in signs]
+        lines += [f"{name} fails the gate: {each.found}." for each in signs]
+        if others:
+            said = "; ".join(f"{each.found} (allowed: {each.allowed})" for each in others)
+            lines += [f"{name} fails the gate: {said}.", *_flipped_lines(evaluation, name, others)]
     raise VerificationError(
         "\n".join(
             [
                 *lines,
-                "Nothing was published; report.json beside the artefacts lists every flipped text.",
+                "Nothing was published; report.html beside the artefacts shows more, and report.json lists "
+                "every flipped text.",
                 *advice,
             ]
         )
@@ -211,7 +259,8 @@ def require(evaluation: Evaluation, findings: Sequence[Finding], advice: Sequenc
 
 
 def _flipped_lines(evaluation: Evaluation, name: str, failed: Sequence[Finding]) -> list[str]:
-    found, checks = evaluation.measurements[name], {each.check for each in failed}
+    found = evaluation.measurements[name]
+    checks = {each.check for each in failed if not each.check.startswith(MINIMUM)}
     lines = []
     if checks - {"neighbours", "neighbour flips"}:
         title = "flipped against" if found.ranking is None else "first for a query, other than with"

@@ -81,14 +81,21 @@ def accuracy(given: Answers, targets: Chosen, problem_type: str) -> Accuracy:
     right = given.chosen == targets
     correct, texts = int(right.all(axis=1).sum()), len(targets)
     low, high = wilson_interval(correct, texts)
-    if problem_type == MULTI_LABEL:
-        # Every label is a decision of its own, and the score of the side it took is its confidence.
-        confidence, decided = np.maximum(given.scores, 1 - given.scores).ravel(), right.ravel()
-        per_label: tuple[float, ...] | None = tuple(right.mean(axis=0).tolist())
-    else:
-        confidence, decided, per_label = given.scores.max(axis=1), right.all(axis=1), None
-    error = expected_calibration_error(confidence, decided)
+    per_label = tuple(right.mean(axis=0).tolist()) if problem_type == MULTI_LABEL else None
+    error = expected_calibration_error(*confidences(given, targets, problem_type))
     return Accuracy(correct, texts, correct / texts, low, high, error, per_label)
+
+
+def confidences(given: Answers, targets: Chosen, problem_type: str) -> tuple[Scores, npt.NDArray[np.bool_]]:
+    """How sure each decision was, float64 [decisions], and whether it was right, bool [decisions].
+
+    A text is one decision; of a multi-label model every label of it is one, and the score of the side that it
+    took is its confidence.
+    """
+    right = given.chosen == targets
+    if problem_type == MULTI_LABEL:
+        return np.maximum(given.scores, 1 - given.scores).ravel(), right.ravel()
+    return given.scores.max(axis=1), right.all(axis=1)
 
 
 def agreement(given: Answers, reference: Answers) -> Agreement:

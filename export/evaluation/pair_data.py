@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from export.errors import ExamplesError
-from export.evaluation.data import Examples, checked_text, read_rows
+from export.evaluation.data import Columns, Examples, checked_text, read_rows
 
 _RELEVANCE = {"0": False, "1": True}
 
 
-def load_pairs(path: Path) -> Examples:
+def load_pairs(path: Path, columns: Columns | None = None) -> Examples:
     """Read ``query``, ``text`` and, if it is there, ``label`` of every row; rows of one query are a group.
 
     A label is 1 for a relevant text and 0 for another; all rows have one, or none.
@@ -21,17 +21,20 @@ def load_pairs(path: Path) -> Examples:
     Raises:
         ExamplesError: the file cannot be used; the message names the line and the remedy.
     """
+    columns = columns or Columns()
     queries: list[str] = []
     texts: list[str] = []
     relevant: list[bool] = []
-    for line, row in read_rows(path, ("query", "text")):
+    for line, row in read_rows(path, columns.wanted("query")):
         where = f"{path.name}, line {line}"
         queries.append(checked_text(row["query"], where, "query"))
-        texts.append(checked_text(row["text"], where))
-        if row.get("label") is not None:
-            relevant.append(_relevance(row["label"], where))
+        texts.append(checked_text(row[columns.text], where, columns.text))
+        if row.get(columns.labels) is not None:
+            relevant.append(_relevance(row[columns.labels], where))
         if len(relevant) not in (0, len(texts)):
-            raise ExamplesError(f"{where}: label stands in some rows only; give every row one, or none.")
+            raise ExamplesError(
+                f"{where}: {columns.labels} stands in some rows only; give every row one, or none."
+            )
     if not texts:
         raise ExamplesError(f"{path.name} holds no pairs; give rows of query and text.")
     targets = np.array(relevant)[:, None] if relevant else None

@@ -1,4 +1,4 @@
-"""The report's three pictures, from the report's own numbers."""
+"""The report's pictures, from the report's own numbers."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ def write_plots(report: Mapping[str, Any], folder: Path) -> list[Path]:
     if len(artefacts) > 1:
         figure = _shift_histogram(report)
         files.append(_save(figure, folder / "probability-shift.png"))
+    if report["artefacts"][report["reference"]]["quality"] is not None:
+        files.append(_save(_calibration(report), folder / "calibration.png"))
     return files
 
 
@@ -133,5 +135,24 @@ def _shift_histogram(report: Mapping[str, Any]) -> Figure:
             counts = found["agreement"]["shift_histogram"]
             axes.stairs(counts, edges, color=colour, linestyle=line, linewidth=2, label=name)
     axes.set_xscale("log")
+    _legend(axes)
+    return figure
+
+
+def _calibration(report: Mapping[str, Any]) -> Figure:
+    figure, axes = _figure("Calibration", "mean confidence of the decisions in a bin", "share that is right")
+    axes.plot([0, 1], [0, 1], color="#888888", linewidth=1, label="perfect")
+    for name, found, colour, marker, line in _styles(report["artefacts"]):
+        bins = found["quality"]["calibration"]
+        axes.plot(
+            [each["confidence"] for each in bins],
+            [each["right"] for each in bins],
+            marker=marker,
+            color=colour,
+            linestyle=line,
+            label=name,
+        )
+    axes.set_xlim(0, 1)
+    axes.set_ylim(-0.02, 1.02)
     _legend(axes)
     return figure

@@ -1,10 +1,9 @@
-"""``report.json``, ``report.md`` and pictures; the Markdown and the pictures use the JSON's numbers only."""
+"""``report.json``, ``report.md``, ``report.html`` and pictures; all use the JSON's numbers only."""
 
 from __future__ import annotations
 
-import html
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,12 @@ import numpy as np
 from export.evaluation.doubts import Doubt
 from export.evaluation.evaluate import Evaluation, Measurement
 from export.evaluation.gate import Finding
-from export.evaluation.metrics import CALIBRATION_BINS
+from export.evaluation.page import as_page
+from export.evaluation.report_text import as_markdown
+from export.files import write_atomically
 
 SCHEMA = 1
-SHOWN_FLIPS = 10
+PAGE, FIGURES = "report.html", "figures.html"
 # Four bins a decade.
 SHIFT_EDGES = tuple(float(f"{edge:.3g}") for edge in np.logspace(-7, 0, 29))
 
@@ -30,7 +31,10 @@ def write_report(
     chosen: str,
     doubts: Sequence[Doubt] = (),
 ) -> Path:
-    """Write ``report.json``, ``report.md`` and PNG files, whether the gate was passed or not.
+    """Write ``report.json``, ``.md``, ``.html`` and PNG files, whether the gate was passed or not.
+
+    The HTML is one file that needs no other. It holds texts of the evaluation, as the others do;
+    `write_figures` writes what may leave the operator's hands.
 
     Args:
         evaluation: what was measured.
@@ -46,7 +50,6 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     document = as_document(evaluation, findings, about, chosen, doubts)
     json_file, markdown_file = folder / "report.json", folder / "report.md"
-    json_file.write_text(json.dumps(document, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     try:
         from export.evaluation.plots import write_plots  # noqa: PLC0415 (slow to import)
     except ImportError:
@@ -54,8 +57,47 @@ def write_report(
         plots = []
     else:
         plots = write_plots(document, folder)
-    markdown_file.write_text(as_markdown(document, [plot.name for plot in plots]), encoding="utf-8")
+    document["plots"] = [plot.name for plot in plots]
+    json_file.write_text(json.dumps(document, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    markdown = as_markdown(document, document["plots"])
+    markdown_file.write_text(markdown, encoding="utf-8")
+    (folder / PAGE).write_text(as_page(markdown, _title(about), plots), encoding="utf-8")
     return markdown_file
+
+
+def write_figures(folder: Path, version: int) -> Path:
+    """Write the report of a publication without texts, ``figures.html``, from the files of `write_report`.
+
+    Args:
+        folder: where the report is.
+        version: of the model as published.
+
+    Raises:
+        OSError: a file cannot be read or written.
+    """
+    document = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    document["about"]["version"] = str(version)
+    markdown = as_markdown(without_texts(document), document["plots"])
+    page = as_page(markdown, _title(document["about"]), [folder / name for name in document["plots"]])
+    write_atomically(folder / FIGURES, page.encode())
+    return folder / FIGURES
+
+
+def _title(about: Mapping[str, str]) -> str:
+    return f"Export report of {about.get('name', 'a model')}"
+
+
+def without_texts(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The same report without a text of the evaluation: what callers of the model may read."""
+    artefacts = {}
+    for name, found in document["artefacts"].items():
+        artefacts[name] = {
+            **found,
+            "agreement": {**found["agreement"], "flipped": []},
+            "neighbours": {**found["neighbours"], "flipped": []},
+            "quality": found["quality"] and {**found["quality"], "errors": []},
+        }
+    return {**document, "artefacts": artefacts}
 
 
 def as_document(
@@ -115,10 +157,48 @@ def _artefact(found: Measurement, evaluation: Evaluation) -> dict[str, Any]:
         "bytes": found.size,
         "not_finite": int((~found.answers.finite).sum()),
         "accuracy": found.accuracy and asdict(found.accuracy),
+        "quality": _quality(found, evaluation),
         "ranking": found.ranking and asdict(found.ranking),
         "agreement": agreement,
         "neighbours": neighbours,
         "speed": speed,
+    }
+
+
+def _quality(found: Measurement, evaluation: Evaluation) -> dict[str, Any] | None:
+    """Figures of each label by its name, and the worst errors with their texts."""
+    quality, targets = found.quality, evaluation.examples.targets
+    if quality is None or targets is None:
+        return None
+    labels = evaluation.labels
+
+    def names(chosen: Any) -> list[str]:
+        return [labels[i] for i in np.flatnonzero(chosen)]
+
+    errors = [
+        {
+            "index": index,
+            "text": evaluation.examples.texts[index],
+            "labels": names(targets[index]),
+            "answered": names(found.answers.chosen[index]),
+            "loss": loss,
+        }
+        for index, loss in zip(quality.worst, quality.losses, strict=True)
+    ]
+    return {
+        "majority": quality.majority,
+        "macro_f1": quality.macro_f1,
+        "log_loss": quality.log_loss,
+        "labels": [
+            {"label": label, **asdict(each)} for label, each in zip(labels, quality.labels, strict=True)
+        ],
+        "matrix": quality.matrix and [list(row) for row in quality.matrix],
+        "mistakes": [
+            {"label": labels[each.label], "answered": labels[each.answered], "texts": each.texts}
+            for each in quality.mistakes
+        ],
+        "calibration": [asdict(each) for each in quality.calibration],
+        "errors": errors,
     }
 
 
@@ -146,212 +226,3 @@ def _flip(index: int, found: Measurement, evaluation: Evaluation) -> dict[str, A
         "reference_scores": scores(reference),
         "artefact_scores": scores(found.answers),
     }
-
-
-def as_markdown(document: Mapping[str, Any], plots: Sequence[str]) -> str:
-    """The same for people; ``plots`` are the names of pictures beside it."""
-    parts = [
-        "# Export report",
-        *(f"> **WARNING: {_cell(each['found'])}** {_cell(each['remedy'])}" for each in document["warnings"]),
-        _table(("about", ""), document["about"].items()),
-        _summary(document),
-        "## Answers",
-        _rankings(document) if document["examples"]["queries"] else _answers(document),
-        "## Gate",
-        _gate(document),
-        "## Neighbours",
-        _neighbours(document),
-    ]
-    if document["settings"]["timing"] is not None:
-        parts += ["## Speed", _speed(document), _lengths(document)]
-    parts += [f"![{name.removesuffix('.png').replace('-', ' ')}]({name})" for name in plots]
-    flips = _flips(document)
-    if flips:
-        parts += ["## Other first texts" if document["examples"]["queries"] else "## Flipped texts", flips]
-    return "\n\n".join(parts) + "\n"
-
-
-def _table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
-    head = list(head)
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
-
-
-def _cell(value: Any) -> str:
-    # Texts and names are other people's: they may hold anything, and must not end a cell.
-    return html.escape(" ".join(str(value).split()), quote=False).replace("|", "&#124;")
-
-
-def _noun(document: Mapping[str, Any]) -> str:
-    """What a model of this task is asked about."""
-    return "pairs" if document["examples"]["queries"] else "texts"
-
-
-def _summary(document: Mapping[str, Any]) -> str:
-    examples, host = document["examples"], document["host"]
-    chosen = document["chosen"]
-    verdict = f"{chosen} passed the gate and is what is published."
-    if not document["passed"]:
-        verdict = f"**{chosen} failed the gate; nothing was published.**"
-    kind = f"pairs of {examples['queries']:,} queries" if examples["queries"] else "texts"
-    texts = (
-        f"{examples['texts']:,} {kind} from {_cell(examples['source'])}, "
-        f"{examples['tokens_mean']:g} tokens on average, {examples['tokens_longest']} at most."
-    )
-    machine = (
-        f"Measured on {host['cpu']}{' (VNNI)' if host['vnni'] else ''}, ONNX Runtime {host['onnxruntime']}."
-    )
-    lines = [f"{verdict} {texts} {machine}"]
-    if not examples["labelled"]:
-        what = "pairs have no labels: MRR@10" if examples["queries"] else "texts have no labels: accuracy"
-        lines.append(f"The {what} was not measured, and the gate did without it.")
-    if host["warning"]:
-        lines.append(host["warning"])
-    return "\n\n".join(lines)
-
-
-def _answers(document: Mapping[str, Any]) -> str:
-    rows = []
-    for name, found in document["artefacts"].items():
-        right, same = found["accuracy"], found["agreement"]
-        rows.append(
-            (
-                name,
-                f"{found['bytes'] / 1e6:.1f}",
-                f"{100 * right['share']:.2f} % ({100 * right['low']:.1f}–{100 * right['high']:.1f})"
-                if right
-                else "not measured",
-                f"{100 * same['share']:.2f} %",
-                f"{same['largest_shift']:.1e}",
-                f"{same['p99_shift']:.1e}",
-                f"{right['calibration_error']:.4f}" if right else "not measured",
-            )
-        )
-    reference = document["reference"]
-    head = ("artefact", "MB", "accuracy (95 % interval)", f"agrees with {reference}", "largest Δp")
-    explained = (
-        f"Δp is how far a text's most moved label is from {reference}'s probability; "
-        f"the calibration error is the expected one over {CALIBRATION_BINS} bins of equal width."
-    )
-    return f"{_table((*head, '99th percentile of Δp', 'calibration error'), rows)}\n\n{explained}"
-
-
-def _rankings(document: Mapping[str, Any]) -> str:
-    rows, reference = [], document["reference"]
-    for name, found in document["artefacts"].items():
-        ranking, same = found["ranking"], found["agreement"]
-        relevance = ranking["relevance"]
-        rows.append(
-            (
-                name,
-                f"{found['bytes'] / 1e6:.1f}",
-                f"{relevance['mrr']:.4f}" if relevance else "not measured",
-                f"{ranking['kendall_tau']:.4f} ({ranking['lowest_tau']:.2f})",
-                f"{100 * ranking['top_share']:.2f} %",
-                f"{same['largest_shift']:.1e}",
-                f"{same['p99_shift']:.1e}",
-            )
-        )
-    first = document["artefacts"][reference]["ranking"]
-    explained = (
-        f"Kendall's tau-b compares the order of a query's texts with {reference}'s: the mean of "
-        f"{first['queries']:,} queries, in brackets the lowest. Δp is how far a pair's probability is from "
-        f"{reference}'s."
-    )
-    if first["relevance"]:
-        explained += (
-            f" MRR@10 is taken over the {first['relevance']['queries']:,} queries with a relevant text; a "
-            f"random order would give {first['relevance']['random']:.4f}."
-        )
-    head = ("artefact", "MB", "MRR@10", "Kendall's tau (lowest)", f"first text as {reference}", "largest Δp")
-    return f"{_table((*head, '99th percentile of Δp'), rows)}\n\n{explained}"
-
-
-def _gate(document: Mapping[str, Any]) -> str:
-    rows = (
-        (each["artefact"], each["found"], each["allowed"], "yes" if each["passed"] else "**no**")
-        for each in document["gate"]
-    )
-    return _table(("artefact", "found", "allowed", "passed"), rows)
-
-
-def _neighbours(document: Mapping[str, Any]) -> str:
-    names = list(document["artefacts"])
-    tried = [found["neighbours"]["tried"] for found in document["artefacts"].values()]
-    rows = (
-        (
-            kinds[0]["name"],
-            kinds[0]["batches"],
-            kinds[0]["rows"],
-            *(f"{kind['largest_shift']:.1e}" for kind in kinds),
-        )
-        for kinds in zip(*tried, strict=True)
-    )
-    count = document["artefacts"][names[0]]["neighbours"]["texts"]
-    intro = (
-        f"Largest Δp of {count} {_noun(document)} of all lengths between alone and in a padded batch. "
-        "No test can try every batch; these kinds were tried:"
-    )
-    head = ("batches", "number", f"{_noun(document)} in them", *names)
-    return f"{intro}\n\n{_table(head, rows)}"
-
-
-def _speed(document: Mapping[str, Any]) -> str:
-    rows = []
-    for name, found in document["artefacts"].items():
-        speed = found["speed"]
-        rows.append(
-            (
-                name,
-                f"{speed['load_ms']:.0f}",
-                f"{speed['alone_ms']:.2f}",
-                f"{speed['alone_p99_ms']:.2f}",
-                f"{speed['alone_per_second']:.0f} ({speed['alone_ratio']:.2f} ×)",
-                f"{speed['grouped_per_second']:.0f} ({speed['grouped_ratio']:.2f} ×)",
-            )
-        )
-    texts = document["artefacts"][document["reference"]]["speed"]["texts"]
-    timing = document["settings"]["timing"]
-    intro = (
-        f"One thread, without tokenization; medians of {timing['rounds']} alternating rounds over the same "
-        f"{texts} {_noun(document)} of all lengths; in brackets the median of the rounds' ratios to "
-        f"{document['reference']}."
-    )
-    unit, noun = ("pair", "pairs") if document["examples"]["queries"] else ("text", "sentences")
-    head = ("artefact", "load ms", f"ms a {unit}, batch 1", "99th percentile", f"{noun}/s, batch 1")
-    return f"{intro}\n\n{_table((*head, f'{noun}/s, groups of like length'), rows)}"
-
-
-def _lengths(document: Mapping[str, Any]) -> str:
-    speeds = {name: found["speed"]["ms_by_length"] for name, found in document["artefacts"].items()}
-    lengths = list(speeds[document["reference"]])
-    rows = ((name, *(f"{times[length]:.1f}" for length in lengths)) for name, times in speeds.items())
-    unit = _noun(document).removesuffix("s")
-    return f"Milliseconds a {unit} by its tokens, batch 1:\n\n{_table(('tokens', *lengths), rows)}"
-
-
-def _flips(document: Mapping[str, Any]) -> str:
-    parts, asked = [], document["examples"]["queries"]
-    for name, found in document["artefacts"].items():
-        flipped = found["agreement"]["flipped"]
-        rows = (
-            (
-                *([each["query"]] if asked else []),
-                each["text"],
-                _said(each["reference_scores"]),
-                _said(each["artefact_scores"]),
-            )
-            for each in flipped[:SHOWN_FLIPS]
-        )
-        if flipped:
-            shown = (
-                "" if len(flipped) <= SHOWN_FLIPS else f", the first {SHOWN_FLIPS} (all are in report.json)"
-            )
-            head = ("query", "text") if asked else ("text",)
-            table = _table((*head, document["reference"], name), rows)
-            parts.append(f"{name}: {len(flipped)} {'queries' if asked else 'texts'}{shown}.\n\n{table}")
-    return "\n\n".join(parts)
-
-
-def _said(scores: Mapping[str, float]) -> str:
-    return ", ".join(f"{label} {score:.3f}" for label, score in scores.items())

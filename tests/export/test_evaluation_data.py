@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from export.errors import ExamplesError
-from export.evaluation.data import MULTI_LABEL, Examples, load_examples
+from export.evaluation.data import MULTI_LABEL, Columns, Examples, load_examples
 from export.samples import HELDOUT, default_examples, own_texts
 from tests.support.texts import CHECKPOINT
 
@@ -64,17 +64,21 @@ def test_a_name_goes_before_an_index_and_its_own_case_before_the_other(tmp_path:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "", r"line 1: no column 'text' and 'label' among those found \(none\)"),
+        ("a.csv", "", r"line 1: no column 'text' among those found \(none\)"),
         ("a.csv", "text,label\n", "a.csv holds no texts"),
         ("a.jsonl", "\n\n", "a.jsonl holds no texts"),
         (
             "a.csv",
             "sentence,label\nx,1\n",
-            r"line 1: no column 'text' among those found \('sentence', 'label'\); .* text and label\.",
+            r"line 1: no column 'text' among those found \('sentence', 'label'\); .* or --text-column",
         ),
-        ("a.csv", "text;label\nx;1\n", r"\('text;label'\); .* with commas between them and not semicolons"),
-        ("a.csv", "text\tlabel\nx\t1\n", "with commas between them and not tabs"),
-        ("a.tsv", "text,label\nx,1\n", "with tabs between them and not commas"),
+        (
+            "a.csv",
+            "text;label\nx;1\n",
+            r"\('text;label'\); .* by semicolons, .* save it with commas\.",
+        ),
+        ("a.csv", "text\tlabel\nx\t1\n", "separated by tabs, .* must have commas: call it .tsv"),
+        ("a.tsv", "text,label\nx,1\n", "separated by commas, .* must have tabs: call it .csv"),
         ("a.csv", ",".join("abcdefghijklmn") + "\n", r"'i', 'j' and 4 more\)"),
         ("a.csv", '"text,label\nx,1\n', "line 1: unexpected end of data"),
         ("a.csv", "x" * 140_000, "line 1: a text of more than 131072 characters"),
@@ -95,8 +99,10 @@ def test_a_name_goes_before_an_index_and_its_own_case_before_the_other(tmp_path:
         ("a.jsonl", '{"text":"x","label":0}\n{"text":', "line 2: not JSON"),
         ("a.csv", f"text,label\nx,1\n{'x' * 140_000},1\n", "line 3: a text of more than 131072 characters"),
         ("a.jsonl", "[" * 100_000, "line 1: not JSON"),
-        ("a.jsonl", '["x", 1]', "line 1: no object; every line is one with text and label"),
-        ("a.jsonl", '{"text":"x","y":1}', r"line 1: no key 'label' among those found \('text', 'y'\)"),
+        ("a.jsonl", '["x", 1]', "line 1: no object; every line is one with text"),
+        ("a.jsonl", '{"x":"x","y":1}', r"no key 'text' among those found \('x', 'y'\); .* or --text-column"),
+        ("a.jsonl", '{"text":"x","label":0}\n{"text":"y"}', "line 2: label stands in some rows only"),
+        ("a.jsonl", '{"text":"x"}\n{"text":"y","label":0}', "line 2: label stands in some rows only"),
         ("a.jsonl", '{"text":7,"label":0}', "line 1: text must be a string"),
         ("a.jsonl", '{"text":"x","label":true}', "line 1: True is no label"),
         ("a.jsonl", '{"text":"x","label":-1}', "line 1: -1 is no label"),
@@ -113,6 +119,32 @@ def test_a_file_that_cannot_be_used_is_one_sentence(
     assert str(tmp_path) not in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+def test_columns_may_have_any_name(tmp_path: Path) -> None:
+    columns = Columns("review", "stars")
+    for name, content in {
+        "a.csv": "review,stars,text,label\nfine,1,x,0\n",
+        "a.jsonl": '{"review":"fine","stars":"positive","text":7}',
+    }.items():
+        (tmp_path / name).write_text(content)
+        assert found(load_examples(tmp_path / name, LABELS, SINGLE, columns)) == [("fine", [1])]
+
+
+def test_a_file_without_labels_gives_texts_and_the_names_of_its_columns(tmp_path: Path) -> None:
+    for name, content in {"a.csv": "id,text\n7,fine\n8,bad\n", "a.jsonl": '{"id":7,"text":"fine"}'}.items():
+        examples = load(tmp_path, content, name)
+        assert examples.targets is None
+        assert examples.texts[0] == "fine"
+        assert examples.columns == "'id', 'text'"
+
+
+def test_a_label_column_that_was_asked_for_must_be_there(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\nfine,1\n")
+    with pytest.raises(ExamplesError, match=r"no column 'mood' among those found \('text', 'label'\)"):
+        load_examples(tmp_path / "a.csv", LABELS, SINGLE, Columns(label="mood"))
+    with pytest.raises(ExamplesError, match="must differ"):
+        load_examples(tmp_path / "a.csv", LABELS, SINGLE, Columns(text="label"))
 
 
 def test_a_file_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:

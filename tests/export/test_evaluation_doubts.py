@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import permutations
+from math import comb
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from export.evaluation.assignment import best_assignment
-from export.evaluation.doubts import Doubt, best_order, doubts
+from export.evaluation.data import MULTI_LABEL
+from export.evaluation.doubts import Doubt, best_order, chance_of, doubts
 
+SINGLE = "single_label_classification"
 MOODS = ("NEGATIVE", "POSITIVE")
 MATRICES = st.integers(1, 6).flatmap(
     lambda n: hnp.arrays(np.int64, (n, n), elements=st.integers(0, 9))  # small, so that there are ties
@@ -26,9 +29,12 @@ def rows(indices: Any, labels: int) -> Any:
     return np.eye(labels, dtype=bool)[np.asarray(indices)]
 
 
-def found(chosen: Any, targets: Any = None, labels: tuple[str, ...] = MOODS) -> list[Doubt]:
+def found(
+    chosen: Any, targets: Any = None, labels: tuple[str, ...] = MOODS, problem_type: str = SINGLE
+) -> list[Doubt]:
     evaluation: Any = SimpleNamespace(
         labels=labels,
+        problem_type=problem_type,
         examples=SimpleNamespace(targets=targets, source="eval.csv"),
         measurements={"it": SimpleNamespace(answers=SimpleNamespace(chosen=chosen), ranking=None)},
     )
@@ -135,6 +141,95 @@ def test_data_of_one_label_prove_nothing_and_a_warning_appears() -> None:
 def test_a_handful_of_texts_proves_nothing() -> None:
     assert checks(rows([1] * 19, 2), rows(np.arange(19) % 2, 2)) == []
     assert checks(rows([1] * 19, 2)) == []
+
+
+def stopping(chosen: Any, targets: Any, **more: Any) -> list[str]:
+    return [doubt.check for doubt in found(chosen, targets, **more) if doubt.stops]
+
+
+def test_reversed_labels_and_one_answer_stop_with_the_order_that_fits() -> None:
+    truth = np.arange(300) % 2
+    reversed_ = rows(spoilt(truth, 189, 2), 2)
+    assert stopping(reversed_, rows(truth, 2)) == ["label order", "majority"]
+    assert found(reversed_, rows(truth, 2))[0].order == ("POSITIVE", "NEGATIVE")
+    assert stopping(rows([1] * 298 + [0] * 2, 2), rows(truth, 2)) == ["majority", "one answer"]
+    # Without labels nobody knows how many texts have that label.
+    assert stopping(rows([1] * 300, 2), None) == []
+
+
+@pytest.mark.parametrize(
+    ("right", "texts", "rare", "stopped"),
+    [
+        (8, 10, 5, False),  # a handful is not judged, whatever was found
+        (2, 10, 5, False),
+        (10, 20, 10, False),  # in 1.4 % of the files a model that is right for 75 % fares no better
+        (9, 20, 10, True),  # in 0.4 %
+        (150, 300, 150, True),
+        (51, 60, 1, False),  # a good model of lopsided texts
+        (290, 300, 10, False),  # 4.4 %: of ten errors that one answer makes, half are too few to tell
+        (970, 1000, 30, True),
+        (971, 1000, 30, False),  # better than one answer
+    ],
+)
+def test_a_model_as_good_as_its_commonest_label_stops_where_chance_cannot_explain_it(
+    right: int, texts: int, rare: int, stopped: bool
+) -> None:
+    truth = (np.arange(texts) < texts - rare).astype(int)
+    # Errors among both labels, so that it gives more than one answer.
+    answers = truth.copy()
+    wrong = texts - right
+    missed = min(wrong // 2, rare)
+    answers[: wrong - missed] = 0
+    answers[texts - missed :] = 1
+    assert (answers == truth).sum() == right
+    assert ("majority" in stopping(rows(answers, 2), rows(truth, 2))) == stopped
+
+
+@pytest.mark.parametrize(
+    ("texts", "others", "given_", "stopped"),
+    [(20, 2, 1, False), (100, 10, 0, True), (100, 10, 2, False), (300, 150, 2, True)],
+)
+def test_one_answer_stops_only_where_a_useful_model_would_have_given_more(
+    texts: int, others: int, given_: int, stopped: bool
+) -> None:
+    truth = (np.arange(texts) >= others).astype(int)
+    answers = (np.arange(texts) >= given_).astype(int)
+    assert ("one answer" in stopping(rows(answers, 2), rows(truth, 2))) == stopped
+
+
+@pytest.mark.parametrize(("right", "most"), [(0.8, 10), (0.9, 0)])
+def test_hardly_any_useful_model_is_stopped_by_chance(right: float, most: int) -> None:
+    rng = np.random.default_rng(7)
+    stopped = 0
+    for _ in range(1000):
+        texts, labels = int(rng.integers(5, 60)), int(rng.integers(2, 6))
+        truth = rng.integers(0, labels, texts)
+        wrong = rng.random(texts) > right
+        answers = np.where(wrong, (truth + rng.integers(1, labels, texts)) % labels, truth)
+        names = tuple("abcdef"[:labels])
+        stopped += bool(stopping(rows(answers, labels), rows(truth, labels), labels=names))
+    assert stopped <= most
+
+
+def test_whole_sets_of_labels_that_are_seldom_right_are_only_a_warning() -> None:
+    rng = np.random.default_rng(1)
+    targets = rng.random((400, 6)) < 0.1
+    answers = targets ^ (rng.random((400, 6)) < 0.12)
+    (doubt,) = found(answers, targets, labels=tuple("abcdef"), problem_type=MULTI_LABEL)
+    assert (doubt.check, doubt.stops) == ("majority", False)
+
+
+@given(st.integers(0, 40), st.integers(1, 40), st.floats(0.01, 0.99))
+def test_the_chance_of_so_few_successes_is_that_of_the_binomial(few: int, trials: int, share: float) -> None:
+    few = min(few, trials)
+    exact = sum(comb(trials, k) * share**k * (1 - share) ** (trials - k) for k in range(few + 1))
+    assert chance_of(few, trials, share) == pytest.approx(exact, rel=1e-9, abs=1e-300)
+
+
+def test_the_chance_is_known_for_any_number_of_texts() -> None:
+    assert chance_of(10**6 // 2, 10**6, 0.5) == pytest.approx(0.5, abs=1e-3)
+    assert chance_of(10, 10**6, 0.9) == 0.0
+    assert (chance_of(0, 5, 0.0), chance_of(4, 5, 1.0), chance_of(5, 5, 1.0)) == (1.0, 0.0, 1.0)
 
 
 def test_labels_that_no_text_has_stay_where_they_are() -> None:

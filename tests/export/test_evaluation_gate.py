@@ -20,7 +20,8 @@ from export.evaluation.evaluate import Evaluation, Silent, evaluate
 from export.evaluation.gate import DEFAULT_LIMITS, judge, require
 from export.evaluation.host import describe_host
 from export.evaluation.invariance import InvarianceSettings
-from export.evaluation.report import as_document, as_markdown, write_report
+from export.evaluation.report import as_document, write_report
+from export.evaluation.report_text import as_markdown
 from export.evaluation.runner import Candidate
 from export.evaluation.settings import TimingSettings
 from tests.support.small_checkpoints import write_checkpoint
@@ -219,7 +220,8 @@ def test_the_report_is_written_whether_the_gate_passes_or_not(measure: Measure, 
     assert "it passed the gate" in text
     assert "it failed the gate; nothing was published" in worse
     assert {file.name for file in files} == {
-        "report.json", "report.md", "accuracy-speed.png", "speed-by-length.png", "probability-shift.png",
+        "report.json", "report.md", "report.html", "accuracy-speed.png", "speed-by-length.png",
+        "probability-shift.png", "calibration.png",
     }  # fmt: skip
     for file in files:
         assert file.stat().st_size > 500
@@ -278,7 +280,7 @@ def test_without_matplotlib_the_report_has_no_pictures(
     monkeypatch.delitem(sys.modules, "export.evaluation.plots", raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     _, text, files = write(measure(Stand()), tmp_path)
-    assert [file.name for file in files] == ["report.json", "report.md"]
+    assert [file.name for file in files] == ["report.html", "report.json", "report.md"]
     assert "![" not in text
 
 

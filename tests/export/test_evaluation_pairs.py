@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from export.errors import ExamplesError
-from export.evaluation.data import Examples
+from export.evaluation.data import Columns, Examples
 from export.evaluation.pair_data import load_pairs
 from export.samples import HELDOUT, OWN_PAIRS, TEXTS_PER_QUERY, default_pairs, own_pairs
 
@@ -50,7 +50,10 @@ def test_labels_are_optional(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        ("text,label\na,1\n", r"line 1: no column 'query' among those found .*two of them query and text"),
+        (
+            "text,label\na,1\n",
+            r"line 1: no column 'query' among those found .* name query and text, or",
+        ),
         ("query,text,label\nq,a,2\nq,b,0\n", r"line 2: label is '2'; it must be 1 .* Leave the column out"),
         ("query,text,label\nq,a,\nq,b,0\n", "line 2: label is ''"),
         ("query,text\n,a\n", "line 2: query must be a string that is not empty"),
@@ -87,3 +90,14 @@ def test_our_own_pairs_are_always_the_same_and_of_all_lengths(tmp_path: Path) ->
 def test_pairs_beside_the_checkpoint_come_first(tmp_path: Path) -> None:
     (tmp_path / HELDOUT).write_text("query\ttext\nq\ta\nq\tb\n")
     assert default_pairs(tmp_path).pairs == (("q", "a"), ("q", "b"))
+
+
+def test_the_text_of_a_pair_may_stand_in_any_column(tmp_path: Path) -> None:
+    file = tmp_path / "pairs.csv"
+    file.write_text("query,passage,good,text\nq,a,1,x\nq,b,0,y\n")
+    examples = load_pairs(file, Columns("passage", "good"))
+    assert examples.pairs == (("q", "a"), ("q", "b"))
+    assert examples.targets is not None
+    assert examples.targets[:, 0].tolist() == [True, False]
+    with pytest.raises(ExamplesError, match="must differ, and from query"):
+        load_pairs(file, Columns("query"))

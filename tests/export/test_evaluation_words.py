@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from export.evaluation import plots, report
+from export.evaluation import plots, report_text
 
 
 def document(queries: int) -> dict[str, Any]:
@@ -37,10 +37,10 @@ def document(queries: int) -> dict[str, Any]:
 @pytest.mark.parametrize(("queries", "unit"), [(0, "text"), (7, "pair")])
 def test_tables_and_pictures_of_speed_name_what_was_timed(queries: int, unit: str) -> None:
     given = document(queries)
-    speed = report._speed(given)
+    speed = report_text._speed(given)
     assert f"same 30 {unit}s of all lengths" in speed
     assert f"ms a {unit}, batch 1" in speed
-    assert report._lengths(given).startswith(f"Milliseconds a {unit} by its tokens")
+    assert report_text._lengths(given).startswith(f"Milliseconds a {unit} by its tokens")
     (axes,) = plots._accuracy_against_speed(given).axes
     assert axes.get_xlabel() == f"{unit}s per second, groups of like length"
     (axes,) = plots._speed_by_length(given).axes
