@@ -12,7 +12,7 @@ import pytest
 from embedded import gpu
 from embedded.errors import EmbeddedError
 from embedded.host import HostFinding
-from tests.support.nvml import MIB, Nvml, install
+from tests.support.nvml import MIB, FakeDevice, Nvml, install
 
 LOAD_PROVIDER, LOADER = gpu._load_provider, gpu._LOAD_PROVIDER
 
@@ -58,7 +58,7 @@ def refused() -> str:
 
 
 def test_a_host_with_a_gpu_passes_and_shows_what_it_has(nvml: Nvml, installed: dict[str, str]) -> None:
-    nvml.devices.append(("NVIDIA L4", 100 * MIB, 23034 * MIB))
+    nvml.devices.append(FakeDevice("NVIDIA L4", memory_used=(22934 * MIB,), memory_total=23034 * MIB))
     assert gpu.findings() == [
         HostFinding("NVIDIA driver", "550.54.15, for CUDA up to 12.4"),
         HostFinding("GPU 0", "Tesla T4, 14000 MiB of 15360 MiB free"),

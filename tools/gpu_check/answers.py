@@ -83,7 +83,7 @@ def invariance(job: Job) -> str:
             compared.classify_sequentially(stack.target(precision))
             # What is left, shared out over the precisions and loads to come.
             loads = len(connections) * (len(PRECISIONS) - place)
-            seconds = min(1.5 if short else 4.0, max(0.5, (job.left_s - 5) / loads / 2))
+            seconds = min(0.75 if short else 4.0, max(0.5, (job.left_s - 5) / loads / 2))
             for count in connections:
                 compared.compare(stack.target(precision), count, seconds)
             limit = DEFAULT_LIMITS[precision].neighbours

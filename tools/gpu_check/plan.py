@@ -31,6 +31,7 @@ class Check:
 CHECKS = (
     Check("doctor", "Machine", "machine:doctor", 40, 5),
     Check("export", "Export", "models:export", 150, 40),
+    Check("operators", "Operators by provider", "operators:check", 60, 10, ("export",)),
     Check("gate", "Gate on the device", "models:gate", 120, 30, ("export",)),
     Check("golden", "Golden answers", "answers:golden", 90, 25, ("export",)),
     Check("invariance", "Answers beside others", "answers:invariance", 90, 25, ("export",)),
