@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from loadtest.client import LoadError, NoAnswerError
 from tools.gpu_check import load, page
 from tools.gpu_check.budgets import compare_budgets, verdict
 from tools.gpu_check.grid import BUDGET, HTTP, IN_PROCESS, NULL, SENTENCES, Way, grid, ways
+from tools.gpu_check.job import Job, Settings
 from tools.gpu_check.models import OTHER_BUDGETS, USUAL_BUDGET
 from tools.gpu_check.pace import Pace, seconds_each
 
@@ -80,11 +84,11 @@ def test_nothing_is_begun_that_does_not_end_in_time() -> None:
     assert pace.why_not(many, 0.5, 60) is None, "nothing is known yet"
     pace.learn(one, 32.0)
     assert pace.once_s(many) == pytest.approx(2)
-    assert pace.why_not(many, 0.5, 60) == "a run takes 2 s here"
+    assert pace.why_not(many, 0.5, 60) == "a run takes 2.0 s here"
     # By their tokens, and carefully: 25 times those of a sentence, and twice that.
     long = Way(HTTP, "fp32", 500, 8)
     assert pace.once_s(long) == pytest.approx(8 * 2 * 25 / 32)
-    assert pace.why_not(long, 0.5, 60) == "an answer on every connection takes 12 s here"
+    assert pace.why_not(long, 0.5, 60) == "an answer on every connection takes 12.5 s here"
     pace.learn(long, 16.0)
     assert pace.why_not(long, 0.5, 60) is None
     assert pace.why_not(long, 0.5, 1.9) == "no time was left", "a second, the last answers, and the start"
@@ -109,6 +113,32 @@ def test_a_wrk_that_does_not_run_here_is_not_used(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert load.load_generator()[1] == used
     assert load.load_generator(short=True)[1] == "our own asyncio client", "wrk counts whole seconds"
+
+
+@pytest.mark.parametrize(
+    ("error", "rows", "left_out"),
+    [(NoAnswerError("none"), 0, 1), (LoadError("the server answered 503"), 1, 0)],
+)
+def test_a_way_without_an_answer_in_time_is_left_out_and_a_refusal_is_a_failure(
+    tmp_path: Path, error: LoadError, rows: int, left_out: int
+) -> None:
+    def measure() -> dict[str, float]:
+        raise error
+
+    job = Job(Settings("cpu", True, tmp_path), tmp_path / "bench.json", time.monotonic() + 9)
+    assert load._measure(job, Way(HTTP, "fp16", SENTENCES, 8), measure) == 0
+    found = json.loads((tmp_path / "bench.json").read_text())
+    assert (len(found["rows"]), len(found["left_out"])) == (rows, left_out)
+
+
+@pytest.mark.parametrize(("device", "shown"), [("cuda", 0.5), ("cpu", None)])
+def test_only_a_gpus_runs_in_this_process_are_a_ceiling(
+    tmp_path: Path, device: str, shown: float | None
+) -> None:
+    job = Job(Settings(device, True, tmp_path), tmp_path / "bench.json", time.monotonic() + 9)
+    load._measure(job, Way(IN_PROCESS, "fp16", SENTENCES, 8), lambda: {"rate": 200.0})
+    load._measure(job, Way(HTTP, "fp16", SENTENCES, 8), lambda: {"rate": 100.0})
+    assert job.rows[1].get("of_ceiling") == shown
 
 
 def test_the_ceiling_is_the_fastest_run_with_the_same_texts_and_precision() -> None:

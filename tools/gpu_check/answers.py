@@ -74,7 +74,7 @@ def invariance(job: Job) -> str:
     short = job.settings.short
     models = served_models(job.settings)
     texts = mixed_texts(models["fp32"], 8 if short else 64)
-    connections = (8,) if short else (8, 64, 256)
+    connections = (8,) if short else (8, 64, 256) if job.settings.device == "cuda" else (8, 32)
     failed = []
     with running_stack(job) as stack:
         for place, precision in enumerate(PRECISIONS):

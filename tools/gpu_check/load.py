@@ -11,7 +11,7 @@ from loadtest.bench.figures import Sample
 from loadtest.bench.gpu import open_gpus
 from loadtest.bench.sentences import read_sentences
 from loadtest.bench.wrk import Wrk, find_wrk, wrk_version
-from loadtest.client import LoadError, Target
+from loadtest.client import LoadError, NoAnswerError, Target
 from loadtest.closed_loop import Load, over_http
 from tools.gpu_check.answers import exact_texts
 from tools.gpu_check.budgets import compare_budgets, verdict
@@ -79,12 +79,16 @@ def _measure(job: Job, way: Way, measure: Callable[[], Sample]) -> float:
         facts |= {"budget": str(way.budget), "round": way.round}
     try:
         sample = measure()
+    except NoAnswerError:
+        job.leave_out(f"{way}: no answer came in time")
+        return 0.0
     except LoadError as error:
         job.row(**facts, error=str(error))
         return 0.0
     figures = {key: float(f"{value:.4g}") for key, value in sample.items() if not math.isnan(value)}
     ceiling = best_in_process(job.rows, way.precision, way.tokens)
-    if way.way == HTTP and ceiling:
+    # On a CPU a run in this process has one core, and is no ceiling.
+    if way.way == HTTP and ceiling and job.settings.device == "cuda":
         figures["of_ceiling"] = round(sample["rate"] / ceiling, 3)
     job.row(**facts, **figures)
     return sample["rate"]

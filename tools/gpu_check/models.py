@@ -165,8 +165,12 @@ def gate(job: Job) -> str:
     device = job.settings.device
     models = served_models(job.settings)
     plan = _plan(job.settings, "fp32")
-    few = _examples(job.settings.work, FEW_TEXTS) if job.settings.short else None
-    source = read_source(replace(plan, examples=few), job.settings.work)
+    if job.settings.short:
+        plan = replace(plan, examples=_examples(job.settings.work, FEW_TEXTS))
+    elif device == "cuda":
+        # All of them; on a CPU the export has just judged the same graphs.
+        plan = replace(plan, examples=None)
+    source = read_source(plan, job.settings.work)
     candidates = {_REFERENCE: _candidate(models["fp32"], "fp32", "cpu")}
     names = {precision: f"{precision} on {device}" for precision in PRECISIONS}
     candidates |= {name: _candidate(models[each], each, device) for each, name in names.items()}
@@ -178,7 +182,7 @@ def gate(job: Job) -> str:
         problem_type=source.checkpoint.problem_type,
         max_tokens=source.checkpoint.max_tokens,
         reference=_REFERENCE,
-        invariance=InvarianceSettings(texts=4 if job.settings.short else 160),
+        invariance=InvarianceSettings(texts=4 if job.settings.short else 160 if device == "cuda" else 16),
         progress=job.steps,
     )
     findings = judge(evaluation, DEFAULT_LIMITS, list(names.values()))

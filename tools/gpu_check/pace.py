@@ -48,9 +48,9 @@ class Pace:
         once_s = self.once_s(way)
         over_http = way.way != IN_PROCESS
         length_s = max(LEAST_S, math.ceil(seconds)) if over_http else seconds
-        if once_s > max(LEAST_S, length_s):
+        if once_s > (length_s / 2 if over_http else max(LEAST_S, length_s)):
             what = "an answer on every connection" if over_http else "a run"
-            return f"{what} takes {once_s:.0f} s here"
+            return f"{what} takes {once_s:.1f} s here"
         # In this process there is a first pass that is not counted. Over HTTP, what is under way at the end
         # is answered while nothing is measured any more.
         needed_s = length_s + once_s + (_START_S if over_http else length_s + once_s)
