@@ -176,7 +176,8 @@ serve-gpu: gpu-driver gpu-models ## the same on an NVIDIA GPU: downloads 2.1 GB 
 	exec $(GPU_VENV)/bin/tritonflare serve --device cuda
 
 # On a GPU in the environment of `make serve-gpu`, which is taken where it exists.
-DEVICE ?= $(if $(wildcard $(GPU_VENV)/.serve-gpu),cuda,cpu)
+# Without it `auto` refuses where there is a driver, so that no page about a CPU is taken for one about a GPU.
+DEVICE ?= $(if $(wildcard $(GPU_VENV)/.serve-gpu),cuda,auto)
 .PHONY: gpu-check
 gpu-check: $(if $(filter cuda,$(DEVICE)),gpu-driver $(GPU_VENV)/.serve-gpu,$(VENV)/.serve) ## prove on this machine what the documents say of GPUs, within 8 minutes: make gpu-check DEVICE=cpu ARGS=--short
 	$(if $(filter cuda,$(DEVICE)),$(GPU_VENV),$(VENV))/bin/python -m tools.gpu_check --device $(DEVICE) $(ARGS)

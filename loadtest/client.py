@@ -17,6 +17,10 @@ class LoadError(RuntimeError):
     """The server did not answer every request with 200, so there is nothing to measure."""
 
 
+class NoAnswerError(LoadError):
+    """No answer came within the time of the measurement; none was wrong."""
+
+
 @dataclass(frozen=True)
 class Target:
     """One model behind one gateway: ``http://host:port``, an API token, and the path of its run route."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 
-def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table whose cells may hold ``|``; all columns but the first are aligned to the right."""
-    lines = [_line(heads), "|---|" + "---:|" * (len(heads) - 1), *map(_line, rows)]
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 1) -> str:
+    """A table whose cells may hold ``|``; all columns but the first ``texts`` are aligned to the right."""
+    lines = [_line(heads), "|" + "---|" * texts + "---:|" * (len(heads) - texts), *map(_line, rows)]
     return "\n".join(lines) + "\n"
 
 

@@ -135,7 +135,6 @@ def bench(
     Exits 1 if an answer depended on its neighbours, or on what --fail-below says.
     """  # noqa: D301 (click wants the control character)
     from loadtest.bench.run import Plan
-    from loadtest.client import LoadError
 
     preset = _QUICK if quick else {"rounds": 5, "seconds": 3.0}
     plan = Plan(
@@ -149,18 +148,23 @@ def bench(
         tokens=tokens,
         device=device,
     )
-    outcome = _Outcome(output, against, fail_below)
     end_in_order()
+    sys.exit(0 if _run(plan, repository, load, _Outcome(output, against, fail_below), soak) else 1)
+
+
+def _run(plan: Plan, repository: Path, load: str, outcome: _Outcome, soak: float | None) -> bool:
+    """Measure the bundled model, or for ``soak`` minutes its memory; tell whether what was found will do."""
+    from loadtest.client import LoadError
+
     model = served_model(repository)
     try:
         with tempfile.TemporaryDirectory(prefix="tritonflare_bench_") as work:
             if soak is not None:
                 _soak(plan, repository, model, load, Path(work), outcome, soak)
-                return
-            passed = _measure(plan, repository, model, load, Path(work), outcome)
+                return True
+            return _measure(plan, repository, model, load, Path(work), outcome)
     except LoadError as error:
         raise click.ClickException(f"{error}.") from error
-    sys.exit(0 if passed else 1)
 
 
 def _with_peers(sections: tuple[str, ...], peers: tuple[str, ...], tokens: int | None) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import click
 from tritonflare.bench_common import Names, Numbers, end_in_order, environment, print_tables, write_json
 from tritonflare.bench_peers import NAMES, about_peers, require_peers, running_reranking_peers
 from tritonflare.bench_stack import numbers_set, running_gateway
+from tritonflare.device import device_option
 from tritonflare.paths import BENCH, CHECKPOINT, REPOSITORY, runnable
 from tritonflare.progress import progress
 
@@ -46,6 +47,7 @@ _UNHURRIED = {"GATEWAY_MAX_QUEUE_S": "300", "GATEWAY_REQUEST_TIMEOUT_S": "600"}
 @click.option(
     "--seconds", type=click.FloatRange(0), default=3.0, show_default=True, help="For each way in each round."
 )
+@device_option
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), default=BENCH, show_default=True)
 def bench_rerank(
     repository: Path,
@@ -56,6 +58,7 @@ def bench_rerank(
     peers: tuple[str, ...],
     rounds: int,
     seconds: float,
+    device: str,
     output: Path,
 ) -> None:
     """Measure reranking through the gateway and in-process, in alternating rounds.
@@ -73,10 +76,15 @@ def bench_rerank(
     end_in_order()
     require_peers(peers)
     served = _reranker(repository, model)
+    if served.target == "cuda" and device != "cpu":
+        raise click.UsageError(
+            f"{model} was exported for a GPU, and what it is compared with computes on the CPU; "
+            "add --device cpu."
+        )
     plan = RerankPlan(contexts, tokens, connections, rounds, seconds)
     try:
         with tempfile.TemporaryDirectory(prefix="tritonflare_bench_") as work:
-            document = _measure(repository, served, plan, peers, Path(work))
+            document = _measure(repository, served, plan, peers, Path(work), device)
     except (LoadError, ValueError) as error:
         raise click.ClickException(f"{error}.") from error
     output.mkdir(parents=True, exist_ok=True)
@@ -88,7 +96,7 @@ def bench_rerank(
 
 
 def _measure(
-    repository: Path, model: Published, plan: RerankPlan, names: Sequence[str], work: Path
+    repository: Path, model: Published, plan: RerankPlan, names: Sequence[str], work: Path, device: str
 ) -> dict[str, Any]:
     """Start everything, measure it, and show what was found."""
     from embedded.errors import EmbeddedError
@@ -110,7 +118,7 @@ def _measure(
     try:
         with (
             progress("starting") as steps,
-            TritonServer(work / "models", device="auto") as server,
+            TritonServer(work / "models", device=device) as server,
             running_gateway(server, (model.name,), work / "gateway.log", 1, settings) as gateway,
             running_reranking_peers(
                 names, PeerModel(onnx, tokenizer, model.labels, max_tokens), work / "peers"

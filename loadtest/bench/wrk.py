@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from loadtest.bench.figures import Sample
-from loadtest.client import LoadError, Target
+from loadtest.client import LoadError, NoAnswerError, Target
 
 # Each thread has variables of its own; `setup` runs in the main one, just before the thread's `init`.
 _SCRIPT = """
@@ -104,6 +104,7 @@ def read_summary(output: str) -> Sample:
     """The result in our script's last line.
 
     Raises:
+        NoAnswerError: none came in time.
         LoadError: an answer was not 2xx or 3xx, a connection failed, or there is no such line.
     """
     found = _SUMMARY.search(output)
@@ -113,7 +114,7 @@ def read_summary(output: str) -> Sample:
     if status or socket:
         raise LoadError(f"{status} of {requests} answers were errors, and {socket} connections failed")
     if not requests:
-        raise LoadError("no request was answered in time; give --seconds more")
+        raise NoAnswerError("no request was answered in time; give --seconds more")
     return {
         "rate": requests / duration_us * 1e6,
         "texts": requests,

@@ -12,7 +12,7 @@ import pytest
 from embedded import gpu
 from embedded.errors import EmbeddedError
 from embedded.host import HostFinding
-from tests.support.nvml import MIB, Nvml, install
+from tests.support.nvml import MIB, FakeDevice, Nvml, install
 
 LOAD_PROVIDER, LOADER = gpu._load_provider, gpu._LOAD_PROVIDER
 
@@ -59,7 +59,7 @@ def refused() -> str:
 
 
 def test_a_host_with_a_gpu_passes_and_shows_what_it_has(nvml: Nvml, installed: dict[str, str]) -> None:
-    nvml.devices.append(("NVIDIA L4", 100 * MIB, 23034 * MIB))
+    nvml.devices.append(FakeDevice("NVIDIA L4", memory_used=(22934 * MIB,), memory_total=23034 * MIB))
     assert gpu.findings() == [
         HostFinding("NVIDIA driver", "550.54.15, for CUDA up to 12.4"),
         HostFinding("GPU 0", "Tesla T4, 14000 MiB of 15360 MiB free"),
@@ -128,14 +128,14 @@ def test_a_driver_without_a_device_is_told(nvml: Nvml, installed: dict[str, str]
 
 
 def test_only_devices_that_are_lost_are_told(nvml: Nvml, installed: dict[str, str]) -> None:
-    nvml.lost = {0}
+    nvml.devices[0].lost = True
     assert refused().startswith("GPU: the driver reports GPU is lost. See what `nvidia-smi` says")
     assert nvml.open == 0
 
 
 def test_a_device_that_is_lost_does_not_stop_the_others(nvml: Nvml, installed: dict[str, str]) -> None:
-    nvml.devices.append(("NVIDIA L4", 100 * MIB, 23034 * MIB))
-    nvml.lost = {0}
+    nvml.devices.append(FakeDevice("NVIDIA L4", memory_used=(22934 * MIB,), memory_total=23034 * MIB))
+    nvml.devices[0].lost = True
     gpu.require()
     assert gpu.findings()[1:3] == [
         HostFinding("GPU 0", "number 0, left out: the driver reports GPU is lost"),

@@ -15,14 +15,27 @@ from export.triton_models import device
 from export.triton_models.device import CpuDevice, CudaDevice, DeviceError, NoCudaError
 from export.triton_models.pinned_memory import PinnedMemory
 from export.triton_models.text_queue import CPU, GpuGroupPolicy
-from tests.support.cuda_steps import Encoder, cuda_config, write_graph
+from tests.support.cuda_steps import (
+    CUDA_FAILURE,
+    Encoder,
+    cuda_config,
+    has_provider,
+    where_no_gpu_is,
+    write_graph,
+)
 
 
+@where_no_gpu_is
 def test_without_cuda_a_model_is_refused_in_a_sentence_and_not_answered_by_the_cpu(
     tmp_path: Path,
 ) -> None:
+    graph = write_graph(tmp_path)
+    if has_provider():
+        with pytest.raises(DeviceError, match=f"^GPU 0 cannot be used: {CUDA_FAILURE}[^/]*$"):
+            Encoder(graph, cuda_config())
+        return
     with pytest.raises(NoCudaError) as refusal, pytest.warns(UserWarning, match="CUDAExecutionProvider"):
-        Encoder(write_graph(tmp_path), cuda_config())
+        Encoder(graph, cuda_config())
     assert str(refusal.value) == (
         "ONNX Runtime found no CUDA: it needs onnxruntime-gpu, an NVIDIA driver, and the libraries of CUDA "
         "and cuDNN."

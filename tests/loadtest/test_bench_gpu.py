@@ -20,7 +20,7 @@ from loadtest.bench.invariance import Invariance
 from loadtest.bench.report import about
 from loadtest.bench.run import Plan
 from tests.support.bundled import export_bundled
-from tests.support.fake_nvml import FakeDevice, fake_nvml
+from tests.support.nvml import FakeDevice, Nvml
 from tests.support.servers import finished
 from tritonflare.bench import SECTIONS
 from tritonflare.bench_gpu import about_device, for_device
@@ -95,7 +95,7 @@ def test_a_report_says_where_a_model_for_a_gpu_computed(device: dict[str, str], 
 def test_the_gpus_that_triton_computes_on_are_read_until_the_bench_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    nvml = fake_nvml(FakeDevice(name="other"), FakeDevice(name="ours", pids=(os.getpid(),)))
+    nvml = Nvml(FakeDevice(name="other"), FakeDevice(name="ours", pids=(os.getpid(),)))
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     with ExitStack() as programs:
         server: Any = SimpleNamespace(device="cuda", pid=os.getpid())
@@ -107,8 +107,8 @@ def test_the_gpus_that_triton_computes_on_are_read_until_the_bench_ends(
 
 
 def test_no_gpu_is_looked_for_where_none_serves(monkeypatch: pytest.MonkeyPatch) -> None:
-    nvml = fake_nvml(FakeDevice(pids=(os.getpid(),)))
-    nvml.nvmlInit = lambda: pytest.fail("nothing here is about a GPU")
+    nvml = Nvml(FakeDevice(pids=(os.getpid(),)))
+    monkeypatch.setattr(nvml, "nvmlInit", lambda: pytest.fail("nothing here is about a GPU"))
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     with ExitStack() as programs:
         server: Any = SimpleNamespace(device="cpu", pid=os.getpid())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -153,3 +155,18 @@ def test_a_classifier_is_refused_by_name(repository: Path) -> None:
     status, output = finished("bench-rerank", "--repository", str(repository), "--model", "@local/mood")
     assert (status, "@local/mood is no reranker of" in output) == (1, True), output
     assert "there are: @cf/baai/bge-reranker-base." in output
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_a_reranker_for_a_gpu_is_not_compared_with_the_cpu(
+    repository: Path, tmp_path: Path, device: str
+) -> None:
+    copied = tmp_path / "models"
+    shutil.copytree(repository, copied)
+    config = copied / "cf-baai-bge-reranker-base" / "config.pbtxt"
+    text = config.read_text(encoding="utf-8")
+    found = re.sub(r'(key: "tritonflare.target"\s*value \{\s*string_value: )"cpu"', r'\1"cuda"', text)
+    assert found != text
+    config.write_text(found, encoding="utf-8")
+    status, output = finished("bench-rerank", "--repository", str(copied), "--device", device, COLUMNS="200")
+    assert (status, "computes on the CPU; add --device cpu." in output) == (2, True), output

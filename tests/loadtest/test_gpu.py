@@ -23,7 +23,7 @@ from loadtest.bench.null_repository import ModelFolders
 from loadtest.bench.report import as_markdown, tables
 from loadtest.bench.rounds import Result
 from tests.support.bench_settings import ENVIRONMENT, INT8_SETTINGS
-from tests.support.fake_nvml import FakeDevice, fake_nvml
+from tests.support.nvml import FakeDevice, Nvml
 
 SETTINGS = INT8_SETTINGS | {"precision": "FP16"}
 GPU_KEYS = {"gpu_busy", "gpu_memory_mb", "gpu_watts", "rate_per_watt"}
@@ -44,7 +44,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Opens made-up devices."""
 
     def enter(*devices: FakeDevice) -> Gpus:
-        monkeypatch.setitem(sys.modules, "pynvml", fake_nvml(*devices))
+        monkeypatch.setitem(sys.modules, "pynvml", Nvml(*devices))
         context = open_gpus()
         found = context.__enter__()
         assert found is not None
@@ -157,14 +157,14 @@ def test_only_the_devices_that_serve_are_counted(opened: Any) -> None:
 def test_there_is_nothing_to_read_without_the_package_a_driver_or_a_device(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in (None, fake_nvml(FakeDevice(), driver=None), fake_nvml(), fake_nvml(FakeDevice(lost=True))):
+    for module in (None, Nvml(FakeDevice(), driver=None), Nvml(), Nvml(FakeDevice(lost=True))):
         monkeypatch.setitem(sys.modules, "pynvml", module)
         with open_gpus() as gpus:
             assert gpus is None
 
 
 def test_nvml_is_shut_down_and_a_lost_device_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    nvml = fake_nvml(FakeDevice(lost=True), FakeDevice(name="whole"))
+    nvml = Nvml(FakeDevice(lost=True), FakeDevice(name="whole"))
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     with open_gpus() as gpus:
         assert gpus is not None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
 from export.checkpoint import load_checkpoint
@@ -19,7 +20,15 @@ from tests.support.triton_steps import FakeRequest, fake_pb_utils, strings
 
 LABELS = 3
 CPU_PROVIDER = "CPUExecutionProvider"
+CUDA_FAILURE = "CUDA failure "
+"""How CUDA's provider begins what it says where it is installed and no GPU can be used."""
 Rows = Sequence[Sequence[int]]
+where_no_gpu_is = pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="there is a GPU, which works")
+
+
+def has_provider() -> bool:
+    """Whether this is the environment of `make serve-gpu`, whose ONNX Runtime has CUDA's provider."""
+    return "CUDAExecutionProvider" in ort.get_available_providers()
 
 
 def write_graph(folder: Path, precision: str = "fp32", family: str = "distilbert") -> Path:

@@ -8,21 +8,30 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import grpc
+import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner
+from tritonclient.grpc import service_pb2
 
+from embedded import gpu
+from loadtest.bench.grpc_client import GrpcTarget
 from loadtest.client import Target
-from tests.support.fake_nvml import FakeDevice, fake_nvml
+from tests.support.nvml import FakeDevice, Nvml
 from tests.support.plain_classifier import plain_model
-from tools.gpu_check import load, page
+from tools.gpu_check.__main__ import main
 from tools.gpu_check.ballast import LEFT_BYTES, ballast
 from tools.gpu_check.job import CheckFailed, CheckSkipped, Job, Settings
 from tools.gpu_check.killed_stub import Book, find_stub, keep_asking
-from tools.gpu_check.machine import describe
+from tools.gpu_check.machine import choose_device, describe
+from tools.gpu_check.memory import _Caller
+from tools.gpu_check.operators import by_provider, heavy_elsewhere, nodes_of
 from tools.gpu_check.plans import build, build_plan
 from tools.gpu_check.session import DeviceSession
 
@@ -36,12 +45,131 @@ def test_a_machine_without_nvml_has_no_gpus(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_machine_is_described_with_driver_and_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     device = FakeDevice("NVIDIA H200", memory_total=1_000_000_000, limit_watts=700)
-    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml(device, device, driver="550.54.15"))
+    monkeypatch.setitem(sys.modules, "pynvml", Nvml(device, device, driver="550.54.15"))
     found = describe()
     assert found["gpus"] == [{"name": "NVIDIA H200", "memory_mb": 1000, "power_limit_w": 700}] * 2
     assert found["driver"] == "550.54.15"
     assert "nvidia-pytriton" in found["packages"]
     assert str(Path.home()) not in json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    ("driver", "devices", "expected"),
+    [(False, [], "cpu"), (True, [FakeDevice()], "cuda"), (False, [FakeDevice()], "cuda")],
+)
+def test_auto_is_the_cpu_only_without_a_driver(
+    monkeypatch: pytest.MonkeyPatch, driver: bool, devices: list[FakeDevice], expected: str
+) -> None:
+    nvml = Nvml(*devices) if devices else None
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    monkeypatch.setattr(gpu, "_has_nvml", lambda: driver)
+    assert choose_device("auto") == expected
+    assert choose_device("cpu") == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("nvml", "words"),
+    [
+        (None, "nvidia-ml-py: not installed"),
+        (Nvml(), "finds no device"),
+        (Nvml(FakeDevice(lost=True)), "GPU"),
+    ],
+)
+def test_a_driver_whose_gpus_cannot_be_read_is_told_and_does_not_become_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, nvml: Nvml | None, words: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    monkeypatch.setattr(gpu, "_has_nvml", lambda: True)
+    done = CliRunner().invoke(main, ["--output", str(tmp_path / "out")])
+    assert done.exit_code == 1
+    assert "There is an NVIDIA driver, but " in done.output
+    assert words in done.output
+    assert "--device cpu" in done.output
+    assert not (tmp_path / "out").exists()
+
+
+# --- operators
+
+
+def _event(op: str, provider: str, size: int) -> dict[str, Any]:
+    return {"cat": "Node", "args": {"op_name": op, "provider": provider, "output_size": str(size)}}
+
+
+def test_arithmetic_of_the_model_on_another_provider_is_found_and_that_of_shapes_is_not() -> None:
+    gpu_provider, cpu_provider = "CUDAExecutionProvider", "CPUExecutionProvider"
+    events = [
+        {"cat": "Session", "name": "model_run"},
+        _event("MatMul", gpu_provider, 10**6),
+        _event("Shape", cpu_provider, 16),
+        _event("Slice", cpu_provider, 8 * 512),
+        _event("Gather", cpu_provider, 8 * 512 + 1),
+        _event("Gemm", cpu_provider, 8),
+        _event("SkipLayerNormalization", cpu_provider, 8),
+    ]
+    nodes = nodes_of(events)
+    assert by_provider(nodes)[gpu_provider] == {"MatMul": 1}
+    found = [node.op for node in heavy_elsewhere(nodes, gpu_provider, tokens=512)]
+    assert found == ["Gather", "Gemm", "SkipLayerNormalization"]
+
+
+def test_the_profile_of_a_run_names_every_nodes_provider(tmp_path: Path) -> None:
+    file = tmp_path / "model.onnx"
+    onnx.save(plain_model(), file)
+    ids = np.ones((2, 8), np.int64)
+    nodes = nodes_of(DeviceSession(file, "cpu").profile(ids, ids, tmp_path / "profile"))
+    assert {node.provider for node in nodes} == {"CPUExecutionProvider"}
+    assert len(heavy_elsewhere(nodes, "CUDAExecutionProvider", ids.size)) > 0, "it would be seen"
+
+
+# --- the ceiling
+
+
+def test_a_run_on_the_device_copies_nothing_and_gives_the_same_logits(tmp_path: Path) -> None:
+    file = tmp_path / "model.onnx"
+    onnx.save(plain_model(), file)
+    session = DeviceSession(file, "cpu")
+    bound: list[Any] = []
+    real = session._device.session
+
+    class Watched:
+        io_binding = real.io_binding
+
+        def run_with_iobinding(self, binding: Any) -> None:
+            real.run_with_iobinding(binding)
+            bound.extend(binding.get_outputs())
+
+    session._device.session = Watched()
+    ids = np.arange(16, dtype=np.int64).reshape(2, 8)
+    session.on_device(ids, np.ones_like(ids))()
+    session._device.session = real
+    (logits,) = bound
+    assert logits.device_name() == "cpu"
+    assert np.array_equal(logits.numpy(), session.run(ids, np.ones_like(ids)))
+
+
+# --- out of memory
+
+
+def test_a_call_to_triton_has_no_deadline() -> None:
+    left: list[float] = []
+
+    def infer(_request: bytes, context: grpc.ServicerContext) -> bytes:
+        left.append(context.time_remaining())
+        answer = service_pb2.ModelInferResponse(raw_output_contents=[np.zeros(2, np.float32).tobytes()])
+        return bytes(answer.SerializeToString())
+
+    method: Any = grpc.unary_unary_rpc_method_handler(infer)
+    server = grpc.server(ThreadPoolExecutor(1))
+    server.add_generic_rpc_handlers(
+        [grpc.method_handlers_generic_handler("inference.GRPCInferenceService", {"ModelInfer": method})]
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        assert _Caller(GrpcTarget(f"127.0.0.1:{port}", ()), "m").ask(["x"]).shape == (1, 2)
+    finally:
+        server.stop(None).wait()
+    assert left[0] > 1e9, "seconds; without a deadline, gRPC gives the largest number that it has"
 
 
 # --- the device in this process
@@ -208,113 +336,3 @@ def test_a_plan_is_built_for_lengths_of_the_exporters_profiles(tmp_path: Path) -
     graph.write_bytes(b"other")
     with pytest.raises(CheckFailed, match="cannot read"):
         build_plan(trt, graph, 512)
-
-
-# --- the bench's plan, and the page
-
-
-def test_the_whole_grid_is_measured_and_the_most_telling_ways_first() -> None:
-    whole = load.grid(False, cores=16)
-    planned = list(load.ways(whole))
-    assert len(planned) == len(set(planned))
-    over_http = {(way.precision, way.tokens, way.at_once) for way in planned if way.way == load.HTTP}
-    assert over_http == {
-        (precision, tokens, count)
-        for precision in ("fp16", "fp32")
-        for tokens in (load.SENTENCES, 16, 32, 64, 128, 256, 512)
-        for count in (1, 8, 32, 128, 512)
-    }
-    assert planned[0].way == load.IN_PROCESS, "the ceiling comes before what is compared with it"
-    first_lengths = next(place for place, way in enumerate(planned) if way.tokens != load.SENTENCES)
-    assert {way.way for way in planned[:first_lengths]} == {load.IN_PROCESS, load.HTTP, load.NULL}
-    # Without cores for them, no more processes of the gateway.
-    assert {way.workers for way in load.ways(load.grid(False, cores=2))} == {1}
-    assert {way.workers for way in planned} == {1, 8}
-
-
-@pytest.mark.parametrize(
-    ("script", "used"),
-    [("echo 'wrk 4.1.0 [epoll]'", "wrk 4.1.0"), ("echo no luajit >&2; exit 127", "our own asyncio client")],
-)
-def test_a_wrk_that_does_not_run_here_is_not_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, used: str
-) -> None:
-    (tmp_path / "wrk").write_text(f"#!/bin/sh\n{script}\n")
-    (tmp_path / "wrk").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert load.load_generator()[1] == used
-
-
-def test_the_ceiling_is_the_fastest_run_with_the_same_texts_and_precision() -> None:
-    rows: list[dict[str, Any]] = [
-        {"way": load.IN_PROCESS, "precision": "fp16", "tokens": 16, "rate": 10.0},
-        {"way": load.IN_PROCESS, "precision": "fp16", "tokens": 16, "rate": 30.0},
-        {"way": load.IN_PROCESS, "precision": "fp16", "tokens": 16, "error": "failed"},
-        {"way": load.IN_PROCESS, "precision": "fp32", "tokens": 16, "rate": 99.0},
-        {"way": load.HTTP, "precision": "fp16", "tokens": 16, "rate": 99.0},
-    ]
-    assert load.best_in_process(rows, "fp16", 16) == 30
-    assert load.best_in_process(rows, "fp16", 32) is None
-
-
-def _result(name: str, status: str = "passed", **more: Any) -> dict[str, Any]:
-    about = {"name": name, "title": f"Title of {name}", "status": status, "found": "It | is so."}
-    return {**about, "seconds": 1.0, "limit_s": 9.0, "figures": {}, "rows": [], "left_out": [], **more}
-
-
-def _row(way: str, precision: str, tokens: int, at_once: int, **figures: float) -> dict[str, Any]:
-    facts = {"way": way, "precision": precision, "tokens": tokens, "at_once": at_once, "workers": 1}
-    return {**facts, **figures}
-
-
-_MACHINE = {
-    "cpu": "Some CPU", "cores": 16, "python": "3.12.3", "onnxruntime": "1.26.0", "driver": "580.1",
-    "gpus": [{"name": "NVIDIA H200", "memory_mb": 150000}],
-    "packages": {"nvidia-cudnn-cu12": "9.28", "tokenizers": "1"},
-}  # fmt: skip
-
-
-def test_the_page_names_gpu_driver_and_versions_and_what_the_gpu_did() -> None:
-    rows = [
-        _row(load.IN_PROCESS, "fp16", 0, 128, rate=20000.0),
-        _row(load.HTTP, "fp16", 0, 128, rate=15000.0, p50_ms=8.0, p99_ms=16.0, of_ceiling=0.75,
-             gpu_busy=0.88, gpu_memory_mb=2500.0, gpu_watts=300.0, rate_per_watt=50.0),
-        _row(load.HTTP, "fp16", 512, 1) | {"error": "the server answered 503"},
-    ]  # fmt: skip
-    results = [
-        _result("doctor", figures={"machine": _MACHINE}),
-        _result("bench", rows=rows, figures={"load_generator": "wrk 4.1.0"}, left_out=["HTTP: no time"]),
-        _result("plan", "skipped"),
-    ]
-    document = page.as_document("cuda", False, 400.0, "2026-01-02", results)
-    text = page.as_markdown(document)
-    assert text.startswith("## GPU check: NVIDIA H200\n")
-    assert "`make gpu-check DEVICE=cuda` on 2026-01-02, 400 s." in text
-    assert "driver 580.1; NVIDIA H200 with 150,000 MB; nvidia-cudnn-cu12 9.28." in text
-    assert (
-        "| FP16 HTTP | sentences | 128 connections | 15,000 | 0.75 | 8.0 | 16.0 | 88 | 2.5 | 300 | 50.0 |"
-        in text
-    )
-    assert "| FP16 HTTP | 512 tokens | 1 connection | failed: the server answered 503 |" in text
-    assert document["not_proven"] == [
-        "Title of bench: 1 left out; gpu-check.json says which, and why.",
-        "Title of plan (skipped): It | is so.",
-        "Several GPUs: there is one here.",
-    ]
-    assert "It &#124; is so." in text, "a cell would end there"
-    assert page.failed(document) == []
-
-
-def test_a_run_on_the_cpu_says_first_that_it_proves_nothing_of_a_gpu() -> None:
-    results = [
-        _result("doctor", figures={"machine": _MACHINE | {"gpus": []}}),
-        _result("stub", "failed", figures={"back_s": 1.5, "statuses": {"200": 3}}),
-        _result("memory", "out of time"),
-    ]
-    document = page.as_document("cpu", True, 60.0, "2026-01-02", results)
-    text = page.as_markdown(document)
-    assert text.startswith("## GPU check: a run on the CPU\n")
-    assert document["not_proven"][0].startswith("Everything that needs a GPU.")
-    assert "- Title of memory (out of time): It | is so." in text
-    assert "| statuses | 200: 3 |" in text
-    assert page.failed(document) == ["Title of stub", "Title of memory"]

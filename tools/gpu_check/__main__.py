@@ -11,15 +11,13 @@ from pathlib import Path
 
 import click
 
-from tools.gpu_check.job import PASSED, SKIPPED, Settings
-from tools.gpu_check.machine import describe
+from tools.gpu_check.job import PASSED, SKIPPED, CheckFailed, Settings
+from tools.gpu_check.machine import AUTO, choose_device
 from tools.gpu_check.page import as_document, as_markdown, failed
 from tools.gpu_check.plan import MINUTES, SHORT_MINUTES
 from tools.gpu_check.runner import run_checks
 from tritonflare.bench_common import end_in_order, write_json
 from tritonflare.progress import progress
-
-AUTO = "auto"
 
 
 @click.command()
@@ -28,7 +26,8 @@ AUTO = "auto"
     type=click.Choice((AUTO, "cuda", "cpu")),
     default=AUTO,
     show_default=True,
-    help="auto is cuda where NVML finds a GPU. On the CPU the same programs are tried; no GPU is proven.",
+    help="auto is cuda where NVML finds a GPU, and cpu where there is no driver. On the CPU the same "
+    "programs are tried; no GPU is proven.",
 )
 @click.option(
     "--minutes",
@@ -52,8 +51,10 @@ def main(device: str, minutes: float | None, short: bool, output: Path) -> None:
     """
     end_in_order()
     began = time.monotonic()
-    if device == AUTO:
-        device = "cuda" if describe()["gpus"] else "cpu"
+    try:
+        device = choose_device(device)
+    except CheckFailed as problem:
+        raise click.ClickException(str(problem)) from problem
     seconds = 60 * (minutes or (SHORT_MINUTES if short else MINUTES))
     output.mkdir(parents=True, exist_ok=True)
     with (

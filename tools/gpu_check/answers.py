@@ -74,7 +74,7 @@ def invariance(job: Job) -> str:
     short = job.settings.short
     models = served_models(job.settings)
     texts = mixed_texts(models["fp32"], 8 if short else 64)
-    connections = (8,) if short else (8, 64, 256)
+    connections = (8,) if short else (8, 64, 256) if job.settings.device == "cuda" else (8, 32)
     failed = []
     with running_stack(job) as stack:
         for place, precision in enumerate(PRECISIONS):
@@ -83,7 +83,7 @@ def invariance(job: Job) -> str:
             compared.classify_sequentially(stack.target(precision))
             # What is left, shared out over the precisions and loads to come.
             loads = len(connections) * (len(PRECISIONS) - place)
-            seconds = min(1.5 if short else 4.0, max(0.5, (job.left_s - 5) / loads / 2))
+            seconds = min(0.75 if short else 4.0, max(0.5, (job.left_s - 5) / loads / 2))
             for count in connections:
                 compared.compare(stack.target(precision), count, seconds)
             limit = DEFAULT_LIMITS[precision].neighbours

@@ -37,6 +37,11 @@ class Settings:
         """The model repository that the first checks fill."""
         return self.work / "models"
 
+    @property
+    def budgets(self) -> Path:
+        """The repository of the same model with other budgets, which only the bench serves."""
+        return self.work / "budgets"
+
 
 class Job:
     """A running check; everything that it is given is written to its file at once.

@@ -4,147 +4,94 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from loadtest.bench.figures import Sample
 from loadtest.bench.gpu import open_gpus
 from loadtest.bench.sentences import read_sentences
 from loadtest.bench.wrk import Wrk, find_wrk, wrk_version
-from loadtest.client import LoadError, Target
+from loadtest.client import LoadError, NoAnswerError, Target
 from loadtest.closed_loop import Load, over_http
 from tools.gpu_check.answers import exact_texts
+from tools.gpu_check.budgets import compare_budgets, verdict
 from tools.gpu_check.ceiling import Ceiling
+from tools.gpu_check.grid import HTTP, IN_PROCESS, NULL, SENTENCES, Way, grid, ways
 from tools.gpu_check.job import CheckFailed, CheckSkipped, Job
 from tools.gpu_check.models import FEW_TEXTS, PRECISIONS, served_models
-from tools.gpu_check.session import MOST_TOKENS
+from tools.gpu_check.pace import Pace, seconds_each
 from tools.gpu_check.stack import Stack, running_stack
 from tritonflare.paths import CHECKPOINT
 
-SENTENCES = 0
-"""Stands for real sentences in the place of a length in tokens."""
-_SPARE_S = 6.0
+_SPARE_S = 8.0
 """For servers to stop."""
 _TEXTS_OF_A_LENGTH = 16
-_MANY_WORKERS_FROM = 128
-"""Connections from which one process of the gateway may be the limit."""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """What is measured. groups: texts of an in-process run. workers: gateway processes. most_s: of a way."""
-
-    connections: Sequence[int]
-    lengths: Sequence[int]
-    groups: Sequence[int]
-    workers: Sequence[int]
-    most_s: float = 3.0
-
-
-def grid(short: bool, cores: int) -> Grid:
-    """The loads of a short or a whole run; several gateway processes only where there are cores for them."""
-    if short:
-        return Grid((1, 8), (16,), (1, 8), (1,), most_s=0.5)
-    several = () if cores < 8 else (min(8, cores // 2),)
-    return Grid((1, 8, 32, 128, 512), (16, 32, 64, 128, 256, 512), (1, 32, 128, 512), (1, *several))
-
-
-@dataclass(frozen=True)
-class Way:
-    """One measurement. ``tokens`` is SENTENCES or a length; ``at_once`` is connections, or texts a run."""
-
-    way: str
-    precision: str
-    tokens: int
-    at_once: int
-    workers: int
-
-    def __str__(self) -> str:
-        texts = "sentences" if self.tokens == SENTENCES else f"{self.tokens} tokens"
-        workers = f", {self.workers} gateway processes" if self.workers > 1 else ""
-        unit = "a run" if self.way == IN_PROCESS else "connections"
-        return f"{self.way}, {self.precision}, {texts}, {self.at_once} {unit}{workers}"
-
-
-IN_PROCESS, HTTP, NULL = "in-process", "HTTP", "null model"
-
-
-def ways(loads: Grid) -> Iterator[Way]:
-    """All measurements, the most telling first, because the time may end before the last."""
-    first = [count for count in (128, 1) if count in loads.connections] or list(loads.connections)
-    rest = [count for count in loads.connections if count not in first]
-    for precision in PRECISIONS:
-        yield from (Way(IN_PROCESS, precision, SENTENCES, group, 1) for group in loads.groups)
-        yield from _over_http(HTTP, precision, loads)
-    yield from _over_http(NULL, "", loads)
-    for precision in PRECISIONS:
-        for tokens in loads.lengths:
-            yield from (Way(IN_PROCESS, precision, tokens, group, 1) for group in loads.groups if group > 1)
-            yield from (Way(HTTP, precision, tokens, count, 1) for count in first)
-    for precision in PRECISIONS:
-        for tokens in loads.lengths:
-            yield from (Way(HTTP, precision, tokens, count, 1) for count in rest)
-
-
-def _over_http(way: str, precision: str, loads: Grid) -> Iterator[Way]:
-    for workers in loads.workers:
-        for count in loads.connections:
-            if workers == 1 or count >= _MANY_WORKERS_FROM:
-                yield Way(way, precision, SENTENCES, count, workers)
 
 
 def bench(job: Job) -> str:
     """Measure what there is time for; a way that is left out is said."""
-    loads = grid(job.settings.short, len(os.sched_getaffinity(0)))
-    load, generator = load_generator()
+    on_gpu = job.settings.device == "cuda"
+    loads = grid(job.settings.short, len(os.sched_getaffinity(0)), on_gpu)
+    load, generator = load_generator(job.settings.short)
     planned = list(ways(loads))
     job.figures(load_generator=generator, planned=len(planned))
-    with running_stack(job, loads.workers) as stack, open_gpus() as gpus:
+    with running_stack(job, loads.workers, budgets=True) as stack, open_gpus() as gpus:
         measure = _Measuring(job, stack, load)
+        pace = Pace(measure.sentence_tokens())
         for place, way in enumerate(planned):
-            seconds = _seconds(job.left_s - _SPARE_S, len(planned) - place, loads.most_s)
+            left_s = job.left_s - _SPARE_S
+            seconds = seconds_each(left_s, len(planned) - place, loads.most_s)
             job.steps.step(str(way))
-            if why := measure.why_not(way, seconds):
+            if why := pace.why_not(way, seconds, left_s):
                 job.leave_out(f"{way}: {why}")
                 continue
             taken = measure.of(way, seconds)
-            _measure(job, way, taken if gpus is None else partial(gpus.around, taken))
+            pace.learn(way, _measure(job, way, taken if gpus is None else partial(gpus.around, taken)))
     if not job.rows:
         raise CheckSkipped("There was no time to measure anything.")
     if failed := [row["way"] for row in job.rows if row.get("error")]:
         raise CheckFailed(f"{len(failed)} of {len(job.rows)} measurements failed.")
-    return f"{len(job.rows)} of {len(planned)} measurements were taken."
+    compared = compare_budgets(job.rows)
+    # On a CPU the encoder groups texts in its own way, whatever the budget.
+    said = verdict(compared) if on_gpu else ""
+    job.figures(budgets=compared, best_budget=said)
+    return f"{len(job.rows)} of {len(planned)} measurements were taken. {said}".rstrip()
 
 
-def _seconds(left_s: float, ways_left: int, most_s: float) -> float:
-    """How long a measurement takes; half of the time is for starting, warming up and the last answers."""
-    return min(most_s, max(0.4, left_s / ways_left / 2))
+def load_generator(short: bool = False) -> tuple[Load, str]:
+    """The load generator and its name: wrk where it runs, which leaves more of the cores to the servers.
 
-
-def load_generator() -> tuple[Load, str]:
-    """The load generator and its name: wrk where it runs, which leaves more of the cores to the servers."""
+    It counts whole seconds, and a short run has only parts of one for each way.
+    """
     program = find_wrk()
     version = "unknown" if program is None else wrk_version(program)
     # One that was packed elsewhere may not run here.
-    if program is None or version == "unknown":
+    if short or program is None or version == "unknown":
         return over_http, "our own asyncio client"
     return Wrk(program), f"wrk {version}"
 
 
-def _measure(job: Job, way: Way, measure: Callable[[], Sample]) -> None:
+def _measure(job: Job, way: Way, measure: Callable[[], Sample]) -> float:
+    """Take one measurement; returns the texts a second, 0 if it failed."""
     facts = {"way": way.way, "precision": way.precision, "tokens": way.tokens}
     facts |= {"at_once": way.at_once, "workers": way.workers}
+    if way.budget is not None:
+        facts |= {"budget": str(way.budget), "round": way.round}
     try:
         sample = measure()
+    except NoAnswerError:
+        job.leave_out(f"{way}: no answer came in time")
+        return 0.0
     except LoadError as error:
         job.row(**facts, error=str(error))
-        return
+        return 0.0
     figures = {key: float(f"{value:.4g}") for key, value in sample.items() if not math.isnan(value)}
     ceiling = best_in_process(job.rows, way.precision, way.tokens)
-    if way.way == HTTP and ceiling:
+    # On a CPU a run in this process has one core, and is no ceiling.
+    if way.way == HTTP and ceiling and job.settings.device == "cuda":
         figures["of_ceiling"] = round(sample["rate"] / ceiling, 3)
     job.row(**facts, **figures)
+    return sample["rate"]
 
 
 def best_in_process(rows: Sequence[dict[str, float | str]], precision: str, tokens: int) -> float | None:
@@ -176,32 +123,23 @@ class _Measuring:
             self._texts[tokens] = exact_texts(model, tokens, _TEXTS_OF_A_LENGTH)
         return self._texts[tokens]
 
-    def why_not(self, way: Way, seconds: float) -> str | None:
-        """Why a way is left out, if it is."""
-        if way.way == IN_PROCESS and way.at_once * max(way.tokens, 1) > MOST_TOKENS:
-            return "more tokens in one run than any group has"
-        # wrk counts whole seconds.
-        least = max(1.0, seconds) + 0.5
-        ceiling = best_in_process(self._job.rows, way.precision, way.tokens)
-        if way.way == HTTP and ceiling:
-            one_round = way.at_once / ceiling
-            if one_round > 2 * least:
-                return f"an answer on every connection takes {one_round:.0f} s here"
-            least += one_round
-        return "no time was left" if self._job.left_s - _SPARE_S < least else None
+    def sentence_tokens(self) -> float:
+        """Tokens of a sentence, on average."""
+        return self._ceiling(PRECISIONS[0]).mean_tokens(self._texts[SENTENCES])
 
     def of(self, way: Way, seconds: float) -> Callable[[], Sample]:
         """The measurement."""
         texts = self.texts(way.tokens)
         if way.way == IN_PROCESS:
-            if way.precision not in self._ceilings:
-                self._ceilings[way.precision] = Ceiling(
-                    self._models[way.precision], self._job.settings.device
-                )
-            return partial(self._ceilings[way.precision].measure, texts, way.at_once, seconds)
+            return partial(self._ceiling(way.precision).measure, texts, way.at_once, seconds)
         return partial(self._load, self._target(way), texts, way.at_once, seconds)
+
+    def _ceiling(self, precision: str) -> Ceiling:
+        if precision not in self._ceilings:
+            self._ceilings[precision] = Ceiling(self._models[precision], self._job.settings.device)
+        return self._ceilings[precision]
 
     def _target(self, way: Way) -> Target:
         if way.way == NULL:
             return self._stack.null(way.workers)
-        return self._stack.target(way.precision, way.workers)
+        return self._stack.target(way.precision, way.workers, way.budget)

@@ -9,10 +9,12 @@ from importlib.metadata import distributions
 from typing import Any
 
 from embedded import gpu, host
+from embedded.errors import EmbeddedError
 from loadtest.bench.gpu import open_gpus
 from tools.gpu_check.job import CheckFailed, Job
 from tritonflare.paths import runnable
 
+AUTO = "auto"
 _PACKAGES = re.compile(r"tritonflare|nvidia-.*|onnxruntime(-gpu)?|tokenizers|grpcio|numpy|tensorrt.*")
 
 
@@ -28,6 +30,25 @@ def doctor(job: Job) -> str:
     if bad:
         raise CheckFailed(runnable(f"{bad[0].name}: {bad[0].found}. {bad[0].remedy}"))
     return f"All {len(findings)} requirements are met."
+
+
+def choose_device(wanted: str) -> str:
+    """``cuda`` or ``cpu``; ``auto`` is cuda where NVML finds a GPU, and cpu where there is no driver.
+
+    Raises:
+        CheckFailed: there is a driver, and no GPU of it can be used; nothing falls back to the CPU silently.
+    """
+    if wanted != AUTO:
+        return wanted
+    if describe()["gpus"]:
+        return "cuda"
+    try:
+        gpu.require_driver()
+    except EmbeddedError:
+        return "cpu"
+    bad = next((finding for finding in gpu.findings() if not finding.ok), None)
+    why = "no GPU can be read" if bad is None else f"{bad.name}: {bad.found}. {bad.remedy}".rstrip(".")
+    raise CheckFailed(runnable(f"There is an NVIDIA driver, but {why}. Or try the script with --device cpu."))
 
 
 def describe() -> dict[str, Any]:

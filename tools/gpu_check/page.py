@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from loadtest.tables import markdown_table
+from tools.gpu_check.grid import BUDGET, HTTP, IN_PROCESS, NULL, SENTENCES
 from tools.gpu_check.job import PASSED, SKIPPED
-from tools.gpu_check.load import HTTP, IN_PROCESS, NULL, SENTENCES
 
 FORMAT = 1
 _ON_CPU = (
@@ -88,7 +89,7 @@ def as_markdown(document: Row) -> str:
         check = by_name.get(name)
         if check is not None and (check["rows"] or (name in _WITHOUT_ROWS and check["figures"])):
             parts += [f"### {check['title']}", shown(check)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
 
 
 def _about(document: Row) -> str:
@@ -110,18 +111,14 @@ def _about(document: Row) -> str:
     return "\n".join(lines)
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "&#124;") for cell in line) + " |" for line in lines)
-
-
 def _checks(document: Row) -> str:
-    return _table(
+    return markdown_table(
         ("check", "result", "what was found", "seconds"),
         (
             (each["title"], each["status"], _shorten(each["found"]), f"{each['seconds']:.0f}")
             for each in document["checks"]
         ),
+        texts=3,
     )
 
 
@@ -132,7 +129,20 @@ def _number(row: Row, key: str, form: str = ",.0f", unit: float = 1.0) -> str:
 
 def _doctor(check: Row) -> str:
     rows = ((row["what"], row["found"], "ok" if row["ok"] else "to be remedied") for row in check["rows"])
-    return _table(("requirement", "found", ""), rows)
+    return markdown_table(("requirement", "found", ""), rows, texts=3)
+
+
+def _operators(check: Row) -> str:
+    rows = (
+        (
+            row["precision"].upper(),
+            row["provider"],
+            ", ".join(f"{count} {name}" for name, count in row["operators"].items()),
+            str(row["nodes"]),
+        )
+        for row in check["rows"]
+    )
+    return markdown_table(("precision", "provider", "operators", "nodes"), rows, texts=3)
 
 
 def _gate(check: Row) -> str:
@@ -140,7 +150,7 @@ def _gate(check: Row) -> str:
         (row["artefact"], row["check"], row["found"], row["allowed"], "passed" if row["passed"] else "FAILED")
         for row in check["rows"]
     )
-    return _table(("artefact", "limit", "found", "allowed", ""), rows)
+    return markdown_table(("artefact", "limit", "found", "allowed", ""), rows, texts=5)
 
 
 def _golden(check: Row) -> str:
@@ -154,7 +164,7 @@ def _golden(check: Row) -> str:
         )
         for row in check["rows"]
     )
-    return _table(
+    return markdown_table(
         ("precision", "labels as PyTorch's", "largest difference", "99th percentile", "allowed"), rows
     )
 
@@ -170,7 +180,9 @@ def _invariance(check: Row) -> str:
         )
         for row in check["rows"]
     )
-    return _table(("precision", "answers compared", "connections", "largest difference", "allowed"), rows)
+    return markdown_table(
+        ("precision", "answers compared", "connections", "largest difference", "allowed"), rows
+    )
 
 
 def _figures(check: Row) -> str:
@@ -181,7 +193,7 @@ def _figures(check: Row) -> str:
         else (name.replace("_", " "), f"{value:g}" if isinstance(value, float) else str(value))
         for name, value in check["figures"].items()
     )
-    return _table(("figure", "value"), rows)
+    return markdown_table(("figure", "value"), rows, texts=2)
 
 
 _COLUMNS = (
@@ -197,22 +209,26 @@ _COLUMNS = (
 
 
 def _bench(check: Row) -> str:
-    """Three tables: sentences, lengths, and the null model; columns that no row has are left out."""
+    """Tables of sentences, lengths, budgets of groups, null model; columns that no row has are left out."""
     rows = check["rows"]
+    plain = [row for row in rows if row["way"] != BUDGET]
+    budgets = [row for row in rows if row["way"] == BUDGET]
     lines = [
         f"Load: {check['figures']['load_generator']}, on the same cores. The ceiling is the fastest group in "
-        "one process: the served graph with the same provider, tokens made beforehand, one run in flight."
+        "one process, of those that the server can form: the served graph with the same provider, tokens "
+        "that lie on the device, one run in flight."
     ]
     for title, part in (
-        ("Sentences", [row for row in rows if row["tokens"] == SENTENCES and row["way"] != NULL]),
-        ("Lengths", [row for row in rows if row["tokens"] != SENTENCES]),
+        ("Sentences", [row for row in plain if row["tokens"] == SENTENCES and row["way"] != NULL]),
+        ("Lengths", [row for row in plain if row["tokens"] != SENTENCES]),
+        (f"Groups. {check['figures'].get('best_budget', '')}".rstrip(" ."), budgets),
         (
             "Null model, which answers a constant: what everything but the model costs",
             [r for r in rows if r["way"] == NULL],
         ),
     ):
         if part:
-            lines.append(f"**{title}**\n\n{_loads(part)}")
+            lines.append(f"**{title}**\n\n{_loads(part).rstrip()}")
     return "\n\n".join(lines)
 
 
@@ -225,18 +241,21 @@ def _loads(rows: Sequence[Row]) -> str:
         tokens = "sentences" if row["tokens"] == SENTENCES else f"{row['tokens']} tokens"
         unit = "a run" if row["way"] == IN_PROCESS else "connection" + "s" * (row["at_once"] > 1)
         at_once = f"{row['at_once']} {unit}"
+        if row.get("budget"):
+            at_once += f", {row['budget']}, round {row['round']}"
         if row["workers"] > 1:
             at_once += f", {row['workers']} gateway processes"
         cells = [_number(row, key, form, factor) for _, key, form, factor in columns]
         if row.get("error"):
             cells[0] = f"failed: {_shorten(row['error'])}"
         shown.append((name, tokens, at_once, *cells))
-    return _table(("way", "texts", "at once", *(title for title, *_ in columns)), shown)
+    return markdown_table(("way", "texts", "at once", *(title for title, *_ in columns)), shown, texts=3)
 
 
-_ORDER = (IN_PROCESS, HTTP, NULL)
+_ORDER = (IN_PROCESS, HTTP, NULL, BUDGET)
 _SECTIONS = (
     ("doctor", _doctor),
+    ("operators", _operators),
     ("gate", _gate),
     ("golden", _golden),
     ("invariance", _invariance),

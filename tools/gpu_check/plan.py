@@ -31,13 +31,14 @@ class Check:
 CHECKS = (
     Check("doctor", "Machine", "machine:doctor", 40, 5),
     Check("export", "Export", "models:export", 150, 40),
+    Check("operators", "Operators by provider", "operators:check", 60, 10, ("export",)),
     Check("gate", "Gate on the device", "models:gate", 120, 30, ("export",)),
     Check("golden", "Golden answers", "answers:golden", 90, 25, ("export",)),
     Check("invariance", "Answers beside others", "answers:invariance", 90, 25, ("export",)),
-    Check("stub", "Encoder killed under load", "killed_stub:check", 90, 30, ("export",)),
-    Check("memory", "Out of memory", "memory:check", 90, 30, ("export",)),
+    Check("stub", "Encoder killed under load", "killed_stub:check", 90, 45, ("export",)),
+    Check("memory", "Out of memory", "memory:check", 90, 40, ("export",)),
     Check("plan", "TensorRT plan", "plans:build", 90, 5, ("export",)),
-    Check("bench", "Throughput", "load:bench", FULL_S, 140, ("export",)),
+    Check("bench", "Throughput", "load:bench", FULL_S, 100, ("export",)),
 )
 
 

@@ -17,7 +17,7 @@ from loadtest.bench.null_repository import NULL_NAME, ModelFolders, copy_with_nu
 from loadtest.bench.run import MeasuredGateway
 from loadtest.client import Target
 from tools.gpu_check.job import CheckFailed, Job, Settings
-from tools.gpu_check.models import public_name, served_models
+from tools.gpu_check.models import PRECISIONS, Budget, budget_models, public_name, served_models
 from tritonflare.bench_stack import NO_REFUSALS, TOKEN, running_gateway, running_process, wait_for_line
 
 _SERVING = re.compile(r"(?:Ready: |serving on )(http://127\.0\.0\.1:\d+)/client/v4")
@@ -35,9 +35,9 @@ class Stack:
 
     gateways: Mapping[int, MeasuredGateway]
 
-    def target(self, precision: str, workers: int = 1) -> Target:
-        """Where a precision is asked."""
-        return _named(self.gateways[workers].real, public_name(precision))
+    def target(self, precision: str, workers: int = 1, budget: Budget | None = None) -> Target:
+        """Where a precision is asked, with the usual or another budget."""
+        return _named(self.gateways[workers].real, public_name(precision, budget))
 
     def null(self, workers: int = 1) -> Target:
         """Where the null model is asked."""
@@ -49,12 +49,17 @@ def _named(target: Target, model: str) -> Target:
 
 
 @contextmanager
-def running_stack(job: Job, workers: Sequence[int] = (1,)) -> Iterator[Stack]:
-    """Both precisions and the null model on the device, behind a gateway for each number of processes."""
+def running_stack(job: Job, workers: Sequence[int] = (1,), budgets: bool = False) -> Iterator[Stack]:
+    """Both precisions on the device, behind a gateway for each number of processes.
+
+    With ``budgets`` also the null model, and FP16 with the other budgets of groups.
+    """
     settings = job.settings
-    folder = settings.work / "stack"
-    _link_all(settings, folder)
-    names = (*map(public_name, served_models(settings)), NULL_NAME)
+    folder = settings.work / ("stack_of_budgets" if budgets else "stack")
+    names = [public_name(precision) for precision in served_models(settings)]
+    if budgets:
+        names += [NULL_NAME, *(public_name(PRECISIONS[0], budget) for budget in budget_models(settings))]
+    _link_all(settings, folder, budgets)
     triton = TritonServer(folder, ready_timeout_s=job.left_s, device=settings.device)
     with triton as server, ExitStack() as programs:
         gateways = {}
@@ -64,17 +69,20 @@ def running_stack(job: Job, workers: Sequence[int] = (1,)) -> Iterator[Stack]:
         yield Stack(gateways)
 
 
-def _link_all(settings: Settings, folder: Path) -> None:
-    """A repository of links, once for all checks, with a null twin of the first model."""
+def _link_all(settings: Settings, folder: Path, budgets: bool) -> None:
+    """A repository of links, once for all checks; with ``budgets`` also a null twin of the first model."""
     if folder.exists():
         return
-    models = [model.published for model in served_models(settings).values()]
-    first = ModelFolders(models[0].ensemble, models[0].tokenizer, models[0].encoder)
-    copy_with_null(settings.repository, first, folder)
-    for model in models[1:]:
-        # The tokenizer's folder is the first model's, too.
+    models = [(settings.repository, model.published) for model in served_models(settings).values()]
+    if budgets:
+        first = models[0][1]
+        parts = ModelFolders(first.ensemble, first.tokenizer, first.encoder)
+        copy_with_null(settings.repository, parts, folder)
+        models += [(settings.budgets, model) for model in budget_models(settings).values()]
+    for repository, model in models:
+        # All share the tokenizer's folder.
         missing = [name for name in model.folders if not (folder / name).exists()]
-        link_model(settings.repository, missing, folder)
+        link_model(repository, missing, folder)
 
 
 @dataclass(frozen=True)
@@ -87,14 +95,17 @@ class Program:
 
 @contextmanager
 def running_program(job: Job, precision: str) -> Iterator[Program]:
-    """``tritonflare serve``, which restarts a Triton that has lost a stub.
+    """``tritonflare serve`` of one precision, which restarts a Triton that has lost a stub.
 
     Raises:
         CheckFailed: it did not start.
     """
     settings = job.settings
+    repository = settings.work / f"program_{precision}"
+    if not repository.exists():
+        link_model(settings.repository, served_models(settings)[precision].published.folders, repository)
     command = [sys.executable, "-m", "tritonflare", "serve", "--host", "127.0.0.1", "--port", "0"]
-    command += ["--device", settings.device, "--repository", str(settings.repository)]
+    command += ["--device", settings.device, "--repository", str(repository)]
     environment = os.environ | {
         "GATEWAY_ACCESS_LOG_SHARE": "0",
         "GATEWAY_API_TOKENS": f"bench:{TOKEN}",
