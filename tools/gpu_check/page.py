@@ -142,7 +142,13 @@ def _operators(check: Row) -> str:
         )
         for row in check["rows"]
     )
-    return markdown_table(("precision", "provider", "operators", "nodes"), rows, texts=3)
+    table = markdown_table(("precision", "provider", "operators", "nodes"), rows, texts=3)
+    speeds = (
+        f"{name.rpartition('_')[2].replace('x', ' × ')} tokens: {speed:.2f}"
+        for name, speed in check["figures"].items()
+    )
+    shown = "; ".join(speeds)
+    return table + (f"\nSpeed with lengths in the place of the mask, FP16, {shown}.\n" if shown else "")
 
 
 def _gate(check: Row) -> str:
