@@ -13,7 +13,7 @@ from export.evaluation.gate import DEFAULT_LIMITS
 from tools.gpu_check.models import OTHER_BUDGETS, USUAL_BUDGET
 from tools.gpu_check.plan import CHECKS
 
-# About a minute and a half on two cores with other work beside it.
+# The slowest test: about a minute of processor time.
 pytestmark = [pytest.mark.needs_triton, pytest.mark.timeout(400)]
 ROOT = Path(__file__).parents[2]
 
