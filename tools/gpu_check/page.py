@@ -147,7 +147,8 @@ def _operators(check: Row) -> str:
         f"{name.rpartition('_')[2].replace('x', ' × ')} tokens: {speed:.2f}"
         for name, speed in check["figures"].items()
     )
-    shown = "; ".join(speeds)
+    # On a CPU it is of one run, of one core.
+    shown = "; ".join(speeds) if any(row["provider"].startswith("CUDA") for row in check["rows"]) else ""
     return table + (f"\nSpeed with lengths in the place of the mask, FP16, {shown}.\n" if shown else "")
 
 
