@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.gpu_check.bundle import LOCK, for_python, write_bundle
+from tools.gpu_check.bundle import LOCK, ROOT, for_python, main, write_bundle
 from tools.gpu_check.pieces import MANIFEST, cut
 from tritonflare.progress import Steps
 
@@ -93,6 +94,21 @@ def test_the_lock_file_for_a_gpu_gives_every_package_once(python: str) -> None:
     assert len(names) == len(set(names))
     assert {"nvidia-pytriton", "onnxruntime-gpu", "nvidia-ml-py"} <= set(names)
     assert "onnxruntime" not in names, "it has the files of onnxruntime-gpu"
+
+
+def test_the_document_says_how_many_pieces_there_are_and_how_large() -> None:
+    page = (ROOT / "docs" / "gpu.md").read_text(encoding="utf-8")
+    found = re.search(r"(\d+) pieces of at most (\d+) MB, ([\d.]+) GB in all", page)
+    assert found is not None
+    pieces, most_mb, gigabytes = int(found[1]), int(found[2]), float(found[3])
+    (default,) = (option.default for option in main.params if option.name == "piece_mb")
+    assert most_mb == default
+    # All but the last are full; the size is rounded to a tenth.
+    assert (pieces - 1) * most_mb / 1000 < gigabytes + 0.05
+    assert gigabytes - 0.05 < pieces * most_mb / 1000
+    download = re.search(r"a driver; ([\d.]+) GB to download", page)
+    assert download is not None
+    assert float(download[1]) <= gigabytes, "the wheels, and the project"
 
 
 def _stage(folder: Path) -> None:

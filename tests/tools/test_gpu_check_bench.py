@@ -201,6 +201,18 @@ def test_the_page_names_gpu_driver_and_versions_and_what_the_gpu_did() -> None:
     assert page.failed(document) == []
 
 
+@pytest.mark.parametrize(("provider", "shown"), [("CUDA", True), ("CPU", False)])
+def test_the_page_lists_operators_by_provider_and_a_gpus_speed_with_lengths(
+    provider: str, shown: bool
+) -> None:
+    row = {"precision": "fp16", "provider": f"{provider}ExecutionProvider", "nodes": 2}
+    figures = {"lengths_instead_of_a_mask_64x64": 1.25}
+    results = [_result("operators", rows=[row | {"operators": {"MatMul": 2}}], figures=figures)]
+    text = page.as_markdown(page.as_document("cuda", False, 60.0, "2026-01-02", results))
+    assert f"| FP16 | {provider}ExecutionProvider | 2 MatMul | 2 |" in text
+    assert ("Speed with lengths in the place of the mask, FP16, 64 × 64 tokens: 1.25." in text) is shown
+
+
 def test_a_run_on_the_cpu_says_first_that_it_proves_nothing_of_a_gpu() -> None:
     results = [
         _result("doctor", figures={"machine": _MACHINE | {"gpus": []}}),

@@ -23,6 +23,7 @@ from tritonclient.grpc import service_pb2
 from embedded import gpu
 from loadtest.bench.grpc_client import GrpcTarget
 from loadtest.client import Target
+from tests.support.cuda_steps import write_graph
 from tests.support.nvml import FakeDevice, Nvml
 from tests.support.plain_classifier import plain_model
 from tools.gpu_check.__main__ import main
@@ -30,6 +31,7 @@ from tools.gpu_check.ballast import LEFT_BYTES, ballast
 from tools.gpu_check.job import CheckFailed, CheckSkipped, Job, Settings
 from tools.gpu_check.killed_stub import Book, find_stub, keep_asking
 from tools.gpu_check.machine import choose_device, describe
+from tools.gpu_check.masks import compare_masks, with_lengths
 from tools.gpu_check.memory import _Caller
 from tools.gpu_check.operators import by_provider, heavy_elsewhere, nodes_of
 from tools.gpu_check.plans import build, build_plan
@@ -119,6 +121,19 @@ def test_the_profile_of_a_run_names_every_nodes_provider(tmp_path: Path) -> None
     nodes = nodes_of(DeviceSession(file, "cpu").profile(ids, ids, tmp_path / "profile"))
     assert {node.provider for node in nodes} == {"CPUExecutionProvider"}
     assert len(heavy_elsewhere(nodes, "CUDAExecutionProvider", ids.size)) > 0, "it would be seen"
+
+
+def test_a_graph_with_lengths_in_the_place_of_its_mask_gives_the_same_logits(tmp_path: Path) -> None:
+    found = compare_masks(write_graph(tmp_path), "cpu", tmp_path, texts=4, width=16)
+    assert found["lengths_speed"] > 0
+    assert found["largest"] < 1e-5
+    changed = [
+        each for each in onnx.load(tmp_path / "with_lengths.onnx").graph.node if "row_lengths" in each.input
+    ]
+    assert {node.op_type for node in changed} == {"MultiHeadAttention"}
+    onnx.save(plain_model(), tmp_path / "plain.onnx")
+    with pytest.raises(CheckFailed, match="no MultiHeadAttention"):
+        with_lengths(tmp_path / "plain.onnx", tmp_path / "other.onnx")
 
 
 # --- the ceiling

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from export.evaluation.gate import DEFAULT_LIMITS
+from tools.gpu_check.models import OTHER_BUDGETS, USUAL_BUDGET
 from tools.gpu_check.plan import CHECKS
 
-# About a minute and a half on two cores with other work beside it.
+# The slowest test: about a minute of processor time.
 pytestmark = [pytest.mark.needs_triton, pytest.mark.timeout(400)]
 ROOT = Path(__file__).parents[2]
 
@@ -39,6 +40,11 @@ def test_the_short_form_on_the_cpu_passes_and_says_what_it_did_not_prove(tmp_pat
     assert stub["statuses"]["200"] > 0
     # Groups were halved: the stand-in for the device fails of every larger one.
     assert checks["memory"]["figures"]["times"] > 0
+    assert {row["provider"] for row in checks["operators"]["rows"]} == {"CPUExecutionProvider"}
+    assert checks["operators"]["figures"]["lengths_instead_of_a_mask_8x64"] > 0
+    budgets = {row["budget"] for row in checks["bench"]["rows"] if "budget" in row}
+    assert budgets == {str(USUAL_BUDGET), str(OTHER_BUDGETS[0])}
+
     measured = {(row["way"], row["precision"]) for row in checks["bench"]["rows"]}
     assert {("in-process", "fp16"), ("HTTP", "fp16"), ("HTTP", "fp32"), ("null model", "")} <= measured
 

@@ -335,3 +335,18 @@ def test_no_cuda_is_on_the_way_of_serving_on_a_cpu_and_no_second_onnxruntime_on_
     text = (ROOT / "requirements" / "serve-gpu.txt").read_text()
     assert "://" not in text
     assert text.count("--hash=sha256:") > len(gpu)
+
+
+@pytest.mark.parametrize(
+    ("installed", "words"),
+    [(True, "gpu-venv/bin/python -m tools.gpu_check --device cuda"), (False, "--device auto")],
+)
+def test_without_the_environment_for_a_gpu_the_check_decides_and_is_not_told_to_take_the_cpu(
+    tmp_path: Path, installed: bool, words: str
+) -> None:
+    environment = tmp_path / "gpu-venv"
+    environment.mkdir()
+    if installed:
+        (environment / ".serve-gpu").touch()
+    done = make_any(tmp_path, "--dry-run", "gpu-check", f"GPU_VENV={environment}", "PYTHON=true")
+    assert words in done.stdout.splitlines()[-1]

@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 
 from tools.gpu_check.job import CheckFailed, Job
+from tools.gpu_check.masks import compare_masks
 from tools.gpu_check.models import PRECISIONS, served_models
 from tools.gpu_check.session import DeviceSession
 
 _TEXTS, _WIDTH = 8, 64
 _SHAPE = _TEXTS, _WIDTH
+_GROUPS = (64, 64), (32, 512)
+"""Texts and tokens of groups that the server forms."""
 _INT64 = 8
 _HEAVY = ("MatMul", "Gemm", "Attention", "Gelu", "Normalization")
 """How the operators end that are the model's arithmetic."""
@@ -51,6 +54,7 @@ def check(job: Job) -> str:
             )
         elsewhere = heavy_elsewhere(nodes, session.provider, ids.size)
         failed += [f"{precision.upper()}: {each.op} by {each.provider}" for each in elsewhere]
+    _measure_masks(job)
     if failed:
         shown = "; ".join(f"{name}, {count} times" for name, count in Counter(failed).items())
         raise CheckFailed(f"Not all of the model ran on the device. {shown}.")
@@ -58,6 +62,16 @@ def check(job: Job) -> str:
     other = sum(row["nodes"] for row in job.rows if row["provider"] != session.provider)
     rest = "; the others are small" if other else ""
     return f"{total - other} of {total} nodes ran by {session.provider}{rest}."
+
+
+def _measure_masks(job: Job) -> None:
+    """Nothing is judged by it: it tells whether another graph would be faster on this GPU."""
+    settings = job.settings
+    graph = served_models(settings)[PRECISIONS[0]].graph
+    for texts, width in _GROUPS if settings.device == "cuda" else (_SHAPE,):
+        job.steps.step(f"comparing masks with {texts} texts of {width} tokens")
+        found = compare_masks(graph, settings.device, settings.work, texts, width)
+        job.figures(**{f"lengths_instead_of_a_mask_{texts}x{width}": float(f"{found['lengths_speed']:.3g}")})
 
 
 def nodes_of(events: Iterable[Mapping[str, Any]]) -> list[Node]:

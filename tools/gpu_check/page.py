@@ -142,7 +142,14 @@ def _operators(check: Row) -> str:
         )
         for row in check["rows"]
     )
-    return markdown_table(("precision", "provider", "operators", "nodes"), rows, texts=3)
+    table = markdown_table(("precision", "provider", "operators", "nodes"), rows, texts=3)
+    speeds = (
+        f"{name.rpartition('_')[2].replace('x', ' × ')} tokens: {speed:.2f}"
+        for name, speed in check["figures"].items()
+    )
+    # On a CPU it is of one run, of one core.
+    shown = "; ".join(speeds) if any(row["provider"].startswith("CUDA") for row in check["rows"]) else ""
+    return table + (f"\nSpeed with lengths in the place of the mask, FP16, {shown}.\n" if shown else "")
 
 
 def _gate(check: Row) -> str:

@@ -9,7 +9,7 @@ FULL_S = 480.0
 """What ``least_s`` is a part of."""
 MINUTES = 8.0
 SHORT_MINUTES = 5.0
-"""A short run took 92 s on two cores with other work beside it; this is for machines that are busier."""
+"""A short run takes 64 s of processor time, and longer where other work is beside it."""
 
 
 @dataclass(frozen=True)
