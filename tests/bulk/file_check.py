@@ -93,8 +93,8 @@ def check_kill(folder: Path, options: argparse.Namespace) -> bool:
         noted: list[int] = []
         for _ in range(options.kills):
             process = subprocess.Popen(_command(path, server), stderr=subprocess.DEVNULL)
-            start = 8.0 if server is None else 1.5
-            time.sleep(start + chance.random() * undisturbed_s / (options.kills + 1))
+            _wait_for_growth(journal)
+            time.sleep(chance.random() * undisturbed_s / (options.kills + 1))
             process.send_signal(signal.SIGKILL)
             process.wait()
             numbers = journal_numbers(journal)
@@ -164,6 +164,14 @@ def journal_numbers(journal: Path) -> list[int]:
         if line.endswith(b"\n") and line[:9] == b"%08x " % zlib.crc32(line[9:-1]):
             numbers += [int(number) for number in _NUMBERS.findall(line)]
     return numbers
+
+
+def _wait_for_growth(journal: Path) -> None:
+    """Wait until answers are noted, because starting takes long on a busy machine."""
+    size = journal.stat().st_size if journal.exists() else 1000
+    end = time.monotonic() + 120
+    while time.monotonic() < end and (not journal.exists() or journal.stat().st_size <= size):
+        time.sleep(0.01)
 
 
 def _bench_rate(folder: Path) -> float:
