@@ -201,3 +201,17 @@ def test_without_a_server_it_starts_one_and_gives_its_scores(tmp_path: Path) -> 
     assert rows[2][3] == "true"
     assert "1 cut at the model's limit, 0 failed" in done.stderr
     assert "INFO" not in done.stderr
+
+
+def test_waiting_for_a_pipe_can_be_interrupted(api: FakeApi) -> None:
+    process = subprocess.Popen(
+        [*command("-"), "--url", api.url], stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+    )
+    assert process.stdin is not None
+    assert process.stderr is not None
+    process.stdin.write(b"a text\n")
+    process.stdin.flush()
+    assert b"standard input: plain lines" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+    process.communicate()
