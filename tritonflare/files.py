@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 STDIN = Path("-")
 SOME_FAILED, WRONG, STOPPED, INTERRUPTED = 1, 2, 3, 130
 _SHOWN_REASONS = 5
+_OTHER_PREFIX = "predicted_"
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,19 @@ _OPTIONS = (
     ),
     device_option,
 )
+
+
+prefix_option = click.option(
+    "--prefix",
+    help="Of the added columns' names [default: none, or predicted_ if the input has such a column].",
+)
+
+
+def prefix_for(table: Table, names: Sequence[str], given: str | None) -> str:
+    """Return what was given, or what keeps the added columns apart from the table's own."""
+    if given is not None:
+        return given
+    return _OTHER_PREFIX if not set(names).isdisjoint(table.columns) else ""
 
 
 def run_files(task: Task, files: FileOptions) -> None:
@@ -242,7 +256,9 @@ async def _one(
     from bulk.run import Run
     from bulk.tables import open_table
 
-    source, table = open_table(None if path == STDIN else path, files.read)
+    # In threads, because they may wait for a pipe or read a whole file, and a gateway may run in this loop.
+    given = None if path == STDIN else path
+    source, table = await asyncio.to_thread(open_table, given, files.read, stop.is_set)
     with source.stream:
         columns = task.columns(table, source.name)
         work = await task.work(client, model, table)
@@ -250,8 +266,8 @@ async def _one(
         _say(f"{source.name}: {table.describe()}; column {taken}; {model.name}")
         journal = None
         if output is not None and source.size is not None:
-            journal = _journal(
-                output, path, files, table, [table.columns[place] for place in columns], work, model
+            journal = await asyncio.to_thread(
+                _journal, output, path, files, table, [table.columns[place] for place in columns], work, model
             )
         begun = time.monotonic()
         try:

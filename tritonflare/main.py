@@ -16,6 +16,7 @@ from tritonflare import (
     doctor,
     export,
     gateway,
+    rerank,
     serve,
     shadow,
     token,
@@ -33,6 +34,7 @@ def cli() -> None:
     tritonflare serve         run Triton and the gateway on this machine
     tritonflare gateway       run the gateway alone, with a Triton elsewhere
     tritonflare classify      classify the texts of a file
+    tritonflare rerank        score the documents of a file by their queries
     """  # noqa: D301 (click needs the control character)
 
 
@@ -41,6 +43,7 @@ for command in (
     gateway.gateway,
     export.export,
     classify.classify,
+    rerank.rerank,
     token.token,
     shadow.shadow,
     bench.bench,
