@@ -13,6 +13,7 @@ from tritonflare import (
     bench_rerank,
     bench_timeline,
     classify,
+    compare,
     doctor,
     export,
     gateway,
@@ -35,6 +36,7 @@ def cli() -> None:
     tritonflare gateway       run the gateway alone, with a Triton elsewhere
     tritonflare classify      classify the texts of a file
     tritonflare rerank        score the documents of a file by their queries
+    tritonflare compare       ask two servers about the same texts
     """  # noqa: D301 (click needs the control character)
 
 
@@ -44,6 +46,7 @@ for command in (
     export.export,
     classify.classify,
     rerank.rerank,
+    compare.compare,
     token.token,
     shadow.shadow,
     bench.bench,
