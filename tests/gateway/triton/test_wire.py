@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 
-from gateway.domain.inputs import Window
+from gateway.domain.inputs import ModelInput, Window
 from gateway.triton.wire import MalformedResponse, infer_request, read_scores
 from tests.support.fake_triton import read_texts
 
@@ -52,7 +52,7 @@ def test_texts_are_written_with_their_lengths(texts: list[bytes]) -> None:
 
 def test_windows_name_the_row_of_their_text_which_is_sent_once() -> None:
     first, second = b"a b c", b"d e f"
-    inputs = [
+    inputs: list[ModelInput] = [
         Window(first, 1, 2, 9, 5),
         b"a b c",
         Window(second, 1, 2, 9, 5),
