@@ -49,13 +49,15 @@ class _Served:
         """Return the key of each input; what neighbours share, a query or a long text, is hashed once."""
         keys = []
         shared: bytes | None = None
+        kind: type[object] = bytes
         begun = hashlib.sha256()
         for data in inputs:
             if isinstance(data, bytes):
                 digest = hashlib.sha256(self.salt + data)
             else:
                 both, own = (data.text, data.rest()) if isinstance(data, Window) else (data.query, data.text)
-                if both is not shared:
+                if both is not shared or type(data) is not kind:
+                    kind = type(data)
                     shared, begun = both, hashlib.sha256(self.salt + data.prefix())
                 digest = begun.copy()
                 digest.update(own)

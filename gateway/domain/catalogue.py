@@ -174,7 +174,7 @@ def _special_tokens(given: Mapping[str, str]) -> int | None:
     text = given.get(PREFIX + "special_tokens", "")
     if not text:
         return None
-    if not (text.isascii() and text.isdigit() and int(text) < _max_tokens(given)):
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) < _max_tokens(given)):
         raise MalformedEntry(f"{PREFIX}special_tokens is not a number below {PREFIX}max_tokens")
     return int(text)
 

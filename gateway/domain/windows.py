@@ -91,7 +91,7 @@ class WindowPlan:
 
         Raises:
             AiError: the first error among the answers. Overloaded: there are not enough places.
-                BackendFailed: Triton has a window to be empty that must have tokens.
+                BackendFailed: Triton's windows do not fit together.
         """
         read = [self._checked(first)]
         # The count of a long text may be too low: Triton need not read it to its end to cut it.
@@ -100,6 +100,7 @@ class WindowPlan:
             with reserve(len(numbers) - 1):
                 answers = await classify([self._window(text, number) for number in numbers])
             read += map(self._checked, answers)
+            self._check_ends(read)
         return read
 
     def token_count(self, read: Sequence[RawScores]) -> int:
@@ -117,6 +118,19 @@ class WindowPlan:
             _log.error("model %s: a window has no tokens", self.model.name)
             raise BackendFailed
         return answer
+
+    def _check_ends(self, read: Sequence[RawScores]) -> None:
+        """Check that all windows but the first, which is an ordinary text, count tokens up to the same one.
+
+        They do not where the text was cut by another tokenizer meanwhile, or by one that has no windows.
+
+        Raises:
+            BackendFailed: they do not.
+        """
+        ends = {number * self._step + answer.token_count for number, answer in enumerate(read[1:])}
+        if len(ends) > 1:
+            _log.error("model %s: the windows of a text do not fit together", self.model.name)
+            raise BackendFailed
 
     def _windows_after(self, read: Sequence[RawScores]) -> int:
         """Return how many windows there are, as far as the last one of those that were read tells."""

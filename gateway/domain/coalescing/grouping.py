@@ -23,6 +23,16 @@ def length_class(data: ModelInput, model: Model) -> int:
     return (size > LONG_BYTES_PER_TOKEN * model.max_tokens) + (size > CALL_BYTES)
 
 
+def may_share(first: ModelInput, data: ModelInput) -> bool:
+    """Tell whether two inputs may be in one call: a window only with windows of the same text.
+
+    That text is sent and read once then, and a call holds no more than one text that is not small.
+    """
+    if isinstance(first, Window):
+        return isinstance(data, Window) and data.text == first.text
+    return not isinstance(data, Window)
+
+
 class CallGroup:
     """The sizes that may join the first text of a call.
 

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from gateway.domain.backend import Answer
-from gateway.domain.coalescing.grouping import CallGroup
+from gateway.domain.coalescing.grouping import CallGroup, may_share
 from gateway.domain.errors import DeadlineExceeded
 from gateway.domain.inputs import ModelInput
 
@@ -115,7 +115,8 @@ class WaitingTexts:
             else:
                 if group is None:
                     group = CallGroup(len(taken[0].data), length_ratio)
-                (taken if group.accepts(len(text.data)) else passed).append(text)
+                joins = may_share(taken[0].data, text.data) and group.accepts(len(text.data))
+                (taken if joins else passed).append(text)
         texts.extendleft(reversed(passed))
         for text in taken:
             text.is_waiting = False

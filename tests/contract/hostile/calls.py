@@ -90,7 +90,7 @@ SHAPES: dict[str, tuple[str, Expected]] = {
     "another key": ("?Result_Shape=list", FINE),
     "long of something": ("?long=all", BAD_INPUT),
     "long of nothing": ("?long=", BAD_INPUT),
-    "long of a model without windows": ("?long=window", BAD_INPUT),
+    "long of a short text": ("?long=window", FINE),
     "long twice, the last right": ("?long=all&long=cut", FINE),
     "queue of yes": ("?queueRequest=yes", FINE),
     "question marks": ("????", FINE),

@@ -41,6 +41,7 @@ PAIRS = st.builds(
     truncated=st.booleans(),
     cached=st.none() | st.booleans(),
     task=st.sampled_from(Task),
+    windows=st.integers(1, 9),
 )
 RANKINGS = st.lists(PAIRS, max_size=3).map(
     lambda pairs: Ranking([(place, 1 / (place + 1)) for place in range(len(pairs))], pairs)
@@ -67,9 +68,15 @@ def test_requests_give_the_model_the_same_bytes(items: list[BatchRequest]) -> No
 
 
 @pytest.mark.parametrize(
-    "options", [CallOptions(skip_cache=True), CallOptions(False, 60), CallOptions(None, 0)]
+    "options",
+    [
+        CallOptions(skip_cache=True),
+        CallOptions(False, 60),
+        CallOptions(None, 0),
+        CallOptions(long_texts="window"),
+    ],
 )
-def test_what_was_asked_of_the_cache_is_kept(options: CallOptions) -> None:
+def test_the_options_of_the_call_are_kept(options: CallOptions) -> None:
     stored = codec.encode_inputs([BatchRequest("r", TextRequest("a"))], replace(options, patience_s=3.0))
     assert codec.decode_inputs(stored) == ([BatchRequest("r", TextRequest("a"))], options)
     assert len(codec.failed_items(stored)) == 1

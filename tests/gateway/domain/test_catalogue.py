@@ -95,6 +95,10 @@ def test_a_number_that_is_none_does_not_get_into_the_header(number: str) -> None
         {"max_tokens": "5e2"},
         {"max_tokens": "²"},
         {"max_tokens": "9" * 5000},
+        {"special_tokens": "-1"},
+        {"special_tokens": "two"},
+        {"special_tokens": "512"},
+        {"special_tokens": "9" * 5000},
         {"problem_type": ""},
         {"problem_type": "regression"},
     ],
@@ -102,6 +106,12 @@ def test_a_number_that_is_none_does_not_get_into_the_header(number: str) -> None
 def test_a_parameter_that_makes_no_sense_is_refused(changes: dict[str, str]) -> None:
     with pytest.raises(MalformedEntry):
         parse_model(ensemble(**changes))
+
+
+def test_a_model_that_was_exported_before_windows_has_no_special_tokens() -> None:
+    assert parse_model(ensemble()).special_tokens is None
+    assert parse_model(ensemble(special_tokens="0")).special_tokens == 0
+    assert parse_model(ensemble(special_tokens="2")).special_tokens == 2
 
 
 def test_labels_need_not_be_two_or_english() -> None:

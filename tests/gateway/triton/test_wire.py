@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from typing import Any
 
@@ -10,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 
+from gateway.domain.inputs import ModelInput, Window
 from gateway.triton.wire import MalformedResponse, infer_request, read_scores
+from tests.support.fake_triton import read_texts
 
 FLOAT = st.floats(width=32, allow_nan=False)
 ROW = st.tuples(st.tuples(FLOAT, FLOAT, FLOAT), st.integers(0, 2**31 - 1))
@@ -45,6 +48,22 @@ def test_texts_are_written_with_their_lengths(texts: list[bytes]) -> None:
     assert list(request.inputs[0].shape) == [len(texts), 1]
     raw = request.raw_input_contents[0]
     assert raw == b"".join(len(text).to_bytes(4, "little") + text for text in texts)
+
+
+def test_windows_name_the_row_of_their_text_which_is_sent_once() -> None:
+    first, second = b"a b c", b"d e f"
+    inputs: list[ModelInput] = [
+        Window(first, 1, 2, 9, 5),
+        b"a b c",
+        Window(second, 1, 2, 9, 5),
+        Window(first, 3, 2, 9, 5),
+        Window(second, 2, 2, 9, 5),
+    ]
+    request = infer_request("ensemble", inputs)
+    assert read_texts(request) == [first, first, second, b"", b""]
+    asked = json.loads(request.parameters["windows"].string_param)
+    assert asked == [[0, 1, 2, 9], None, [2, 1, 2, 9], [0, 3, 2, 9], [2, 2, 2, 9]]
+    assert not infer_request("ensemble", [first, second]).parameters
 
 
 @pytest.mark.parametrize(("texts", "labels"), [(1, 3), (3, 3), (2, 2), (2, 4)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -13,6 +14,7 @@ from gateway.domain.coalescing.grouping import (
     SHORT_BYTES,
     CallGroup,
     length_class,
+    may_share,
 )
 from gateway.domain.coalescing.schedule import GATHER_SHARE, LONGEST_GATHER_S, EarliestTimer, GatherWindow
 from gateway.domain.inputs import Window
@@ -73,6 +75,15 @@ def test_length_classes() -> None:
     assert [length_class(bytes(size), MODEL) for size in sizes] == [0, 0, 1, 1, 2]
     windows = [Window(bytes(size), 1, 0, 2, long + 1) for size in sizes]
     assert [length_class(window, MODEL) for window in windows] == [0, 0, 1, 1, 2]  # those of their texts
+
+
+def test_a_window_shares_calls_with_windows_of_its_text_alone() -> None:
+    text, window = b"a b c", Window(b"a b c", 1, 0, 2, 9)
+    assert may_share(text, b"d")
+    assert may_share(window, replace(window, number=2))
+    assert not may_share(window, replace(window, text=b"d"))
+    assert not may_share(window, text)
+    assert not may_share(text, window)
 
 
 def test_a_group_takes_similar_lengths_up_to_its_room() -> None:
