@@ -17,6 +17,8 @@ from export.repository.exchange import link_or_copy, sync_tree
 from export.repository.inventory import Published, content_damage, read_inventory
 from export.repository.versions import versions
 
+_PART = ".part"
+
 
 def kept_root(repository: Path, ensemble: str) -> Path:
     """The folder of a model's kept versions."""
@@ -42,7 +44,7 @@ def keep_version(repository: Path, model: Published) -> None:
         OSError: there is no room, or the folder cannot be written.
     """
     root = kept_root(repository, model.ensemble)
-    part, place = root / ".part", root / str(model.version)
+    part, place = root / _PART, root / str(model.version)
     shutil.rmtree(part, ignore_errors=True)  # of a killed export
     for folder in model.folders:
         copy_model_folder(repository / folder, part / folder)
@@ -71,6 +73,7 @@ def copy_model_folder(source: Path, target: Path) -> None:
 def prune_versions(repository: Path, ensemble: str, published: int, count: int) -> None:
     """Remove all kept versions of a model but the newest ``count`` beside the published one."""
     root = kept_root(repository, ensemble)
+    shutil.rmtree(root / _PART, ignore_errors=True)
     others = [number for number in kept_versions(repository, ensemble) if number != published]
     for number in [*others[: max(0, len(others) - count)], published]:
         shutil.rmtree(root / str(number), ignore_errors=True)

@@ -115,7 +115,12 @@ def rollback_model(repository: Path, name: str, number: int | None = None) -> tu
         for folder in old.folders:
             if folder in others:
                 continue  # a tokenizer that other models use, with the same content by its name
-            shutil.rmtree(root / folder, ignore_errors=True)
+            if TOKENIZER.fullmatch(folder):
+                shutil.rmtree(root / folder, ignore_errors=True)
+            elif (root / folder).exists() or (root / folder).is_symlink():
+                raise PublishError(
+                    f"{folder} in the repository is not this exporter's; move it away to roll {name} back."
+                )
             copy_model_folder(source / folder, root / folder)
         _require_whole(root, old)
         return present.version, old.version

@@ -149,6 +149,18 @@ def test_a_damaged_publication_is_rolled_back_and_not_kept(shop: Shop) -> None:
     assert verify_repository(shop.repository) == []
 
 
+def test_a_rollback_replaces_no_folder_of_somebody_else(shop: Shop) -> None:
+    shop.publish("w1", precision="fp32")
+    shop.publish("w2")
+    foreign = shop.repository / f"{MOOD.ensemble}_encoder_fp32"
+    foreign.mkdir()
+    (foreign / "config.pbtxt").write_text('name: "theirs"')
+    before = shop.files()
+    with pytest.raises(ExportError, match="encoder_fp32 in the repository is not this exporter's"):
+        rollback_model(shop.repository, NAME)
+    assert shop.files() == before
+
+
 def test_a_rollback_that_fails_changes_nothing(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     shop.publish("w1")
     shop.publish("w2")
@@ -168,6 +180,9 @@ def test_a_half_kept_version_of_a_killed_export_is_none(shop: Shop, monkeypatch:
     part = kept_root(shop.repository, MOOD.ensemble) / ".part"
     (part / MOOD.ensemble).mkdir(parents=True)
     assert kept(shop) == []
+    shop.publish("w1")
+    assert not part.exists()
+    part.mkdir(parents=True)
     shop.publish("w2")
     assert kept(shop) == [1]
     assert not part.exists()
