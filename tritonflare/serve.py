@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from tritonflare.device import device_option, warn_of_cpu
 from tritonflare.gateway import given, grpc_port_option, workers_option
-from tritonflare.paths import BATCHES, REPOSITORY, TOKENS, runnable
+from tritonflare.paths import ARTEFACTS, BATCHES, REPOSITORY, TOKENS, runnable
 from tritonflare.token import store_token
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def serve(
     settings = load_settings(**given(host=host, port=port, grpc_port=grpc_port, workers=workers))
     _require_own_triton(settings)
     configure_logging(settings.log_level, settings.log_format)
-    token, settings = _with_token(_with_batches(settings))
+    token, settings = _with_token(_with_reports(_with_batches(settings)))
     # Tokens and port first: their errors are reported before Triton takes seconds to load.
     if token is None:
         check_tokens(settings)
@@ -143,6 +143,13 @@ def _with_batches(settings: Settings) -> Settings:
         _log.warning("the folder for queued batches cannot be written: queueRequest is answered at once")
         return settings
     return settings.model_copy(update={"batch_folder": BATCHES})
+
+
+def _with_reports(settings: Settings) -> Settings:
+    """Return the settings with the place where `tritonflare export` puts reports."""
+    if settings.reports_folder is not None:
+        return settings
+    return settings.model_copy(update={"reports_folder": ARTEFACTS})
 
 
 def _with_token(settings: Settings) -> tuple[str | None, Settings]:

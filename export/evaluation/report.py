@@ -18,7 +18,8 @@ from export.evaluation.report_text import as_markdown
 from export.files import write_atomically
 
 SCHEMA = 1
-PAGE, FIGURES = "report.html", "figures.html"
+PAGE, FIGURES = "report.html", "figures-{}.html"
+KEPT_FIGURES = 10
 # Four bins a decade.
 SHIFT_EDGES = tuple(float(f"{edge:.3g}") for edge in np.logspace(-7, 0, 29))
 
@@ -65,11 +66,15 @@ def write_report(
     return markdown_file
 
 
-def write_figures(folder: Path, version: int) -> Path:
-    """Write the report of a publication without texts, ``figures.html``, from the files of `write_report`.
+def write_figures(folder: Path, model_sha256: str, version: int) -> Path:
+    """Write the report of a publication without texts, from the files of `write_report`.
+
+    Its name has the digest of what is served, by which a gateway finds it, and never that of another
+    version. Those of earlier publications stay, for a version that is taken back to, but for the oldest.
 
     Args:
         folder: where the report is.
+        model_sha256: of the published ONNX file, 64 hexadecimal digits.
         version: of the model as published.
 
     Raises:
@@ -79,8 +84,12 @@ def write_figures(folder: Path, version: int) -> Path:
     document["about"]["version"] = str(version)
     markdown = as_markdown(without_texts(document), document["plots"])
     page = as_page(markdown, _title(document["about"]), [folder / name for name in document["plots"]])
-    write_atomically(folder / FIGURES, page.encode())
-    return folder / FIGURES
+    file = folder / FIGURES.format(model_sha256[:16])
+    write_atomically(file, page.encode())
+    by_age = sorted(folder.glob(FIGURES.format("*")), key=lambda each: -each.stat().st_mtime)
+    for old in by_age[KEPT_FIGURES:]:
+        old.unlink()
+    return file
 
 
 def _title(about: Mapping[str, str]) -> str:

@@ -8,6 +8,7 @@ import msgspec
 
 from gateway.api import envelope
 from gateway.api.context import RequestContext
+from gateway.api.reports import Reports
 from gateway.domain import search
 from gateway.domain.catalogue import Catalogue, Model
 from gateway.domain.errors import BackendUnavailable, BadInput
@@ -22,8 +23,9 @@ _PER_PAGE = 100
 class ModelQueries:
     """Handlers of ``…/ai/models/*``, ``…/ai/tasks/search``, ``…/ai/authors/search``, ``…/ai/v1/models``."""
 
-    def __init__(self, catalogue: Catalogue, limits: InputLimits) -> None:
+    def __init__(self, catalogue: Catalogue, limits: InputLimits, reports: Reports) -> None:
         self._catalogue = catalogue
+        self._reports = reports
         self._limits = limits
 
     async def search(self, request: RequestContext) -> Response:
@@ -39,7 +41,7 @@ class ModelQueries:
         found = search.find(self._models(), _criteria(request))
         shown = page.of(found)
         return envelope.success(
-            [search.model_record(model) for model in shown],
+            [search.model_record(model, self._reports.properties(model)) for model in shown],
             extra={
                 "result_info": {
                     "page": page.number,

@@ -19,7 +19,7 @@ PLAYGROUND = {
     "/playground.css": ("playground.css", b"text/css; charset=utf-8"),
     **{
         f"/{name}": (name, b"text/javascript; charset=utf-8")
-        for name in ("calls.js", "playground.js", "snippets.js", "tasks.js")
+        for name in ("calls.js", "playground.js", "report.js", "snippets.js", "tasks.js")
     },
 }
 """Path, file and media type of each part of the playground."""

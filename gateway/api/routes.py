@@ -6,6 +6,7 @@ from gateway.api.ai_gateway.universal import Universal
 from gateway.api.models import ModelQueries
 from gateway.api.operations import Operations
 from gateway.api.playground import DESCRIPTION, PLAYGROUND, serve_description, serve_playground
+from gateway.api.reports import Reports
 from gateway.api.router import Route
 from gateway.api.run import RunModel
 from gateway.api.verify_token import VerifyToken
@@ -40,11 +41,12 @@ def ai_gateway_routes(run_model: RunModel, universal: Universal) -> tuple[Route,
     )
 
 
-def query_routes(models: ModelQueries, verify: VerifyToken) -> tuple[Route, ...]:
+def query_routes(models: ModelQueries, reports: Reports, verify: VerifyToken) -> tuple[Route, ...]:
     """Routes of what is asked about models and tokens."""
     return (
         Route(_GET, _ACCOUNT + "/ai/models/search", models.search),
         Route(_GET, _ACCOUNT + "/ai/models/schema", models.schema),
+        Route(_GET, _ACCOUNT + "/ai/models/report", reports.report),
         Route(_GET, _ACCOUNT + "/ai/tasks/search", models.tasks),
         Route(_GET, _ACCOUNT + "/ai/authors/search", models.authors),
         Route(_GET, _ACCOUNT + "/ai/v1/models", models.openai),

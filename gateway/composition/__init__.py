@@ -26,6 +26,7 @@ from gateway.api.binding.handlers import Binding
 from gateway.api.models import ModelQueries
 from gateway.api.operations import Operations
 from gateway.api.predict import PredictBody
+from gateway.api.reports import Reports
 from gateway.api.request_body import BodyReader
 from gateway.api.router import Route
 from gateway.api.routes import (
@@ -256,7 +257,8 @@ def _routes(
         settings.max_queued_body_bytes,
         settings.long_texts,
     )
-    queries = ModelQueries(inference.catalogue, predict.limits)
+    reports = Reports(settings.reports_folder, inference.catalogue.find)
+    queries = ModelQueries(inference.catalogue, predict.limits, reports)
     universal = Universal(predict, settings.result_shape)
     scheme = "http" if settings.tls_certificate is None else "https"
     binding = Binding(predict, queries.search, universal, GatewayQueries(scheme))
@@ -266,7 +268,7 @@ def _routes(
         *binding.routes(API_PREFIX),
         *run_routes(run_model),
         *ai_gateway_routes(run_model, universal),
-        *query_routes(queries, verify),
+        *query_routes(queries, reports, verify),
         # First: /v2/{path} would take /v2/rerank.
         *rerank_routes(
             predict, ModelChoice(inference.catalogue), inference.monitor, settings.max_requests_in_flight

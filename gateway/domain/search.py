@@ -93,8 +93,11 @@ TASK = {
 """The task as the API describes it; at Workers AI, rerankers belong to it as well."""
 
 
-def model_record(model: Model) -> dict[str, object]:
-    """Return a model as ``models/search`` lists it; the price is Workers AI's for the task."""
+def model_record(model: Model, more: Sequence[dict[str, object]] = ()) -> dict[str, object]:
+    """Return a model as ``models/search`` lists it; the price is Workers AI's for the task.
+
+    ``more`` are properties behind the model's own.
+    """
     price = {"unit": "per M input tokens", "price": PRICES[model.task].dollars, "currency": "USD"}
     properties: dict[str, object] = {
         "price": [price],
@@ -111,7 +114,10 @@ def model_record(model: Model) -> dict[str, object]:
         "task": TASK,
         "created_at": model.created_at,
         "tags": [],
-        "properties": [{"property_id": key, "value": value} for key, value in properties.items() if value],
+        "properties": [
+            *({"property_id": key, "value": value} for key, value in properties.items() if value),
+            *more,
+        ],
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -56,4 +57,10 @@ class RequestSettings(BaseModel):
     )
     playground: bool = Field(
         True, description="Serve the playground at /, a page for trying the models in a browser."
+    )
+    reports_folder: Path | None = Field(
+        None,
+        description="The exporter's folder of artefacts, whose reports callers with a token may read "
+        "(docs/export.md#who-may-read-it): figures, and no text of an evaluation. `tritonflare serve` takes "
+        ".cache/artefacts. Unset: no reports.",
     )

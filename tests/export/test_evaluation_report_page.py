@@ -28,6 +28,7 @@ from tests.support.small_checkpoints import write_checkpoint
 SINGLE = "single_label_classification"
 LABELS = ("bad", "so_so", "good|great", "never")
 TEXTS = 600
+SHA256 = "0123456789abcdef" * 4
 HOSTILE = (
     '![x](http://evil.test/a.png) [y](javascript:alert(1)) <img src="http://evil.test/b.png">',
     "<script>alert(1)</script> | a *b* _c_ `d` \\ ~e~ &amp; # f",
@@ -132,7 +133,7 @@ def written(evaluation: Evaluation, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("report")
     found = doubts(evaluation, "int8")
     write_report(evaluation, judge(evaluation), folder, {"name": "@cf/acme/mood"}, "int8", found)
-    write_figures(folder, version=3)
+    write_figures(folder, SHA256, version=3)
     return folder
 
 
@@ -270,7 +271,7 @@ def test_the_page_needs_no_other_file_and_runs_nothing(written: Path, page: Page
 
 def test_the_page_for_callers_has_the_figures_and_not_one_text(evaluation: Evaluation, written: Path) -> None:
     full = Page((written / "report.html").read_text(encoding="utf-8"))
-    figures = Page((written / "figures.html").read_text(encoding="utf-8"))
+    figures = Page((written / f"figures-{SHA256[:16]}.html").read_text(encoding="utf-8"))
     for heading in ("Answers", "Labels", "Calibration", "Gate", "Neighbours"):
         assert figures.tables[heading] == full.tables[heading]
     assert ["version", "3"] in figures.tables["Export report"]

@@ -84,7 +84,9 @@ def test_a_good_model_passes_and_its_report_for_callers_is_written_at_its_public
     assert result.exit_code == 0, result.output
     assert "!!!" not in result.output
     folder = mood.parent / "artefacts" / "cf-acme-mood"
-    assert (folder / "figures.html").is_file()
+    config = (mood.parent / "models" / "cf-acme-mood" / "config.pbtxt").read_text()
+    (digest,) = re.findall(r'tritonflare\.model_sha256"\s*value \{\s*string_value: "(\w{64})"', config)
+    assert [file.name for file in folder.glob("figures*")] == [f"figures-{digest[:16]}.html"]
     checks = {finding["check"] for finding in report(mood)["gate"]}
     assert {"minimum accuracy", "minimum F1"} <= checks
     assert not any(check.startswith("sign") for check in checks)
@@ -95,7 +97,7 @@ def test_a_reversed_model_is_refused_and_the_option_that_was_named_mends_it(mood
     refused = ask(mood)
     assert refused.exit_code == 3
     assert not published(mood)
-    assert not (mood.parent / "artefacts/cf-acme-mood/figures.html").exists()
+    assert not list((mood.parent / "artefacts/cf-acme-mood").glob("figures*"))
     found = [line for line in refused.output.splitlines() if "fails the gate" in line]
     assert re.fullmatch(
         r"tritonflare export: fp32 fails the gate: The model is right for ([\d.]+) % of 263 texts; with its "

@@ -44,6 +44,7 @@ async function listModels() {
     if (body.result.length === 0) {
       return names;
     }
+    noteReports(body.result);
     names.push(...body.result.map((model) => model.name));
   }
 }
@@ -220,6 +221,7 @@ function showTask() {
   if ($("ask").getAttribute("aria-disabled") !== "true") {
     $("ask").textContent = task().verb;
   }
+  showReport();
   showSnippet();
 }
 
@@ -331,7 +333,7 @@ $("texts").addEventListener("keydown", (event) => {
 for (const id of ["texts", "query", "top", "queue"]) {
   $(id).addEventListener("input", showSnippet);
 }
-$("model").addEventListener("change", () => { showSnippet(); learnTask().catch(showError); });
+$("model").addEventListener("change", () => { showReport(); showSnippet(); learnTask().catch(showError); });
 $("tabs").addEventListener("click", (event) => {
   const tab = event.target.closest('[role="tab"]');
   if (tab) {
