@@ -42,7 +42,7 @@ LATEST := tests/clients/js-latest
 # Two, because a third of the tests' time is waiting; with three, those that measure times disturbed each other on two
 # cores (15 minutes, two failures). ARGS="-n 0" takes it back.
 WORKERS := -n 2
-CODE := gateway export embedded examples loadtest tools training tritonflare docker tests
+CODE := bulk gateway export embedded examples loadtest tools training tritonflare docker tests
 
 .PHONY: help
 help: ## list the targets

@@ -1,0 +1,1 @@
+"""The API as a client: requests and their retries (``http``), models, classification."""
