@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 import click
 
-from tritonflare import bench, bench_rerank, bench_timeline, doctor, export, gateway, serve, token
+from tritonflare import bench, bench_rerank, bench_timeline, classify, doctor, export, gateway, serve, token
 from tritonflare.paths import runnable
 
 
@@ -21,6 +21,7 @@ def cli() -> None:
     tritonflare export        turn a checkpoint into a served model
     tritonflare serve         run Triton and the gateway on this machine
     tritonflare gateway       run the gateway alone, with a Triton elsewhere
+    tritonflare classify      classify the texts of a file
     """  # noqa: D301 (click needs the control character)
 
 
@@ -28,6 +29,7 @@ for command in (
     serve.serve,
     gateway.gateway,
     export.export,
+    classify.classify,
     token.token,
     bench.bench,
     bench_rerank.bench_rerank,

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import msgspec
 
 from bulk.client.http import ApiClient, ErrorEntry, Reply
+from bulk.errors import Refused
 
+_QUERY = "?result_shape=array"
+"""Whatever the server's default is."""
 _RETRYABLE = frozenset((3007, 3021, 3040, 3050, 8007))
 """Codes of an item whose text may be answered another time, or alone."""
 
@@ -95,7 +98,8 @@ class Classifier:
         """
         if len(texts) == 1:
             return [await self._single(texts[0])]
-        reply = await self._client.run(self._model, {"requests": [{"text": text} for text in texts]})
+        requests = [{"text": text} for text in texts]
+        reply = await self._client.run(self._model, {"requests": requests}, query=_QUERY)
         items = _items(reply, len(texts))
         if items is None or reply.truncated:
             middle = len(texts) // 2
@@ -111,8 +115,19 @@ class Classifier:
                 answers.append(Failure(item.errors[0].reason if item.errors else "no reason was given"))
         return answers
 
+    async def labels(self) -> tuple[str, ...]:
+        """Return the model's labels, from the answer to a word, for a server that does not list them.
+
+        Raises:
+            ServerError: see `ApiClient.send`; also if there is no answer.
+        """
+        answer = await self._single("a")
+        if isinstance(answer, Failure):
+            raise Refused(f"{self._model} does not classify: {answer.reason}")
+        return answer.labels
+
     async def _single(self, text: str) -> Answer:
-        reply = await self._client.run(self._model, {"text": text})
+        reply = await self._client.run(self._model, {"text": text}, query=_QUERY)
         if not reply.is_ok:
             return Failure(reply.error.reason)
         self.model_version = reply.model_version

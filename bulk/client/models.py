@@ -25,6 +25,8 @@ class ModelFacts:
     """Tokens that the model reads of an input; special tokens count."""
     max_contexts: int
     """Of a reranker, the most contexts of a request."""
+    labels: tuple[str, ...]
+    """Of a classifier, in its order; empty where the server does not list them."""
 
 
 class _Entry(msgspec.Struct):
@@ -49,8 +51,25 @@ class _Input(msgspec.Struct):
     limits: _Limits = msgspec.field(name="x-limits", default_factory=_Limits)
 
 
+class _Label(msgspec.Struct):
+    enum: tuple[str, ...] = ()
+
+
+class _ItemProperties(msgspec.Struct):
+    label: _Label = msgspec.field(default_factory=_Label)
+
+
+class _Items(msgspec.Struct):
+    properties: _ItemProperties = msgspec.field(default_factory=_ItemProperties)
+
+
+class _Output(msgspec.Struct):
+    items: _Items = msgspec.field(default_factory=_Items)
+
+
 class _Schemas(msgspec.Struct):
     input: _Input
+    output: _Output = msgspec.field(default_factory=_Output)
 
 
 class _SchemaAnswer(msgspec.Struct):
@@ -67,7 +86,8 @@ async def model_facts(client: ApiClient, name: str) -> ModelFacts:
     if not reply.is_ok:
         raise Refused(f"the server does not describe {name}: {reply.error.reason}")
     try:
-        given = msgspec.json.decode(reply.body, type=_SchemaAnswer).result.input
+        schemas = msgspec.json.decode(reply.body, type=_SchemaAnswer).result
+        given = schemas.input
         contexts = given.properties.get("contexts")
         held = msgspec.json.decode(contexts, type=_Property) if contexts is not None else _Property()
     except msgspec.DecodeError:
@@ -78,6 +98,7 @@ async def model_facts(client: ApiClient, name: str) -> ModelFacts:
         max_texts=max(1, given.limits.max_requests),
         max_tokens=given.limits.max_input_tokens,
         max_contexts=held.max_items,
+        labels=schemas.output.items.properties.label.enum,
     )
 
 

@@ -14,6 +14,8 @@ from bulk.tables.parquet import ParquetTable
 from bulk.tables.source import Source, open_source
 from bulk.tables.table import Table
 
+__all__ = ["FORMATS", "ReadOptions", "Table", "open_table"]
+
 FORMATS = ("csv", "tsv", "jsonl", "parquet", "lines")
 _ENDINGS = {
     ".csv": "csv",

@@ -1,0 +1,341 @@
+"""What the commands that work on files share: options, the server, outputs, summaries, exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
+import uvloop
+
+from tritonflare.device import device_option
+from tritonflare.own_server import own_gateway, own_triton
+from tritonflare.paths import REPOSITORY, runnable
+from tritonflare.progress_rows import progress_of_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bulk.client.http import ApiClient, ServerAddress
+    from bulk.client.models import ModelFacts
+    from bulk.files import OutputFiles
+    from bulk.journal import Journal
+    from bulk.run import Summary
+    from bulk.tables import ReadOptions, Table
+    from bulk.work import Work
+    from embedded.supervisor import TritonSupervisor
+
+STDIN = Path("-")
+SOME_FAILED, WRONG, STOPPED, INTERRUPTED = 1, 2, 3, 130
+_SHOWN_REASONS = 5
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is done with each file."""
+
+    word: str
+    """Part of the output's name, such as ``classified``."""
+    reranker: bool
+    columns: Callable[[Table, str], list[int]]
+    """Returns the places of the columns that are read, of a table and its name."""
+    work: Callable[[ApiClient, ModelFacts, Table], Awaitable[Work]]
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """The options that all commands on files have."""
+
+    inputs: tuple[Path, ...]
+    output: Path | None
+    overwrite: bool
+    read: ReadOptions
+    url: str | None
+    token: str | None
+    account: str
+    ca: Path | None
+    model: str | None
+    concurrency: int
+    repository: Path
+    device: str
+
+
+def file_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options to a command, which gets them as one ``FileOptions`` named ``files``."""
+    from functools import wraps
+
+    @wraps(command)
+    def gathered(**given: Any) -> None:
+        from bulk.tables import ReadOptions
+
+        names = ("format", "delimiter", "encoding", "output_encoding", "has_header")
+        read = ReadOptions(**{name: given.pop(name) for name in names})
+        own = {name: given.pop(name) for name in FileOptions.__dataclass_fields__ if name != "read"}
+        command(files=FileOptions(read=read, **own), **given)
+
+    for option in reversed(_OPTIONS):
+        gathered = option(gathered)
+    return gathered
+
+
+_OPTIONS = (
+    click.argument(
+        "inputs",
+        nargs=-1,
+        required=True,
+        metavar="INPUT…",
+        type=click.Path(path_type=Path, exists=True, allow_dash=True),
+    ),
+    click.option(
+        "-o",
+        "--output",
+        type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+        help="Where the output goes; - is standard output [default: beside the input; of standard input, -].",
+    ),
+    click.option("--overwrite", is_flag=True, help="Replace an output that exists."),
+    click.option(
+        "--format",
+        type=click.Choice(["csv", "tsv", "jsonl", "parquet", "lines"]),
+        help="[default: by the ending; of standard input, jsonl if it begins with {, else lines]",
+    ),
+    click.option("--delimiter", help="Of CSV, one character, \\t for a tab [default: found]."),
+    click.option("--encoding", help="Of the input, such as cp1252 [default: found]."),
+    click.option("--output-encoding", help="[default: that of the input]"),
+    click.option(
+        "--header/--no-header",
+        "has_header",
+        default=True,
+        help="Whether the first row of CSV names the columns.",
+    ),
+    click.option("--url", help="A running server; without it, one is started for this command."),
+    click.option("--token", envvar="TOKEN", help="Token of the running server [TOKEN]."),
+    click.option(
+        "--account", envvar="ACCOUNT", default="me", show_default=True, help="Account id [ACCOUNT]."
+    ),
+    click.option(
+        "--ca", type=click.Path(path_type=Path, exists=True), help="Certificates to trust, for https, PEM."
+    ),
+    click.option("--model", envvar="MODEL", help="Its name [MODEL; default: the only one for the task]."),
+    click.option(
+        "--concurrency", type=click.IntRange(1, 256), default=8, show_default=True, help="Requests at once."
+    ),
+    click.option(
+        "--repository",
+        type=click.Path(path_type=Path),
+        default=REPOSITORY,
+        show_default=True,
+        help="Without --url: the model repository to serve.",
+    ),
+    device_option,
+)
+
+
+def run_files(task: Task, files: FileOptions) -> None:
+    """Do the task for every input, and exit with what came of it: 0, 1, 2, 3 or 130."""
+    from bulk.errors import BulkError, Unavailable
+    from bulk.run import Interrupted
+    from embedded.errors import EmbeddedError
+
+    try:
+        outputs = _outputs(task, files)
+        if files.url is not None and not files.token:
+            raise BulkError("--url needs a token: set TOKEN")
+        own = nullcontext(None) if files.url is not None else own_triton(files.repository, files.device)
+        with own as triton:
+            failed = uvloop.run(_all(task, files, outputs, triton))
+    except Interrupted as error:
+        _say(f"{error}.")
+        sys.exit(INTERRUPTED)
+    except (BulkError, EmbeddedError) as error:
+        _say(f"tritonflare: {runnable(str(error).rstrip('.'))}.")
+        sys.exit(STOPPED if isinstance(error, Unavailable) else WRONG)
+    sys.exit(SOME_FAILED if failed else 0)
+
+
+def _outputs(task: Task, files: FileOptions) -> list[OutputFiles | None]:
+    """Return where each output goes, None for standard output; refuse to replace what exists."""
+    from bulk.errors import BulkError
+    from bulk.files import OutputFiles
+
+    if files.output is not None and len(files.inputs) > 1:
+        raise BulkError("--output is for one input; with several, each output goes beside its input")
+    outputs: list[OutputFiles | None] = []
+    for path in files.inputs:
+        target = files.output or (STDIN if path == STDIN else None)
+        if target == STDIN:
+            outputs.append(None)
+        else:
+            outputs.append(OutputFiles(target) if target is not None else OutputFiles.beside(path, task.word))
+    named = [output for output in outputs if output is not None]
+    if len({output.final.absolute() for output in named}) < len(named):
+        raise BulkError("two inputs have the same output")
+    if not files.overwrite and not any(output.journal.exists() for output in named):
+        for output in named:
+            if output.final.exists():
+                raise BulkError(
+                    f"{output.final} exists; replace it with --overwrite, or name another with -o"
+                )
+    return outputs
+
+
+async def _all(
+    task: Task, files: FileOptions, outputs: Sequence[OutputFiles | None], triton: TritonSupervisor | None
+) -> bool:
+    """Return whether any row of any file failed."""
+    from bulk.client.http import ApiClient
+    from bulk.client.models import choose_model
+
+    stop, failed = asyncio.Event(), False
+    resumes = any(output is not None and output.journal.exists() for output in outputs)
+    async with _server(files, triton, stop) as server:
+        ca = None if files.ca is None else str(files.ca)
+        async with ApiClient(server, files.concurrency, ca_file=ca) as client:
+            model = await choose_model(client, files.model, task.reranker)
+            for path, output in zip(files.inputs, outputs, strict=True):
+                if resumes and output is not None and output.final.exists() and not output.journal.exists():
+                    _say(f"{path}: finished before, {output.final} is kept")
+                    continue
+                failed |= await _one(task, files, path, output, client, model, stop)
+    return failed
+
+
+@asynccontextmanager
+async def _server(
+    files: FileOptions, triton: TritonSupervisor | None, stop: asyncio.Event
+) -> AsyncIterator[ServerAddress]:
+    from bulk.client.http import ServerAddress
+
+    if triton is not None:
+        async with own_gateway(triton, stop) as (url, token, account):
+            yield ServerAddress(url, token, account)
+        return
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def on_signal() -> None:
+        stop.set()
+        for number in signals:  # the second one ends the process
+            loop.remove_signal_handler(number)
+
+    for number in signals:
+        loop.add_signal_handler(number, on_signal)
+    yield ServerAddress(files.url or "", files.token or "", files.account)
+
+
+async def _one(
+    task: Task,
+    files: FileOptions,
+    path: Path,
+    output: OutputFiles | None,
+    client: ApiClient,
+    model: ModelFacts,
+    stop: asyncio.Event,
+) -> bool:
+    from bulk.run import Run
+    from bulk.tables import open_table
+
+    source, table = open_table(None if path == STDIN else path, files.read)
+    with source.stream:
+        columns = task.columns(table, source.name)
+        work = await task.work(client, model, table)
+        taken = " and ".join(table.columns[place] for place in columns)
+        _say(f"{source.name}: {table.describe()}; column {taken}; {model.name}")
+        journal = None
+        if output is not None and source.size is not None:
+            journal = _journal(
+                output, path, files, table, [table.columns[place] for place in columns], work, model
+            )
+        begun = time.monotonic()
+        try:
+            with _writing(output) as stream, progress_of_rows(source.name, table.position) as on_rows:
+                run = Run(
+                    table.records(columns),
+                    table.writer(stream, work.added),
+                    work,
+                    journal,
+                    concurrency=files.concurrency,
+                    on_progress=lambda summary: on_rows(summary.rows, summary.rows - summary.restored),
+                )
+                summary = await run(stop)
+        except BaseException:
+            if journal is not None:
+                journal.close()
+                _say(f"{journal.path} keeps what was answered: run the same command again to continue")
+            raise
+        if journal is not None:
+            journal.remove()
+    _summarise(source.name, output, summary, time.monotonic() - begun)
+    return summary.failed > 0
+
+
+def _journal(
+    output: OutputFiles,
+    path: Path,
+    files: FileOptions,
+    table: Table,
+    columns: Sequence[str],
+    work: Work,
+    model: ModelFacts,
+) -> Journal:
+    """Open the journal beside the output; all that decides what the output will be is its identity."""
+    from bulk.journal import Journal
+    from bulk.tables.source import fingerprint
+
+    identity = {
+        "input": fingerprint(path),
+        "format": table.describe(),
+        "header": files.read.has_header,
+        "output encoding": files.read.output_encoding,
+        "columns": columns,
+        "model": model.name,
+        "labels": list(model.labels),
+        "added columns": list(work.added),
+    }
+    journal = Journal(output.journal, identity)
+    if journal.is_resumed:
+        _say(f"continuing with {output.journal}")
+    return journal
+
+
+@contextmanager
+def _writing(output: OutputFiles | None) -> Iterator[BinaryIO]:
+    if output is not None:
+        with output.writing() as stream:
+            yield stream
+        return
+    try:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        # Whoever read has what it wanted. Python would complain again when it closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def _summarise(name: str, output: OutputFiles | None, summary: Summary, seconds: float) -> None:
+    asked = summary.rows - summary.restored
+    parts = [f"{summary.rows:,} rows in {seconds:,.1f} s ({asked / max(seconds, 1e-9):,.0f}/s)"]
+    if summary.restored:
+        parts.append(f"{summary.restored:,} from the journal")
+    if summary.truncated:
+        parts.append(f"{summary.truncated:,} cut at the model's limit")
+    parts.append(f"{summary.failed:,} failed")
+    place = "" if output is None else f"; {output.final}"
+    _say(f"{name}: {', '.join(parts)}{place}")
+    shown = summary.reasons.most_common(_SHOWN_REASONS)
+    for reason, count in shown:
+        _say(f"  {count:,} × {reason}")
+    if (more := summary.failed - sum(count for _, count in shown)) > 0:
+        _say(f"  {more:,} for other reasons; see the column error")
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)

@@ -1,0 +1,87 @@
+"""A Triton and a gateway for one command alone, on free loopback ports."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import SecretStr
+
+if TYPE_CHECKING:
+    from embedded.supervisor import TritonSupervisor
+
+_ACCOUNT = "files"
+_UNHURRIED = {
+    # What is asked is bounded by whoever asks, and nobody else does.
+    "requests_per_minute": 0,
+    "max_queue_s": 60.0,
+    "request_timeout_s": 120.0,
+    "workers": 1,
+    # What a server of several callers has, and this one must not take from its environment.
+    "grpc_port": None,
+    "tokens_file": None,
+    "tls_certificate": None,
+    "tls_key": None,
+    "batch_folder": None,
+    "batch_redis_url": None,
+    "rate_redis_url": None,
+    "access_log_share": 0.0,
+    "shutdown_delay_s": 0.0,
+    "drain_keep_alive_s": 0.0,
+}
+
+
+@contextmanager
+def own_triton(repository: Path, device: str) -> Iterator[TritonSupervisor]:
+    """Run Triton with the models of a repository.
+
+    Raises:
+        EmbeddedError: it does not start.
+    """
+    from embedded.supervisor import TritonSupervisor
+    from gateway.telemetry.logs import configure_logging
+
+    configure_logging("warning", "text")
+    with TritonSupervisor(repository, device=device) as supervisor:
+        yield supervisor
+
+
+@asynccontextmanager
+async def own_gateway(triton: TritonSupervisor, stop: asyncio.Event) -> AsyncIterator[tuple[str, str, str]]:
+    """Run the gateway in this event loop; yield its address, a token and an account.
+
+    Args:
+        triton: the running Triton.
+        stop: set by SIGINT and SIGTERM, and at the end; the gateway then answers what is under way.
+    """
+    from embedded.server import RESTRICTED_KEY
+    from gateway.main import serve
+    from gateway.ports import Ports
+    from gateway.settings import load_settings
+
+    token = secrets.token_urlsafe(32)
+    settings = load_settings(host="127.0.0.1", port=0).model_copy(
+        update={
+            **_UNHURRIED,
+            "triton_url": triton.address,
+            "triton_metadata_key": SecretStr(f"{RESTRICTED_KEY}={triton.secret}"),
+            "api_tokens": SecretStr(f"{_ACCOUNT}:{token}"),
+        }
+    )
+    address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    serving = asyncio.create_task(
+        serve(settings, ports=Ports.bind(settings), on_started=address.set_result, stop=stop)
+    )
+    try:
+        waiting: set[asyncio.Future[Any]] = {address, serving}
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            serving.result()
+        yield address.result(), token, _ACCOUNT
+    finally:
+        stop.set()
+        await serving
