@@ -8,7 +8,18 @@ from importlib.metadata import version
 
 import click
 
-from tritonflare import bench, bench_rerank, bench_timeline, classify, doctor, export, gateway, serve, token
+from tritonflare import (
+    bench,
+    bench_rerank,
+    bench_timeline,
+    classify,
+    compare,
+    doctor,
+    export,
+    gateway,
+    serve,
+    token,
+)
 from tritonflare.paths import runnable
 
 
@@ -22,6 +33,7 @@ def cli() -> None:
     tritonflare serve         run Triton and the gateway on this machine
     tritonflare gateway       run the gateway alone, with a Triton elsewhere
     tritonflare classify      classify the texts of a file
+    tritonflare compare       ask two servers about the same texts
     """  # noqa: D301 (click needs the control character)
 
 
@@ -30,6 +42,7 @@ for command in (
     gateway.gateway,
     export.export,
     classify.classify,
+    compare.compare,
     token.token,
     bench.bench,
     bench_rerank.bench_rerank,
