@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import BinaryIO
 
 from bulk.errors import TableError
@@ -135,7 +134,8 @@ class DelimitedWriter:
         self._delimiter = delimiter
         self._width = width
         self._buffer = io.StringIO(newline="")
-        self._csv = csv.writer(self._buffer, delimiter=delimiter, lineterminator="")
+        # Before Python 3.13, `csv` quotes only those line ends that it writes itself.
+        self._csv = csv.writer(self._buffer, delimiter=delimiter, lineterminator="\r\n")
 
     def write_header(self, raw: str, added: Sequence[str]) -> None:
         """Write the header as it was, with the names of the added columns."""
@@ -167,7 +167,7 @@ class DelimitedWriter:
         self._buffer.seek(0)
         self._buffer.truncate()
         self._csv.writerow([cell_text(value) for value in values])
-        return self._buffer.getvalue()
+        return self._buffer.getvalue().removesuffix("\r\n")
 
 
 def _is_unclosed(cells: list[str], raw: str, delimiter: str) -> bool:
@@ -193,11 +193,7 @@ def find_delimiter(sample: str) -> str:
     """
     best, best_score = ",", 0.0
     for delimiter in DELIMITERS:
-        reader = csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter)
-        try:
-            widths = [len(cells) for cells in islice(reader, _SAMPLE_ROWS) if cells]
-        except csv.Error:
-            continue
+        widths = [len(cells) for cells in _rows_of(sample, delimiter)]
         if not widths or widths[0] < 2:
             continue
         # The header decides how many; commas in texts give some rows more.
@@ -205,6 +201,20 @@ def find_delimiter(sample: str) -> str:
         if score > best_score:
             best, best_score = delimiter, score
     return best
+
+
+def _rows_of(sample: str, delimiter: str) -> list[list[str]]:
+    """Return the first rows, blank lines left out; fewer if one cannot be read, which is reported in its turn."""
+    rows: list[list[str]] = []
+    try:
+        for cells in csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter):
+            if cells:
+                rows.append(cells)
+            if len(rows) > _SAMPLE_ROWS:
+                break
+    except csv.Error:
+        pass
+    return rows
 
 
 def _numbers(rows: Sequence[Sequence[str]]) -> list[str]:

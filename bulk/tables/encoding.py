@@ -121,7 +121,7 @@ def _is_western(sample: bytes) -> bool:
     """Whether what is above ASCII is that of Western European text in cp1252.
 
     Spreadsheets write cp1252, and charset-normalizer takes short French or German for cp1250. Letters of
-    other scripts stand beside each other, and other Latin alphabets have bytes that are no letters here.
+    other scripts mostly stand beside each other, and other Latin alphabets have bytes that are no letters here.
     """
     try:
         text = sample.decode("cp1252")
@@ -129,4 +129,4 @@ def _is_western(sample: bytes) -> bool:
         return False
     above = [character for character in text if character > "\x7f"]
     beside = sum(a > "\x7f" and b > "\x7f" and a.isalpha() and b.isalpha() for a, b in pairwise(text))
-    return beside < 0.2 * len(above) and sum(map(_WESTERN.__contains__, above)) >= 0.95 * len(above)
+    return beside < 0.6 * len(above) and sum(map(_WESTERN.__contains__, above)) >= 0.95 * len(above)

@@ -1,0 +1,195 @@
+"""``tritonflare classify`` as people call it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.bulk.file_check import journal_numbers
+from tests.support.bundled import bundled_repository
+from tests.support.fake_api import ACCOUNT, MODEL, TOKEN, FakeApi, scores_of, serving
+from tests.support.files_of_texts import read_csv, write_awkward_csv
+from tests.support.gateway_process import gateway_before_fake
+from tests.support.harness import ANY_TOKEN
+from tritonflare.main import cli
+
+
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    with serving(FakeApi()) as api:
+        yield api
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The real gateway before a fake Triton."""
+    with gateway_before_fake(tmp_path_factory.mktemp("gateway") / "log") as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "tritonflare", "classify", *map(str, arguments)]
+
+
+def environment(token: str = TOKEN) -> dict[str, str]:
+    return os.environ | {"TOKEN": token, "ACCOUNT": ACCOUNT}
+
+
+def classify(api: FakeApi, *arguments: str | Path, given: str = "") -> Result:
+    return call(api.url, TOKEN, *arguments, given=given)
+
+
+def call(url: str, token: str, *arguments: str | Path, given: str = "") -> Result:
+    """Run the command in this process, which saves seconds of imports."""
+    words = ["classify", *map(str, arguments), "--url", url, "--token", token, "--account", ACCOUNT]
+    return CliRunner().invoke(cli, words, input=given)
+
+
+def test_an_awkward_file_in_cp1252_keeps_every_row_and_cell(api: FakeApi, tmp_path: Path) -> None:
+    path = tmp_path / "reviews.csv"
+    empty = write_awkward_csv(path, 2000, "cp1252")
+    done = classify(api, path)
+    assert done.exit_code == 1, done.stderr
+    assert f"{path}: CSV, comma, cp1252; column review; {MODEL}\n" in done.stderr
+    assert f"{empty} failed; {tmp_path}/reviews.classified.csv\n  {empty} × no text\n" in done.stderr
+    before, after = read_csv(path, "cp1252"), read_csv(tmp_path / "reviews.classified.csv", "cp1252")
+    assert [row[:3] for row in after] == before
+    assert after[0][3:] == ["label", "score", "truncated", "error"]
+    for row in after[1:]:
+        negative, positive = scores_of(row[1])
+        best = ("POSITIVE", positive) if positive > negative else ("NEGATIVE", negative)
+        assert row[3:] == (["", "", "", "no text"] if not row[1] else [best[0], str(best[1]), "false", ""])
+    assert {path.name for path in tmp_path.iterdir()} == {"reviews.csv", "reviews.classified.csv"}
+
+
+def test_a_run_that_is_killed_five_times_ends_with_the_same_bytes(api: FakeApi, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    write_awkward_csv(path, 3000, "utf-8")
+    output, journal = tmp_path / "a.classified.csv", tmp_path / "a.classified.csv.journal"
+    assert classify(api, path).exit_code == 1
+    expected = output.read_bytes()
+    output.unlink()
+    api.asked.clear()
+    api.delay_s = 0.05
+    noted: Counter[int] = Counter()
+    for kill in range(5):
+        process = subprocess.Popen(
+            [*command(path), "--url", api.url], env=environment(), stderr=subprocess.DEVNULL
+        )
+        end = time.monotonic() + 30
+        while len(journal_numbers(journal)) < 450 * (kill + 1) and time.monotonic() < end:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not output.exists()
+        noted = Counter(journal_numbers(journal))
+        assert sum(noted.values()) >= 450 * (kill + 1)
+    assert classify(api, path).exit_code == 1
+    assert max(noted.values()) == 1  # what was noted was not asked again
+    assert output.read_bytes() == expected
+    assert not journal.exists()
+
+
+def test_an_interruption_keeps_what_was_answered_and_another_command_is_refused(
+    api: FakeApi, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.csv"
+    write_awkward_csv(path, 3000, "utf-8")
+    api.delay_s = 0.1
+    process = subprocess.Popen(
+        [*command(path), "--url", api.url], env=environment(), stderr=subprocess.PIPE, text=True
+    )
+    journal = tmp_path / "a.classified.csv.journal"
+    while len(journal_numbers(journal)) < 100:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=30)[1]
+    assert process.returncode == 130
+    assert "run the same command again to continue" in said
+    assert "Traceback" not in said
+    api.delay_s = 0
+    refused = classify(api, path, "--column", "note")
+    assert refused.exit_code == 2
+    assert "is the journal of another run (columns differ)" in refused.stderr
+    done = classify(api, path)
+    assert "continuing with" in done.stderr
+    assert max(api.asked[row[1]] for row in read_csv(path, "utf-8") if row[0] != "id") >= 1
+    rows = len(read_csv(tmp_path / "a.classified.csv", "utf-8"))
+    assert rows == 3001
+
+
+def test_standard_input_goes_to_standard_output(api: FakeApi) -> None:
+    done = classify(api, "-", given="so good\nso bad\n")
+    assert done.exit_code == 0, done.stderr
+    rows = list(csv.reader(io.StringIO(done.stdout)))
+    assert [row[0] for row in rows] == ["text", "so good", "so bad"]
+    assert float(rows[1][2]) == max(scores_of("so good"))
+
+
+def test_columns_that_exist_are_not_doubled_and_scores_can_be_all(api: FakeApi, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\nfine,1\n")
+    assert classify(api, path, "--all-scores").exit_code == 0
+    header, row = read_csv(tmp_path / "a.classified.csv", "utf-8")
+    names = ["label", "score", "score_NEGATIVE", "score_POSITIVE", "truncated", "error"]
+    assert header == ["text", "label", *(f"predicted_{name}" for name in names)]
+    assert [float(cell) for cell in row[4:6]] == list(scores_of("fine"))
+
+
+def test_an_output_that_exists_is_not_replaced(api: FakeApi, tmp_path: Path) -> None:
+    path, output = tmp_path / "a.txt", tmp_path / "a.classified.csv"
+    path.write_text("fine\n")
+    output.write_text("mine")
+    done = classify(api, path)
+    assert (done.exit_code, output.read_text()) == (2, "mine")
+    assert "exists; replace it with --overwrite" in done.stderr
+    assert classify(api, path, "--overwrite").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--column", "x"), "a.csv has no column x; it has: id, review, note"),
+        (("--encoding", "ascii"), "is not ascii; name the encoding with --encoding"),
+        (("--model", "@cf/no/such"), "refuses: No such model"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_sentence(
+    gateway: str, tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    write_awkward_csv(tmp_path / "a.csv", 50, "utf-8")
+    done = call(gateway, ANY_TOKEN, tmp_path / "a.csv", *arguments)
+    assert done.exit_code == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.needs_triton
+def test_without_a_server_it_starts_one_and_gives_its_scores(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("This pizza is great!\n" + "word " * 600 + "\n")
+    done = subprocess.run(
+        command(path, "--repository", bundled_repository()),
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = read_csv(tmp_path / "a.classified.csv", "utf-8")
+    assert rows[1] == ["This pizza is great!", "POSITIVE", "0.9904888793756232", "false", ""]
+    assert rows[2][3] == "true"
+    assert "1 cut at the model's limit, 0 failed" in done.stderr
+    assert "INFO" not in done.stderr
