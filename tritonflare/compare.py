@@ -176,6 +176,7 @@ def _compare(file: Path, asking: Asking, report: Callable[[Answers], None]) -> N
 def _ask(targets: Sequence[Target], inputs: Inputs, journal: CompareJournal) -> None:
     """Ask with progress on a terminal; end the program where that is interrupted."""
     from bulk.compare.ask import ask_all
+    from bulk.errors import ServerError
 
     total = len(inputs.texts)
     try:
@@ -184,6 +185,12 @@ def _ask(targets: Sequence[Target], inputs: Inputs, journal: CompareJournal) -> 
     except KeyboardInterrupt:
         click.echo(f"Interrupted; the answers so far are in {journal.path}. Run the same again.", err=True)
         sys.exit(130)
+    except ServerError as error:
+        if not any(journal.answers):
+            raise
+        raise ServerError(
+            f"{error}; the answers so far are in {journal.path}, and the same command goes on from there"
+        ) from error
 
 
 def _answered(known: dict[int, SideAnswer]) -> int:

@@ -15,21 +15,38 @@ from bulk.compare.answers import Side, SideAnswer
 from bulk.errors import JournalError
 
 
-class _Entry(msgspec.Struct, array_like=True):
+class _Entry(msgspec.Struct, array_like=True, tag="answer"):
     side: int
     text: int
     answer: SideAnswer
 
 
+class _Head(msgspec.Struct, array_like=True, frozen=True, tag="asked"):
+    """What the entries behind it belong to."""
+
+    texts: str
+    """A digest."""
+    sides: tuple[str, str]
+    """Digests of who is asked."""
+
+
+_LINE = msgspec.json.Decoder(_Entry | _Head)
+
+
 class CompareJournal:
     """A file with a line for each answer; a context manager.
 
-    Its first line is a digest of the texts and of who is asked, so that it is never taken for another
-    comparison's.
+    Its first line tells the texts and who is asked, so that it is never taken for another comparison's. If
+    one server is exchanged, such a line follows again, and the other server's answers stay.
     """
 
     def __init__(self, path: Path, sides: Sequence[Side], texts: Sequence[str]) -> None:
         """Open or make the file.
+
+        Args:
+            path: its place.
+            sides: A and B.
+            texts: in the order of their places.
 
         Raises:
             JournalError: it belongs to another comparison, another process uses it, or it cannot be written.
@@ -37,7 +54,7 @@ class CompareJournal:
         self.path = path
         self.answers: tuple[dict[int, SideAnswer], dict[int, SideAnswer]] = ({}, {})
         """What is known, by side and place of the text."""
-        head = _digest(sides, texts)
+        head = _Head(_digest(texts), (_digest_side(sides[0]), _digest_side(sides[1])))
         try:
             self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b")
         except OSError as error:
@@ -52,28 +69,31 @@ class CompareJournal:
             self._file.close()
             raise
 
-    def _read(self, head: bytes) -> None:
-        lines = self._file.read().split(b"\n")
-        is_whole = len(lines) > 1
-        if lines[0] != head and (is_whole or not head.startswith(lines[0])):
+    def _read(self, head: _Head) -> None:
+        content = self._file.read()
+        good, last = 0, None
+        for line in content.split(b"\n")[:-1]:
+            try:
+                read = _LINE.decode(line)
+            except msgspec.DecodeError:
+                break  # the machine went down while it was written; what follows is asked again
+            if isinstance(read, _Head):
+                last = read
+            elif last is not None and last.sides[read.side] == head.sides[read.side]:
+                self.answers[read.side][read.text] = read.answer
+            good += len(line) + 1
+        is_torn_head = last is None and msgspec.json.encode(head).startswith(content)
+        has_common = last is not None and any(map(str.__eq__, last.sides, head.sides))
+        if not is_torn_head and (last is None or last.texts != head.texts or not has_common):
             raise JournalError(
                 f"{self.path} is of an earlier comparison of other texts, servers or models, which did not "
                 "end; remove it, or name another with --journal"
             )
-        good = len(head) + 1
-        for line in lines[1:-1]:
-            try:
-                entry = msgspec.json.decode(line, type=_Entry)
-            except msgspec.DecodeError:
-                break  # the machine went down while it was written; what follows is asked again
-            self.answers[entry.side][entry.text] = entry.answer
-            good += len(line) + 1
-        if not is_whole:
-            self._file.seek(0)
-            self._file.write(head + b"\n")
-            self._file.flush()
         self._file.seek(good)
         self._file.truncate()
+        if last != head:
+            self._file.write(msgspec.json.encode(head) + b"\n")
+            self._file.flush()
 
     def add(self, side: int, text: int, answer: SideAnswer) -> None:
         """Keep an answer. It survives the end of this process, not necessarily that of the machine.
@@ -98,14 +118,18 @@ class CompareJournal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if not any(self.answers):
+            self.remove()  # or a mistyped address would stand in the way of the right one
         self._file.close()
 
 
-def _digest(sides: Sequence[Side], texts: Sequence[str]) -> bytes:
+def _digest_side(side: Side) -> str:
+    return hashlib.sha256(msgspec.json.encode([side.source, side.model])).hexdigest()
+
+
+def _digest(texts: Sequence[str]) -> str:
     digest = hashlib.sha256()
-    for side in sides:
-        digest.update(msgspec.json.encode([side.source, side.model]))
     for text in texts:
-        encoded = text.encode("utf-8", "surrogatepass")
+        encoded = text.encode()
         digest.update(b"%d " % len(encoded) + encoded)
-    return digest.hexdigest().encode()
+    return digest.hexdigest()

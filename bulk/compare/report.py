@@ -79,13 +79,13 @@ def _servers(figures: Figures) -> Section:
         )
     if any(side.p50_ms is not None for side in figures.sides):
         sentences.append(
-            "Latency is that of a request with one text, measured here, network included, while all "
-            "connections were in use."
+            "Latency is that of a request with one text, seen from here, network included, while all "
+            "connections to both servers were in use."
         )
     rows = [
         ("asked", *(side.side.source for side in figures.sides)),
         ("model", *(side.side.model for side in figures.sides)),
-        ("version", *(", ".join(side.versions) or "not told" for side in figures.sides)),
+        ("version", *(_version(side) for side in figures.sides)),
         ("answered", *(f"{side.answered:,}" for side in figures.sides)),
         ("failed", *(_failed(side) for side in figures.sides)),
         ("text was cut", *(f"{side.truncated:,}" for side in figures.sides)),
@@ -95,6 +95,10 @@ def _servers(figures: Figures) -> Section:
         ("requests a minute", *(_rate(side) for side in figures.sides)),
     ]
     return Section("Servers", ("", "A", "B"), tuple(rows), tuple(sentences))
+
+
+def _version(side: SideFigures) -> str:
+    return ", ".join(side.versions) or ("not told" if side.side.connections else "")
 
 
 def _failed(side: SideFigures) -> str:

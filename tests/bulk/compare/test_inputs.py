@@ -62,39 +62,61 @@ def test_what_cannot_be_used_is_one_sentence(
         read(tmp_path, content, column, old_scores)
 
 
+GIVEN = SideAnswer(("P",), (0.5,), seconds=0.25, version="2")
+TEXTS = ["a secret text", "b"]
+
+
 def test_a_journal_keeps_what_was_answered_before_a_torn_line(tmp_path: Path) -> None:
-    path, given = tmp_path / "journal", SideAnswer(("P",), (0.5,), seconds=0.25, version="2")
-    with CompareJournal(path, SIDES, ["a secret text", "b"]) as journal:
-        journal.add(0, 1, given)
+    path = tmp_path / "journal"
+    with CompareJournal(path, SIDES, TEXTS) as journal:
+        journal.add(0, 1, GIVEN)
         journal.add(1, 0, SideAnswer(error="no"))
     whole = path.read_bytes()
     assert b"secret" not in whole
     for cut in range(1, len(whole)):
         path.write_bytes(whole[:-cut])
-        with CompareJournal(path, SIDES, ["a secret text", "b"]) as journal:
+        with CompareJournal(path, SIDES, TEXTS) as journal:
             kept = [len(known) for known in journal.answers]
-            journal.add(1, 1, given)
+            journal.add(1, 1, GIVEN)
         lines = whole[:-cut].count(b"\n") - 1
         assert kept == [int(lines > 0), 0]
-        with CompareJournal(path, SIDES, ["a secret text", "b"]) as journal:
-            assert journal.answers[1] == {1: given}
+        with CompareJournal(path, SIDES, TEXTS) as journal:
+            assert journal.answers[1] == {1: GIVEN}
     path.write_bytes(whole)
-    with CompareJournal(path, SIDES, ["a secret text", "b"]) as journal:
-        assert journal.answers == ({1: given}, {0: SideAnswer(error="no")})
+    with CompareJournal(path, SIDES, TEXTS) as journal:
+        assert journal.answers == ({1: GIVEN}, {0: SideAnswer(error="no")})
         journal.remove()
     assert not path.exists()
 
 
+def test_answers_of_a_server_stay_when_the_other_is_exchanged(tmp_path: Path) -> None:
+    path, other = tmp_path / "journal", Side("B", "http://c", "m")
+    for sides, kept in ((SIDES, [0, 0]), ((SIDES[0], other), [1, 0]), (SIDES, [1, 1])):
+        with CompareJournal(path, sides, TEXTS) as journal:
+            assert [len(known) for known in journal.answers] == kept
+            journal.add(0, 0, GIVEN)
+            journal.add(1, 0, GIVEN)
+
+
+def test_a_journal_without_answers_stands_in_nobodys_way(tmp_path: Path) -> None:
+    with CompareJournal(tmp_path / "journal", SIDES, TEXTS):
+        pass
+    assert not (tmp_path / "journal").exists()
+
+
 def test_a_journal_of_something_else_or_in_use_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "journal"
-    with CompareJournal(path, SIDES, ["a"]), pytest.raises(JournalError, match="in use"):
-        CompareJournal(path, SIDES, ["a"])
+    with CompareJournal(path, SIDES, ["a"]) as journal:
+        journal.add(0, 0, GIVEN)
+        with pytest.raises(JournalError, match="in use"):
+            CompareJournal(path, SIDES, ["a"])
     for sides, texts in ((SIDES, ["b"]), (SIDES[::-1], ["a"]), (SIDES, ["a", "a"])):
         with pytest.raises(JournalError, match="earlier comparison of other texts"):
             CompareJournal(path, sides, texts)
-    path.write_text("something of mine\n")
-    with pytest.raises(JournalError):
-        CompareJournal(path, SIDES, ["a"])
-    assert path.read_text() == "something of mine\n"
+    for content in ("something of mine\n", "mine", "{}\n"):
+        path.write_text(content)
+        with pytest.raises(JournalError):
+            CompareJournal(path, SIDES, ["a"])
+        assert path.read_text() == content
     with pytest.raises(JournalError, match="cannot be written"):
         CompareJournal(tmp_path / "none" / "journal", SIDES, ["a"])
