@@ -336,11 +336,11 @@ LOCK := compile --universal --python-version 3.10 --no-header --no-annotate --qu
 .PHONY: lock
 lock: ## resolve requirements/*.txt anew (needs uv)
 	uv pip $(LOCK) --generate-hashes -o requirements/gateway.txt
-	uv pip $(LOCK) --generate-hashes --extra embedded --extra export -o requirements/serve.txt
-	uv pip $(LOCK) --generate-hashes --extra embedded --extra export --extra gpu --no-emit-package onnxruntime -c requirements/serve.txt -o requirements/serve-gpu.txt
+	uv pip $(LOCK) --generate-hashes --extra embedded --extra export --extra bulk -o requirements/serve.txt
+	uv pip $(LOCK) --generate-hashes --extra embedded --extra export --extra bulk --extra gpu --no-emit-package onnxruntime -c requirements/serve.txt -o requirements/serve-gpu.txt
 	uv pip $(LOCK) --generate-hashes --extra export -c requirements/serve.txt -o requirements/export.txt
 	uv pip $(filter-out pyproject.toml,$(LOCK)) --generate-hashes --group triton -o requirements/triton.txt
-	uv pip $(LOCK) --generate-hashes --extra embedded --extra export --extra dev -c requirements/serve.txt -o requirements/dev.txt
+	uv pip $(LOCK) --generate-hashes --extra embedded --extra export --extra bulk --extra dev -c requirements/serve.txt -o requirements/dev.txt
 	uv pip $(LOCK) --generate-hashes --extra loadtest -o requirements/loadtest.txt
 	uv pip $(LOCK) --generate-hashes --extra clients -o requirements/clients.txt
 	uv pip $(filter-out pyproject.toml,$(LOCK)) --generate-hashes --no-deps --group perf-analyzer -o requirements/perf-analyzer.txt

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tritonflare.files import FileOptions, Task, file_options, run_files
+from tritonflare.files import FileOptions, Task, file_options, prefix_for, prefix_option, run_files
 
 if TYPE_CHECKING:
     from bulk.client.http import ApiClient
@@ -15,17 +15,12 @@ if TYPE_CHECKING:
     from bulk.tables import Table
     from bulk.work import Work
 
-_OTHER_PREFIX = "predicted_"
-
 
 @click.command()
 @file_options
 @click.option("--column", help="The column with the texts, by name or number [default: guessed, and said].")
 @click.option("--all-scores", is_flag=True, help="Add a column with the score of each label.")
-@click.option(
-    "--prefix",
-    help="Of the added columns' names [default: none, or predicted_ if the input has such a column].",
-)
+@prefix_option
 def classify(files: FileOptions, column: str | None, all_scores: bool, prefix: str | None) -> None:
     """Classify the texts of files: CSV, TSV, JSON Lines, Parquet, plain lines, or - for standard input.
 
@@ -54,8 +49,7 @@ def classify(files: FileOptions, column: str | None, all_scores: bool, prefix: s
         classifier = Classifier(client, model.name)
         if not model.labels:
             model = replace(model, labels=await classifier.labels())
-        taken = {name for name in table.columns if name in NAMES or name.startswith("score_")}
-        found = prefix if prefix is not None else (_OTHER_PREFIX if taken else "")
-        return ClassifyRows(classifier, model, found, all_scores)
+        names = [*NAMES, *(f"score_{label}" for label in model.labels)]
+        return ClassifyRows(classifier, model, prefix_for(table, names, prefix), all_scores)
 
     run_files(Task("classified", False, columns, work), files)

@@ -17,6 +17,7 @@ from tritonflare import (
     doctor,
     export,
     gateway,
+    rerank,
     serve,
     token,
 )
@@ -33,6 +34,7 @@ def cli() -> None:
     tritonflare serve         run Triton and the gateway on this machine
     tritonflare gateway       run the gateway alone, with a Triton elsewhere
     tritonflare classify      classify the texts of a file
+    tritonflare rerank        score the documents of a file by their queries
     tritonflare compare       ask two servers about the same texts
     """  # noqa: D301 (click needs the control character)
 
@@ -42,6 +44,7 @@ for command in (
     gateway.gateway,
     export.export,
     classify.classify,
+    rerank.rerank,
     compare.compare,
     token.token,
     bench.bench,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,13 +44,20 @@ class ReadOptions:
     """Of CSV and TSV."""
 
 
-def open_table(path: Path | None, options: ReadOptions) -> tuple[Source, Table]:
+def open_table(
+    path: Path | None, options: ReadOptions, stopped: Callable[[], bool] = lambda: False
+) -> tuple[Source, Table]:
     """Open a file, or standard input for None; whoever calls closes the source.
+
+    Args:
+        path: the file.
+        options: how to read it.
+        stopped: see `open_source`.
 
     Raises:
         TableError: it cannot be read as asked.
     """
-    source = open_source(path)
+    source = open_source(path, stopped)
     try:
         return source, _table(source, options)
     except BaseException:

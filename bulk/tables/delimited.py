@@ -43,9 +43,7 @@ class DelimitedTable:
         sample = sample_text(source, encoding, _SAMPLE_BYTES)
         self.delimiter = delimiter or find_delimiter(sample)
         self._has_header = has_header
-        rows = [
-            cells for cells in csv.reader(io.StringIO(sample, newline=""), delimiter=self.delimiter) if cells
-        ]
+        rows = _rows_of(sample, self.delimiter)
         self._samples = rows[has_header : has_header + _SAMPLE_ROWS]
         self._lines = TextLines(source, encoding)
         self._records = self._split()
@@ -204,7 +202,7 @@ def find_delimiter(sample: str) -> str:
 
 
 def _rows_of(sample: str, delimiter: str) -> list[list[str]]:
-    """Return the first rows, blank lines left out; fewer if one cannot be read, which is reported in its turn."""
+    """Return the first rows without blank lines; one that cannot be read is reported in its turn."""
     rows: list[list[str]] = []
     try:
         for cells in csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter):

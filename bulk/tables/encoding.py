@@ -121,7 +121,7 @@ def _is_western(sample: bytes) -> bool:
     """Whether what is above ASCII is that of Western European text in cp1252.
 
     Spreadsheets write cp1252, and charset-normalizer takes short French or German for cp1250. Letters of
-    other scripts mostly stand beside each other, and other Latin alphabets have bytes that are no letters here.
+    other scripts mostly stand beside each other; bytes of other Latin alphabets are no letters here.
     """
     try:
         text = sample.decode("cp1252")

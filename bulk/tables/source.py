@@ -5,13 +5,19 @@ from __future__ import annotations
 import codecs
 import hashlib
 import io
+import select
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from bulk.errors import TableError
 
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+_LOOKS_EVERY_S = 0.2
 SAMPLE_BYTES = 1 << 20
 _CHUNK_BYTES = 1 << 20
 
@@ -40,19 +46,46 @@ class Source:
         return self.size is not None and self.size <= len(self.sample)
 
 
-def open_source(path: Path | None) -> Source:
+class _Pipe(io.RawIOBase):
+    """A pipe or a terminal that ends when it is told to; a thread that reads cannot be interrupted."""
+
+    def __init__(self, file: io.FileIO, stopped: Callable[[], bool]) -> None:
+        self._file = file
+        self._stopped = stopped
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Buffer) -> int | None:
+        while not select.select([self._file], [], [], _LOOKS_EVERY_S)[0]:
+            if self._stopped():
+                return 0
+        return self._file.readinto(buffer)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def open_source(path: Path | None, stopped: Callable[[], bool]) -> Source:
     """Open a file, or standard input for None.
+
+    Args:
+        path: the file.
+        stopped: asked from time to time while a pipe has nothing to read; true ends it.
 
     Raises:
         TableError: it cannot be opened.
     """
     if path is None:
-        pipe = io.BufferedReader(io.FileIO(sys.stdin.fileno(), closefd=False), SAMPLE_BYTES)
+        standard = io.FileIO(sys.stdin.fileno(), closefd=False)
+        pipe = io.BufferedReader(_Pipe(standard, stopped), SAMPLE_BYTES)
         return Source(None, pipe, pipe.peek(SAMPLE_BYTES), None)
     try:
-        file = io.BufferedReader(io.FileIO(path), SAMPLE_BYTES)
         if not path.is_file():  # a named pipe is read like standard input
-            return Source(path, file, file.peek(SAMPLE_BYTES), None)
+            pipe = io.BufferedReader(_Pipe(io.FileIO(path), stopped), SAMPLE_BYTES)
+            return Source(path, pipe, pipe.peek(SAMPLE_BYTES), None)
+        file = io.BufferedReader(io.FileIO(path), SAMPLE_BYTES)
         sample = file.read(SAMPLE_BYTES)
         file.seek(0)
         return Source(path, file, sample, path.stat().st_size)

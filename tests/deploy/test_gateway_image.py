@@ -18,7 +18,7 @@ from tests.support.deploy.compose import ROOT
 BASE_MB = 130
 """python:3.12-slim-bookworm unpacked, rounded up; from what others published, because no registry is here."""
 LIMIT_MB = 200
-OURS = ("embedded", "export", "gateway", "loadtest", "tritonflare")
+OURS = ("bulk", "embedded", "export", "gateway", "loadtest", "tritonflare")
 
 
 @pytest.fixture(scope="module")

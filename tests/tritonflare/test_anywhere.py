@@ -30,7 +30,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the wheel holds, in a folder to put on the path."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"  # setuptools would leave its build folder in the checkout
-    for package in ("embedded", "export", "gateway", "loadtest", "tritonflare"):
+    for package in ("bulk", "embedded", "export", "gateway", "loadtest", "tritonflare"):
         shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("LICENSE", "NOTICE", "README.md", "pyproject.toml"):
         shutil.copy(ROOT / file, source)
