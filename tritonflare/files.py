@@ -7,11 +7,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import click
 import uvloop
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from bulk.work import Work
     from embedded.supervisor import TritonSupervisor
 
+_T = TypeVar("_T")
 STDIN = Path("-")
 SOME_FAILED, WRONG, STOPPED, INTERRUPTED = 1, 2, 3, 130
 _SHOWN_REASONS = 5
@@ -48,7 +49,7 @@ class Task:
     reranker: bool
     columns: Callable[[Table, str], list[int]]
     """Returns the places of the columns that are read, of a table and its name."""
-    work: Callable[[ApiClient, ModelFacts, Table], Awaitable[Work]]
+    work: Callable[[ApiClient, ModelFacts, Table], Coroutine[Any, Any, Work]]
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,13 @@ def file_options(command: Callable[..., None]) -> Callable[..., None]:
     return gathered
 
 
+def _one_character(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    delimiter = "\t" if value == "\\t" else value
+    if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
+        raise click.BadParameter("name one character")
+    return delimiter
+
+
 _OPTIONS = (
     click.argument(
         "inputs",
@@ -107,7 +115,9 @@ _OPTIONS = (
         type=click.Choice(["csv", "tsv", "jsonl", "parquet", "lines"]),
         help="[default: by the ending; of standard input, jsonl if it begins with {, else lines]",
     ),
-    click.option("--delimiter", help="Of CSV, one character, \\t for a tab [default: found]."),
+    click.option(
+        "--delimiter", callback=_one_character, help="Of CSV, one character, \\t for a tab [default: found]."
+    ),
     click.option("--encoding", help="Of the input, such as cp1252 [default: found]."),
     click.option("--output-encoding", help="[default: that of the input]"),
     click.option(
@@ -212,7 +222,7 @@ async def _all(
     async with _server(files, triton, stop) as server:
         ca = None if files.ca is None else str(files.ca)
         async with ApiClient(server, files.concurrency, ca_file=ca) as client:
-            model = await choose_model(client, files.model, task.reranker)
+            model = await _unless_stopped(choose_model(client, files.model, task.reranker), stop)
             for path, output in zip(files.inputs, outputs, strict=True):
                 if resumes and output is not None and output.final.exists() and not output.journal.exists():
                     _say(f"{path}: finished before, {output.final} is kept")
@@ -244,6 +254,22 @@ async def _server(
     yield ServerAddress(files.url or "", files.token or "", files.account)
 
 
+async def _unless_stopped(work: Coroutine[Any, Any, _T], stop: asyncio.Event) -> _T:
+    """Return the result, or raise Interrupted as soon as ``stop`` is set: a server may be away for long."""
+    from bulk.run import Interrupted
+
+    working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise Interrupted("interrupted before anything was asked")
+    finally:
+        working.cancel()
+        stopping.cancel()
+        await asyncio.gather(working, stopping, return_exceptions=True)
+
+
 async def _one(
     task: Task,
     files: FileOptions,
@@ -261,7 +287,7 @@ async def _one(
     source, table = await asyncio.to_thread(open_table, given, files.read, stop.is_set)
     with source.stream:
         columns = task.columns(table, source.name)
-        work = await task.work(client, model, table)
+        work = await _unless_stopped(task.work(client, model, table), stop)
         taken = " and ".join(table.columns[place] for place in columns)
         _say(f"{source.name}: {table.describe()}; column {taken}; {model.name}")
         journal = None
@@ -282,6 +308,8 @@ async def _one(
                 )
                 summary = await run(stop)
         except BaseException:
+            if output is not None and journal is None:
+                output.partial.unlink(missing_ok=True)  # nothing continues it
             if journal is not None:
                 journal.close()
                 _say(f"{journal.path} keeps what was answered: run the same command again to continue")

@@ -25,7 +25,7 @@ BETWEEN_S = 60.0
 """Shortest time between two writings of a process; a use may be missing for so long."""
 _LOOK_S = 1.0
 """Time until the first use after a quiet minute is written."""
-_BUSY_S = 2.0
+_BUSY_S = 5.0
 """How long a writing waits for that of another process."""
 _TABLE = "CREATE TABLE IF NOT EXISTS uses (id TEXT PRIMARY KEY, last_used TEXT NOT NULL) WITHOUT ROWID"
 _UPDATE = (

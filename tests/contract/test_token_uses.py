@@ -49,7 +49,7 @@ async def test_every_worker_notes_uses_and_a_restart_keeps_them(
                 return IDS["first"] in uses.read()
             return False
 
-        await until(noted)
+        await until(noted, 30)
     assert "last use" not in running.log.read_text()
     async with running_gateway(settings_for(triton, tokens_file=file)) as next_run:
         assert await ask(next_run.client, "second") == 200

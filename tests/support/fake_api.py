@@ -36,6 +36,9 @@ class FakeApi:
     delay_s: float = 0.0
     faults: deque[Fault] = field(default_factory=deque)
     """Each answers one request."""
+    is_away: bool = False
+    """Whether the list of models gets 503."""
+    turned_away: int = 0
     poison: str | None = None
     """A request that holds a text with this word fails as a whole."""
     asked: Counter[str] = field(default_factory=Counter)
@@ -92,6 +95,9 @@ class FakeApi:
         ]
 
     async def _search(self, request: web.Request) -> web.Response:
+        if self.is_away:
+            self.turned_away += 1
+            return _error(503, 3050, "away")
         if request.headers.get("Authorization") != f"Bearer {TOKEN}":
             return _error(401, 10000, "Authentication error")
         return _json({"result": [{"name": MODEL}]})

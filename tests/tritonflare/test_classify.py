@@ -215,3 +215,18 @@ def test_waiting_for_a_pipe_can_be_interrupted(api: FakeApi) -> None:
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 130
     process.communicate()
+
+
+def test_waiting_for_a_server_that_is_away_can_be_interrupted(api: FakeApi, tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("fine\n")
+    api.is_away = True
+    process = subprocess.Popen(
+        [*command(path), "--url", api.url], stderr=subprocess.PIPE, text=True, env=environment()
+    )
+    end = time.monotonic() + 30
+    while api.turned_away < 2 and time.monotonic() < end:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=20)[1]
+    assert (process.returncode, said) == (130, "interrupted before anything was asked.\n")

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import io
+import re
+import time
 
 import pytest
 from rich.console import Console
 
 from tritonflare.progress import progress
+from tritonflare.progress_rows import progress_of_rows
 
 
 def test_a_terminal_shows_each_step_with_its_count() -> None:
@@ -29,3 +32,21 @@ def test_elsewhere_a_step_is_one_plain_line(capsys: pytest.CaptureFixture[str]) 
     captured = capsys.readouterr()
     assert captured.err == "scoring\npublishing\n"
     assert captured.out == ""
+
+
+def test_rows_are_shown_with_rate_and_share_on_a_terminal_and_not_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tritonflare.progress_rows._EVERY_S", 0.0)
+    shown: dict[bool, str] = {}
+    for is_terminal in (True, False):
+        out = io.StringIO()
+        console = Console(file=out, force_terminal=is_terminal, width=120)
+        with progress_of_rows("reviews.csv", lambda: (50, 200), console) as on_rows:
+            time.sleep(0.01)
+            on_rows(1234, 1000)
+        shown[is_terminal] = out.getvalue()
+    assert "1,234 rows" in shown[True]
+    assert "25%" in shown[True]
+    assert re.search(r"[\d,]+/s", shown[True])
+    assert shown[False] == ""
