@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
@@ -45,6 +45,9 @@ _TEXTS = _ROOT / "checkpoints/minilm-sst2/heldout.tsv"
 _SERVING = re.compile(r"(?:Ready: |serving on )(http://127\.0\.0\.1:\d+)/client/v4")
 _VERSION = re.compile(rb"\r\nx-model-version: ([^\r]+)\r\n")
 _STARTS_WITHIN_S = 120.0
+_BEFORE_S = 3.0
+_SERVED_S = 5.0
+"""How long the old version answers until the load ends."""
 _PEAK_S = 3.0
 _PEAK_CONNECTIONS = 8
 
@@ -86,8 +89,14 @@ class Load:
         return 1000 * statistics.quantiles(self.latencies_s, n=100)[percent - 1]
 
 
-async def send_at_rate(target: Target, texts: Sequence[str], rate: float, seconds: float) -> Load:
-    """An open loop: a request that is not answered yet holds up no other."""
+async def send_at_rate(
+    target: Target,
+    texts: Sequence[str],
+    rate: float,
+    seconds: float,
+    is_enough: Callable[[Load], bool] = lambda load: False,
+) -> Load:
+    """An open loop, for so long unless enough was seen: a request without its answer holds up no other."""
     load, idle = Load(), list[VersionedConnection]()
     requests = itertools.cycle([target.request(text) for text in texts])
 
@@ -111,6 +120,8 @@ async def send_at_rate(target: Target, texts: Sequence[str], rate: float, second
     began, tasks = loop.time(), []
     for number in range(round(rate * seconds)):
         await asyncio.sleep(max(0.0, began + number / rate - loop.time()))
+        if is_enough(load):
+            break
         tasks.append(loop.create_task(ask(next(requests))))
     await asyncio.gather(*tasks)
     for connection in idle:
@@ -132,9 +143,13 @@ def export(repository: Path, *options: str) -> None:
 async def rollback_under_load(
     target: Target, texts: Sequence[str], rate: float, seconds: float, repository: Path
 ) -> Load:
-    """Ask while the model is rolled back."""
-    load = asyncio.create_task(send_at_rate(target, texts, rate, seconds))
-    await asyncio.sleep(min(3.0, seconds / 5))
+    """Ask while the model is rolled back, and go on until the old version has answered for a while."""
+
+    def is_served(load: Load) -> bool:
+        return len(set(load.versions)) > 1 and load.versions.count(load.versions[-1]) > _SERVED_S * rate
+
+    load = asyncio.create_task(send_at_rate(target, texts, rate, seconds, is_served))
+    await asyncio.sleep(_BEFORE_S)
     await asyncio.to_thread(export, repository, "--rollback", MODEL)
     return await load
 
@@ -163,10 +178,10 @@ def show_shadow(rounds: Sequence[Mapping[str, Load]]) -> bool:
         told = ", ".join(f"{name} {statistics.median(values):.2f} ms" for name, values in found.items())
         click.echo(f"  p{percent}: {told}")
         for name in ("with", "again without"):
-            ratios = sorted(mine / base for mine, base in zip(found[name], found["without"], strict=True))
+            ratios = [mine / base for mine, base in zip(found[name], found["without"], strict=True)]
+            low, middle, high = statistics.quantiles(ratios, n=4)
             click.echo(
-                f"    {name} / without: median {statistics.median(ratios):.3f}, "
-                f"{ratios[0]:.3f} to {ratios[-1]:.3f}"
+                f"    {name} / without: median {middle:.3f}, half of the rounds {low:.3f} to {high:.3f}"
             )
     return not failed
 
@@ -183,8 +198,11 @@ def alternate(
 
 
 @click.command()
-@click.option("--rounds", default=6, show_default=True)
-@click.option("--seconds", default=10.0, show_default=True, help="Of a way; the rollback takes thrice that.")
+@click.option("--rounds", default=30, show_default=True)
+@click.option("--seconds", default=2.0, show_default=True, help="Of a way in a round.")
+@click.option(
+    "--rollback-seconds", default=120.0, show_default=True, help="Until the old version has to be served."
+)
 @click.option("--load", "part", default=0.3, show_default=True, help="Rate as a share of the peak.")
 @click.option("--share", default=0.1, show_default=True, help="Of the texts that the second model reads.")
 @click.option(
@@ -192,14 +210,16 @@ def alternate(
     type=click.Path(path_type=Path),
     help="Where the models are exported to, and found by the next run [default: a temporary one].",
 )
-def main(rounds: int, seconds: float, part: float, share: float, folder: Path | None) -> None:
+def main(
+    rounds: int, seconds: float, rollback_seconds: float, part: float, share: float, folder: Path | None
+) -> None:
     """Replace a model under load, and say what that costs its callers."""
     texts = read_sentences(_TEXTS)
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         repository = (folder or work).absolute() / "repository"
         _export_models(repository)
-        good = _rollback(repository, texts, part, 3 * seconds, work)
+        good = _rollback(repository, texts, part, rollback_seconds, work)
         good &= _shadow(repository, texts, part, rounds, seconds, share, work)
     sys.exit(0 if good else 1)
 

@@ -185,7 +185,8 @@ class Mirror:
                 self._live_at = now
             if now - text.since > _MAX_WAIT_S:
                 break
-            if now >= max(text.since + _HOLD_S, self._rests_until):
+            may_send = now >= self._rests_until or now - self._live_at >= _LIVE_S
+            if may_send and now >= text.since + _HOLD_S:
                 shadow = self._second_model(text)
                 if shadow is None:
                     return "unavailable"
@@ -220,5 +221,4 @@ class Mirror:
         now = loop.time()
         if self._capacity.in_flight() > 0:
             self._live_at = now
-        if now - self._live_at < _LIVE_S:
-            self._rests_until = now + (now - began) * (1 / _BUSY_SHARE - 1)
+        self._rests_until = now + (now - began) * (1 / _BUSY_SHARE - 1)

@@ -188,10 +188,12 @@ async def test_several_workers_count_together(both: FakeTriton, tmp_path: Path) 
         for _ in range(12):
             assert (await client.run({"text": "a"})).status == 200
 
-        async def compared() -> bool:
-            return await total(client, "tritonflare_shadow_texts_total", 'result="agrees"') == 12
+        async def all_counted() -> bool:
+            compared = await total(client, "tritonflare_shadow_texts_total", 'result="agrees"')
+            # On a machine that has other things to do, some find no moment.
+            return compared >= 6 and compared + await total(client, "tritonflare_shadow_dropped_total") == 12
 
-        await until(compared)
+        await until(all_counted, 20)
 
 
 async def test_the_end_waits_for_the_call_under_way_and_cancels_nothing(both: FakeTriton) -> None:
