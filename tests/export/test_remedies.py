@@ -79,3 +79,18 @@ def test_beside_a_tensorrt_plan_the_other_target_is_named(plan: ExportPlan) -> N
     assert options(gpu, finding("agreement", 0.9, "fp16"), chosen="fp16")[0] == (
         "--target onnxruntime --precision fp32"
     )
+
+
+def test_no_precision_mends_what_is_wrong_with_the_model_itself(plan: ExportPlan) -> None:
+    labelled = dataclasses.replace(plan, examples=Path("eval.csv"))
+    signs = [finding("sign: label order", 1, name) for name in ("int8-token", "fp32")]
+    ways = ways_out(labelled, signs, "int8-token", 300, 200, order=("so, so", "it's good"))
+    assert [way.partition(":")[0] for way in ways] == [
+        """--labels '"so, so",it'"'"'s good'""",
+        "--allow-poor",
+    ]
+    minimum = finding("minimum accuracy", 0.4567)
+    assert options(labelled, *signs, minimum) == ["--allow-poor --min-accuracy 45.67"]
+    assert options(labelled, minimum, finding("minimum accuracy", 0.9, "fp32", True)) == [
+        "--precision fp32", "--int8 blocks", "--int8 auto", "--min-accuracy 45.67",
+    ]  # fmt: skip

@@ -55,3 +55,17 @@ def test_batches_are_kept_beside_the_tokens_unless_told_otherwise(
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert _with_batches(Settings()).batch_folder is None
     assert "queueRequest is answered at once" in caplog.text
+
+
+def test_reports_are_read_where_the_exporter_leaves_them_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from gateway.settings import Settings
+    from tritonflare.paths import ARTEFACTS
+    from tritonflare.serve import _with_reports
+
+    for name in [name for name in os.environ if name.startswith("GATEWAY_")]:
+        monkeypatch.delenv(name)
+    assert _with_reports(Settings()).reports_folder == ARTEFACTS
+    elsewhere = Settings(reports_folder="/somewhere/else")
+    assert _with_reports(elsewhere) is elsewhere
