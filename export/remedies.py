@@ -66,8 +66,9 @@ def ways_out(
     failed = [each for each in findings if each.artefact == chosen and not each.passed]
     if not failed:
         return []
-    # What is wrong with the weights themselves is wrong in every scheme.
-    checks = {each.check.removesuffix(OWN) for each in failed if not each.check.startswith(SIGN)}
+    checks = {each.check.removesuffix(OWN) for each in failed}
+    if any(check.startswith(SIGN) for check in checks):
+        checks = set()  # what is wrong with the weights themselves is wrong in every scheme
     return [
         *_other_order(order),
         *_other_precisions(plan, findings, chosen),

@@ -73,7 +73,7 @@ def write_figures(folder: Path, model_sha256: str, version: int) -> Path:
     version. Those of earlier publications stay, for a version that is taken back to, but for the oldest.
 
     Args:
-        folder: where the report is.
+        folder: where the report is; the caller must be its only writer.
         model_sha256: of the published ONNX file, 64 hexadecimal digits.
         version: of the model as published.
 
@@ -84,6 +84,8 @@ def write_figures(folder: Path, model_sha256: str, version: int) -> Path:
     document["about"]["version"] = str(version)
     markdown = as_markdown(without_texts(document), document["plots"])
     page = as_page(markdown, _title(document["about"]), [folder / name for name in document["plots"]])
+    for part in folder.glob(f".{FIGURES.format('*')}.part"):
+        part.unlink()  # an export of another model was killed in between
     file = folder / FIGURES.format(model_sha256[:16])
     write_atomically(file, page.encode())
     by_age = sorted(folder.glob(FIGURES.format("*")), key=lambda each: -each.stat().st_mtime)

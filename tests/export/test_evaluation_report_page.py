@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -321,3 +323,20 @@ def test_many_labels_have_no_matrix_but_their_commonest_mistakes() -> None:
     assert found.matrix is None
     assert found.mistakes == (Mistake(4, 4999, 2),)
     assert found.macro_f1 == pytest.approx(9 / 11)  # of the eleven labels that occur
+
+
+def test_pages_for_callers_of_the_last_publications_stay_and_what_a_killed_export_left_goes(
+    written: Path, tmp_path: Path
+) -> None:
+    for file in written.iterdir():
+        shutil.copy(file, tmp_path / file.name)
+    (tmp_path / f".figures-{'e' * 16}.html.part").touch()
+    for number in range(12):
+        file = write_figures(tmp_path, f"{number:x}" * 64, version=number)
+        os.utime(file, (10**9 + number, 10**9 + number))
+    os.utime(tmp_path / f"figures-{SHA256[:16]}.html", (10**9 - 1, 10**9 - 1))
+    last = write_figures(tmp_path, "c" * 64, version=13)
+    kept = {file.name for file in tmp_path.glob("*figures-*")}
+    assert kept == {f"figures-{letter * 16}.html" for letter in "3456789abc"}
+    assert last.name in kept
+    assert not list(tmp_path.glob(".figures*"))
