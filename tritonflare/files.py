@@ -201,13 +201,17 @@ def _outputs(task: Task, files: FileOptions) -> list[OutputFiles | None]:
     named = [output for output in outputs if output is not None]
     if len({output.final.absolute() for output in named}) < len(named):
         raise BulkError("two inputs have the same output")
-    if not files.overwrite and not any(output.journal.exists() for output in named):
-        for output in named:
-            if output.final.exists():
-                raise BulkError(
-                    f"{output.final} exists; replace it with --overwrite, or name another with -o"
-                )
+    for output in outputs[_interrupted_at(outputs) :]:
+        if output is None or files.overwrite or output.journal.exists() or not output.final.exists():
+            continue
+        raise BulkError(f"{output.final} exists; replace it with --overwrite, or name another with -o")
     return outputs
+
+
+def _interrupted_at(outputs: Sequence[OutputFiles | None]) -> int:
+    """Return the place at which an earlier run ended, 0 if there was none; files are done in order."""
+    places = (n for n, output in enumerate(outputs) if output is not None and output.journal.exists())
+    return next(places, 0)
 
 
 async def _all(
@@ -218,13 +222,13 @@ async def _all(
     from bulk.client.models import choose_model
 
     stop, failed = asyncio.Event(), False
-    resumes = any(output is not None and output.journal.exists() for output in outputs)
+    first = _interrupted_at(outputs)
     async with _server(files, triton, stop) as server:
         ca = None if files.ca is None else str(files.ca)
         async with ApiClient(server, files.concurrency, ca_file=ca) as client:
             model = await _unless_stopped(choose_model(client, files.model, task.reranker), stop)
-            for path, output in zip(files.inputs, outputs, strict=True):
-                if resumes and output is not None and output.final.exists() and not output.journal.exists():
+            for place, (path, output) in enumerate(zip(files.inputs, outputs, strict=True)):
+                if place < first and output is not None and output.final.exists():
                     _say(f"{path}: finished before, {output.final} is kept")
                     continue
                 failed |= await _one(task, files, path, output, client, model, stop)

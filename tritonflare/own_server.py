@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
+
+from tritonflare.device import warn_of_cpu
 
 if TYPE_CHECKING:
     from embedded.supervisor import TritonSupervisor
@@ -47,6 +49,7 @@ def own_triton(repository: Path, device: str) -> Iterator[TritonSupervisor]:
 
     configure_logging("warning", "text")
     with TritonSupervisor(repository, device=device) as supervisor:
+        warn_of_cpu(supervisor)
         yield supervisor
 
 
@@ -58,9 +61,12 @@ async def own_gateway(triton: TritonSupervisor, stop: asyncio.Event) -> AsyncIte
         triton: the running Triton.
         stop: set by SIGINT and SIGTERM, and at the end; the gateway then answers what is under way.
     """
+    from embedded.errors import EmbeddedError
     from embedded.server import RESTRICTED_KEY
+    from embedded.supervisor import SupervisorEvents
     from gateway.main import serve
     from gateway.ports import Ports
+    from gateway.processes.triton_events import TritonEventRelay
     from gateway.settings import load_settings
 
     token = secrets.token_urlsafe(32)
@@ -72,15 +78,36 @@ async def own_gateway(triton: TritonSupervisor, stop: asyncio.Event) -> AsyncIte
             "api_tokens": SecretStr(f"{_ACCOUNT}:{token}"),
         }
     )
-    address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    loop, relay = asyncio.get_running_loop(), TritonEventRelay()
+    address: asyncio.Future[str] = loop.create_future()
+
+    def restarted(reason: str) -> None:
+        with suppress(RuntimeError):  # the loop has ended, and the gateway with it
+            loop.call_soon_threadsafe(relay.triton_restarted, reason)
+
+    triton.connect(
+        SupervisorEvents(
+            triton_restarted=restarted,
+            hand_over=lambda to: asyncio.run_coroutine_threadsafe(relay.hand_over(to), loop),
+            # Requests then fail until the client gives up and says so.
+            failed=lambda: None,
+        )
+    )
     serving = asyncio.create_task(
-        serve(settings, ports=Ports.bind(settings), on_started=address.set_result, stop=stop)
+        serve(
+            settings,
+            ports=Ports.bind(settings),
+            on_started=address.set_result,
+            stop=stop,
+            triton_events=relay,
+        )
     )
     try:
         waiting: set[asyncio.Future[Any]] = {address, serving}
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        if serving.done():
+        if not address.done():
             serving.result()
+            raise EmbeddedError("The gateway was stopped before it served.")
         yield address.result(), token, _ACCOUNT
     finally:
         stop.set()

@@ -89,11 +89,10 @@ class ParquetWriter:
 
     def __init__(self, arrow: Any, schema: Any, output: BinaryIO, added: Sequence[str]) -> None:
         self._arrow = arrow
-        self._fields = [arrow.field(name, _type_of(arrow, name)) for name in added]
         self._schema = schema
-        for field in self._fields:
-            self._schema = self._schema.append(field)
-        self._file = arrow.parquet.ParquetWriter(output, self._schema, compression="zstd")
+        self._output = output
+        self._added = added
+        self._file: Any = None
         self._values: list[Sequence[Value]] = []
 
     def write(self, record: Record, values: Sequence[Value]) -> None:
@@ -102,18 +101,25 @@ class ParquetWriter:
         self._values.append(values)
         if place + 1 < len(batch):
             return
-        added = [
-            self._arrow.array(column, type=field.type)
-            for field, column in zip(self._fields, zip(*self._values, strict=True), strict=True)
-        ]
+        columns = list(zip(*self._values, strict=True))
         self._values = []
-        self._file.write_batch(
-            self._arrow.RecordBatch.from_arrays([*batch.columns, *added], schema=self._schema)
-        )
+        file = self._begun(columns)
+        types = file.schema.types[len(batch.columns) :]
+        added = [self._arrow.array(column, type=kind) for kind, column in zip(types, columns, strict=True)]
+        file.write_batch(self._arrow.RecordBatch.from_arrays([*batch.columns, *added], schema=file.schema))
 
     def close(self) -> None:
         """Write the footer."""
-        self._file.close()
+        self._begun([()] * len(self._added)).close()
+
+    def _begun(self, columns: Sequence[Sequence[Value]]) -> Any:
+        """Return the open file; the first batch's values decide the types of the added columns."""
+        if self._file is None:
+            schema = self._schema
+            for name, column in zip(self._added, columns, strict=True):
+                schema = schema.append(self._arrow.field(name, _type_of(self._arrow, name, column)))
+            self._file = self._arrow.parquet.ParquetWriter(self._output, schema, compression="zstd")
+        return self._file
 
 
 def _value_type(kind: Any) -> Any:
@@ -121,8 +127,11 @@ def _value_type(kind: Any) -> Any:
     return getattr(kind, "value_type", kind)
 
 
-def _type_of(arrow: Any, name: str) -> Any:
-    """Return the type of an added column; all but these are numbers."""
-    if name.endswith(("label", "error")):
+def _type_of(arrow: Any, name: str, column: Sequence[Value]) -> Any:
+    """Return the type of the first value; where there is none, that of the values that have such a name."""
+    value = next((value for value in column if value is not None), None)
+    if isinstance(value, bool) or (value is None and name.endswith("truncated")):
+        return arrow.bool_()
+    if isinstance(value, str) or (value is None and name.endswith(("label", "error"))):
         return arrow.string()
-    return arrow.bool_() if name.endswith("truncated") else arrow.float64()
+    return arrow.float64()

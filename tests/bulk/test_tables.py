@@ -198,7 +198,14 @@ def test_parquet_keeps_types_and_row_order(tmp_path: Path) -> None:
     found = pyarrow.parquet.read_table(io.BytesIO(output))
     assert found.schema.names == ["n", "review", *ADDED]
     assert found.column("n").to_pylist() == columns["n"]
-    assert found.column("score").type == pyarrow.float64()
+    types = {name: found.schema.field(name).type for name in ADDED}
+    assert types == {
+        "label": pyarrow.string(),
+        "score": pyarrow.float64(),
+        "truncated": pyarrow.bool_(),
+        "error": pyarrow.string(),
+    }
+    assert found.column("score").to_pylist() == [0.5] * count
 
 
 def test_a_column_is_guessed_by_its_name_and_else_by_its_length(tmp_path: Path) -> None:

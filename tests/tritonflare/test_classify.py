@@ -230,3 +230,24 @@ def test_waiting_for_a_server_that_is_away_can_be_interrupted(api: FakeApi, tmp_
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=20)[1]
     assert (process.returncode, said) == (130, "interrupted before anything was asked.\n")
+
+
+def test_several_files_continue_where_they_were_interrupted(api: FakeApi, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{name}.csv" for name in "abc"]
+    for place, path in enumerate(paths):
+        write_awkward_csv(path, 1500, "utf-8", seed=place)
+        path.with_suffix(".classified.csv").write_text("old")
+    assert classify(api, *paths).exit_code == 2
+    api.delay_s = 0.1
+    process = subprocess.Popen([*command(*paths, "--overwrite"), "--url", api.url], env=environment())
+    while not journal_numbers(tmp_path / "b.classified.csv.journal") and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    api.delay_s = 0
+    asked = api.asked.total()
+    done = classify(api, *paths, "--overwrite")
+    assert f"{paths[0]}: finished before" in done.stderr
+    assert asked < api.asked.total()
+    for path in paths:
+        assert len(read_csv(path.with_suffix(".classified.csv"), "utf-8")) == 1501
