@@ -19,8 +19,8 @@ let pressed = false; // a button is held down, and must not move from under the 
 // --- models ---------------------------------------------------------------------------------------
 
 /** Reads the list of models and what the chosen one is for; shows what is wrong. */
-async function readModels() {
-  const fold = !$("model").value;
+async function readModels({ isEntered = false } = {}) {
+  const fold = isEntered || !$("model").value;
   try {
     if (!await loadModels()) {
       return;
@@ -285,9 +285,9 @@ async function chooseFile([chosen]) {
 function listen() {
   const on = (id, kind, listener) => $(id).addEventListener(kind, listener);
   for (const id of ["token", "account"]) {
-    on(id, "change", () => { remember(); readModels(); });
+    on(id, "change", () => { remember(); readModels({ isEntered: true }); });
   }
-  on("token", "paste", () => setTimeout(() => { remember(); readModels(); }));
+  on("token", "paste", () => setTimeout(() => { remember(); readModels({ isEntered: true }); }));
   addEventListener("pointerdown", () => { pressed = true; });
   for (const name of ["pointerup", "pointercancel"]) {
     addEventListener(name, () => { pressed = false; setTimeout(() => { foldAccess(); showTask(); }); }); // after the click

@@ -19,7 +19,7 @@ from gateway.domain.errors import (
     NoRoute,
 )
 from tests.support.fake_triton import SST2
-from tests.support.harness import TOKEN
+from tests.support.harness import ANY_TOKEN, TOKEN
 from tests.support.playground import CONTRAST, Visit, classes_with_code
 from tests.support.prefix_proxy import under_a_prefix
 
@@ -61,8 +61,10 @@ def test_the_keyboard_is_enough(visit: Visit) -> None:
 
     tab_to("#token")
     keyboard.type(TOKEN)
-    tab_to("#model")
+    keyboard.press("Tab")
     expect(visit.page.get_by_label("Model")).to_have_value(SST2)
+    expect(visit.page.locator("#access-title")).to_be_focused()
+    tab_to("#model")
     tab_to("#texts")
     keyboard.press("Control+a")
     keyboard.type("One text")
@@ -233,6 +235,11 @@ def test_the_fields_of_an_accepted_token_fold_away_and_open_when_asked_for(visit
     visit.page.locator("#texts").focus()
     visit.page.wait_for_function("new Promise((done) => setTimeout(() => done(true)))")
     expect(token).to_be_visible()
+    visit.page.get_by_role("button", name="Refresh list").click()
+    expect(visit.page.locator("#model-note")).to_have_text("1 model is served.")
+    expect(token).to_be_visible()
+    visit.enter_token(ANY_TOKEN)
+    expect(token).to_be_hidden()
     visit.page.reload()  # the tab knows a token that is good
     expect(token).to_be_hidden()
 
