@@ -1,4 +1,4 @@
-"""Files that anyone may fetch: the description of the API, and the playground for a browser."""
+"""Files that anyone may fetch: the description of the API, as JSON and as a page, and the playground."""
 
 from __future__ import annotations
 
@@ -10,19 +10,25 @@ import msgspec
 
 from gateway.api.context import RequestContext
 from gateway.api.router import Handler
+from gateway.domain.errors import NoRoute
 from gateway.server.message import Header, Response
 
 _FOLDER = Path(__file__).parent / "static"
 DESCRIPTION = "/openapi.json"
-PLAYGROUND = {
-    "/": ("playground.html", b"text/html; charset=utf-8"),
-    "/playground.css": ("playground.css", b"text/css; charset=utf-8"),
-    **{
-        f"/{name}": (name, b"text/javascript; charset=utf-8")
-        for name in ("calls.js", "playground.js", "report.js", "snippets.js", "tasks.js")
-    },
+_MEDIA_TYPES = {
+    ".html": b"text/html; charset=utf-8",
+    ".css": b"text/css; charset=utf-8",
+    ".js": b"text/javascript; charset=utf-8",
 }
-"""Path, file and media type of each part of the playground."""
+_PAGES = {"/": "playground.html", "/reference": "reference.html"}
+_ASSETS = sorted(file.name for file in _FOLDER.iterdir() if file.suffix in (".css", ".js"))
+ASSET = "/assets/{file}"
+"""Template of the paths of what the pages load."""
+PLAYGROUND = {
+    path: (name, _MEDIA_TYPES[Path(name).suffix])
+    for path, name in (*_PAGES.items(), *((f"/assets/{name}", name) for name in _ASSETS))
+}
+"""Path, file and media type of each part of the playground and of the page about the API."""
 
 _NO_CACHE: Header = (b"cache-control", b"no-cache")
 _NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
@@ -47,7 +53,9 @@ def description(*, playground: bool) -> bytes:
     document: dict[str, Any] = msgspec.json.decode((_FOLDER / "openapi.json").read_bytes())
     document["info"]["version"] = version("tritonflare")
     if not playground:
-        document["paths"] = {path: item for path, item in document["paths"].items() if path not in PLAYGROUND}
+        document["paths"] = {
+            path: item for path, item in document["paths"].items() if path not in (*_PAGES, ASSET)
+        }
     return msgspec.json.encode(document)
 
 
@@ -61,12 +69,15 @@ def serve_description(*, playground: bool) -> Handler:
     return handler
 
 
-def serve_playground(path: str) -> Handler:
-    """Return the handler of one of the paths in ``PLAYGROUND``."""
-    name, content_type = PLAYGROUND[path]
-    body = (_FOLDER / name).read_bytes()
+def serve_playground() -> dict[str, Handler]:
+    """Return the handler of each page and of what the pages load, by the template of its path."""
+    files = {path: ((_FOLDER / name).read_bytes(), kind) for path, (name, kind) in PLAYGROUND.items()}
 
     async def handler(request: RequestContext) -> Response:
+        path = ASSET.format(**request.params) if request.params else request.http.raw_path
+        if path not in files:
+            raise NoRoute
+        body, content_type = files[path]
         return Response(200, body, content_type=content_type, headers=list(_SECURITY_HEADERS), is_static=True)
 
-    return handler
+    return dict.fromkeys((*_PAGES, ASSET), handler)

@@ -11,6 +11,9 @@ from gateway.domain.service import BatchItem, Classification, Ranking, TaskAnswe
 from gateway.domain.validate import ResultShape
 from gateway.server.message import Header
 
+_MAX_INDEXES_BYTES = 1000
+"""Proxies give all headers of an answer 4 to 8 kB; nginx takes 4."""
+
 
 def result_of(answer: TaskAnswer, shape: ResultShape = "array") -> object:
     """Return the result of one request; ``shape`` is for classifications."""
@@ -42,8 +45,12 @@ def usage_of(tokens: int) -> dict[str, object]:
 
 
 def answer_headers(answer: TaskAnswer, ai_request_id: str) -> list[Header]:
-    """Name the request, its price, and whether a text was cut, read in windows, and the answer cached."""
-    return _headers(ai_request_id, answer.neurons, answer.truncated, answer.cached, _windows((answer,)))
+    """Name the request, its price, which contexts were cut, windows, and whether the answer was cached."""
+    cut = [pair.truncated for pair in answer.pairs] if isinstance(answer, Ranking) else []
+    return [
+        *_headers(ai_request_id, answer.neurons, answer.truncated, answer.cached, _windows((answer,))),
+        *_truncated_texts(cut),
+    ]
 
 
 def batch_result(items: Sequence[BatchItem], shape: ResultShape, ai_request_id: str) -> dict[str, object]:
@@ -70,7 +77,7 @@ def pending_headers(ai_request_id: str) -> list[Header]:
 
 
 def batch_headers(items: Sequence[BatchItem], ai_request_id: str) -> list[Header]:
-    """Name the request, the price of all of its texts, whether any was cut and all were cached.
+    """Name the request, the price of all of its texts, which of them were cut and whether all were cached.
 
     Windows are those of all texts that were read in several.
     """
@@ -80,13 +87,33 @@ def batch_headers(items: Sequence[BatchItem], ai_request_id: str) -> list[Header
     cached = None
     if any(answer.cached is not None for answer in answers):
         cached = len(answers) == len(items) and all(answer.cached for answer in answers)
-    return _headers(ai_request_id, neurons, truncated, cached, _windows(answers))
+    cut = [not isinstance(item.outcome, AiError) and item.outcome.truncated for item in items]
+    return [*_headers(ai_request_id, neurons, truncated, cached, _windows(answers)), *_truncated_texts(cut)]
 
 
 def _windows(answers: Sequence[TaskAnswer]) -> int:
     """Return the windows of all texts that were read in more than one."""
     windows = (answer.windows for answer in answers if isinstance(answer, Classification))
     return sum(count for count in windows if count > 1)
+
+
+def truncated_texts(cut: Sequence[bool]) -> str:
+    """Return the indexes at which ``cut`` is true, runs of them as ranges: ``0,3-5``."""
+    runs: list[list[int]] = []
+    for place in (place for place, is_cut in enumerate(cut) if is_cut):
+        if runs and runs[-1][-1] == place - 1:
+            runs[-1][1:] = [place]
+        else:
+            runs.append([place])
+    return ",".join("-".join(map(str, run)) for run in runs)
+
+
+def _truncated_texts(cut: Sequence[bool]) -> list[Header]:
+    """Name the texts that were cut, unless none was or the list is too long for a header."""
+    indexes = truncated_texts(cut)
+    if not indexes or len(indexes) > _MAX_INDEXES_BYTES:
+        return []
+    return [(b"x-truncated-texts", indexes.encode())]
 
 
 def _answers(items: Sequence[BatchItem]) -> list[TaskAnswer]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gateway.api.ai_gateway.universal import Universal
 from gateway.api.models import ModelQueries
 from gateway.api.operations import Operations
-from gateway.api.playground import DESCRIPTION, PLAYGROUND, serve_description, serve_playground
+from gateway.api.playground import DESCRIPTION, serve_description, serve_playground
 from gateway.api.reports import Reports
 from gateway.api.router import Route
 from gateway.api.run import RunModel
@@ -65,7 +65,7 @@ def operations_routes(operations: Operations) -> tuple[Route, ...]:
 
 
 def page_routes(playground: bool) -> tuple[Route, ...]:
-    """Routes of the description and, if it is served, of the playground."""
+    """Routes of the description and, if they are served, of the playground and the page about the API."""
     described = Route(_GET, DESCRIPTION, serve_description(playground=playground), api=False)
-    shown = PLAYGROUND if playground else {}
-    return (described, *(Route(_GET, path, serve_playground(path), api=False) for path in shown))
+    shown = serve_playground() if playground else {}
+    return (described, *(Route(_GET, path, handler, api=False) for path, handler in shown.items()))

@@ -56,7 +56,9 @@ class RequestSettings(BaseModel):
         10.0, description="Time from admission to answer, body included; above it 408, code 3007."
     )
     playground: bool = Field(
-        True, description="Serve the playground at /, a page for trying the models in a browser."
+        True,
+        description="Serve the playground at /, a page for trying the models in a browser, and the API "
+        "reference at /reference.",
     )
     reports_folder: Path | None = Field(
         None,

@@ -222,11 +222,16 @@ async def test_queue_request_is_answered_at_once_as_a_finished_batch(
 
 
 async def test_the_result_shape_and_the_truncation_mark_hold_for_batches(client: Client) -> None:
-    answer = await client.run(batch("word " * 600, "short"), query="?result_shape=items")
+    long = "word " * 600
+    answer = await client.run(batch(long, "short"), query="?result_shape=items")
     labels = [e["result"]["items"][0]["label"] for e in answer.json["result"]["responses"]]
     assert labels == ["POSITIVE", "POSITIVE"]
     assert answer.header("x-truncated") == "true"
+    assert answer.header("x-truncated-texts") == "0"
     assert answer.json["result"]["usage"]["total_tokens"] == 512 + 3
+    several = await client.run(batch("short", long, "", long, long))
+    assert several.header("x-truncated-texts") == "1,3-4"
+    assert (await client.run(batch("short", "too"))).header("x-truncated-texts") is None
 
 
 async def test_admission_counts_every_text_of_a_batch(triton: FakeTriton) -> None:

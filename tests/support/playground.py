@@ -49,7 +49,7 @@ class Visit:
         self.page.get_by_label("API token").press("Tab")
 
     def write(self, *texts: str) -> None:
-        self.page.get_by_label("Texts, one on each line").fill("\n".join(texts))
+        self.page.get_by_label("Texts, a blank line between two").fill("\n\n".join(texts))
 
     def classify(self) -> None:
         self.page.get_by_role("button", name="Classify").click()

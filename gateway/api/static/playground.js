@@ -1,82 +1,113 @@
-"use strict";
+// The form: what is entered, what is sent, and where the reader is taken.
 
-const POLL_MS = [250, 500, 1000, 2000]; // between two questions whether a batch is done; the last one stays
-const tasks = new Map(); // of the models that were chosen so far
-let newest = 0; // the list of models that was asked for last
-let asked = 0; // the request that was sent last
+import { Failure } from "./calls.js";
+import { $, counted, nextTask } from "./dom.js";
+import { learnModel, listAge, loadModels, mostInputs, showCard, task } from "./models.js";
+import { saveReport } from "./report.js";
+import { clearAnswers, details, download, showAnswers, showMore } from "./results.js";
+import { send } from "./sending.js";
+import { chooseTab, copySnippet, moveBetweenTabs, showSnippet } from "./code.js";
+import { closeFile, given, openFile, renameColumns, showCount, textCount } from "./texts.js";
+import { TASKS } from "./tasks.js";
+
+const STALE_MS = 30_000; // a list of models this old is read again when the page is looked at
+
+let job = null; // what was sent last
+let stop = null; // stops it
 let settled = false; // the token was accepted, so what it was entered in may go
 let pressed = false; // a button is held down, and must not move from under the pointer
 
-// --- asking --------------------------------------------------------------------------------------
+// --- models ---------------------------------------------------------------------------------------
 
-async function loadModels() {
-  const mine = ++newest;
-  if (!$("token").value.trim()) {
-    return showModels([], "Enter a token to see the models");
-  }
+/** Reads the list of models and what the chosen one is for; shows what is wrong. */
+async function readModels({ isEntered = false } = {}) {
+  const fold = isEntered || !$("model").value;
   try {
-    const names = await listModels();
-    if (mine !== newest) {
+    if (!await loadModels()) {
       return;
     }
-    showModels(names);
+    settled = fold;
+    foldAccess();
+    await learnModel(); // the others can be chosen even if this one's task cannot be found out
+    showError(null);
   } catch (error) {
-    if (mine === newest) {
-      showModels([], "No models: see the message");
-      showError(error);
-    }
+    showError(error);
+  } finally {
+    showTask();
+  }
+}
+
+async function refresh() {
+  await readModels();
+  const count = $("model").disabled ? 0 : $("model").options.length;
+  $("model-note").textContent = `${count} ${count === 1 ? "model is" : "models are"} served.`;
+}
+
+/** Folds the fields of the token away, once for each that was accepted. */
+function foldAccess() {
+  if (!settled || pressed) {
     return;
   }
-  settled = true;
-  foldAccess();
-  // The others can be chosen even if this one's task cannot be found out.
-  const problem = await learnTask().then(() => null, (error) => error);
-  if (mine === newest) {
-    showError(problem);
+  settled = false;
+  if ($("access").contains(document.activeElement)) {
+    $("access-title").focus(); // the field is about to go
   }
+  $("access").open = false;
 }
 
-/** Asks for page after page until one is empty. */
-async function listModels() {
-  const names = [];
-  for (let page = 1; ; page++) {
-    const { body } = await call(`/ai/models/search?task=Text%20Classification&page=${page}`);
-    if (body.result.length === 0) {
-      return names;
+/** Shows what is known of the chosen model, and the fields and words of its task. */
+function showTask() {
+  if (pressed) {
+    return; // until it is released: the button below would move
+  }
+  showCard();
+  $("ranking").hidden = task() !== TASKS.rerank;
+  const separated = $("lines").checked ? "one on each line" : "a blank line between two";
+  $("texts-label").textContent = `${task() === TASKS.rerank ? "Contexts" : "Texts"}, ${separated}`;
+  if ($("ask").getAttribute("aria-disabled") !== "true") {
+    $("ask").textContent = task().verb;
+  }
+  showSnippet();
+}
+
+// --- sending --------------------------------------------------------------------------------------
+
+function missing() {
+  for (const [id, name] of [["token", "an API token"], ["account", "an account id"]]) {
+    if (!$(id).value.trim()) {
+      $("access").open = true;
+      return [`Enter ${name} first.`, $(id)];
     }
-    noteReports(body.result);
-    names.push(...body.result.map((model) => model.name));
   }
-}
-
-/** Slashes of the name stay as they are, as in the documents. */
-function runPath(model) {
-  return `/ai/run/${model.split("/").map(encodeURIComponent).join("/").replaceAll("%40", "@")}`;
-}
-
-/** Finds out what the chosen model is for, and shows the form of its task. */
-async function learnTask() {
-  const model = $("model").value;
-  if (model && !tasks.has(model)) {
-    const { body } = await call(`/ai/models/schema?model=${encodeURIComponent(model)}`);
-    tasks.set(model, taskOf(body.result));
+  if (task() === TASKS.rerank && !$("query").value) {
+    return ["Write a query.", $("query")];
   }
-  showTask();
+  if (task() === TASKS.rerank && !$("top").validity.valid) {
+    return ["How many of the best: enter a whole number from 1, or nothing.", $("top")];
+  }
+  if (textCount() === 0) {
+    return ["Write at least one text.", $("texts")];
+  }
+  return null;
 }
 
-function task() {
-  return TASKS[tasks.get($("model").value) ?? "classification"];
-}
-
-/** What the form asks for. */
-function form() {
+function newJob() {
+  const source = given();
   const top = $("top").value.trim();
-  return { query: $("query").value, texts: lines(), top: top ? Number(top) : null };
-}
-
-function payload(given) {
-  const requests = task().requests(given);
-  return requests.length === 1 && !$("queue").checked ? requests[0] : { requests };
+  return {
+    source,
+    model: $("model").value,
+    task: task(),
+    query: $("query").value,
+    texts: source.texts,
+    top: top ? Number(top) : null,
+    most: mostInputs(),
+    isQueued: $("queue").checked,
+    outcomes: Array.from(source.texts, () => undefined),
+    neurons: 0,
+    isCut: false,
+    took: 0,
+  };
 }
 
 async function ask() {
@@ -92,109 +123,134 @@ async function ask() {
   busy(true);
   try {
     if (!$("model").value) {
-      await loadModels(); // Enter in the token's field sends the form before the list is there
+      await readModels(); // Enter in the token's field sends the form before the list is there
     }
     if ($("model").value) {
-      await learnTask(); // the list has the first model, whose task may not be known yet
+      await learnModel(); // the list has the first model, whose task may not be known yet
+      showTask();
+      job = newJob();
+      clearAnswers();
       await run();
     }
   } catch (error) {
-    $("answers").replaceChildren();
-    $("status").textContent = "No scores.";
     showError(error);
   } finally {
     busy(false);
   }
 }
 
+/** Goes on with a job of which some texts have no outcome. */
+async function goOn() {
+  busy(true);
+  await run();
+  busy(false);
+}
+
 async function run() {
-  const mine = ++asked;
-  const given = form();
+  stop = new AbortController();
+  job.signal = stop.signal;
   const started = performance.now();
-  const path = runPath($("model").value) + ($("queue").checked ? "?queueRequest=true" : "");
-  let { body, response } = await call(path, { method: "POST", body: JSON.stringify(payload(given)) });
-  for (let turn = 0; body.result.request_id && !body.result.responses; turn++) {
-    $("status").textContent = `The batch is ${body.result.status}. It stays on the server if you leave.`;
-    await new Promise((done) => setTimeout(done, POLL_MS[Math.min(turn, POLL_MS.length - 1)]));
-    if (mine !== asked) {
-      return;
-    }
-    const poll = { method: "POST", body: JSON.stringify({ request_id: body.result.request_id }) };
-    ({ body, response } = await call(path, poll));
-  }
-  const took = performance.now() - started;
+  let isShown = job.outcomes.some((outcome) => outcome !== undefined);
+  const hooks = {
+    answered() {
+      if (!isShown) {
+        showAnswers(job);
+        bringIntoView();
+        isShown = true;
+      }
+      showProgress();
+    },
+    waits(words) {
+      $("status").textContent = words;
+      $("progress-text").textContent = "";
+      $("progress").hidden = false;
+    },
+  };
+  $("go-on").hidden = true;
   showError(null);
-  showAnswers(task().shown(answersOf(body.result), given));
-  $("status").textContent = summary(given.texts.length, took, response);
-  if ($("access").contains(document.activeElement)) {
-    $("access-title").focus(); // Enter in the token's field: that field is about to go
-    $("access").open = settled = false;
+  let failure = null;
+  try {
+    await nextTask();
+    showProgress();
+    await send(job, hooks);
+  } catch (error) {
+    failure = error;
   }
-  bringIntoView();
+  job.took += performance.now() - started;
+  $("progress").hidden = true;
+  await finish(failure);
 }
 
-function missing() {
-  if (!$("token").value.trim()) {
-    $("access").open = true;
-    return ["Enter an API token first.", $("token")];
+/** Shows what there is, after all was answered, a failure or a stop. */
+async function finish(failure) {
+  const known = job.outcomes.filter((outcome) => outcome !== undefined).length;
+  const isStopped = stop.signal.aborted;
+  const left = job.texts.length - known;
+  if (known) {
+    showAnswers(job);
   }
-  if (!$("account").value.trim()) {
-    $("access").open = true;
-    return ["Enter an account id first.", $("account")];
+  $("go-on").hidden = !known || !left;
+  $("go-on").textContent = `Go on with the other ${counted(left)}`;
+  $("status").textContent = left ? unfinished(known, isStopped) : summary();
+  if (failure && !isStopped) {
+    if (failure.code === 5007) {
+      await readModels();
+    }
+    showError(failure);
+  } else {
+    bringIntoView();
   }
-  if (task() === TASKS.rerank && !$("query").value) {
-    return ["Write a query.", $("query")];
-  }
-  if (lines().length === 0) {
-    return ["Write at least one line of text.", $("texts")];
-  }
-  return null;
 }
 
-/** Brings one request and several into one shape: a list of {result} or {error}. */
-function answersOf(result) {
-  const list = result.responses ?? [{ success: true, result }];
-  return list.map((answer) => answer.success ? answer : { error: explain(0, answer.errors[0]) });
+function unfinished(known, isStopped) {
+  if (!known) {
+    return isStopped ? "Stopped. No scores." : "No scores.";
+  }
+  const counts = `${counted(known)} of ${counted(job.texts.length)} ${job.task.several} ${job.task.done}`;
+  return `${isStopped ? "Stopped" : "Not finished"}: ${counts}.`;
 }
 
-function summary(count, took, response) {
-  const parts = [`${count} ${count === 1 ? task().one : task().several} in ${took < 10 ? took.toFixed(1) : Math.round(took)} ms`];
-  const neurons = response.headers.get("cf-ai-neurons");
-  if (neurons) {
-    parts.push(`${neurons} neurons`);
+function summary() {
+  const { texts, took, neurons, outcomes } = job;
+  const time = took < 10 ? `${took.toFixed(1)} ms` : took < 10_000 ? `${Math.round(took)} ms` : `${(took / 1000).toFixed(1)} s`;
+  const parts = [`${counted(texts.length)} ${texts.length === 1 ? job.task.one : job.task.several} in ${time}`];
+  parts.push(`${neurons.toFixed(2)} neurons`);
+  const cut = outcomes.filter((outcome) => outcome?.isCut).length;
+  if (cut || job.isCut) {
+    parts.push(`${cut ? counted(cut) : "some"} cut to what the model reads`);
   }
-  if (response.headers.get("x-truncated")) {
-    parts.push("cut to what the model reads");
+  const failures = outcomes.filter((outcome) => outcome?.error).length;
+  if (failures) {
+    parts.push(`${counted(failures)} without a score`);
   }
   return parts.join(" · ");
 }
 
-// --- showing ------------------------------------------------------------------------------------
-
-function element(name, className, text = "") {
-  const made = document.createElement(name);
-  made.className = className;
-  made.textContent = text;
-  return made;
-}
+// --- showing --------------------------------------------------------------------------------------
 
 function showError(failure) {
-  const parts = failure ? [element("span", "", failure.message), element("small", "", failure.detail)] : [];
-  $("error").replaceChildren(...parts.filter((part) => part.textContent));
+  $("error-text").textContent = failure?.message ?? "";
+  $("error-details").replaceChildren(...(failure ? details(failure) : []));
   $("error").hidden = !failure;
 }
 
-/** Folds the fields of the token away, once for each that was accepted, and not while they are in use. */
-function foldAccess() {
-  if (settled && !pressed && !$("access").contains(document.activeElement)) {
-    $("access").open = settled = false;
-  }
+function showProgress() {
+  const known = job.outcomes.filter((outcome) => outcome !== undefined).length;
+  $("progress").hidden = job.texts.length <= job.most && !job.isQueued;
+  $("bar").max = job.texts.length;
+  $("bar").value = known;
+  $("progress-text").textContent = `${counted(known)} of ${counted(job.texts.length)} ${job.task.several}`;
 }
 
-/** Moves to the first answer where it is not on the screen, as below the form on a phone. */
+/** Takes the reader to the scores: the focus goes to their heading, which is scrolled to if it has to be. */
 function bringIntoView() {
-  const { top, bottom } = $("answers").firstElementChild.getBoundingClientRect();
-  if (top < 0 || bottom > innerHeight) {
+  if ($("answers").childElementCount === 0) {
+    return;
+  }
+  $("answers-title").focus({ preventScroll: true });
+  const top = $("scores").getBoundingClientRect().top;
+  const first = $("answers").firstElementChild.getBoundingClientRect();
+  if (top < 0 || first.bottom > innerHeight) {
     const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
     $("scores").scrollIntoView({ behavior: calm ? "instant" : "smooth", block: "start" });
   }
@@ -205,107 +261,6 @@ function busy(on) {
   $("ask").textContent = on ? task().doing : task().verb;
 }
 
-function showModels(names, instead = "No model is served") {
-  const before = $("model").value;
-  const shown = names.length ? names : [""];
-  $("model").replaceChildren(...shown.map((name) => new Option(name || instead, name, false, name === before)));
-  $("model").disabled = names.length === 0;
-  $("access-state").textContent = names.length ? "– token accepted" : "";
-  showTask();
-}
-
-/** Shows the fields and words of the chosen model's task. */
-function showTask() {
-  $("ranking").hidden = task() !== TASKS.rerank;
-  $("texts-label").textContent = task().label;
-  if ($("ask").getAttribute("aria-disabled") !== "true") {
-    $("ask").textContent = task().verb;
-  }
-  showReport();
-  showSnippet();
-}
-
-function showAnswers(answers) {
-  $("answers").replaceChildren(...answers.map(({ text, bars, error }) => {
-    const item = element("li", "");
-    item.append(element("p", "text", text), error ? failed(error) : drawn(bars));
-    return item;
-  }));
-}
-
-function failed(failure) {
-  const shown = element("p", "failed", failure.message);
-  shown.append(element("small", "", failure.detail));
-  return shown;
-}
-
-function drawn(bars) {
-  const list = element("dl", "scores");
-  for (const { label, score, best } of bars) {
-    const name = best ? "best" : "";
-    const row = element("div", name);
-    const track = element("dd", `track ${name}`);
-    const bar = element("div", "bar");
-    bar.style.width = `${100 * score}%`;
-    track.setAttribute("aria-hidden", "true");
-    track.append(bar);
-    row.append(element("dt", name, label), track, element("dd", `number ${name}`, `${(100 * score).toFixed(2)} %`));
-    list.append(row);
-  }
-  return list;
-}
-
-// --- the same from code ---------------------------------------------------------------------------
-
-function lines() {
-  return $("texts").value.split(/\r?\n/).filter((line) => line.trim());
-}
-
-function showSnippet() {
-  const chosen = $("tabs").querySelector('[aria-selected="true"]').id.slice("tab-".length);
-  const model = $("model").value || "@cf/huggingface/distilbert-sst-2-int8";
-  const { example } = task();
-  const given = { ...form(), ...(lines().length ? {} : { texts: example }) };
-  const url = accounts + encodeURIComponent($("account").value.trim() || "ACCOUNT_ID") + runPath(model);
-  const body = payload(given);
-  const isQueued = $("queue").checked;
-  const isRanking = task() === TASKS.rerank;
-  const request = { url: isQueued ? `${url}?queueRequest=true` : url, body, model, ...given, isRanking, isQueued };
-  $("snippet").textContent = SNIPPETS[chosen](request).join("\n");
-}
-
-function chooseTab(tab) {
-  for (const other of $("tabs").children) {
-    other.setAttribute("aria-selected", String(other === tab));
-    other.tabIndex = other === tab ? 0 : -1;
-  }
-  $("code").setAttribute("aria-labelledby", tab.id);
-  showSnippet();
-}
-
-function moveBetweenTabs(event) {
-  const tabs = [...$("tabs").children];
-  const here = tabs.indexOf(document.activeElement);
-  const places = { ArrowRight: here + 1, ArrowLeft: here - 1 + tabs.length, Home: 0, End: tabs.length - 1 };
-  if (event.key in places) {
-    event.preventDefault();
-    const next = tabs[places[event.key] % tabs.length];
-    next.focus();
-    chooseTab(next);
-  }
-}
-
-async function copySnippet() {
-  try {
-    await navigator.clipboard.writeText($("snippet").textContent);
-    $("copy").textContent = "Copied";
-  } catch {
-    getSelection().selectAllChildren($("snippet")); // no clipboard without HTTPS
-    $("copy").textContent = "Selected: press Ctrl + C";
-  }
-  setTimeout(() => { $("copy").textContent = "Copy"; }, 2000);
-}
-
 // --- start ----------------------------------------------------------------------------------------
 
 function remember() {
@@ -313,34 +268,74 @@ function remember() {
   sessionStorage.setItem("account", $("account").value.trim());
 }
 
+async function chooseFile([chosen]) {
+  if (!chosen) {
+    return;
+  }
+  try {
+    await openFile(chosen);
+    showError(null);
+    $("column").focus();
+  } catch (error) {
+    $("file").value = "";
+    showError(error);
+  }
+  showSnippet();
+}
+
+function listen() {
+  const on = (id, kind, listener) => $(id).addEventListener(kind, listener);
+  for (const id of ["token", "account"]) {
+    on(id, "change", () => { remember(); readModels({ isEntered: true }); });
+  }
+  on("token", "paste", () => setTimeout(() => { remember(); readModels({ isEntered: true }); }));
+  addEventListener("pointerdown", () => { pressed = true; });
+  for (const name of ["pointerup", "pointercancel"]) {
+    addEventListener(name, () => { pressed = false; setTimeout(() => { foldAccess(); showTask(); }); }); // after the click
+  }
+  on("form", "submit", (event) => { event.preventDefault(); ask(); });
+  on("texts", "keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+      event.preventDefault();
+      ask();
+    }
+  });
+  on("stop", "click", () => stop?.abort());
+  on("go-on", "click", goOn);
+  on("download", "click", download);
+  on("more", "click", () => {
+    const first = showMore();
+    first.tabIndex = -1;
+    first.focus();
+  });
+  for (const id of ["texts", "query", "top", "queue", "lines"]) {
+    on(id, "input", () => { showCount(); showTask(); });
+  }
+  on("model", "change", () => learnModel().then(() => showError(null), showError).then(showTask));
+  on("refresh", "click", refresh);
+  on("report", "click", () => saveReport().then(() => showError(null), showError));
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden && !$("model").disabled && listAge() > STALE_MS) {
+      readModels();
+    }
+  });
+  on("file", "change", () => chooseFile($("file").files));
+  on("close-file", "click", () => { closeFile(); showSnippet(); $("file").focus(); });
+  on("header", "change", () => { renameColumns(); showSnippet(); });
+  on("column", "change", showSnippet);
+  on("tabs", "click", (event) => {
+    const tab = event.target.closest('[role="tab"]');
+    if (tab) {
+      chooseTab(tab);
+    }
+  });
+  on("tabs", "keydown", moveBetweenTabs);
+  on("copy", "click", copySnippet);
+}
+
 $("token").value = sessionStorage.getItem("token") ?? "";
 $("account").value = sessionStorage.getItem("account") ?? $("account").value;
-for (const field of [$("token"), $("account")]) {
-  field.addEventListener("change", () => { remember(); loadModels(); });
-}
-$("access").addEventListener("focusout", () => setTimeout(foldAccess));
-addEventListener("pointerdown", () => { pressed = true; });
-for (const name of ["pointerup", "pointercancel"]) {
-  addEventListener(name, () => { pressed = false; setTimeout(foldAccess); }); // after the click
-}
-$("form").addEventListener("submit", (event) => { event.preventDefault(); ask(); });
-$("texts").addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
-    event.preventDefault();
-    ask();
-  }
-});
-for (const id of ["texts", "query", "top", "queue"]) {
-  $(id).addEventListener("input", showSnippet);
-}
-$("model").addEventListener("change", () => { showReport(); showSnippet(); learnTask().catch(showError); });
-$("tabs").addEventListener("click", (event) => {
-  const tab = event.target.closest('[role="tab"]');
-  if (tab) {
-    chooseTab(tab);
-  }
-});
-$("tabs").addEventListener("keydown", moveBetweenTabs);
-$("copy").addEventListener("click", copySnippet);
-showSnippet();
-loadModels();
+listen();
+showCount();
+showTask();
+readModels();

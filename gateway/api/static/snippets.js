@@ -1,5 +1,3 @@
-"use strict";
-
 // The same request from code. The page shows no token here, so that nobody copies theirs into a file.
 
 const PLACEHOLDER = "YOUR_TOKEN";
@@ -7,7 +5,7 @@ const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 const LATER = "Later, until there are responses: the same URL with {\"request_id\": \"…\"} of this answer.";
 
-const SNIPPETS = {
+export const SNIPPETS = {
   curl: ({ url, body, isQueued }) => [
     `curl ${quoted(url)} \\`,
     `  -H "Authorization: Bearer ${PLACEHOLDER}" \\`,

@@ -1,46 +1,61 @@
-"use strict";
-
 // What a request to a model looks like, and what is shown of its answer, by the model's task.
 
-const TASKS = {
+const MOST = 100; // inputs of one request, where the model's schema does not say
+
+/**
+ * Of each task: words of the form; `most`, the inputs that one request may have; `requests` for some texts;
+ * `outcomes` of their answers, one for each text: {scores: [{label, score}]}, {error}, or null if the answer
+ * leaves the text out; `order`, the places of the outcomes in the order in which they are listed.
+ */
+export const TASKS = {
   classification: {
     verb: "Classify",
     doing: "Classifying …",
-    label: "Texts, one on each line",
+    done: "classified",
+    label: "Texts, a blank line between two",
     one: "text",
     several: "texts",
     example: ["This pizza is great!"],
+    most: (input) => input?.["x-limits"]?.max_requests ?? MOST,
     requests: ({ texts }) => texts.map((text) => ({ text })),
-    /** Brings the results of all requests into one shape: a list of {text, bars} or {text, error}. */
-    shown: (results, { texts }) => results.map(({ result, error }, place) => {
-      if (error) {
-        return { text: texts[place], error };
-      }
-      const scores = Array.isArray(result) ? result : result.items;
-      const best = Math.max(...scores.map(({ score }) => score));
-      return { text: texts[place], bars: scores.map((each) => ({ ...each, best: each.score === best })) };
-    }),
+    outcomes: (answers) => answers.map(({ result, error }) => error
+      ? { error }
+      : { scores: Array.isArray(result) ? result : result.items }),
+    order: (outcomes) => outcomes.map((_, place) => place),
   },
   rerank: {
     verb: "Rerank",
     doing: "Reranking …",
-    label: "Contexts, one on each line",
+    done: "ranked",
+    label: "Contexts, a blank line between two",
     one: "context",
     several: "contexts",
     example: ["Bread is baked in an oven.", "The sea was calm."],
+    most: (input) => input?.properties?.contexts?.maxItems ?? MOST,
     requests: ({ query, texts, top }) => [
       { query, contexts: texts.map((text) => ({ text })), ...(top === null ? {} : { top_k: top }) },
     ],
-    shown: ([{ result, error }], { query, texts }) => error
-      ? [{ text: query, error }]
-      : result.response.map(({ id, score }, place) => ({
-        text: texts[id],
-        bars: [{ label: `context ${id}`, score, best: place === 0 }],
-      })),
+    outcomes: ([{ result, error }], { texts }) => {
+      if (error) {
+        throw error; // none of the contexts has a score
+      }
+      const found = texts.map(() => null);
+      for (const { id, score } of result.response) {
+        found[id] = { scores: [{ label: null, score }] };
+      }
+      return found;
+    },
+    /** Best first. A score belongs to a pair alone, so those of several requests can be compared. */
+    order: (outcomes, { top }) => {
+      const scored = outcomes.map((_, place) => place).filter((place) => outcomes[place]?.scores);
+      const failed = outcomes.map((_, place) => place).filter((place) => outcomes[place]?.error);
+      scored.sort((a, b) => outcomes[b].scores[0].score - outcomes[a].scores[0].score || a - b);
+      return [...scored.slice(0, top ?? undefined), ...failed];
+    },
   },
 };
 
 /** The task of a model whose JSON Schemas these are. */
-function taskOf(schemas) {
+export function taskOf(schemas) {
   return schemas.input.required?.includes("contexts") ? "rerank" : "classification";
 }

@@ -30,7 +30,7 @@ PATHS: dict[str, tuple[str, Expected]] = {
     "file encoded": ("/%2e%2e/%2e%2e/etc/passwd", NO_ROUTE),
     "file with backslashes": ("/..\\..\\windows\\win.ini", NO_ROUTE),
     "static file": ("/static/openapi.json", NO_ROUTE),
-    "static file by a detour": ("/playground.js/../openapi.json", NO_ROUTE),
+    "static file by a detour": ("/assets/playground.js/../../openapi.json", NO_ROUTE),
     "prefix": ("/client/v4", NO_ROUTE),
     "prefix with a slash": ("/client/v4/", NO_ROUTE),
     "two slashes before": (f"//{RUN[1:]}", NO_ROUTE),

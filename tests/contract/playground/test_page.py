@@ -19,7 +19,7 @@ from gateway.domain.errors import (
     NoRoute,
 )
 from tests.support.fake_triton import SST2
-from tests.support.harness import TOKEN
+from tests.support.harness import ANY_TOKEN, TOKEN
 from tests.support.playground import CONTRAST, Visit, classes_with_code
 from tests.support.prefix_proxy import under_a_prefix
 
@@ -48,9 +48,9 @@ def test_lines_become_bars(visit: Visit) -> None:
 def test_the_keyboard_is_enough(visit: Visit) -> None:
     keyboard = visit.page.keyboard
 
-    def tab_to(locator: str) -> None:
+    def tab_to(locator: str, key: str = "Tab") -> None:
         for _ in range(12):
-            keyboard.press("Tab")
+            keyboard.press(key)
             if visit.page.locator(locator).evaluate("(node) => node === document.activeElement"):
                 outline = visit.page.locator(locator).evaluate(
                     "(node) => getComputedStyle(node).outlineStyle"
@@ -61,15 +61,19 @@ def test_the_keyboard_is_enough(visit: Visit) -> None:
 
     tab_to("#token")
     keyboard.type(TOKEN)
-    tab_to("#model")
+    keyboard.press("Tab")
     expect(visit.page.get_by_label("Model")).to_have_value(SST2)
+    expect(visit.page.locator("#access-title")).to_be_focused()
+    tab_to("#model")
     tab_to("#texts")
     keyboard.press("Control+a")
     keyboard.type("One text")
     keyboard.press("Control+Enter")
     expect(visit.page.locator("#answers > li")).to_have_count(1)
-    tab_to("#ask")
+    expect(visit.page.get_by_role("heading", name="Scores")).to_be_focused()
+    tab_to("#ask", "Shift+Tab")
     keyboard.press("Enter")
+    expect(visit.page.get_by_role("heading", name="Scores")).to_be_focused()
     expect(visit.page.get_by_role("status")).to_have_text(re.compile("^1 text in "))
     tab_to("#tab-curl")
     for name in ("Python", "JavaScript", "Worker", "gRPC", "curl"):
@@ -93,8 +97,9 @@ def test_every_text_has_the_contrast_of_wcag_aa(visit: Visit, scheme: str) -> No
     visit.write("good", "bad")
     visit.classify()
     expect(visit.page.locator("#answers > li")).to_have_count(2)
-    visit.write("a", "b", "c", "d")
     ratios = dict(visit.page.evaluate(CONTRAST))
+    visit.page.get_by_label("Queue as a batch").check()
+    visit.write("a", "b", "c", "d")
     visit.classify()
     expect(visit.page.get_by_role("alert")).to_be_visible()
     ratios |= dict(visit.page.evaluate(CONTRAST))
@@ -120,21 +125,23 @@ def test_errors_are_explained_beside_the_code_and_text_of_the_api(visit: Visit) 
     expect(alert).to_have_text("Enter an API token first.")
     expect(visit.page.get_by_label("API token")).to_be_focused()
     visit.enter_token("wrong")
-    expect(alert.locator("span")).to_have_text(
-        "The token is not known here. Check that all of it was pasted."
-    )
-    expect(alert.locator("small")).to_have_text("HTTP 401, code 10000: Authentication error")
+    expect(alert).to_have_text("The token is not known here. Check that all of it was pasted.")
+    detail = visit.page.locator("#error-details code")
+    expect(detail).to_be_hidden()
+    visit.page.locator("#error-details summary").click()
+    expect(detail).to_have_text("HTTP 401, code 10000: Authentication error")
     visit.enter_token("naïve")
     expect(alert).to_have_text("The token has a character that no token has. Paste it again.")
     visit.enter_token()
     expect(alert).to_be_hidden()
     visit.write("")
     visit.classify()
-    expect(alert).to_have_text("Write at least one line of text.")
+    expect(alert).to_have_text("Write at least one text.")
     visit.write("1", "2", "3", "4")
+    visit.page.get_by_label("Queue as a batch").check()
     visit.classify()
-    expect(alert.locator("span")).to_have_text("At most 3 texts go into one request. Remove some lines.")
-    expect(alert.locator("small")).to_contain_text("HTTP 400, code 5006: AiError")
+    expect(alert).to_have_text("At most 3 texts go into one request. Remove some.")
+    expect(detail).to_contain_text("HTTP 400, code 5006: AiError")
     visit.page.route("**/ai/run/**", lambda route: route.abort())
     visit.write("1")
     visit.classify()
@@ -153,8 +160,8 @@ def _fails(visit: Visit, status: int, code: int | None, **headers: str) -> None:
 
 def test_each_error_of_the_api_has_a_sentence_of_its_own(visit: Visit) -> None:
     visit.enter_token()
-    sentence = visit.page.get_by_role("alert").locator("span")
-    detail = visit.page.get_by_role("alert").locator("small")
+    sentence = visit.page.get_by_role("alert")
+    detail = visit.page.locator("#error-details code")
     seen = set()
     for kind in (*classes_with_code(FrontError), *classes_with_code(AiError)):
         if kind in (MissingCredentials, InvalidToken) or kind.code in (NoRoute.code, MethodNotSupported.code):
@@ -192,13 +199,13 @@ def test_an_error_does_not_cover_what_has_the_focus(visit: Visit) -> None:
     visit.page.set_viewport_size({"width": 360, "height": 560})
     visit.enter_token("wrong")
     expect(visit.page.get_by_role("alert")).to_be_visible()
-    for _ in range(9):
+    for _ in range(14):
         visit.page.keyboard.press("Tab")
         covered = visit.page.evaluate(
             """() => {
-              const [error, focus] = [document.getElementById("error"), document.activeElement]
-                .map((node) => node.getBoundingClientRect());
-              return focus.top >= error.top && focus.bottom <= error.bottom;
+              const nodes = [document.getElementById("error"), document.activeElement];
+              const [error, focus] = nodes.map((node) => node.getBoundingClientRect());
+              return !nodes[0].contains(nodes[1]) && focus.top >= error.top && focus.bottom <= error.bottom;
             }"""
         )
         assert not covered, visit.page.evaluate("document.activeElement.id")
@@ -214,21 +221,25 @@ def test_what_is_on_the_screen_already_does_not_move(browser: Browser, origin: s
         assert visit.page.evaluate("scrollY") == 0
 
 
-def test_the_fields_of_an_accepted_token_fold_away_and_stay_open_when_asked_for(visit: Visit) -> None:
+def test_the_fields_of_an_accepted_token_fold_away_and_open_when_asked_for(visit: Visit) -> None:
     token, heading = visit.page.get_by_label("API token"), visit.page.locator("#access-title")
     visit.enter_token("wrong")
     expect(visit.page.get_by_role("alert")).to_be_visible()
-    visit.page.get_by_label("Texts").focus()
+    visit.page.locator("#texts").focus()
     expect(token).to_be_visible()
     visit.enter_token()
     expect(heading).to_contain_text("token accepted")
-    expect(token).to_be_visible()  # the account's field has the focus
-    visit.page.get_by_label("Texts").focus()
     expect(token).to_be_hidden()
+    expect(heading).to_be_focused()  # not a field that is gone
     heading.click()
-    visit.page.get_by_label("Texts").focus()
+    visit.page.locator("#texts").focus()
     visit.page.wait_for_function("new Promise((done) => setTimeout(() => done(true)))")
     expect(token).to_be_visible()
+    visit.page.get_by_role("button", name="Refresh list").click()
+    expect(visit.page.locator("#model-note")).to_have_text("1 model is served.")
+    expect(token).to_be_visible()
+    visit.enter_token(ANY_TOKEN)
+    expect(token).to_be_hidden()
     visit.page.reload()  # the tab knows a token that is good
     expect(token).to_be_hidden()
 
@@ -274,8 +285,11 @@ def test_the_page_works_under_the_path_of_a_proxy(browser: Browser, origin: str)
         visit.classify()
         expect(visit.page.locator("#answers > li")).to_have_count(2)
         expect(visit.page.locator("#snippet")).to_contain_text(f"'{prefixed}/client/v4/accounts/")
-        link = visit.page.get_by_role("link", name="API description").evaluate("(node) => node.href")
-        assert link == f"{prefixed}/openapi.json"
+        links = visit.page.get_by_role("navigation").get_by_role("link")
+        hrefs = links.evaluate_all("(nodes) => nodes.map((node) => node.href)")
+        assert hrefs == [f"{prefixed}/reference", f"{prefixed}/openapi.json"]
+        links.first.click()
+        expect(visit.page.locator("#runModel")).to_be_visible()
 
 
 def test_the_list_of_models_has_those_of_every_page(visit: Visit) -> None:
@@ -313,6 +327,40 @@ def test_the_token_lives_as_long_as_the_tab_and_is_in_no_snippet(visit: Visit) -
     other = visit.page.context.new_page()
     other.goto(visit.origin)
     expect(other.get_by_label("API token")).to_have_value("")
+
+
+def test_the_list_of_models_is_read_again(visit: Visit) -> None:
+    served = ["@a/1", "@a/2"]
+
+    def listed(route: Route) -> None:
+        names = served if "page=1" in route.request.url else []
+        properties = [{"property_id": "max_input_tokens", "value": "128"}]
+        records = [
+            {"name": name, "description": f"It is {name}.", "properties": properties} for name in names
+        ]
+        route.fulfill(json={"success": True, "result": records})
+
+    schema = {"input": {}, "output": {"items": {"properties": {"label": {"enum": ["good", "bad"]}}}}}
+    visit.page.route("**/ai/models/search**", listed)
+    visit.page.route(
+        "**/ai/models/schema**", lambda route: route.fulfill(json={"success": True, "result": schema})
+    )
+    visit.enter_token()
+    model = visit.page.get_by_label("Model", exact=True)
+    expect(model.locator("option")).to_have_text(served)
+    model.select_option("@a/2")
+    expect(visit.page.locator("#description")).to_have_text("It is @a/2.")
+    visit.page.get_by_text("About this model").click()
+    expect(visit.page.locator("#facts")).to_contain_text("2 labelsgood, badReads up to128 tokens of a text")
+    served.append("@a/3")
+    visit.page.get_by_role("button", name="Refresh").click()
+    expect(model.locator("option")).to_have_text(served)
+    expect(model).to_have_value("@a/2")
+    expect(visit.page.locator("#model-note")).to_have_text("3 models are served.")
+    served.remove("@a/2")
+    _fails(visit, 400, 5007)  # the model has gone since
+    expect(model.locator("option")).to_have_text(served)
+    expect(visit.page.get_by_role("alert")).to_contain_text("This model is not served any more.")
 
 
 def test_the_page_may_do_only_what_it_needs(origin: str) -> None:

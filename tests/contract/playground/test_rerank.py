@@ -44,7 +44,7 @@ def _choose(visit: Visit, model: str) -> None:
 
 def _ask(visit: Visit, *contexts: str, query: str = QUERY) -> None:
     visit.page.get_by_label("Query").fill(query)
-    visit.page.get_by_label("Contexts, one on each line").fill("\n".join(contexts))
+    visit.page.get_by_label("Contexts, a blank line between two").fill("\n\n".join(contexts))
     visit.page.get_by_role("button", name="Rerank").click()
 
 
@@ -90,6 +90,24 @@ def test_as_many_as_are_asked_for_are_shown(visit: Visit) -> None:
     assert sent[0]["top_k"] == 2
 
 
+def test_contexts_above_the_limit_are_ranked_together(visit: Visit) -> None:
+    contexts = [*CONTEXTS, "nothing", "good pizza that a cook bakes", "pizza"]
+    sent = _sent(visit)
+    visit.page.get_by_label("How many of the best").fill("2")
+    _ask(visit, *contexts)
+    expect(visit.page.get_by_role("status")).to_have_text(re.compile("^6 contexts in "))
+    answers = visit.page.locator("#answers > li")
+    expect(answers).to_have_count(2)
+    assert [answers.nth(place).locator(".text").inner_text() for place in (0, 1)] == [
+        contexts[1],
+        contexts[4],
+    ]
+    assert visit.page.locator("#answers dt").all_inner_texts() == ["context 1", "context 4"]
+    # Two requests; the best two of each alone would not be the best two.
+    assert [len(body["contexts"]) for body in sent if isinstance(body, dict)] == [4, 2]
+    assert not any("top_k" in body for body in sent if isinstance(body, dict))
+
+
 def test_the_form_follows_the_model(visit: Visit) -> None:
     query = visit.page.get_by_label("Query")
     expect(query).to_be_visible()
@@ -100,23 +118,26 @@ def test_the_form_follows_the_model(visit: Visit) -> None:
     expect(visit.page.locator("#answers > li")).to_have_count(1)
     _choose(visit, RERANKER)
     expect(query).to_be_visible()
-    expect(visit.page.get_by_label("Contexts, one on each line")).to_have_value("good")
+    expect(visit.page.get_by_label("Contexts, a blank line between two")).to_have_value("good")
     expect(visit.page.get_by_role("button", name="Rerank")).to_be_visible()
     assert visit.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_errors_of_a_ranking_have_sentences_of_their_own(visit: Visit) -> None:
-    sentence = visit.page.get_by_role("alert").locator("span")
+    sentence = visit.page.get_by_role("alert")
     _ask(visit, *CONTEXTS, query="")
     expect(sentence).to_have_text("Write a query.")
     expect(visit.page.get_by_label("Query")).to_be_focused()
+    visit.page.get_by_label("Queue as a batch").check()
     _ask(visit, *"abcde")
-    expect(sentence).to_have_text("At most 4 contexts go into one request. Remove some lines.")
+    expect(sentence).to_have_text("At most 4 contexts go into one request. Remove some.")
+    visit.page.get_by_label("Queue as a batch").uncheck()
     _ask(visit, "a", query="word " * 600)
     expect(sentence).to_have_text("The query is too long: nothing of a context could be read beside it.")
     visit.page.get_by_label("How many of the best").fill("1.5")
     _ask(visit, "a")
-    expect(sentence).to_have_text("The gateway does not accept this request.")
+    expect(sentence).to_have_text("How many of the best: enter a whole number from 1, or nothing.")
+    expect(visit.page.get_by_label("How many of the best")).to_be_focused()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -130,7 +151,7 @@ def test_every_text_has_the_contrast_of_wcag_aa(visit: Visit, scheme: str) -> No
 
 def _snippet(visit: Visit, tab: str) -> str:
     visit.page.get_by_label("Query").fill(QUERY)
-    visit.page.get_by_label("Contexts, one on each line").fill("\n".join(CONTEXTS))
+    visit.page.get_by_label("Contexts, a blank line between two").fill("\n\n".join(CONTEXTS))
     visit.page.get_by_role("tab", name=tab, exact=True).click()
     return visit.page.locator("#snippet").inner_text()
 

@@ -22,9 +22,9 @@ PROGRAM_S = 90
 def require_node() -> None:
     """Skip where node or the packages are missing; where they must be there, fail."""
     if shutil.which("node") is None:
-        _missing("node is not installed")
+        missing("node is not installed")
     elif not (JS / "node_modules" / "miniflare").is_dir():
-        _missing("the JavaScript clients are not installed: make clients")
+        missing("the JavaScript clients are not installed: make clients")
 
 
 def require_latest() -> str:
@@ -35,13 +35,14 @@ def require_latest() -> str:
     packaged = sorted(LATEST.glob("node_modules/node-*/bin/node"))
     program = str(packaged[0]) if packaged else shutil.which("node")
     if program is None:
-        _missing("node is not installed")
+        missing("node is not installed")
     elif not (LATEST / "node_modules" / "wrangler").is_dir():
-        _missing("today's Workers tools are not installed: make clients")
+        missing("today's Workers tools are not installed: make clients")
     return str(program)
 
 
-def _missing(reason: str) -> None:
+def missing(reason: str) -> None:
+    """Skip the test for this reason; in CI, and with TRITONFLARE_REQUIRE_NODE=1, fail it."""
     if "CI" in os.environ or os.environ.get("TRITONFLARE_REQUIRE_NODE") == "1":
         pytest.fail(reason)
     pytest.skip(reason)
