@@ -25,8 +25,9 @@ class ShortOfMemory(real_device.CudaDevice):  # type: ignore[misc]
 
     PROVIDER = "CPUExecutionProvider" if ON_CPU else "CUDAExecutionProvider"
 
-    def __init__(self, model: Path, number: int, policy: Any) -> None:
-        super().__init__(model, number, policy if ON_CPU else replace(policy, texts=TEXTS, tokens=TOKENS))
+    def __init__(self, model: Path, number: int, policy: Any, *rest: Any) -> None:
+        larger = policy if ON_CPU else replace(policy, texts=TEXTS, tokens=TOKENS)
+        super().__init__(model, number, larger, *rest)
 
     def run(self, inputs: Any, *, shrink: bool = False) -> Any:
         """As the device does it; see there."""
