@@ -59,7 +59,10 @@ _MIB = 2**20
 
 @dataclass(frozen=True)
 class Device:
-    """One GPU; memory in bytes. ``problem`` says why it cannot be read; empty if it can."""
+    """One GPU; memory in bytes, 0 in all if the driver does not tell it.
+
+    ``problem`` says why the driver does not open it; empty if it does.
+    """
 
     name: str
     free: int = 0
@@ -68,7 +71,9 @@ class Device:
 
     def __str__(self) -> str:
         if self.problem:
-            return f"{self.name}, left out: the driver reports {self.problem}"
+            return f"{self.name}, cannot be used: the driver reports {self.problem}"
+        if not self.total:
+            return f"{self.name}, its free memory is not known"
         return f"{self.name}, {self.free // _MIB} MiB of {self.total // _MIB} MiB free"
 
 
@@ -181,10 +186,14 @@ def _device(nvml: Any, number: int) -> Device:
     """One GPU; it may be lost, or not this user's or job's to open."""
     try:
         handle = nvml.nvmlDeviceGetHandleByIndex(number)
-        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-        return Device(_text(nvml.nvmlDeviceGetName(handle)), int(memory.free), int(memory.total))
+        name = _text(nvml.nvmlDeviceGetName(handle))
     except nvml.NVMLError as error:
         return Device(f"number {number}", problem=str(error))
+    try:
+        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    except nvml.NVMLError:  # such as a GPU in parts (MIG), to those who may not administer it
+        return Device(name)
+    return Device(name, int(memory.free), int(memory.total))
 
 
 @contextmanager

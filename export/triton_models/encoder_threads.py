@@ -20,6 +20,8 @@ from .text_queue import Call, Text, TextQueue
 OUT_OF_MEMORY = "out of memory"
 LOST_AFTER = 4
 """After so many calls in a row that failed with an error of the GPU, this process cannot use it any more."""
+SHORT_AFTER = 32
+"""The same for want of memory, which another process may have taken for a while: each took 0.1 s to try."""
 ALONE_TRIES = 3
 """How often a text is run alone for which memory runs out: another process may give some back."""
 PAUSE_S = 0.05
@@ -192,18 +194,19 @@ class EncoderThreads:
         else:
             # Only the name: the words may hold paths of this machine, and the caller sees them.
             group[0][-1].problem = OUT_OF_MEMORY if short else type(failure).__name__
-            if self.device.failed(failure):
-                self._count_failed(group[0][-1])
+            if short or self.device.failed(failure):
+                self._count_failed(group[0][-1], SHORT_AFTER if short else LOST_AFTER)
 
-    def _count_failed(self, call: Call) -> None:
+    def _count_failed(self, call: Call, most: int) -> None:
         """End this process when its GPU is lost: the next one goes without it, or has it anew.
 
-        Calls are counted and not texts, because one call may hold many of the kind that fails.
+        Calls are counted and not texts, because one call may hold many of the kind that fails. Libraries also
+        report a GPU that is lost as a lack of memory.
         """
         failed = self.failed_calls
         if call not in failed:
             failed.append(call)
-        if len(failed) >= LOST_AFTER:
+        if len(failed) >= most:
             self._warn(f"{self.device.name} is lost: {len(failed)} calls in a row have failed; starting anew")
             os._exit(1)
 

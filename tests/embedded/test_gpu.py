@@ -138,9 +138,20 @@ def test_a_device_that_is_lost_does_not_stop_the_others(nvml: Nvml, installed: d
     nvml.devices[0].lost = True
     gpu.require()
     assert gpu.findings()[1:3] == [
-        HostFinding("GPU 0", "number 0, left out: the driver reports GPU is lost"),
+        HostFinding("GPU 0", "number 0, cannot be used: the driver reports GPU is lost"),
         HostFinding("GPU 1", "NVIDIA L4, 100 MiB of 23034 MiB free"),
     ]
+
+
+def test_a_device_whose_memory_is_not_told_is_used(
+    nvml: Nvml, installed: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(device: FakeDevice) -> None:
+        raise nvml.NVMLError("Insufficient Permissions")
+
+    monkeypatch.setattr(nvml, "nvmlDeviceGetMemoryInfo", refuse)
+    gpu.require()
+    assert gpu.findings()[1] == HostFinding("GPU 0", "Tesla T4, its free memory is not known")
 
 
 def test_libraries_are_loaded_once_and_a_restart_does_not_wait_for_them(

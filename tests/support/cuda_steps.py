@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +98,16 @@ class Encoder:
 
     def close(self) -> None:
         self.threads.close()
+
+
+def rows_of(*lengths: int) -> list[list[int]]:
+    rng = np.random.default_rng(3)
+    return [[2, *rng.integers(4, 50, length - 2).tolist(), 3] for length in lengths]
+
+
+@pytest.fixture
+def encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Encoder]:
+    on_the_cpu(monkeypatch)
+    encoder = Encoder(write_graph(tmp_path), cuda_config())
+    yield encoder
+    encoder.close()

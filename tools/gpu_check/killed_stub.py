@@ -108,6 +108,8 @@ def check(job: Job) -> str:
     if back_s is None:
         click.echo((job.settings.work / "serve.log").read_text(errors="replace")[-4000:], err=True)
         raise CheckFailed("The service did not come back.")
+    if book.lost:
+        raise CheckFailed(f"{book.lost} requests were closed without an answer.")
     if strange := set(book.statuses) - _REFUSALS - {200}:
         raise CheckFailed(f"Requests were answered {', '.join(map(str, sorted(strange)))}.")
     refused = sum(count for status, count in book.statuses.items() if status != 200)

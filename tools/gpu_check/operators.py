@@ -71,7 +71,12 @@ def _measure_masks(job: Job) -> None:
     for texts, width in _GROUPS if settings.device == "cuda" else (_SHAPE,):
         job.steps.step(f"comparing masks with {texts} texts of {width} tokens")
         found = compare_masks(graph, settings.device, settings.work, texts, width)
-        job.figures(**{f"lengths_instead_of_a_mask_{texts}x{width}": float(f"{found['lengths_speed']:.3g}")})
+        job.figures(
+            **{
+                f"lengths_instead_of_a_mask_{texts}x{width}": float(f"{found['lengths_speed']:.3g}"),
+                f"logits_moved_by_lengths_{texts}x{width}": float(f"{found['largest']:.1e}"),
+            }
+        )
 
 
 def nodes_of(events: Iterable[Mapping[str, Any]]) -> list[Node]:
