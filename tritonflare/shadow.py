@@ -148,7 +148,9 @@ def _table(names: tuple[str, str, str, str], pair: Pair) -> Table:
     from rich.text import Text
 
     model, version, second, second_version = names
-    table = Table(title=Text(f"{model} {version} → {second} {second_version}"), title_justify="left")
+    table = Table(
+        title=Text(f"{model} {version} → {second} {second_version}"), title_justify="left", show_header=False
+    )
     table.add_column("")
     table.add_column("", justify="right")
     table.add_column("", no_wrap=True)
