@@ -154,7 +154,7 @@ def _fingerprint(plan: ExportPlan, checkpoint: Path) -> Fingerprint | None:
 def _write_figures(folder: Path, model: ServedModel) -> None:
     """Write the report for callers; the model is published already, so a failure is only logged."""
     try:
-        write_figures(folder, model.model_sha256, model.version)
+        write_figures(folder, model.digest, model.version)
     except OSError as error:
         _log.warning("%s has no report for the playground (%s).", model.name, error.strerror or error)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -211,3 +212,16 @@ class ServedModel:
         if self.target == "cuda":
             values |= {"group_texts": str(self.group_texts), "group_tokens": str(self.group_tokens)}
         return {PREFIX + key: value for key, value in values.items()}
+
+    @property
+    def digest(self) -> str:
+        """Eight hexadecimal digits over all parameters but number and date.
+
+        It is the one that gateways tell callers as part of `x-model-version`; both compute it alike.
+        """
+        rest = [
+            [key, value]
+            for key, value in sorted(self.parameters().items())
+            if key.removeprefix(PREFIX) not in ("version", "created_at")
+        ]
+        return hashlib.sha256(json.dumps(rest).encode()).hexdigest()[:8]

@@ -66,15 +66,16 @@ def write_report(
     return markdown_file
 
 
-def write_figures(folder: Path, model_sha256: str, version: int) -> Path:
+def write_figures(folder: Path, digest: str, version: int) -> Path:
     """Write the report of a publication without texts, from the files of `write_report`.
 
-    Its name has the digest of what is served, by which a gateway finds it, and never that of another
+    Its name has the digest of what is published, by which a gateway finds it, and never that of another
     version. Those of earlier publications stay, for a version that is taken back to, but for the oldest.
+    The same content, published again, has the figures of its last evaluation.
 
     Args:
         folder: where the report is; the caller must be its only writer.
-        model_sha256: of the published ONNX file, 64 hexadecimal digits.
+        digest: of the published model; see `ServedModel.digest`.
         version: of the model as published.
 
     Raises:
@@ -86,7 +87,7 @@ def write_figures(folder: Path, model_sha256: str, version: int) -> Path:
     page = as_page(markdown, _title(document["about"]), [folder / name for name in document["plots"]])
     for part in folder.glob(f".{FIGURES.format('*')}.part"):
         part.unlink()  # an export of another model was killed in between
-    file = folder / FIGURES.format(model_sha256[:16])
+    file = folder / FIGURES.format(digest)
     write_atomically(file, page.encode())
     by_age = sorted(folder.glob(FIGURES.format("*")), key=lambda each: -each.stat().st_mtime)
     for old in by_age[KEPT_FIGURES:]:

@@ -12,7 +12,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -27,6 +27,8 @@ _LOOK_S = 1.0
 """Time until the first use after a quiet minute is written."""
 _BUSY_S = 5.0
 """How long a writing waits for that of another process."""
+_END_BUSY_S = 0.5
+"""The same for the last writing, which the end of the process waits for."""
 _TABLE = "CREATE TABLE IF NOT EXISTS uses (id TEXT PRIMARY KEY, last_used TEXT NOT NULL) WITHOUT ROWID"
 _UPDATE = (
     "INSERT INTO uses VALUES (?, ?) "
@@ -52,14 +54,21 @@ class TokenUses:
     def is_writable(self) -> bool:
         """Tell whether uses can probably be noted, without making anything."""
         file = self.file.absolute()
-        if file.exists() and not os.access(file, os.W_OK):
+        try:
+            if file.exists() and not os.access(file, os.W_OK):
+                return False
+            # SQLite needs the folder too, for its journal.
+            folder = next(folder for folder in file.parents if folder.exists())
+        except OSError:  # a folder above it may not be entered, for example
             return False
-        # SQLite needs the folder too, for its journal.
-        folder = next(folder for folder in file.parents if folder.exists())
         return os.access(folder, os.W_OK | os.X_OK)
 
-    def record(self, ids: Iterable[str], now: float) -> None:
-        """Note that tokens were used at ``now``, in seconds since 1970; a later time that is noted stays.
+    def record(self, used: Mapping[str, float], busy_s: float = _BUSY_S) -> None:
+        """Note when tokens were used; a later time that is noted stays.
+
+        Args:
+            used: seconds since 1970 by the token's id.
+            busy_s: how long to wait for other processes that write.
 
         Raises:
             UsesError: nothing was written.
@@ -68,9 +77,9 @@ class TokenUses:
             self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             # SQLite would make it readable for everyone.
             os.close(os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            with closing(sqlite3.connect(self.file, timeout=_BUSY_S)) as db, db:
+            with closing(sqlite3.connect(self.file, timeout=busy_s)) as db, db:
                 db.execute(_TABLE)
-                db.executemany(_UPDATE, [(name, utc(now)) for name in sorted(ids)])
+                db.executemany(_UPDATE, [(name, utc(moment)) for name, moment in sorted(used.items())])
         except OSError as error:
             raise UsesError(error.strerror or "it cannot be opened") from error
         except sqlite3.Error as error:
@@ -94,7 +103,8 @@ class TokenUses:
         Raises:
             UsesError: it cannot be written.
         """
-        if not self.file.exists():
+        # Path.exists would raise an error where it may not look.
+        if not os.path.exists(self.file):
             return
         try:
             with closing(sqlite3.connect(self.file, timeout=_BUSY_S)) as db, db:
@@ -122,33 +132,33 @@ async def record_uses(
         between_s: shortest time between two writings.
         look_s: time between two looks for something to write.
     """
-    waiting: set[str] = set()
+    waiting: dict[str, float] = {}
     failed = not uses.is_writable()
     loop = asyncio.get_running_loop()
     next_at = loop.time()
     try:
         while True:
             await asyncio.sleep(look_s)
-            waiting |= tokens.take_used()
+            waiting |= dict.fromkeys(tokens.take_used(), time.time())
             if not waiting or loop.time() < next_at:
                 continue
             next_at = loop.time() + between_s
             # Cancelled meanwhile, the same uses are written twice, which changes nothing.
-            error = await asyncio.to_thread(_try_to_record, uses, frozenset(waiting))
+            error = await asyncio.to_thread(_try_to_record, uses, dict(waiting))
             if error is None:
                 waiting.clear()
             elif not failed:
                 _log.warning("the last use of tokens cannot be noted in %s: %s", uses.file, error)
             failed = error is not None
     finally:
-        waiting |= tokens.take_used()
+        waiting |= dict.fromkeys(tokens.take_used(), time.time())
         if waiting:
-            _try_to_record(uses, waiting)
+            _try_to_record(uses, waiting, _END_BUSY_S)
 
 
-def _try_to_record(uses: TokenUses, ids: Iterable[str]) -> UsesError | None:
+def _try_to_record(uses: TokenUses, used: Mapping[str, float], busy_s: float = _BUSY_S) -> UsesError | None:
     try:
-        uses.record(ids, time.time())
+        uses.record(used, busy_s)
     except UsesError as error:
         return error
     return None

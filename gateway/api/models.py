@@ -40,8 +40,9 @@ class ModelQueries:
         )
         found = search.find(self._models(), _criteria(request))
         shown = page.of(found)
+        properties = await self._reports.properties(shown)
         return envelope.success(
-            [search.model_record(model, self._reports.properties(model)) for model in shown],
+            [search.model_record(*each) for each in zip(shown, properties, strict=True)],
             extra={
                 "result_info": {
                     "page": page.number,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from os.path import isfile
 from pathlib import Path
 from urllib.parse import quote
 
@@ -14,7 +14,6 @@ from gateway.domain.errors import BadInput
 from gateway.pipeline.model_label import label_with_model
 from gateway.server.message import Header, Response
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _HTML = b"text/html; charset=utf-8"
 _POLICY: Header = (
     b"content-security-policy",
@@ -24,7 +23,7 @@ _POLICY: Header = (
 
 
 class Reports:
-    """Finds the report of a model by the digest of its weights, so that it is never that of another version.
+    """Finds the report of a model by the digest of its version, so that it is never that of another one.
 
     The exporter also keeps reports with texts in the same folder; they have other names and are not served.
     """
@@ -48,22 +47,28 @@ class Reports:
         file = self._file(label_with_model(request.record, self._find, name))
         try:
             body = await asyncio.to_thread(file.read_bytes) if file else None
-        except OSError:
+        except (OSError, ValueError):  # ValueError: a name that no file can have
             body = None
         if body is None:
             raise BadInput("Error: this model has no report")
         return Response(200, body, content_type=_HTML, headers=[_POLICY])
 
-    def properties(self, model: Model) -> list[dict[str, object]]:
-        """Where callers find the report, as a property of the model's record, relative to ``…/ai/``."""
-        file = self._file(model)
-        if file is None or not file.is_file():
-            return []
-        return [{"property_id": "report", "value": f"models/report?model={quote(model.name, safe='')}"}]
+    async def properties(self, models: Sequence[Model]) -> list[list[dict[str, object]]]:
+        """Where callers find the reports, as properties of each model's record, relative to ``…/ai/``."""
+        files = [self._file(model) for model in models]
+        if not any(files):
+            return [[] for _ in models]
+        # In a thread: a network folder may hang. Unlike Path.is_file, isfile raises nothing.
+        found = await asyncio.to_thread(lambda: [file is not None and isfile(file) for file in files])
+        return [
+            [{"property_id": "report", "value": f"models/report?model={quote(model.name, safe='')}"}]
+            * is_there
+            for model, is_there in zip(models, found, strict=True)
+        ]
 
     def _file(self, model: Model) -> Path | None:
-        # Both come from Triton's configuration, which may be another person's.
-        is_name = Path(model.ensemble).name == model.ensemble
-        if self._folder is None or not is_name or not _SHA256.fullmatch(model.model_sha256):
+        # The name comes from Triton's configuration, which may be another person's.
+        name, digest = model.ensemble, model.version_id.partition("-")[2]
+        if self._folder is None or name in ("", ".", "..") or Path(name).name != name or not digest:
             return None
-        return self._folder / model.ensemble / f"figures-{model.model_sha256[:16]}.html"
+        return self._folder / name / f"figures-{digest}.html"

@@ -7,7 +7,7 @@ from gateway.composition.inference import Inference
 from gateway.domain.service import Predictor
 from gateway.settings import Settings
 from gateway.settings.inference import read_shadows
-from gateway.shadow.mirror import Capacity, Mirror
+from gateway.shadow.mirror import BUSY_SHARE, Capacity, Mirror
 from gateway.telemetry.metrics import Metrics
 
 _SPARE_SLOTS = 1
@@ -21,7 +21,7 @@ def compose_shadow(
     if not rules:
         return None
     coalescer = inference.coalescer
-    return Mirror(
+    mirror = Mirror(
         rules,
         Predictor(coalescer),
         inference.catalogue.find,
@@ -33,4 +33,8 @@ def compose_shadow(
         ),
         metrics.shadow_counters(),
         settings.request_timeout_s,
+        # Each process knows its own calls alone.
+        BUSY_SHARE / settings.workers,
     )
+    inference.catalogue.on_replace(lambda models: mirror.resolve())
+    return mirror

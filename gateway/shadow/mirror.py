@@ -2,7 +2,7 @@
 
 Callers do not wait for it: a text is taken after its answer has left, and one at a time is sent, when no
 request is in progress. Under load, when there is no such moment, it is sent while nothing waits and a call
-slot stays free, and `_BUSY_SHARE` bounds the time in which such a call is under way. What finds no moment
+slot stays free, and `BUSY_SHARE` bounds the time in which such a call is under way. What finds no moment
 is dropped and counted.
 """
 
@@ -39,8 +39,8 @@ _PATIENCE_S = 0.1
 _POLL_S = 0.005
 _LIVE_S = 1.0
 """How long after a request others are expected."""
-_BUSY_SHARE = 0.05
-"""Share of the time in which a call may be under way while requests are expected."""
+BUSY_SHARE = 0.05
+"""Share of the time in which a call may be under way while requests are expected; all processes' together."""
 _END_S = 2.0
 """How long the call that is under way may take when the gateway ends."""
 
@@ -97,12 +97,15 @@ class Mirror:
     """Collects answered texts and asks second models; belongs to the event loop that runs it.
 
     Args:
-        rules: by public name of a model: that of the second one, and the share of texts, 0 to 1.
+        rules: by name of a model: that of the second one, and the share of texts, 0 to 1; aliases will do.
+            They count from the first `resolve` on.
         predictor: answers with what callers get too, but without a cache.
         find: finds a model by its public name; see `Catalogue.find`.
         capacity: tells when nothing else is to be done.
         events: counts.
         deadline_s: of each text.
+        busy_share: share of the time, 0 to 1, in which this process's call may be under way while requests
+            are expected.
     """
 
     def __init__(
@@ -113,13 +116,19 @@ class Mirror:
         capacity: Capacity,
         events: ShadowEvents,
         deadline_s: float,
+        busy_share: float = BUSY_SHARE,
     ) -> None:
-        self._rules = rules
+        self._given_rules = rules
+        self._rules: dict[str, tuple[str, float]] = {}
+        """By public names, so that an alias of a model means that model."""
+        self._told: frozenset[str] = frozenset()
+        """Warnings of the last `resolve`."""
         self._predictor = predictor
         self._find = find
         self._capacity = capacity
         self._events = events
         self._deadline_s = deadline_s
+        self._busy_share = busy_share
         self._pending: deque[_Pending] = deque()
         self._bytes = 0
         self._wake = asyncio.Event()
@@ -127,16 +136,49 @@ class Mirror:
         self._rests_until = 0.0
         self._ending = asyncio.Event()
 
+    def resolve(self) -> None:
+        """Find out which models the rules mean now; to be called whenever the models may have changed.
+
+        What cannot be compared is logged, once as long as that lasts.
+        """
+        rules: dict[str, tuple[str, float]] = {}
+        warnings: set[str] = set()
+        for name, (second, share) in self._given_rules.items():
+            try:
+                model = self._find(name).name
+            except BackendUnavailable:
+                return  # no model at all is known
+            except NoSuchModel:
+                warnings.add(f"{name} is compared with no second model: it is not served")
+                continue
+            try:
+                shadow = self._find(second).name
+            except NoSuchModel:
+                shadow = second  # its texts are counted as dropped until it is there
+                warnings.add(f"{name} is not compared with {second}: that is not served")
+            if shadow == model or model in rules:
+                why = f"both are {model}" if shadow == model else f"{model} is compared already"
+                warnings.add(f"{name} is not compared with {second}: {why}")
+                continue
+            rules[model] = shadow, share
+        for warning in sorted(warnings - self._told):
+            _log.warning("GATEWAY_SHADOW: %s", warning)
+        self._rules, self._told = rules, frozenset(warnings)
+
     def offer(self, model: Model, request: TaskRequest, answer: TaskAnswer) -> None:
         """Take a text that was answered, or not; returns at once and raises nothing."""
         rule = self._rules.get(model.name)
         if rule is None or not isinstance(request, TextRequest) or not isinstance(answer, Classification):
             return
+        if answer.windows > 1:
+            return  # the second model would read the beginning alone
         shadow, share = rule
         if random.random() >= share:  # noqa: S311 (no secret depends on it)
             return
-        size = sum(map(len, request.inputs()))
-        if len(self._pending) >= MAX_TEXTS or self._bytes + size > MAX_BYTES:
+        # The caller waits meanwhile, so nothing is encoded that there is no room for.
+        is_full = len(self._pending) >= MAX_TEXTS
+        size = 0 if is_full else sum(map(len, request.inputs()))
+        if is_full or self._bytes + size > MAX_BYTES:
             self._events.dropped(model.name, shadow, "full")
             return
         now = asyncio.get_running_loop().time()
@@ -164,15 +206,25 @@ class Mirror:
                 await self._wake.wait()
                 continue
             text = self._pending[0]
+            try:
+                await self._handle(text)
+            except Exception:
+                # Whatever it is, callers have their answers, and the next text may fare better.
+                _log.exception("a text for %s could not be compared", text.shadow)
+
+    async def _handle(self, text: _Pending) -> None:
+        """Send the first text that waits, or drop it; it stays in the queue until its moment has come."""
+        try:
             shadow = await self._moment_for(text)
-            if self._ending.is_set():
-                return
+        finally:
             self._pending.popleft()
             self._bytes -= text.size
-            if isinstance(shadow, Model):
-                await self._ask(text, shadow)
-            else:
-                self._events.dropped(text.model.name, text.shadow, shadow)
+        if self._ending.is_set():
+            return
+        if isinstance(shadow, Model):
+            await self._ask(text, shadow)
+        else:
+            self._events.dropped(text.model.name, text.shadow, shadow)
 
     async def _moment_for(self, text: _Pending) -> Model | Drop:
         """Wait until a text may be sent; return the second model, or why it is not asked."""
@@ -209,16 +261,15 @@ class Mirror:
         began = loop.time()
         try:
             answer = await self._predictor.answer(shadow, text.request, self._deadline_s)
+            if isinstance(answer, Classification):
+                self._events.compared(text.model, shadow, compare(text.answer, answer))
         except AiError:
             self._events.failed(text.model, shadow)
         except Exception:
-            # Whatever it is, callers have their answers, and the next text may fare better.
-            _log.exception("a text for %s could not be compared", shadow.name)
             self._events.failed(text.model, shadow)
-        else:
-            if isinstance(answer, Classification):
-                self._events.compared(text.model, shadow, compare(text.answer, answer))
-        now = loop.time()
-        if self._capacity.in_flight() > 0:
-            self._live_at = now
-        self._rests_until = now + (now - began) * (1 / _BUSY_SHARE - 1)
+            raise
+        finally:
+            now = loop.time()
+            if self._capacity.in_flight() > 0:
+                self._live_at = now
+            self._rests_until = now + (now - began) * (1 / self._busy_share - 1)

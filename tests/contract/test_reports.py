@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,20 +16,16 @@ from tests.support.harness import ACCOUNT, TOKEN, Client, running_gateway, setti
 
 AI = f"/client/v4/accounts/{ACCOUNT}/ai"
 REPORT = f"{AI}/models/report?model={quote(SST2, safe='')}"
-SHA256 = "0123456789abcdef" * 4
 PAGE = "<!doctype html><title>Export report</title>"
+FIGURES = FakeEnsemble().figures
 WITH_TEXTS = "<!doctype html>I was born on the second of May."
-
-
-def digest(ensemble: FakeEnsemble, sha256: str) -> None:
-    ensemble.overrides = {"tritonflare.model_sha256": sha256}
 
 
 @pytest.fixture
 def artefacts(tmp_path: Path) -> Path:
     folder = tmp_path / "artefacts"
     (folder / "sst2").mkdir(parents=True)
-    (folder / "sst2" / f"figures-{SHA256[:16]}.html").write_text(PAGE)
+    (folder / "sst2" / FIGURES).write_text(PAGE)
     for name in ("report.html", "report.json", "report.md"):
         (folder / "sst2" / name).write_text(WITH_TEXTS)
     return folder
@@ -35,7 +33,6 @@ def artefacts(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def reporting(triton: FakeTriton, artefacts: Path) -> AsyncIterator[Client]:
-    digest(triton.ensembles[0], SHA256)
     async with running_gateway(settings_for(triton, reports_folder=artefacts)) as running:
         yield running.client
 
@@ -71,7 +68,7 @@ async def test_nobody_else_does(reporting: Client, headers: dict[str, str], stat
     assert (await reporting.send("GET", foreign, headers=mine)).status == 403
 
 
-@pytest.mark.parametrize("name", ["report.html", "report.json", "report.md", f"figures-{SHA256[:16]}.html"])
+@pytest.mark.parametrize("name", ["report.html", "report.json", "report.md", FIGURES])
 async def test_no_file_of_the_folder_has_a_path_of_its_own(reporting: Client, name: str) -> None:
     for path in (f"/sst2/{name}", f"/reports/sst2/{name}", f"{AI}/models/report/{name}"):
         answer = await reporting.get(path)
@@ -80,8 +77,11 @@ async def test_no_file_of_the_folder_has_a_path_of_its_own(reporting: Client, na
     assert odd.json["errors"][0]["code"] == 5007
 
 
-async def test_the_report_of_another_version_is_not_shown(triton: FakeTriton, artefacts: Path) -> None:
-    digest(triton.ensembles[0], "f" * 64)
+@pytest.mark.parametrize("change", [{"labels": '["BAD", "GOOD"]'}, {"max_tokens": "128"}])
+async def test_the_report_of_another_version_is_not_shown(
+    triton: FakeTriton, artefacts: Path, change: dict[str, str]
+) -> None:
+    triton.ensembles[0].overrides = {f"tritonflare.{key}": value for key, value in change.items()}
     async with running_gateway(settings_for(triton, reports_folder=artefacts)) as running:
         assert "report" not in properties(await running.client.get(f"{AI}/models/search"))
         answer = await running.client.get(REPORT)
@@ -89,18 +89,42 @@ async def test_the_report_of_another_version_is_not_shown(triton: FakeTriton, ar
         assert "this model has no report" in answer.json["errors"][0]["message"]
 
 
-@pytest.mark.parametrize("sha256", ["", "../../x", SHA256[:16], f"{SHA256}/.."])
-async def test_what_triton_says_of_a_model_leads_out_of_no_folder(
-    triton: FakeTriton, artefacts: Path, sha256: str
+@pytest.mark.parametrize("name", ["..", ".", "../other", "sst2/sub", "/{artefacts}/sst2", "a\0b", "x" * 300])
+async def test_what_triton_calls_a_model_leads_out_of_no_folder(
+    triton: FakeTriton, artefacts: Path, name: str
 ) -> None:
-    digest(triton.ensembles[0], sha256)
+    for folder in (artefacts, artefacts.parent, artefacts.parent / "other", artefacts / "sst2" / "sub"):
+        folder.mkdir(exist_ok=True)
+        (folder / FIGURES).write_text(PAGE)
+    triton.ensembles[0].name = name.format(artefacts=artefacts)
     async with running_gateway(settings_for(triton, reports_folder=artefacts)) as running:
         assert "report" not in properties(await running.client.get(f"{AI}/models/search"))
-        assert (await running.client.get(REPORT)).status == 400
+        answer = await running.client.get(REPORT)
+        assert (answer.status, answer.json["errors"][0]["code"]) == (400, 5006)
+
+
+async def test_a_folder_that_hangs_holds_up_no_other_request(
+    reporting: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, released = threading.Event(), threading.Event()
+
+    def hang(file: Path) -> bool:
+        asked.set()
+        released.wait(20)
+        return True
+
+    monkeypatch.setattr("gateway.api.reports.isfile", hang)
+    searching = asyncio.create_task(reporting.get(f"{AI}/models/search"))
+    try:
+        assert await asyncio.to_thread(asked.wait, 10)
+        assert not released.is_set()
+        assert (await reporting.get("/livez")).status == 200
+    finally:
+        released.set()
+    assert "report" in properties(await searching)
 
 
 async def test_without_a_folder_there_are_no_reports(triton: FakeTriton) -> None:
-    digest(triton.ensembles[0], SHA256)
     async with running_gateway(settings_for(triton)) as running:
         assert "report" not in properties(await running.client.get(f"{AI}/models/search"))
         assert (await running.client.get(REPORT)).status == 400

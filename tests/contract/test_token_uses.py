@@ -60,11 +60,12 @@ async def test_every_worker_notes_uses_and_a_restart_keeps_them(
     assert sorted(path.name for path in file.parent.iterdir()) == ["tokens", "tokens.used"]
 
 
+@pytest.mark.parametrize("folder", ["plain", "x" * 300])
 async def test_a_gateway_that_cannot_note_uses_says_so_once_and_serves(
-    triton: FakeTriton, file: Path, caplog: pytest.LogCaptureFixture
+    triton: FakeTriton, file: Path, caplog: pytest.LogCaptureFixture, folder: str
 ) -> None:
-    blocked = file.with_name("plain") / "uses"
-    blocked.parent.write_text("no folder")
+    blocked = file.with_name(folder) / "uses"
+    file.with_name("plain").write_text("no folder")
     settings = settings_for(triton, tokens_file=file, token_uses_file=blocked)
     with caplog.at_level(logging.INFO, "tritonflare.tokens"):
         async with running_gateway(settings) as running:

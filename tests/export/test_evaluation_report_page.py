@@ -30,7 +30,7 @@ from tests.support.small_checkpoints import write_checkpoint
 SINGLE = "single_label_classification"
 LABELS = ("bad", "so_so", "good|great", "never")
 TEXTS = 600
-SHA256 = "0123456789abcdef" * 4
+DIGEST = "01234567"
 HOSTILE = (
     '![x](http://evil.test/a.png) [y](javascript:alert(1)) <img src="http://evil.test/b.png">',
     "<script>alert(1)</script> | a *b* _c_ `d` \\ ~e~ &amp; # f",
@@ -135,7 +135,7 @@ def written(evaluation: Evaluation, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("report")
     found = doubts(evaluation, "int8")
     write_report(evaluation, judge(evaluation), folder, {"name": "@cf/acme/mood"}, "int8", found)
-    write_figures(folder, SHA256, version=3)
+    write_figures(folder, DIGEST, version=3)
     return folder
 
 
@@ -273,7 +273,7 @@ def test_the_page_needs_no_other_file_and_runs_nothing(written: Path, page: Page
 
 def test_the_page_for_callers_has_the_figures_and_not_one_text(evaluation: Evaluation, written: Path) -> None:
     full = Page((written / "report.html").read_text(encoding="utf-8"))
-    figures = Page((written / f"figures-{SHA256[:16]}.html").read_text(encoding="utf-8"))
+    figures = Page((written / f"figures-{DIGEST}.html").read_text(encoding="utf-8"))
     for heading in ("Answers", "Labels", "Calibration", "Gate", "Neighbours"):
         assert figures.tables[heading] == full.tables[heading]
     assert ["version", "3"] in figures.tables["Export report"]
@@ -330,13 +330,13 @@ def test_pages_for_callers_of_the_last_publications_stay_and_what_a_killed_expor
 ) -> None:
     for file in written.iterdir():
         shutil.copy(file, tmp_path / file.name)
-    (tmp_path / f".figures-{'e' * 16}.html.part").touch()
+    (tmp_path / f".figures-{'e' * 8}.html.part").touch()
     for number in range(12):
-        file = write_figures(tmp_path, f"{number:x}" * 64, version=number)
+        file = write_figures(tmp_path, f"{number:x}" * 8, version=number)
         os.utime(file, (10**9 + number, 10**9 + number))
-    os.utime(tmp_path / f"figures-{SHA256[:16]}.html", (10**9 - 1, 10**9 - 1))
-    last = write_figures(tmp_path, "c" * 64, version=13)
+    os.utime(tmp_path / f"figures-{DIGEST}.html", (10**9 - 1, 10**9 - 1))
+    last = write_figures(tmp_path, "c" * 8, version=13)
     kept = {file.name for file in tmp_path.glob("*figures-*")}
-    assert kept == {f"figures-{letter * 16}.html" for letter in "3456789abc"}
+    assert kept == {f"figures-{letter * 8}.html" for letter in "3456789abc"}
     assert last.name in kept
     assert not list(tmp_path.glob(".figures*"))

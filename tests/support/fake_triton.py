@@ -12,6 +12,8 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from gateway.domain.catalogue import version_id
+
 SST2 = "@cf/huggingface/distilbert-sst-2-int8"
 RERANKER = "@cf/baai/bge-reranker-base"
 TRACEBACK = (
@@ -54,6 +56,11 @@ class FakeEnsemble:
                 "tritonflare.created_at": "2026-11-22 00:00:00.000",
             }
         return given | self.overrides
+
+    @property
+    def figures(self) -> str:
+        """Name of the file in which the exporter would keep its report for callers."""
+        return f"figures-{version_id(self.parameters()).partition('-')[2]}.html"
 
 
 def reranker(name: str = "reranker", max_tokens: int = 512, public_name: str = RERANKER) -> FakeEnsemble:

@@ -140,7 +140,7 @@ def test_the_last_use_is_listed_and_forgotten_with_the_token(file: Path) -> None
     secrets = [run(file, "create", "--name", name).stdout.strip() for name in ("used", "idle")]
     used, idle = (short_id(hash_token(secret)) for secret in secrets)
     uses = TokenUses(uses_file(file))
-    uses.record([used], 1_800_000_000)
+    uses.record({used: 1_800_000_000})
     listed = run(file, "list")
     assert [line.split()[:3] for line in listed.stdout.splitlines()[1:]] == [
         [used, "used", "2027-01-15T08:00:00Z"],

@@ -4,6 +4,7 @@ import { Failure } from "./calls.js";
 
 const DELIMITERS = [",", ";", "\t", "|"];
 const SAMPLE = 64 * 1024; // characters that are looked at to find the delimiter
+const PART = 1_000_000; // characters of a file that are written together, at least
 const NUMBER = /^[+-]?(\d+([.,]\d+)*|\d*[.,]\d+)([eE][+-]?\d+)?(\s?%)?$/;
 
 /** Decodes a file: UTF-16 by its mark, else UTF-8, else Windows' Latin 1. Returns {text, encoding}. */
@@ -91,15 +92,27 @@ function* rowsOf(text, delimiter) {
   }
 }
 
-/** Writes rows as CSV for spreadsheets: a mark of UTF-8 in front, CRLF, quotation marks where needed. */
-export function format(rows) {
+/**
+ * Writes rows as CSV for spreadsheets: a mark of UTF-8 in front, CRLF, quotation marks where needed.
+ *
+ * Yields the file in parts, of many rows each: a large one is longer than a string may be.
+ */
+export function* format(rows) {
   const cellOf = (value) => {
     const cell = typeof value === "number" ? String(value) : harmless(String(value ?? ""));
     return /[",;\t\r\n]|^\s|\s$/.test(cell) ? `"${cell.replaceAll('"', '""')}"` : cell;
   };
   // One empty cell alone would be an empty line, which many readers skip.
   const lineOf = (row) => (row.length === 1 && row[0] === "" ? '""' : row.map(cellOf).join(","));
-  return `\ufeff${rows.map((row) => `${lineOf(row)}\r\n`).join("")}`;
+  let part = "\ufeff";
+  for (const row of rows) {
+    part += `${lineOf(row)}\r\n`;
+    if (part.length > PART) {
+      yield part;
+      part = "";
+    }
+  }
+  yield part;
 }
 
 /** Keeps a spreadsheet from running a cell as a formula: an apostrophe in front, except before numbers. */

@@ -19,13 +19,15 @@ let pressed = false; // a button is held down, and must not move from under the 
 
 // --- models ---------------------------------------------------------------------------------------
 
-/** Reads the list of models and what the chosen one is for; shows what is wrong. */
+/** Reads the list of models and what the chosen one is for; shows what is wrong. Returns whether the list was read. */
 async function readModels({ isEntered = false } = {}) {
   const fold = isEntered || !$("model").value;
+  let isRead = false;
   try {
     if (!await loadModels()) {
-      return;
+      return false;
     }
+    isRead = true;
     settled = fold;
     foldAccess();
     await learnModel(); // the others can be chosen even if this one's task cannot be found out
@@ -35,10 +37,14 @@ async function readModels({ isEntered = false } = {}) {
   } finally {
     showTask();
   }
+  return isRead;
 }
 
 async function refresh() {
-  await readModels();
+  if (!await readModels()) {
+    $("model-note").textContent = "";
+    return;
+  }
   const count = $("model").disabled ? 0 : $("model").options.length;
   $("model-note").textContent = `${count} ${count === 1 ? "model is" : "models are"} served.`;
 }
@@ -104,6 +110,7 @@ function newJob() {
     most: mostInputs(),
     isQueued: $("queue").checked,
     outcomes: Array.from(source.texts, () => undefined),
+    known: 0,
     neurons: 0,
     isCut: false,
     took: 0,
@@ -150,7 +157,7 @@ async function run() {
   stop = new AbortController();
   job.signal = stop.signal;
   const started = performance.now();
-  let isShown = job.outcomes.some((outcome) => outcome !== undefined);
+  let isShown = job.known > 0;
   const hooks = {
     answered() {
       if (!isShown) {
@@ -183,7 +190,7 @@ async function run() {
 
 /** Shows what there is, after all was answered, a failure or a stop. */
 async function finish(failure) {
-  const known = job.outcomes.filter((outcome) => outcome !== undefined).length;
+  const { known } = job;
   const isStopped = stop.signal.aborted;
   const left = job.texts.length - known;
   if (known) {
@@ -235,11 +242,10 @@ function showError(failure) {
 }
 
 function showProgress() {
-  const known = job.outcomes.filter((outcome) => outcome !== undefined).length;
   $("progress").hidden = job.texts.length <= job.most && !job.isQueued;
   $("bar").max = job.texts.length;
-  $("bar").value = known;
-  $("progress-text").textContent = `${counted(known)} of ${counted(job.texts.length)} ${job.task.several}`;
+  $("bar").value = job.known;
+  $("progress-text").textContent = `${counted(job.known)} of ${counted(job.texts.length)} ${job.task.several}`;
 }
 
 /** Takes the reader to the scores: the focus goes to their heading, which is scrolled to if it has to be. */
@@ -266,6 +272,15 @@ function busy(on) {
 function remember() {
   sessionStorage.setItem("token", $("token").value.trim());
   sessionStorage.setItem("account", $("account").value.trim());
+}
+
+function saveTable() {
+  try {
+    download();
+    showError(null);
+  } catch (error) {
+    showError(error);
+  }
 }
 
 async function chooseFile([chosen]) {
@@ -302,7 +317,7 @@ function listen() {
   });
   on("stop", "click", () => stop?.abort());
   on("go-on", "click", goOn);
-  on("download", "click", download);
+  on("download", "click", saveTable);
   on("more", "click", () => {
     const first = showMore();
     first.tabIndex = -1;

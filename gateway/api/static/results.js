@@ -1,5 +1,6 @@
 // Showing what came back: bars for each text, and all of it as a table.
 
+import { Failure } from "./calls.js";
 import { format } from "./csv.js";
 import { $, counted, element, saveAs } from "./dom.js";
 import { readTokens } from "./models.js";
@@ -49,7 +50,7 @@ function itemOf(place) {
   const item = element("li");
   item.append(element("p", "text", job.texts[place]));
   if (outcome.isCut) {
-    const read = readTokens();
+    const read = outcome.hasWindows ? null : readTokens(); // with windows, more than the model reads at once
     item.classList.add("is-cut");
     item.append(element("p", "cut", `Cut: the model read only ${read ? `the first ${counted(read)} tokens` : "the beginning"}.`));
   }
@@ -145,16 +146,24 @@ function showTotals() {
     .join(" · ") + (totals.size > FIRST_LABELS ? ` · ${totals.size - FIRST_LABELS} more labels` : "");
 }
 
-/** Saves the rows that the texts came from, and their outcomes, as a file of the browser. */
+/** Saves the rows that the texts came from, and their outcomes, as a file of the browser, or throws a Failure. */
 export function download() {
-  const table = new Blob([format(tableOf(job))], { type: "text/csv;charset=utf-8" });
-  saveAs(table, `${job.source.name}-scores.csv`);
+  try {
+    const table = new Blob([...format(tableOf(job))], { type: "text/csv;charset=utf-8" });
+    saveAs(table, `${job.source.name}-scores.csv`);
+  } catch (error) {
+    throw new Failure("The browser has no room for this file.", `${error.name}: ${error.message}`);
+  }
 }
 
-/** A row for each text in the order in which they were given; their columns first. */
-export function tableOf({ outcomes, source, task, ...rest }) {
+/** Yields a header, and a row for each text in the order in which they were given; their columns first. */
+export function* tableOf({ outcomes, source, task, ...rest }) {
   const { header, rows } = source;
-  const labels = [...new Set(outcomes.flatMap((each) => each?.scores?.map(({ label }) => label) ?? []))];
+  const found = new Set();
+  for (const outcome of outcomes) {
+    outcome?.scores?.forEach(({ label }) => found.add(label));
+  }
+  const labels = [...found];
   const isRanking = labels.includes(null);
   const ranks = new Map(task.order(outcomes, rest).map((place, rank) => [place, rank + 1]));
   const added = isRanking ? ["rank", "score"] : ["label", "score", ...labels.map((label) => `score ${label}`)];
@@ -179,12 +188,10 @@ export function tableOf({ outcomes, source, task, ...rest }) {
     return [label, scores.get(label), ...labels.map((each) => scores.get(each) ?? "")];
   };
   const problemOf = (outcome) => outcome === undefined ? "not sent" : outcome?.error?.message ?? "";
-  return [
-    [...header, ...names],
-    ...rows.map((row, place) => {
-      const outcome = outcomes[place];
-      const cells = header.map((_, column) => row[column] ?? "");
-      return [...cells, ...valuesOf(outcome, place), outcome?.scores ? String(Boolean(outcome.isCut)) : "", problemOf(outcome)];
-    }),
-  ];
+  yield [...header, ...names];
+  for (const [place, row] of rows.entries()) {
+    const outcome = outcomes[place];
+    const cells = header.map((_, column) => row[column] ?? "");
+    yield [...cells, ...valuesOf(outcome, place), outcome?.scores ? String(Boolean(outcome.isCut)) : "", problemOf(outcome)];
+  }
 }

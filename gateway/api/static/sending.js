@@ -20,8 +20,8 @@ export function payload(task, given, isQueued) {
 /**
  * Sends the texts of a job that have no outcome yet, and fills in `job.outcomes`.
  *
- * A job is {model, task, query, texts, top, most, isQueued, outcomes, neurons, isCut, signal}. What was
- * answered stays in it when this throws: a Failure, or the signal's reason if the job was stopped.
+ * A job is {model, task, query, texts, top, most, isQueued, outcomes, known, neurons, isCut, signal}, where
+ * `known` is the number of texts that have an outcome. What was answered stays in it when this throws: a Failure, or the signal's reason if the job was stopped.
  *
  * @param {object} job changed in place; `isCut` says that some text was cut, outcomes have `isCut` of their own
  * @param {{answered: function(), waits: function(string)}} hooks told of every answer, and of what is waited for
@@ -29,7 +29,7 @@ export function payload(task, given, isQueued) {
 export async function send(job, hooks) {
   job.texts.forEach((text, place) => {
     if (!text.trim()) {
-      job.outcomes[place] = { error: new Failure("There is no text here."), isEmpty: true };
+      settle(job, place, { error: new Failure("There is no text here."), isEmpty: true });
     }
   });
   let chunks = chunksOf(job, job.isQueued ? Infinity : job.most);
@@ -45,7 +45,7 @@ export async function send(job, hooks) {
       if (isLong && isTooMuch && chunks[0].length > 1) {
         chunks = chunksOf(job, Math.ceil(chunks[0].length / 2));
       } else if (isLong && failure.status === 413) {
-        job.outcomes[chunks.shift()[0]] = { error: failure };
+        settle(job, chunks.shift()[0], { error: failure });
       } else if (isLong && failure.retryAfter && tries < MOST_TRIES) {
         tries += 1;
         const seconds = Math.min(failure.retryAfter, MOST_WAIT_S);
@@ -94,11 +94,17 @@ async function sendChunk(job, places, isLong, hooks) {
   for (const place of cutPlaces(response.headers, found.length)) {
     if (found[place]) {
       found[place].isCut = true;
+      found[place].hasWindows = response.headers.has("x-windows");
     }
   }
-  places.forEach((place, index) => { job.outcomes[place] = found[index]; });
+  places.forEach((place, index) => settle(job, place, found[index]));
   job.neurons += Number(response.headers.get("cf-ai-neurons") ?? 0);
   job.isCut ||= response.headers.has("x-truncated");
+}
+
+function settle(job, place, outcome) {
+  job.known += Number(job.outcomes[place] === undefined && outcome !== undefined);
+  job.outcomes[place] = outcome;
 }
 
 /** Brings one request and several into one shape: a list of {result} or {error}. */

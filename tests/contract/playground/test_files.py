@@ -200,7 +200,7 @@ def test_tables_are_read_and_written_as_python_does(visit: Visit) -> None:
     read, written = visit.page.evaluate(
         """async ([tables, files]) => {
           const { parse, format } = await import("/assets/csv.js");
-          return [files.map((file) => parse(file, ",")), tables.map((table) => format(table))];
+          return [files.map((file) => parse(file, ",")), tables.map((table) => [...format(table)].join(""))];
         }""",
         [tables, [_as_csv(table) for table in tables]],
     )
@@ -214,6 +214,32 @@ def test_tables_are_read_and_written_as_python_does(visit: Visit) -> None:
         assert file.startswith("\ufeff")
         again = list(csv.reader(io.StringIO(file[1:], newline="")))
         assert again == [[harmless(cell) for cell in row] for row in table]
+
+
+def test_a_large_table_is_written_in_parts_because_it_may_be_longer_than_a_string(visit: Visit) -> None:
+    lengths, lines = visit.page.evaluate(
+        """async () => {
+          const { format } = await import("/assets/csv.js");
+          const rows = Array.from({ length: 30_000 }, (_, row) => [row, "x".repeat(100)]);
+          const parts = [...format(rows)];
+          return [parts.map((part) => part.length), parts.join("").split("\\r\\n").length];
+        }"""
+    )
+    assert len(lengths) == 4
+    assert max(lengths) < 1_001_000
+    assert lines == 30_001
+
+
+def test_a_table_that_the_browser_has_no_room_for_is_an_error_that_can_be_seen(visit: Visit) -> None:
+    visit.enter_token()
+    visit.write("one")
+    visit.classify()
+    expect(visit.page.locator("#answers > li")).to_have_count(1)
+    visit.page.evaluate("() => { window.Blob = class { constructor() { throw new RangeError(); } }; }")
+    visit.page.get_by_role("button", name="Download CSV").click()
+    alert = visit.page.get_by_role("alert")
+    expect(alert).to_contain_text("The browser has no room for this file.")
+    expect(visit.page.locator("#answers > li")).to_have_count(1)
 
 
 def test_a_cell_that_a_spreadsheet_would_run_gets_an_apostrophe(visit: Visit) -> None:

@@ -357,6 +357,15 @@ def test_the_list_of_models_is_read_again(visit: Visit) -> None:
     expect(model.locator("option")).to_have_text(served)
     expect(model).to_have_value("@a/2")
     expect(visit.page.locator("#model-note")).to_have_text("3 models are served.")
+    refused = {"success": False, "errors": [{"code": 10000, "message": "words of the API"}]}
+    visit.page.route("**/ai/models/search**", lambda route: route.fulfill(status=401, json=refused))
+    visit.page.get_by_role("button", name="Refresh").click()
+    expect(visit.page.get_by_role("alert")).to_contain_text("The token is not known here.")
+    expect(visit.page.locator("#model-note")).to_have_text("")  # how many there are is not known
+    visit.page.unroute("**/ai/models/search**")
+    visit.page.route("**/ai/models/search**", listed)
+    visit.page.get_by_role("button", name="Refresh").click()
+    model.select_option("@a/2")
     served.remove("@a/2")
     _fails(visit, 400, 5007)  # the model has gone since
     expect(model.locator("option")).to_have_text(served)

@@ -12,7 +12,6 @@ from tests.support.fake_triton import SST2, FakeEnsemble
 from tests.support.gateway_process import gateway_before_fake
 from tests.support.playground import Visit
 
-SHA256 = "ab" * 32
 PAGE = "<!doctype html><title>Export report of mood</title>"
 
 
@@ -20,8 +19,8 @@ PAGE = "<!doctype html><title>Export report of mood</title>"
 def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("playground")
     (folder / "mood").mkdir()
-    (folder / "mood" / f"figures-{SHA256[:16]}.html").write_text(PAGE)
-    mood = FakeEnsemble("mood", "@cf/acme/mood", overrides={"tritonflare.model_sha256": SHA256})
+    mood = FakeEnsemble("mood", "@cf/acme/mood")
+    (folder / "mood" / mood.figures).write_text(PAGE)
     with gateway_before_fake(folder / "log", mood, GATEWAY_REPORTS_FOLDER=str(folder)) as port:
         yield f"http://127.0.0.1:{port}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.support.axe import serious_violations
 from tests.support.fake_triton import SST2, FakeEnsemble
@@ -72,6 +72,14 @@ def test_the_text_that_was_cut_is_marked_and_long_ones_unfold(visit: Visit) -> N
     visit.classify()
     expect(visit.page.locator(".is-cut .text")).to_have_count(1)
     expect(answers).to_have_count(1)
+
+    def in_windows(route: Route) -> None:
+        response = route.fetch()
+        route.fulfill(response=response, headers={**response.headers, "x-windows": "16"})
+
+    visit.page.route("**/ai/run/**", in_windows)
+    visit.classify()
+    expect(visit.page.locator(".cut")).to_have_text("Cut: the model read only the beginning.")
 
 
 def test_a_long_list_is_shown_a_part_at_a_time_under_its_totals(visit: Visit) -> None:

@@ -7,9 +7,11 @@ import logging
 import sqlite3
 import stat
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from subprocess import Popen
+from types import SimpleNamespace
 
 import pytest
 
@@ -31,10 +33,10 @@ def table() -> TokenTable:
 
 
 def test_the_latest_use_of_each_token_stays(uses: TokenUses) -> None:
-    uses.record([USED], 2e9)
-    uses.record([USED, IDLE], 1e9)
+    uses.record({USED: 2e9})
+    uses.record({USED: 1e9, IDLE: 1e9})
     assert uses.read() == {USED: 2e9, IDLE: 1e9}
-    uses.record([IDLE], 3e9)
+    uses.record({IDLE: 3e9})
     uses.forget([USED])
     assert uses.read() == {IDLE: 3e9}
     assert uses.file.name == "tokens.used"
@@ -51,7 +53,8 @@ def test_processes_that_write_at_once_lose_nothing(uses: TokenUses) -> None:
     code = (
         "import sys; from pathlib import Path; from gateway.access.token_uses import TokenUses\n"
         "for number in range(20): "
-        "TokenUses(Path(sys.argv[1])).record([f'{sys.argv[2]}{number:011x}', 'f' * 12], 1e9 + number)"
+        "TokenUses(Path(sys.argv[1])).record("
+        "{name: 1e9 + number for name in (f'{sys.argv[2]}{number:011x}', 'f' * 12)})"
     )
     writers = [Popen([sys.executable, "-c", code, str(uses.file), name]) for name in "ab"]
     assert [writer.wait(60) for writer in writers] == [0, 0]
@@ -74,8 +77,29 @@ def test_what_cannot_be_written_is_an_error_without_a_path(uses: TokenUses) -> N
     uses.file.parent.write_text("no folder")
     assert not uses.is_writable()
     with pytest.raises(UsesError) as caught:
-        uses.record([USED], 1e9)
+        uses.record({USED: 1e9})
     assert "state" not in str(caught.value)
+
+
+def test_a_place_that_cannot_even_be_looked_at_is_one_that_cannot_be_written(tmp_path: Path) -> None:
+    uses = TokenUses(tmp_path / ("x" * 300) / "uses")  # too long a name, which root may not enter either
+    assert not uses.is_writable()
+    uses.forget([USED])
+    with pytest.raises(UsesError):
+        uses.record({USED: 1e9})
+
+
+async def test_the_end_does_not_wait_long_for_another_process_that_writes(uses: TokenUses) -> None:
+    uses.record({IDLE: 1e9})
+    tokens = table()
+    tokens.check("used", "a")
+    other = sqlite3.connect(uses.file)
+    other.execute("BEGIN EXCLUSIVE")
+    began = time.monotonic()
+    await _recording(tokens, uses, 0.005, 3600)
+    assert 0.4 < time.monotonic() - began < 2.5
+    other.close()
+    assert uses.read() == {IDLE: 1e9}
 
 
 def test_a_table_reports_granted_tokens_of_its_file_once(tmp_path: Path) -> None:
@@ -102,8 +126,8 @@ async def test_the_first_use_is_written_soon_and_later_ones_seldom(
 ) -> None:
     written: list[frozenset[str]] = []
 
-    def record(self: TokenUses, ids: frozenset[str], now: float) -> None:
-        written.append(frozenset(ids))
+    def record(self: TokenUses, used: dict[str, float], busy_s: float) -> None:
+        written.append(frozenset(used))
 
     monkeypatch.setattr(TokenUses, "record", record)
     tokens = table()
@@ -124,20 +148,23 @@ async def test_a_failure_is_logged_once_and_its_uses_are_written_later(
     tokens = table()
     real, attempts = TokenUses.record, 0
 
-    def record(self: TokenUses, ids: frozenset[str], now: float) -> None:
+    def record(self: TokenUses, used: dict[str, float], busy_s: float) -> None:
         nonlocal attempts
         attempts += 1
+        clock["now"] += 3600
         if attempts <= 3:
             raise UsesError("disk full")
-        real(self, ids, now)
+        real(self, used, busy_s)
 
+    clock = {"now": 1e9}
+    monkeypatch.setattr("gateway.access.token_uses.time", SimpleNamespace(time=lambda: clock["now"]))
     monkeypatch.setattr(TokenUses, "record", record)
     tokens.check("used", "a")
     await _recording(tokens, uses, 0.5, 0.01)
     assert [record.getMessage() for record in caplog.records] == [
         f"the last use of tokens cannot be noted in {uses.file}: disk full"
     ]
-    assert [*uses.read()] == [USED]
+    assert uses.read() == {USED: 1e9}  # when it was used, not when that could be written
     assert attempts == 4
 
 
@@ -156,7 +183,7 @@ def test_that_nothing_is_noted_is_said_once_and_louder_where_it_was_asked_for(
 def test_the_file_holds_ids_and_times_alone(uses: TokenUses) -> None:
     tokens = table()
     tokens.check("used", "a")
-    uses.record(tokens.take_used(), 1_800_000_000)
+    uses.record(dict.fromkeys(tokens.take_used(), 1_800_000_000))
     with sqlite3.connect(uses.file) as db:
         (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
         rows = db.execute("SELECT * FROM uses").fetchall()
