@@ -74,10 +74,10 @@ class ClassifyRows:
         answers = await self._classifier([record.texts[0] or "" for record in records])
         return [self._result(answer) for answer in answers]
 
-    def failed(self, reason: str) -> Result:
+    def failed(self, reason: str, is_final: bool = True) -> Result:
         """Return empty values and the reason."""
         each = len(self._labels) if self._all_scores else 0
-        return Result([None, None, *[None] * each, None, reason], error=reason)
+        return Result([None, None, *[None] * each, None, reason], error=reason, is_final=is_final)
 
     def restored(self, values: Values) -> Result:
         """Return the result that had these values."""
@@ -86,7 +86,7 @@ class ClassifyRows:
 
     def _result(self, answer: Answer) -> Result:
         if isinstance(answer, Failure):
-            return self.failed(answer.reason)
+            return self.failed(answer.reason, answer.is_final)
         if answer.labels != self._labels:
             raise Refused(
                 "the model was replaced by one with other labels while the file was classified; "

@@ -51,15 +51,15 @@ class RankRows:
         documents = [record.texts[1] or "" for record in records]
         answers = await self._ranker(records[0].texts[0] or "", documents)
         return [
-            self.failed(answer.reason)
+            self.failed(answer.reason, answer.is_final)
             if isinstance(answer, Failure)
             else Result([answer.score, answer.truncated, None], truncated=answer.truncated)
             for answer in answers
         ]
 
-    def failed(self, reason: str) -> Result:
+    def failed(self, reason: str, is_final: bool = True) -> Result:
         """Return empty values and the reason."""
-        return Result([None, None, reason], error=reason)
+        return Result([None, None, reason], error=reason, is_final=is_final)
 
     def restored(self, values: Values) -> Result:
         """Return the result that had these values."""

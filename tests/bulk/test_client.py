@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 
@@ -9,7 +10,7 @@ import pytest
 
 from bulk.client.classify import Classifier, Failure, Scores
 from bulk.client.http import ApiClient, ServerAddress
-from bulk.client.models import choose_model
+from bulk.client.models import choose_model, model_version
 from bulk.errors import Refused, Unavailable
 from tests.support.fake_api import ACCOUNT, LABELS, MODEL, TOKEN, FakeApi, scores_of, serving
 
@@ -63,7 +64,7 @@ async def test_one_text_that_fails_takes_no_other_with_it(api: FakeApi) -> None:
     async with client_of(api) as client:
         answers = await Classifier(client, MODEL)(texts)
     assert [isinstance(answer, Scores) for answer in answers] == [True, True, False, True, True]
-    assert answers[2] == Failure("The model failed to answer.")
+    assert answers[2] == Failure("The model failed to answer.", is_final=False)
     assert set(api.asked.values()) == {1}
 
 
@@ -82,5 +83,41 @@ async def test_the_text_that_was_cut_is_found_among_several(api: FakeApi) -> Non
 async def test_a_text_that_times_out_again_and_again_is_a_failure_of_that_text(api: FakeApi) -> None:
     api.faults.extend([(408, 3007, {})] * 4)
     async with client_of(api) as client:
-        assert await Classifier(client, MODEL)(["a"]) == [Failure("a fault")]
+        assert await Classifier(client, MODEL)(["a"]) == [Failure("a fault", is_final=False)]
         assert isinstance((await Classifier(client, MODEL)(["a"]))[0], Scores)
+
+
+async def test_a_server_at_which_everything_fails_is_given_up(api: FakeApi) -> None:
+    api.faults.extend([(500, 8007, {"x-should-retry": "false"})] * 1000)
+
+    async def ask_on(client: ApiClient) -> None:
+        while api.faults:
+            await Classifier(client, MODEL)(["a"])
+
+    async with client_of(api, patience_s=0.3) as client:
+        with pytest.raises(Unavailable, match="gave no answer for 0 s: a fault"):
+            await ask_on(client)
+
+
+async def test_one_text_that_always_fails_is_no_reason_to_give_up(api: FakeApi) -> None:
+    api.faults.extend([(500, 10013, {})] * 4)
+    async with client_of(api, patience_s=0.3) as client:
+        assert await Classifier(client, MODEL)(["a"]) == [Failure("a fault", is_final=False)]
+
+
+async def test_a_pause_that_is_longer_than_one_waits_ends_it_at_once(api: FakeApi) -> None:
+    api.faults.append((429, 4006, {"retry-after": "86400"}))
+    async with client_of(api) as client:
+        with pytest.raises(Unavailable, match="asks for a pause of 86,400 s: a fault"):
+            await asyncio.wait_for(Classifier(client, MODEL)(["a"]), 4)
+
+
+async def test_answers_of_another_version_are_refused(api: FakeApi) -> None:
+    async with client_of(api) as client:
+        model = await choose_model(client, MODEL, reranker=False)
+        classifier = Classifier(client, MODEL, await model_version(client, model))
+        assert isinstance((await classifier(["a"]))[0], Scores)
+        api.version = "2-other"
+        for texts in (["b"], ["b", "c"]):
+            with pytest.raises(Refused, match="version 2-other answers, and 1-fake did"):
+                await classifier(texts)
