@@ -89,12 +89,14 @@ class Classifier:
         self._client = client
         self._model = model
         self._version = version
+        self.tells_cut = True
+        """Whether the server says which of several texts were cut; true until it did not."""
 
     async def __call__(self, texts: Sequence[str]) -> list[Answer]:
         """Classify texts in one request, and in more where it does not go through.
 
         A request that fails as a whole is halved until the text that is the reason stands alone. A request
-        with several texts of which one was cut is halved too, because its answer does not say which.
+        with several texts of which some were cut is halved too, if its answer does not say which.
 
         Args:
             texts: none of them empty; one is sent as ``text``, several as ``requests``.
@@ -112,13 +114,15 @@ class Classifier:
         reply = await self._client.run(self._model, {"requests": requests}, query=_QUERY)
         reply.check_version(self._version)
         items = _items(reply, len(texts))
-        if items is None or reply.truncated:
+        cut = reply.cut(len(texts))
+        self.tells_cut &= cut is not None
+        if items is None or cut is None:
             middle = len(texts) // 2
             return [*await self(texts[:middle]), *await self(texts[middle:])]
         answers: list[Answer] = []
-        for text, item in zip(texts, items, strict=True):
+        for text, item, is_cut in zip(texts, items, cut, strict=True):
             if item.success:
-                answers.append(_scores(_SCORES.decode(item.result), truncated=False))
+                answers.append(_scores(_SCORES.decode(item.result), truncated=is_cut))
             elif item.errors and item.errors[0].code in _RETRYABLE:
                 answers.append(await self._single(text))
             else:

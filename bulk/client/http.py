@@ -80,6 +80,8 @@ class Reply:
     """``x-truncated``: a text had more tokens than the model reads."""
     model_version: str | None
     """``x-model-version``."""
+    truncated_texts: str | None
+    """``x-truncated-texts``: which of several, such as ``0,3-5``; None if the server does not say."""
     seconds: float
     """From the last attempt's first byte to its answer's last."""
 
@@ -92,6 +94,20 @@ class Reply:
     def is_servers_fault(self) -> bool:
         """Whether the same request may be answered another time."""
         return self.status == 408 or self.status >= 500
+
+    def cut(self, count: int) -> list[bool] | None:
+        """Return for each of ``count`` texts whether it was cut; None if that is not known."""
+        if not self.truncated or count == 1:
+            return [self.truncated] * count
+        found = [False] * count
+        try:
+            for run in (self.truncated_texts or "").split(","):
+                first, _, last = run.partition("-")
+                for place in range(int(first), int(last or first) + 1):
+                    found[place] = True
+        except (ValueError, IndexError):
+            return None
+        return found
 
     def check_version(self, expected: str) -> None:
         """Raise Refused if another version of the model answered; nothing is expected of an empty one."""
@@ -241,6 +257,7 @@ class ApiClient:
                     content,
                     found.get("x-truncated") == "true",
                     found.get("x-model-version"),
+                    found.get("x-truncated-texts"),
                     time.perf_counter() - begun,
                 ),
                 found,

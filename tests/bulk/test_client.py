@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Iterator
+from typing import Any, cast
 
 import pytest
 
+from bulk.classification import ClassifyRows
 from bulk.client.classify import Classifier, Failure, Scores
-from bulk.client.http import ApiClient, ServerAddress
+from bulk.client.http import ApiClient, Reply, ServerAddress
 from bulk.client.models import choose_model, model_version
+from bulk.client.rank import Ranker, Relevance
 from bulk.errors import Refused, Unavailable
+from bulk.tables.table import Record
 from tests.support.fake_api import ACCOUNT, LABELS, MODEL, TOKEN, FakeApi, scores_of, serving
 
 
@@ -68,16 +73,69 @@ async def test_one_text_that_fails_takes_no_other_with_it(api: FakeApi) -> None:
     assert set(api.asked.values()) == {1}
 
 
-async def test_the_text_that_was_cut_is_found_among_several(api: FakeApi) -> None:
-    texts = ["a", "long " * 600, "b", "c"]
+@pytest.mark.parametrize("tells_cut", [True, False])
+async def test_the_texts_that_were_cut_are_found_among_several(api: FakeApi, tells_cut: bool) -> None:
+    texts, api.tells_cut = ["a", "long " * 600, "b", "c", "long " * 700], tells_cut
     async with client_of(api) as client:
-        answers = await Classifier(client, MODEL)(texts)
+        classifier = Classifier(client, MODEL)
+        answers = await classifier(texts)
     assert [isinstance(answer, Scores) and answer.truncated for answer in answers] == [
-        False,
-        True,
-        False,
-        False,
+        len(text) > 10 for text in texts
     ]
+    assert classifier.tells_cut == tells_cut
+    if tells_cut:
+        assert set(api.asked.values()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("header", "cut"),
+    [
+        ("1", [1]),
+        ("0,2-4", [0, 2, 3, 4]),
+        (None, None),
+        ("", None),
+        ("5", None),
+        ("a", None),
+        ("1-", [1]),
+    ],
+)
+def test_which_texts_were_cut_is_read_from_the_header(header: str | None, cut: list[int] | None) -> None:
+    expected = None if cut is None else [place in cut for place in range(5)]
+    assert Reply(200, b"", True, None, header, 0.0).cut(5) == expected
+    assert Reply(200, b"", False, None, header, 0.0).cut(5) == [False] * 5
+    assert Reply(200, b"", True, None, header, 0.0).cut(1) == [True]
+
+
+@pytest.mark.parametrize("tells_cut", [True, False])
+async def test_long_texts_go_together_where_the_server_says_which_were_cut(
+    api: FakeApi, tells_cut: bool
+) -> None:
+    api.tells_cut = tells_cut
+    async with client_of(api) as client:
+        model, classifier = await choose_model(client, MODEL, reranker=False), Classifier(client, MODEL)
+        work = ClassifyRows(classifier, model, "", all_scores=False)
+        records = [Record(number, (f"{number} " + "long " * 600,), None) for number in range(20)]
+        await work.ask(records[:2])
+        requests = [request for record in records for request in work.add(record)] + work.flush()
+    assert [len(request) for request in requests] == ([8, 8, 4] if tells_cut else [1] * 20)
+    assert [record for request in requests for record in request] == records
+
+
+async def test_documents_that_were_cut_are_told_apart() -> None:
+    class Server:
+        asked = 0
+
+        async def run(self, model: str, body: dict[str, Any]) -> Reply:
+            self.asked += 1
+            entries = [{"id": place, "score": place / 10} for place in range(len(body["contexts"]))]
+            content = json.dumps({"result": {"response": entries}}).encode()
+            return Reply(200, content, True, None, "1,3", 0.0)
+
+    server = Server()
+    ranker = Ranker(cast("ApiClient", server), MODEL)
+    answers = await ranker("query", ["a"] * 5)
+    assert answers == [Relevance(place / 10, place in (1, 3)) for place in range(5)]
+    assert server.asked == 1
 
 
 async def test_a_text_that_times_out_again_and_again_is_a_failure_of_that_text(api: FakeApi) -> None:

@@ -36,6 +36,8 @@ class FakeApi:
     version: str = "1-fake"
     is_listed: bool = True
     """Whether the list of models tells the version."""
+    tells_cut: bool = True
+    """Whether it says which of several texts were cut."""
     delay_s: float = 0.0
     faults: deque[Fault] = field(default_factory=deque)
     """Each answers one request."""
@@ -89,7 +91,10 @@ class FakeApi:
                 500, 8007, "AiError: The model failed to answer. (5e0f)", {"x-should-retry": "false"}
             )
         self.asked.update(texts)
-        cut = {"x-truncated": "true"} if any(len(text.split()) > MAX_WORDS for text in texts) else {}
+        places = [str(place) for place, text in enumerate(texts) if len(text.split()) > MAX_WORDS]
+        cut = {"x-truncated": "true"} if places else {}
+        if places and self.tells_cut:
+            cut["x-truncated-texts"] = ",".join(places)
         cut["x-model-version"] = self.version
         if "requests" not in body:
             return _json({"result": self._scores(texts[0])}, headers=cut)
