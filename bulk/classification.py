@@ -16,14 +16,16 @@ _BYTES_A_TOKEN = 4
 _MAX_TOKENS = 4096
 """Of a request, as estimated."""
 _MAX_TEXTS = 16
+_MAX_BYTES = 1 << 17
+"""Of a request's texts: most of a longer text is not read, and servers limit bodies."""
 _SPECIAL_TOKENS = 2
 
 
 class ClassifyRows:
-    """Sends short texts together and long ones alone.
+    """Sends texts together, as many as a request should hold.
 
-    The answer to several texts does not say which of them was cut. A text has at most as many tokens as
-    bytes, so that most texts cannot be cut; those that could be are asked alone.
+    If the server does not say which of several texts were cut, those that could be are sent alone: a text
+    has at most as many tokens as bytes.
     """
 
     def __init__(self, classifier: Classifier, model: ModelFacts, prefix: str, all_scores: bool) -> None:
@@ -42,27 +44,30 @@ class ClassifyRows:
         self._labels = model.labels
         self._all_scores = all_scores
         self._max_texts = min(model.max_texts, _MAX_TEXTS)
+        self._max_tokens = model.max_tokens
         self._uncut_bytes = model.max_tokens - _SPECIAL_TOKENS
         self._waiting: list[Record] = []
-        self._bytes = 0
+        self._bytes, self._tokens = 0, 0
 
     def add(self, record: Record) -> list[list[Record]]:
         """Take a row; see `Work.add`."""
         size = len((record.texts[0] or "").encode(errors="replace"))
-        if size > self._uncut_bytes:
+        if size > self._uncut_bytes and not self._classifier.tells_cut:
             return [[record]]
+        tokens = min(size // _BYTES_A_TOKEN, self._max_tokens)
         complete = []
-        if self._waiting and self._bytes + size > _MAX_TOKENS * _BYTES_A_TOKEN:
+        if self._waiting and (self._tokens + tokens > _MAX_TOKENS or self._bytes + size > _MAX_BYTES):
             complete += self.flush()
         self._waiting.append(record)
         self._bytes += size
+        self._tokens += tokens
         if len(self._waiting) >= self._max_texts:
             complete += self.flush()
         return complete
 
     def flush(self) -> list[list[Record]]:
         """Return the rest; see `Work.flush`."""
-        rest, self._waiting, self._bytes = self._waiting, [], 0
+        rest, self._waiting, self._bytes, self._tokens = self._waiting, [], 0, 0
         return [rest] if rest else []
 
     async def ask(self, records: Sequence[Record]) -> list[Result]:
@@ -74,10 +79,10 @@ class ClassifyRows:
         answers = await self._classifier([record.texts[0] or "" for record in records])
         return [self._result(answer) for answer in answers]
 
-    def failed(self, reason: str) -> Result:
+    def failed(self, reason: str, is_final: bool = True) -> Result:
         """Return empty values and the reason."""
         each = len(self._labels) if self._all_scores else 0
-        return Result([None, None, *[None] * each, None, reason], error=reason)
+        return Result([None, None, *[None] * each, None, reason], error=reason, is_final=is_final)
 
     def restored(self, values: Values) -> Result:
         """Return the result that had these values."""
@@ -86,7 +91,7 @@ class ClassifyRows:
 
     def _result(self, answer: Answer) -> Result:
         if isinstance(answer, Failure):
-            return self.failed(answer.reason)
+            return self.failed(answer.reason, answer.is_final)
         if answer.labels != self._labels:
             raise Refused(
                 "the model was replaced by one with other labels while the file was classified; "

@@ -51,5 +51,14 @@ class OutputFiles:
                 stream.flush()
                 os.fsync(stream.fileno())
             self.partial.replace(self.final)
+            _sync(self.final.absolute().parent)  # before its journal is removed
         except OSError as error:
             raise TableError(f"{self.final} cannot be written: {error.strerror}") from error
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -36,6 +36,8 @@ class Summary:
 
     rows: int = 0
     failed: int = 0
+    unanswered: int = 0
+    """Of those that failed, the rows that another run asks about again."""
     truncated: int = 0
     restored: int = 0
     """Rows whose answers came from the journal."""
@@ -46,6 +48,7 @@ class Summary:
         """Count a row that is written."""
         self.rows += 1
         self.truncated += result.truncated
+        self.unanswered += not result.is_final
         if result.error is not None:
             self.failed += 1
             known = result.error in self.reasons or len(self.reasons) < _MAX_REASONS
@@ -180,10 +183,13 @@ class Run:
                 continue
             results = task.result()
             if self._journal is not None:
-                rows = [
-                    (record.number, result.values) for record, result in zip(records, results, strict=True)
+                answered = [
+                    (record.number, result.values)
+                    for record, result in zip(records, results, strict=True)
+                    if result.is_final
                 ]
-                self._journal.add(rows)
+                if answered:
+                    self._journal.add(answered)
             for record, result in zip(records, results, strict=True):
                 self._pending.pop(record.number).result = result
         if problem is not None:

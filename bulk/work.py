@@ -20,6 +20,8 @@ class Result:
     error: str | None = None
     """Why it has no answer; also among the values."""
     truncated: bool = False
+    is_final: bool = True
+    """False where the server failed and not the row: another run asks again."""
 
 
 class Work(Protocol):

@@ -46,7 +46,7 @@ def classify(files: FileOptions, column: str | None, all_scores: bool, prefix: s
         from bulk.classification import NAMES, ClassifyRows
         from bulk.client.classify import Classifier
 
-        classifier = Classifier(client, model.name)
+        classifier = Classifier(client, model.name, model.version)
         if not model.labels:
             model = replace(model, labels=await classifier.labels())
         names = [*NAMES, *(f"score_{label}" for label in model.labels)]

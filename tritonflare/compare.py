@@ -234,7 +234,8 @@ def _report(
     from bulk.compare.figures import compute
     from bulk.compare.report import markdown, sections
     from bulk.compare.terminal import print_sections
-    from bulk.errors import BulkError, TableError
+    from bulk.errors import BulkError
+    from bulk.files import OutputFiles
 
     problem = None
     try:
@@ -245,10 +246,8 @@ def _report(
     print_sections(found)
     for output in outputs:
         content = report_json(answers, figures) if output.suffix == ".json" else markdown(found).encode()
-        try:
-            output.write_bytes(content)
-        except OSError as error:
-            raise TableError(f"{output} cannot be written: {error.strerror}") from error
+        with OutputFiles(output).writing() as stream:
+            stream.write(content)
     if problem is not None:
         raise problem
 

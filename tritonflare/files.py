@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
@@ -17,6 +17,8 @@ import click
 import uvloop
 
 from tritonflare.device import device_option
+from tritonflare.file_journal import finish, identity_of_model, is_complete, open_journal
+from tritonflare.file_summary import say, summarise
 from tritonflare.own_server import own_gateway, own_triton
 from tritonflare.paths import REPOSITORY, runnable
 from tritonflare.progress_rows import progress_of_rows
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     from bulk.client.models import ModelFacts
     from bulk.files import OutputFiles
     from bulk.journal import Journal
-    from bulk.run import Summary
     from bulk.tables import ReadOptions, Table
     from bulk.work import Work
     from embedded.supervisor import TritonSupervisor
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 STDIN = Path("-")
 SOME_FAILED, WRONG, STOPPED, INTERRUPTED = 1, 2, 3, 130
-_SHOWN_REASONS = 5
 _OTHER_PREFIX = "predicted_"
 
 
@@ -61,7 +61,7 @@ class FileOptions:
     overwrite: bool
     read: ReadOptions
     url: str | None
-    token: str | None
+    token_file: Path | None
     account: str
     ca: Path | None
     model: str | None
@@ -127,7 +127,11 @@ _OPTIONS = (
         help="Whether the first row of CSV names the columns.",
     ),
     click.option("--url", help="A running server; without it, one is started for this command."),
-    click.option("--token", envvar="TOKEN", help="Token of the running server [TOKEN]."),
+    click.option(
+        "--token-file",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        help="File with the token of the running server [default: the environment variable TOKEN].",
+    ),
     click.option(
         "--account", envvar="ACCOUNT", default="me", show_default=True, help="Account id [ACCOUNT]."
     ),
@@ -170,18 +174,33 @@ def run_files(task: Task, files: FileOptions) -> None:
 
     try:
         outputs = _outputs(task, files)
-        if files.url is not None and not files.token:
-            raise BulkError("--url needs a token: set TOKEN")
+        if files.url is not None:
+            _token(files)
         own = nullcontext(None) if files.url is not None else own_triton(files.repository, files.device)
         with own as triton:
             failed = uvloop.run(_all(task, files, outputs, triton))
     except Interrupted as error:
-        _say(f"{error}.")
+        say(f"{error}.")
         sys.exit(INTERRUPTED)
     except (BulkError, EmbeddedError) as error:
-        _say(f"tritonflare: {runnable(str(error).rstrip('.'))}.")
+        say(f"tritonflare: {runnable(str(error).rstrip('.'))}.")
         sys.exit(STOPPED if isinstance(error, Unavailable) else WRONG)
     sys.exit(SOME_FAILED if failed else 0)
+
+
+def _token(files: FileOptions) -> str:
+    """Return the token of the running server. No option takes it: other users would see it in `ps`."""
+    from bulk.errors import BulkError
+
+    token = os.environ.get("TOKEN", "")
+    if files.token_file is not None:
+        try:
+            token = files.token_file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise BulkError(f"{files.token_file} cannot be read") from error
+    if not token:
+        raise BulkError("--url needs a token: set TOKEN, or name a file with --token-file")
+    return token
 
 
 def _outputs(task: Task, files: FileOptions) -> list[OutputFiles | None]:
@@ -201,17 +220,26 @@ def _outputs(task: Task, files: FileOptions) -> list[OutputFiles | None]:
     named = [output for output in outputs if output is not None]
     if len({output.final.absolute() for output in named}) < len(named):
         raise BulkError("two inputs have the same output")
-    for output in outputs[_interrupted_at(outputs) :]:
+    for output in outputs:
         if output is None or files.overwrite or output.journal.exists() or not output.final.exists():
             continue
         raise BulkError(f"{output.final} exists; replace it with --overwrite, or name another with -o")
     return outputs
 
 
-def _interrupted_at(outputs: Sequence[OutputFiles | None]) -> int:
-    """Return the place at which an earlier run ended, 0 if there was none; files are done in order."""
-    places = (n for n, output in enumerate(outputs) if output is not None and output.journal.exists())
-    return next(places, 0)
+@dataclass(frozen=True)
+class _Asked:
+    """What all inputs have in common."""
+
+    client: ApiClient
+    model: ModelFacts
+    identity: dict[str, Any]
+    """Of server and model, for journals."""
+    stop: asyncio.Event
+    journals: list[Path]
+    """Of finished inputs. They go together: one alone would make the same command begin its input anew."""
+    unanswered: list[Path]
+    """Those of them whose rows failed at the server."""
 
 
 async def _all(
@@ -219,20 +247,29 @@ async def _all(
 ) -> bool:
     """Return whether any row of any file failed."""
     from bulk.client.http import ApiClient
-    from bulk.client.models import choose_model
 
     stop, failed = asyncio.Event(), False
-    first = _interrupted_at(outputs)
     async with _server(files, triton, stop) as server:
         ca = None if files.ca is None else str(files.ca)
         async with ApiClient(server, files.concurrency, ca_file=ca) as client:
-            model = await _unless_stopped(choose_model(client, files.model, task.reranker), stop)
-            for place, (path, output) in enumerate(zip(files.inputs, outputs, strict=True)):
-                if place < first and output is not None and output.final.exists():
-                    _say(f"{path}: finished before, {output.final} is kept")
-                    continue
-                failed |= await _one(task, files, path, output, client, model, stop)
+            model = await _unless_stopped(_model(client, files, task), stop)
+            identity = identity_of_model(model, "" if triton is not None else server.base)
+            asked = _Asked(client, model, identity, stop, [], [])
+            for path, output in zip(files.inputs, outputs, strict=True):
+                failed |= await _one(task, files, path, output, asked)
+    if asked.unanswered:
+        say("Some rows failed at the server: the same command asks about these alone again")
+        return failed
+    for journal in asked.journals:
+        journal.unlink(missing_ok=True)
     return failed
+
+
+async def _model(client: ApiClient, files: FileOptions, task: Task) -> ModelFacts:
+    from bulk.client.models import choose_model, model_version
+
+    model = await choose_model(client, files.model, task.reranker)
+    return replace(model, version=await model_version(client, model))
 
 
 @asynccontextmanager
@@ -255,7 +292,7 @@ async def _server(
 
     for number in signals:
         loop.add_signal_handler(number, on_signal)
-    yield ServerAddress(files.url or "", files.token or "", files.account)
+    yield ServerAddress(files.url or "", _token(files), files.account)
 
 
 async def _unless_stopped(work: Coroutine[Any, Any, _T], stop: asyncio.Event) -> _T:
@@ -274,31 +311,34 @@ async def _unless_stopped(work: Coroutine[Any, Any, _T], stop: asyncio.Event) ->
         await asyncio.gather(working, stopping, return_exceptions=True)
 
 
-async def _one(
-    task: Task,
-    files: FileOptions,
-    path: Path,
-    output: OutputFiles | None,
-    client: ApiClient,
-    model: ModelFacts,
-    stop: asyncio.Event,
-) -> bool:
+async def _one(task: Task, files: FileOptions, path: Path, output: OutputFiles | None, asked: _Asked) -> bool:
     from bulk.run import Run
     from bulk.tables import open_table
 
     # In threads, because they may wait for a pipe or read a whole file, and a gateway may run in this loop.
     given = None if path == STDIN else path
-    source, table = await asyncio.to_thread(open_table, given, files.read, stop.is_set)
+    source, table = await asyncio.to_thread(open_table, given, files.read, asked.stop.is_set)
     with source.stream:
         columns = task.columns(table, source.name)
-        work = await _unless_stopped(task.work(client, model, table), stop)
-        taken = " and ".join(table.columns[place] for place in columns)
-        _say(f"{source.name}: {table.describe()}; column {taken}; {model.name}")
-        journal = None
+        work = await _unless_stopped(task.work(asked.client, asked.model, table), asked.stop)
+        taken = [table.columns[place] for place in columns]
+        say(f"{source.name}: {table.describe()}; column {' and '.join(taken)}; {asked.model.name}")
+        journal, form = None, files.read.output_encoding or ""
         if output is not None and source.size is not None:
-            journal = await asyncio.to_thread(
-                _journal, output, path, files, table, [table.columns[place] for place in columns], work, model
-            )
+            identity = asked.identity | {
+                "format": table.describe(),
+                "header": files.read.has_header,
+                "columns": taken,
+                "added columns": list(work.added),
+            }
+            journal = await asyncio.to_thread(open_journal, output, path, identity, files.overwrite)
+            if journal.finished is not None and is_complete(journal, output, form):
+                journal.close()
+                asked.journals.append(journal.path)
+                say(f"{path}: finished before, {output.final} is kept")
+                return journal.finished.failed > 0
+            if journal.is_resumed:
+                say(f"continuing with {journal.path}")
         begun = time.monotonic()
         try:
             with _writing(output) as stream, progress_of_rows(source.name, table.position) as on_rows:
@@ -310,47 +350,25 @@ async def _one(
                     concurrency=files.concurrency,
                     on_progress=lambda summary: on_rows(summary.rows, summary.rows - summary.restored),
                 )
-                summary = await run(stop)
+                summary = await run(asked.stop)
         except BaseException:
-            if output is not None and journal is None:
-                output.partial.unlink(missing_ok=True)  # nothing continues it
-            if journal is not None:
-                journal.close()
-                _say(f"{journal.path} keeps what was answered: run the same command again to continue")
+            _say_what_stays(output, journal)
             raise
         if journal is not None:
-            journal.remove()
-    _summarise(source.name, output, summary, time.monotonic() - begun)
+            finish(journal, summary, form)
+            asked.journals.append(journal.path)
+            if summary.unanswered:
+                asked.unanswered.append(journal.path)
+    summarise(source.name, output, summary, time.monotonic() - begun)
     return summary.failed > 0
 
 
-def _journal(
-    output: OutputFiles,
-    path: Path,
-    files: FileOptions,
-    table: Table,
-    columns: Sequence[str],
-    work: Work,
-    model: ModelFacts,
-) -> Journal:
-    """Open the journal beside the output; all that decides what the output will be is its identity."""
-    from bulk.journal import Journal
-    from bulk.tables.source import fingerprint
-
-    identity = {
-        "input": fingerprint(path),
-        "format": table.describe(),
-        "header": files.read.has_header,
-        "output encoding": files.read.output_encoding,
-        "columns": columns,
-        "model": model.name,
-        "labels": list(model.labels),
-        "added columns": list(work.added),
-    }
-    journal = Journal(output.journal, identity)
-    if journal.is_resumed:
-        _say(f"continuing with {output.journal}")
-    return journal
+def _say_what_stays(output: OutputFiles | None, journal: Journal | None) -> None:
+    if output is not None and journal is None:
+        output.partial.unlink(missing_ok=True)  # nothing continues it
+    if journal is not None:
+        journal.close()
+        say(f"{journal.path} keeps what was answered: run the same command again to continue")
 
 
 @contextmanager
@@ -366,24 +384,3 @@ def _writing(output: OutputFiles | None) -> Iterator[BinaryIO]:
         # Whoever read has what it wanted. Python would complain again when it closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-
-
-def _summarise(name: str, output: OutputFiles | None, summary: Summary, seconds: float) -> None:
-    asked = summary.rows - summary.restored
-    parts = [f"{summary.rows:,} rows in {seconds:,.1f} s ({asked / max(seconds, 1e-9):,.0f}/s)"]
-    if summary.restored:
-        parts.append(f"{summary.restored:,} from the journal")
-    if summary.truncated:
-        parts.append(f"{summary.truncated:,} cut at the model's limit")
-    parts.append(f"{summary.failed:,} failed")
-    place = "" if output is None else f"; {output.final}"
-    _say(f"{name}: {', '.join(parts)}{place}")
-    shown = summary.reasons.most_common(_SHOWN_REASONS)
-    for reason, count in shown:
-        _say(f"  {count:,} × {reason}")
-    if (more := summary.failed - sum(count for _, count in shown)) > 0:
-        _say(f"  {more:,} for other reasons; see the column error")
-
-
-def _say(text: str) -> None:
-    click.echo(text, err=True)

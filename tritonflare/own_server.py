@@ -14,27 +14,43 @@ from pydantic import SecretStr
 from tritonflare.device import warn_of_cpu
 
 if TYPE_CHECKING:
+    from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+
     from embedded.supervisor import TritonSupervisor
+    from gateway.settings import Settings
 
 _ACCOUNT = "files"
-_UNHURRIED = {
+_UNHURRIED: dict[str, Any] = {
+    "host": "127.0.0.1",
+    "port": 0,
     # What is asked is bounded by whoever asks, and nobody else does.
-    "requests_per_minute": 0,
     "max_queue_s": 60.0,
     "request_timeout_s": 120.0,
-    "workers": 1,
-    # What a server of several callers has, and this one must not take from its environment.
-    "grpc_port": None,
-    "tokens_file": None,
-    "tls_certificate": None,
-    "tls_key": None,
-    "batch_folder": None,
-    "batch_redis_url": None,
-    "rate_redis_url": None,
     "access_log_share": 0.0,
     "shutdown_delay_s": 0.0,
     "drain_keep_alive_s": 0.0,
 }
+
+
+def own_settings(**given: Any) -> Settings:
+    """Return the settings of a gateway for one command: nothing comes from the environment.
+
+    That is for a server of several callers: shadows, traces, limits, another way with long texts.
+    """
+    from gateway.settings import Settings
+
+    class OwnSettings(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            *others: PydanticBaseSettingsSource,
+            **named: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return (init_settings,)
+
+    return OwnSettings(**_UNHURRIED, **given)
 
 
 @contextmanager
@@ -67,16 +83,12 @@ async def own_gateway(triton: TritonSupervisor, stop: asyncio.Event) -> AsyncIte
     from gateway.main import serve
     from gateway.ports import Ports
     from gateway.processes.triton_events import TritonEventRelay
-    from gateway.settings import load_settings
 
     token = secrets.token_urlsafe(32)
-    settings = load_settings(host="127.0.0.1", port=0).model_copy(
-        update={
-            **_UNHURRIED,
-            "triton_url": triton.address,
-            "triton_metadata_key": SecretStr(f"{RESTRICTED_KEY}={triton.secret}"),
-            "api_tokens": SecretStr(f"{_ACCOUNT}:{token}"),
-        }
+    settings = own_settings(
+        triton_url=triton.address,
+        triton_metadata_key=SecretStr(f"{RESTRICTED_KEY}={triton.secret}"),
+        api_tokens=SecretStr(f"{_ACCOUNT}:{token}"),
     )
     loop, relay = asyncio.get_running_loop(), TritonEventRelay()
     address: asyncio.Future[str] = loop.create_future()

@@ -49,6 +49,6 @@ def rerank(
         from bulk.client.rank import Ranker
         from bulk.ranking import NAMES, RankRows
 
-        return RankRows(Ranker(client, model.name), model, prefix_for(table, NAMES, prefix))
+        return RankRows(Ranker(client, model.name, model.version), model, prefix_for(table, NAMES, prefix))
 
     run_files(Task("reranked", True, columns, work), files)

@@ -10,8 +10,9 @@ import msgspec
 from bulk.client.http import ApiClient, ErrorEntry, Reply
 from bulk.errors import Refused
 
-_QUERY = "?result_shape=array"
+ARRAYS = "?result_shape=array"
 """Whatever the server's default is."""
+_QUERY = ARRAYS + "&long=cut"
 _RETRYABLE = frozenset((3007, 3021, 3040, 3050, 8007))
 """Codes of an item whose text may be answered another time, or alone."""
 
@@ -43,6 +44,8 @@ class Failure:
     """Why a text has no scores."""
 
     reason: str
+    is_final: bool = True
+    """False where the server failed, and not the text."""
 
 
 Answer = Scores | Failure
@@ -75,17 +78,25 @@ _SCORES = msgspec.json.Decoder(list[Score])
 class Classifier:
     """Classifies texts with one model."""
 
-    def __init__(self, client: ApiClient, model: str) -> None:
+    def __init__(self, client: ApiClient, model: str, version: str = "") -> None:
+        """Prepare.
+
+        Args:
+            client: sends.
+            model: its name.
+            version: what answers must have as their model's version, where they tell one; empty for any.
+        """
         self._client = client
         self._model = model
-        self.model_version: str | None = None
-        """Of the last answer, if the server tells it."""
+        self._version = version
+        self.tells_cut = True
+        """Whether the server says which of several texts were cut; true until it did not."""
 
     async def __call__(self, texts: Sequence[str]) -> list[Answer]:
         """Classify texts in one request, and in more where it does not go through.
 
         A request that fails as a whole is halved until the text that is the reason stands alone. A request
-        with several texts of which one was cut is halved too, because its answer does not say which.
+        with several texts of which some were cut is halved too, if its answer does not say which.
 
         Args:
             texts: none of them empty; one is sent as ``text``, several as ``requests``.
@@ -94,21 +105,24 @@ class Classifier:
             An answer for each, in order.
 
         Raises:
+            Refused: another version of the model answered.
             ServerError: see `ApiClient.send`.
         """
         if len(texts) == 1:
             return [await self._single(texts[0])]
         requests = [{"text": text} for text in texts]
         reply = await self._client.run(self._model, {"requests": requests}, query=_QUERY)
+        reply.check_version(self._version)
         items = _items(reply, len(texts))
-        if items is None or reply.truncated:
+        cut = reply.cut(len(texts))
+        self.tells_cut &= cut is not None
+        if items is None or cut is None:
             middle = len(texts) // 2
             return [*await self(texts[:middle]), *await self(texts[middle:])]
-        self.model_version = reply.model_version
         answers: list[Answer] = []
-        for text, item in zip(texts, items, strict=True):
+        for text, item, is_cut in zip(texts, items, cut, strict=True):
             if item.success:
-                answers.append(_scores(_SCORES.decode(item.result), truncated=False))
+                answers.append(_scores(_SCORES.decode(item.result), truncated=is_cut))
             elif item.errors and item.errors[0].code in _RETRYABLE:
                 answers.append(await self._single(text))
             else:
@@ -128,13 +142,18 @@ class Classifier:
 
     async def _single(self, text: str) -> Answer:
         reply = await self._client.run(self._model, {"text": text}, query=_QUERY)
-        if not reply.is_ok:
-            return Failure(reply.error.reason)
-        self.model_version = reply.model_version
-        try:
-            return _scores(_SINGLES.decode(reply.body).result, truncated=reply.truncated)
-        except msgspec.DecodeError:
-            return Failure("the answer is not that of a classifier")
+        reply.check_version(self._version)
+        return read_single(reply)
+
+
+def read_single(reply: Reply) -> Answer:
+    """Return what a reply to one text says; it was asked with `ARRAYS`."""
+    if not reply.is_ok:
+        return Failure(reply.error.reason, is_final=not reply.is_servers_fault)
+    try:
+        return _scores(_SINGLES.decode(reply.body).result, truncated=reply.truncated)
+    except msgspec.DecodeError:
+        return Failure("the answer is not that of a classifier")
 
 
 def _items(reply: Reply, expected: int) -> list[_Item] | None:

@@ -24,6 +24,8 @@ _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 15.0
 _MAX_OWN_FAULTS = 3
 """How often a request is repeated that the server took and did not answer, because it may be the request."""
+_MIN_FAULTY = 3
+"""So many requests in a row that a server took and did not answer are its fault, and not theirs."""
 _BUSY = frozenset((429, 502, 503, 504))
 _PERHAPS = frozenset((408, 500))
 _REFUSALS = frozenset((401, 403, 404, 405))
@@ -78,6 +80,8 @@ class Reply:
     """``x-truncated``: a text had more tokens than the model reads."""
     model_version: str | None
     """``x-model-version``."""
+    truncated_texts: str | None
+    """``x-truncated-texts``: which of several, such as ``0,3-5``; None if the server does not say."""
     seconds: float
     """From the last attempt's first byte to its answer's last."""
 
@@ -85,6 +89,33 @@ class Reply:
     def is_ok(self) -> bool:
         """Whether this is the answer that was asked for."""
         return self.status == 200
+
+    @property
+    def is_servers_fault(self) -> bool:
+        """Whether the same request may be answered another time."""
+        return self.status == 408 or self.status >= 500
+
+    def cut(self, count: int) -> list[bool] | None:
+        """Return for each of ``count`` texts whether it was cut; None if that is not known."""
+        if not self.truncated or count == 1:
+            return [self.truncated] * count
+        found = [False] * count
+        try:
+            for run in (self.truncated_texts or "").split(","):
+                first, _, last = run.partition("-")
+                for place in range(int(first), int(last or first) + 1):
+                    found[place] = True
+        except (ValueError, IndexError):
+            return None
+        return found
+
+    def check_version(self, expected: str) -> None:
+        """Raise Refused if another version of the model answered; nothing is expected of an empty one."""
+        if expected and self.is_ok and self.model_version not in (None, expected):
+            raise Refused(
+                f"the model was replaced meanwhile: version {self.model_version} answers, and {expected} "
+                "did; delete the journal to begin anew"
+            )
 
     @property
     def error(self) -> ErrorEntry:
@@ -111,7 +142,8 @@ class ApiClient:
         Args:
             server: whom to ask.
             connections: the most requests under way at once.
-            patience_s: after so many seconds without any answer, `Unavailable` is raised.
+            patience_s: after so many seconds without any answer, `Unavailable` is raised; a pause that the
+                server asks for is no longer either.
             ca_file: certificates to trust instead of the machine's, PEM.
 
         Raises:
@@ -133,6 +165,7 @@ class ApiClient:
         self._session: aiohttp.ClientSession | None = None
         self._not_before = 0.0
         self._last_answer = time.monotonic()
+        self._faulty = 0
         self.retries = 0
         """Requests that were sent again."""
 
@@ -174,7 +207,8 @@ class ApiClient:
 
         Raises:
             Refused: the server refuses whatever is asked.
-            Unavailable: for ``patience_s``, no request of this client was answered.
+            Unavailable: for ``patience_s``, no request of this client was answered, or each failed at the
+                server; or it asks for a longer pause than that.
         """
         faults, pause_s = 0, _FIRST_PAUSE_S
         while True:
@@ -190,13 +224,15 @@ class ApiClient:
                 if reply.status in _BUSY:
                     problem, asked_s = reply.error.reason, _asked_pause_s(headers)
                 elif reply.status in _PERHAPS and faults < _MAX_OWN_FAULTS and _may_repeat(headers):
-                    self._last_answer = time.monotonic()
                     faults, problem = faults + 1, reply.error.reason
                 else:
-                    self._last_answer = time.monotonic()
                     self._raise_if_refused(reply)
+                    self._note_answer(reply)
                     return reply
-            self._raise_if_out_of_patience(problem)
+            if not faults:  # else it is the server's fault only if other requests end so too
+                self._raise_if_out_of_patience(problem)
+            if asked_s is not None and asked_s > self._patience_s:
+                raise Unavailable(f"{self._server.url} asks for a pause of {asked_s:,.0f} s: {problem}")
             self.retries += 1
             # Not all at the same moment: neither those that wait for a pause, nor other programs.
             wait_s = (asked_s if asked_s is not None else pause_s) * (1 + 0.25 * random.random())  # noqa: S311
@@ -221,6 +257,7 @@ class ApiClient:
                     content,
                     found.get("x-truncated") == "true",
                     found.get("x-model-version"),
+                    found.get("x-truncated-texts"),
                     time.perf_counter() - begun,
                 ),
                 found,
@@ -236,6 +273,14 @@ class ApiClient:
             return
         hint = "; is TOKEN set to a token of this server?" if error.code in (10000, 9106, 6003) else ""
         raise Refused(f"{self._server.url} refuses: {error.reason}{hint}")
+
+    def _note_answer(self, reply: Reply) -> None:
+        if not reply.is_servers_fault:
+            self._last_answer, self._faulty = time.monotonic(), 0
+            return
+        self._faulty += 1
+        if self._faulty >= _MIN_FAULTY:
+            self._raise_if_out_of_patience(reply.error.reason)
 
     def _raise_if_out_of_patience(self, problem: str) -> None:
         if time.monotonic() - self._last_answer > self._patience_s:

@@ -27,6 +27,8 @@ class ModelFacts:
     """Of a reranker, the most contexts of a request."""
     labels: tuple[str, ...]
     """Of a classifier, in its order; empty where the server does not list them."""
+    version: str = ""
+    """See `model_version`."""
 
 
 class _Entry(msgspec.Struct):
@@ -100,6 +102,41 @@ async def model_facts(client: ApiClient, name: str) -> ModelFacts:
         max_contexts=held.max_items,
         labels=schemas.output.items.properties.label.enum,
     )
+
+
+class _Named(msgspec.Struct):
+    property_id: str = ""
+    value: object = ""
+
+
+class _Found(msgspec.Struct):
+    name: str
+    properties: list[_Named] = []
+
+
+class _Search(msgspec.Struct):
+    result: list[_Found]
+
+
+async def model_version(client: ApiClient, model: ModelFacts) -> str:
+    """Return which version of a model answers, empty if the server does not tell.
+
+    It is read from the list of models. For a name that is not in there, such as an alias, a word is asked.
+
+    Raises:
+        ServerError: see `ApiClient.send`.
+    """
+    reply = await client.get(f"/ai/models/search?per_page=100&search={quote(model.name, safe='')}")
+    try:
+        found = msgspec.json.decode(reply.body, type=_Search).result
+    except msgspec.DecodeError:
+        found = []
+    for each in found:
+        for named in each.properties if each.name == model.name else ():
+            if named.property_id == "version":
+                return str(named.value)
+    body = {"query": "a", "contexts": [{"text": "a"}]} if model.is_reranker else {"text": "a"}
+    return (await client.run(model.name, body)).model_version or ""
 
 
 async def choose_model(client: ApiClient, name: str | None, reranker: bool) -> ModelFacts:

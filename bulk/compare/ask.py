@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 
-import msgspec
-
+from bulk.client.classify import ARRAYS, Failure, read_single
 from bulk.client.http import ApiClient, Reply, ServerAddress
 from bulk.compare.answers import Side, SideAnswer
 from bulk.compare.journal import CompareJournal
@@ -26,15 +25,6 @@ class Target:
     token_variable: str
     """The environment variable that has its token."""
     ca_file: str | None = None
-
-
-class _Score(msgspec.Struct):
-    label: str
-    score: float
-
-
-class _Answer(msgspec.Struct):
-    result: list[_Score]
 
 
 async def ask_all(
@@ -73,7 +63,7 @@ async def _ask(
     async def work(client: ApiClient, places: Iterator[int]) -> None:
         for place in places:
             await pace.wait()
-            reply = await client.run(target.side.model, {"text": texts[place]})
+            reply = await client.run(target.side.model, {"text": texts[place]}, query=ARRAYS)
             journal.add(target.number, place, _read(reply))
             on_answer(target.number)
 
@@ -114,18 +104,9 @@ class _Pace:
 
 
 def _read(reply: Reply) -> SideAnswer:
-    if not reply.is_ok:
-        return SideAnswer(error=reply.error.reason)
-    try:
-        entries = msgspec.json.decode(reply.body, type=_Answer).result
-    except msgspec.DecodeError:
-        entries = []
-    if not entries:
-        return SideAnswer(error="the answer is not that of a classifier")
+    answer = read_single(reply)
+    if isinstance(answer, Failure):
+        return SideAnswer(error=answer.reason)
     return SideAnswer(
-        tuple(entry.label for entry in entries),
-        tuple(entry.score for entry in entries),
-        reply.truncated,
-        reply.seconds,
-        reply.model_version or "",
+        answer.labels, answer.scores, answer.truncated, reply.seconds, reply.model_version or ""
     )

@@ -164,14 +164,14 @@ def _shifts(figures: Figures) -> Section:
 def _threshold(advice: ThresholdAdvice) -> Section:
     low, high = advice.cuts
     sentences = (
-        f"A text counts as {advice.label} if its score is at least {advice.old:g} at A: {advice.positives}.",
-        f"Best threshold at B: {advice.cut:g}.",
+        f"A text counts as {advice.label} if its score is at least {advice.old!r} at A: {advice.positives}.",
+        f"Best threshold at B: {advice.cut!r}.",
         "Held out: each tenth of the texts is judged by the threshold that is best on the other nine "
-        f"(these lie between {low:g} and {high:g}). It is the figure to expect for other texts of this kind.",
+        f"(these lie between {low!r} and {high!r}). It is the figure to expect for other texts of this kind.",
     )
     rows = (
-        _decided(f"{advice.old:g}, unchanged", advice.unchanged),
-        _decided(f"{advice.cut:g}, best on these texts", advice.fitted),
+        _decided(f"{advice.old!r}, unchanged", advice.unchanged),
+        _decided(f"{advice.cut!r}, best on these texts", advice.fitted),
         ("best, held out", str(advice.held_out), "", ""),
     )
     columns = ("threshold at B", "same decisions", f"newly {advice.label}", f"no longer {advice.label}")

@@ -83,7 +83,7 @@ def _reason(error: OSError) -> str:
 def _sync_exchange(repository: Path) -> None:
     """Bring the exchange itself to disk; readers see it already, so a failure here is not reported."""
     try:
-        _sync_one(repository.parent)
+        sync_one(repository.parent)
     except OSError as error:
         _log.warning(
             "%s was replaced, but a power cut may undo that: %s.",
@@ -114,10 +114,11 @@ def sync_tree(folder: Path) -> None:
         mode = path.lstat().st_mode
         # Opening a pipe would wait for its writer; a link's target is not ours, or not even there.
         if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
-            _sync_one(path)
+            sync_one(path)
 
 
-def _sync_one(path: Path) -> None:
+def sync_one(path: Path) -> None:
+    """Bring a file, or the names in a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

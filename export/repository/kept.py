@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from export.errors import PublishError
-from export.repository.exchange import link_or_copy, sync_tree
+from export.repository.exchange import link_or_copy, sync_one, sync_tree
 from export.repository.inventory import Published, content_damage, read_inventory
 from export.repository.versions import versions
 
@@ -52,6 +52,7 @@ def keep_version(repository: Path, model: Published) -> None:
     # There already if the model was rolled back to it; a TensorRT plan may have been installed since.
     shutil.rmtree(place, ignore_errors=True)
     part.rename(place)
+    sync_one(root)
 
 
 def copy_model_folder(source: Path, target: Path) -> None:

@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--fake", action="store_true")
     options = parser.parse_args()
+    os.environ["TOKEN"] = TOKEN  # for the commands that ask the fake server
     failed = False
     with tempfile.TemporaryDirectory(prefix="tritonflare_files_") as folder:
         for check in options.checks:
@@ -199,7 +200,7 @@ def _server(fake: bool) -> Iterator[FakeApi | None]:
 def _command(path: Path, server: FakeApi | None) -> list[str]:
     command = [sys.executable, "-m", "tritonflare", "classify", str(path)]
     if server is not None:
-        command += ["--url", server.url, "--token", TOKEN, "--account", ACCOUNT]
+        command += ["--url", server.url, "--account", ACCOUNT]
     return command
 
 

@@ -33,12 +33,20 @@ class FakeApi:
 
     labels: tuple[str, ...] = LABELS
     max_texts: int = 100
+    version: str = "1-fake"
+    is_listed: bool = True
+    """Whether the list of models tells the version."""
+    tells_cut: bool = True
+    """Whether it says which of several texts were cut."""
     delay_s: float = 0.0
     faults: deque[Fault] = field(default_factory=deque)
     """Each answers one request."""
     is_away: bool = False
     """Whether the list of models gets 503."""
     turned_away: int = 0
+    refused: str | None = None
+    """The token is refused for a request with this text."""
+    queries: set[str] = field(default_factory=set)
     poison: str | None = None
     """A request that holds a text with this word fails as a whole."""
     asked: Counter[str] = field(default_factory=Counter)
@@ -60,6 +68,7 @@ class FakeApi:
         if request.headers.get("Authorization") != f"Bearer {TOKEN}":
             return _error(401, 10000, "Authentication error")
         self.requests += 1
+        self.queries.add(request.query_string)
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
         try:
@@ -75,12 +84,18 @@ class FakeApi:
         if self.faults:
             status, code, headers = self.faults.popleft()
             return _error(status, code, "a fault (5e0f)", headers)
+        if self.refused in texts:
+            return _error(401, 10000, "Authentication error")
         if len(texts) > self.max_texts or any(self.poison and self.poison in text for text in texts):
             return _error(
                 500, 8007, "AiError: The model failed to answer. (5e0f)", {"x-should-retry": "false"}
             )
         self.asked.update(texts)
-        cut = {"x-truncated": "true"} if any(len(text.split()) > MAX_WORDS for text in texts) else {}
+        places = [str(place) for place, text in enumerate(texts) if len(text.split()) > MAX_WORDS]
+        cut = {"x-truncated": "true"} if places else {}
+        if places and self.tells_cut:
+            cut["x-truncated-texts"] = ",".join(places)
+        cut["x-model-version"] = self.version
         if "requests" not in body:
             return _json({"result": self._scores(texts[0])}, headers=cut)
         responses = [
@@ -100,7 +115,8 @@ class FakeApi:
             return _error(503, 3050, "away")
         if request.headers.get("Authorization") != f"Bearer {TOKEN}":
             return _error(401, 10000, "Authentication error")
-        return _json({"result": [{"name": MODEL}]})
+        properties = [{"property_id": "version", "value": self.version}] if self.is_listed else []
+        return _json({"result": [{"name": MODEL, "properties": properties}]})
 
     async def _schema(self, request: web.Request) -> web.Response:
         limits = {"max_input_tokens": 512, "max_requests": self.max_texts}

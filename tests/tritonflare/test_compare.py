@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import math
 import os
@@ -115,7 +116,7 @@ async def test_two_servers_are_compared_and_a_threshold_is_found(servers: Server
     assert (advice["positives"]["count"], advice["fitted"]["same"]["count"]) == (20, 99)
     assert (advice["unchanged"]["lost"], advice["unchanged"]["gained"]) == (10, 0)  # 0.80 to 0.89
     written = page.read_text()
-    assert f"| {advice['cut']:g}, best on these texts | 99 of 99 " in written
+    assert f"| {advice['cut']!r}, best on these texts | 99 of 99 " in written
     sides = json.loads(data.read_bytes())["figures"]["sides"]
     for side in sides:
         assert side["answered"] == 99
@@ -127,6 +128,36 @@ async def test_two_servers_are_compared_and_a_threshold_is_found(servers: Server
     assert not (tmp_path / "journal").exists()
     again = await servers.compare("--again", str(data), "--old-threshold", "0.8", urls=())
     assert again.stdout == shown
+    assert len(servers.asked(0)) == 99
+
+
+async def test_a_server_whose_results_have_another_shape_is_compared_too(
+    servers: Servers, tmp_path: Path
+) -> None:
+    settings = settings_for(servers.tritons[1], api_tokens=f"{ACCOUNT}:secret-of-b", result_shape="items")
+    async with running_gateway(settings) as running:
+        urls = (servers.urls[0], f"http://127.0.0.1:{running.client.port}")
+        result = await servers.compare(str(table(tmp_path)), urls=urls)
+    assert "Same best label: 79 of 99" in result.stdout
+
+
+async def test_a_report_that_cannot_be_written_leaves_the_old_one_and_the_answers(
+    servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "report.md"
+    page.write_text("the old one")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        result = await servers.compare(str(table(tmp_path)), "-o", str(page))
+    assert result.exit_code == 1
+    assert f"{page} cannot be written: No space left on device" in result.stderr
+    assert page.read_text() == "the old one"
+    assert (await servers.compare(str(table(tmp_path)), "-o", str(page))).exit_code == 0
+    assert "79 of 99" in page.read_text()
     assert len(servers.asked(0)) == 99
 
 

@@ -24,10 +24,11 @@ def test_every_row_gets_the_score_of_its_query_and_document(tmp_path: Path) -> N
         csv.writer(file).writerows(
             [("id", "document", "query"), *((n, d, q) for n, (q, d) in enumerate(pairs))]
         )
+    token = {"TOKEN": ANY_TOKEN}
     with gateway_before_fake(tmp_path / "log", reranker()) as port:
-        words = ["rerank", str(path), "--url", f"http://127.0.0.1:{port}", "--token", ANY_TOKEN]
-        done = CliRunner().invoke(cli, words)
-        same = CliRunner().invoke(cli, [*words, "--overwrite", "--document-column", "query"])
+        words = ["rerank", str(path), "--url", f"http://127.0.0.1:{port}"]
+        done = CliRunner().invoke(cli, words, env=token)
+        same = CliRunner().invoke(cli, [*words, "--overwrite", "--document-column", "query"], env=token)
     assert done.exit_code == 1, done.stderr
     assert "column query and document; @cf/baai/bge-reranker-base" in done.stderr
     header, *rows = read_csv(tmp_path / "pairs.reranked.csv", "utf-8")

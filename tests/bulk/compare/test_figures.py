@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ import pytest
 from bulk.compare.answers import Answers, Pair, Side, SideAnswer, load_answers, report_json
 from bulk.compare.figures import Figures, compute
 from bulk.compare.report import markdown, sections
+from bulk.compare.statistics import Share
 from bulk.compare.terminal import print_sections
+from bulk.compare.threshold import Decisions, ThresholdAdvice
 from bulk.errors import BulkError, TableError
 
 SIDES = (
@@ -158,3 +161,14 @@ def test_a_report_of_another_format_is_refused(tmp_path: Path) -> None:
     file.write_bytes(given.replace(b'"format": 1', b'"format": 2'))
     with pytest.raises(TableError, match="another version"):
         load_answers(file)
+
+
+def test_a_threshold_is_shown_with_all_of_its_digits() -> None:
+    both = Decisions(Share(20, 20), 0, 0)
+    advice = ThresholdAdvice(
+        "POSITIVE", 0.1234567, Share(10, 20), both, 0.9990014, both, Share(20, 20), (0.9990012, 0.9990017)
+    )
+    page = markdown(sections(replace(thresholded(), threshold=advice), 0))
+    for number in ("0.1234567", "0.9990014", "0.9990012", "0.9990017"):
+        assert number in page
+    assert f"Best threshold at B: {advice.cut}." in page
