@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from export.repository.versions import KEEP
 from tritonflare import export_published
 from tritonflare.export_judging import judging, judging_options
 from tritonflare.export_published import SERVE_HELP
@@ -26,7 +27,6 @@ TARGETS = ("cpu", "cuda", "onnxruntime", "tensorrt")
 PRECISIONS = ("fp32", "fp16", "int8")
 LAYOUTS = ("steps", "joined")
 INT8 = ("token", "static-minmax", "static-percentile", "static-entropy", "static-smoothed", "blocks", "auto")
-_SHOWN_LABELS = 20
 _log = logging.getLogger("tritonflare.export")
 
 
@@ -126,7 +126,7 @@ def _path(exists: bool = False) -> click.Path:
 @click.option(
     "--keep",
     type=click.IntRange(0),
-    default=3,
+    default=KEEP,
     show_default=True,
     help="Versions of the model that are kept beside the published one, for --rollback.",
 )
@@ -274,13 +274,13 @@ def _is_unchanged(plan: ExportPlan) -> bool:
     except ExportNeeded as needed:
         click.echo(f"Exporting: {needed}.")
         return False
-    line = f"unchanged: {record.name} version {record.version} is already published in {plan.repository}"
-    if record.rolled_back_to:
+    if record.pinned:
         click.echo(
-            f"unchanged: {record.name} was rolled back from version {record.version} to "
-            f"{record.rolled_back_to}; export without --if-changed to publish the same again."
+            f"unchanged: {record.name} stays at version {record.pinned}, which --rollback chose, until its "
+            "source or options change; export without --if-changed to publish again."
         )
         return True
+    line = f"unchanged: {record.name} version {record.version} is already published in {plan.repository}"
     if record.warnings:
         line += f", with {record.warnings} {'warning' if record.warnings == 1 else 'warnings'} in its report"
     click.echo(f"{line}; export without --if-changed to do it again.")
