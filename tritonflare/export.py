@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ TARGETS = ("cpu", "cuda", "onnxruntime", "tensorrt")
 PRECISIONS = ("fp32", "fp16", "int8")
 LAYOUTS = ("steps", "joined")
 INT8 = ("token", "static-minmax", "static-percentile", "static-entropy", "static-smoothed", "blocks", "auto")
+_OPTIONS = "--options="
 _log = logging.getLogger("tritonflare.export")
 
 
@@ -34,7 +36,32 @@ def _path(exists: bool = False) -> click.Path:
     return click.Path(path_type=Path, exists=exists)
 
 
-@click.command()
+class _WithOptions(click.Command):
+    """A command that takes more of its options in one argument, as a list of arguments has no empty place."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the words of every ``--options=WORDS`` into its place; none if it is empty.
+
+        Raises:
+            click.UsageError: a quotation mark is not closed.
+        """
+        words: list[str] = []
+        for arg in args:
+            try:
+                given = arg.startswith(_OPTIONS)
+                words += shlex.split(arg.removeprefix(_OPTIONS)) if given else [arg]
+            except ValueError as error:
+                raise click.UsageError(f"--options cannot be read ({error}).", ctx) from error
+        return super().parse_args(ctx, words)
+
+
+def _refuse_words(_context: click.Context, _option: click.Parameter, words: str | None) -> None:
+    """Only what `_WithOptions` has not taken comes here."""
+    if words is not None:
+        raise click.BadParameter("write it once, with an equals sign: --options='--keep 5'.")
+
+
+@click.command(cls=_WithOptions)
 @click.argument("source", default=str(CHECKPOINT))
 @click.option(
     "--name",
@@ -142,6 +169,14 @@ def _path(exists: bool = False) -> click.Path:
 )
 @click.option(
     "--verify", "verifying", is_flag=True, help="Check the SHA-256 of all published files, and exit."
+)
+@click.option(
+    "--options",
+    metavar="OPTIONS",
+    expose_value=False,
+    callback=_refuse_words,
+    help="More options in one argument after an equals sign, quoted as in a shell; may be empty: for "
+    "EXPORT_OPTIONS of the Compose files.",
 )
 @click.option(
     "-v",
