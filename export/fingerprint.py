@@ -24,6 +24,10 @@ _PACKAGES = ("protobuf", "tritonclient")
 _REQUIREMENT = re.compile(r"""([\w.-]+).*extra == ["']([\w-]+)["']""")
 # Compared by content, under other names, or not at all: where files lie decides nothing.
 _NOT_COMPARED = ("source", "revision", "examples", "name", "precision", "repository", "artefacts", "keep")
+_DEFAULTS = "options at their defaults"
+_COMMIT = "commit on the hub"
+_CHOSEN = ("checkpoint", _COMMIT, "option ", "evaluation file", "name")
+"""What begins with these is the user's choice; the rest are the exporter, its packages and this host."""
 
 
 def is_hub_id(plan: ExportPlan) -> bool:
@@ -70,10 +74,49 @@ def folder_digests(folder: Path) -> Fingerprint:
 
 def hub_digests(hub_id: str, commit: str) -> Fingerprint:
     """The same for a model of the hub, where a commit stands for the files."""
-    return {"checkpoint": hub_id, "commit on the hub": commit}
+    return {"checkpoint": hub_id, _COMMIT: commit}
+
+
+def unanswered_digests(hub_id: str) -> Fingerprint:
+    """The same where the hub does not tell its commit: no difference from any other commit."""
+    return {"checkpoint": hub_id}
+
+
+def differences(before: Fingerprint, now: Fingerprint) -> list[str]:
+    """The names of what differs, sorted; which options are at their defaults follows from the options."""
+    keys = (before.keys() | now.keys()) - {_DEFAULTS}
+    return sorted(key for key in keys if before.get(key) != now.get(key))
+
+
+def chosen_differences(before: Fingerprint, now: Fingerprint) -> list[str]:
+    """The names of what the user has changed: source or options, whatever exports them and wherever.
+
+    Another version of the exporter may know other options, or have other defaults: an option that is and was
+    left at its default has not changed. A hub that does not answer has not changed anything either.
+    """
+
+    def unknown(found: Fingerprint, key: str) -> bool:
+        return key.startswith(("option ", _COMMIT)) and key not in found
+
+    def left_out(found: Fingerprint, key: str) -> bool:
+        return unknown(found, key) or key in json.loads(found.get(_DEFAULTS, "[]"))
+
+    return [
+        key
+        for key in differences(before, now)
+        if key.startswith(_CHOSEN)
+        and not unknown(now, key)
+        and not (left_out(before, key) and left_out(now, key))
+    ]
 
 
 def _options(plan: ExportPlan) -> Fingerprint:
+    given = _values(plan)
+    usual = _values(ExportPlan(plan.source, plan.repository, plan.artefacts, target=plan.target))
+    return given | {_DEFAULTS: json.dumps([key for key in sorted(given) if given[key] == usual[key]])}
+
+
+def _values(plan: ExportPlan) -> Fingerprint:
     options = {key: value for key, value in asdict(plan).items() if key not in _NOT_COMPARED}
     options["precision"] = plan.served
     return {f"option {key}": json.dumps(value, sort_keys=True) for key, value in options.items()}

@@ -16,8 +16,18 @@ from export.checkpoint.files import display_name, sha256
 from export.checkpoint.source import hub_commit
 from export.errors import ExportError
 from export.files import write_atomically
-from export.fingerprint import Fingerprint, fingerprint, folder_digests, hub_digests, is_hub_id
+from export.fingerprint import (
+    Fingerprint,
+    chosen_differences,
+    differences,
+    fingerprint,
+    folder_digests,
+    hub_digests,
+    is_hub_id,
+    unanswered_digests,
+)
 from export.plan import ExportPlan
+from export.repository.pin import pinned_version
 from export.repository.versions import versions
 from export.spec import ServedModel, ensemble_name
 
@@ -48,8 +58,8 @@ class ExportRecord:
     published: Digests
     kit: Digests
     schema: int = SCHEMA
-    rolled_back_to: int = 0
-    """The older version that is published now because somebody wanted it back; 0 if this one is."""
+    pinned: int = 0
+    """The version that is published now because a rollback chose it; 0 if this one was exported last."""
 
 
 def write_record(
@@ -93,6 +103,9 @@ def write_record(
 def unchanged_export(plan: ExportPlan) -> ExportRecord:
     """The record of the publication that an export of this plan would repeat.
 
+    After a rollback it is that of the last export, with ``pinned``: then source and options alone count, so
+    that another image or host does not undo the rollback.
+
     Raises:
         ExportNeeded: something differs, is damaged or cannot be compared.
     """
@@ -102,33 +115,30 @@ def unchanged_export(plan: ExportPlan) -> ExportRecord:
         record = _read(folder)
         if not (plan.repository / ensemble_name(name) / CONFIG).is_file():
             raise ExportNeeded(f"{name} is not published in {plan.repository}")
-        changed = _changed(record.fingerprint, fingerprint(plan, _source(plan)) | {"name": name})
-        damaged = _damaged(record, plan.repository, folder)
+        pinned = _pinned(plan.repository, name)
+        now = fingerprint(plan, _source(plan, pinned > 0)) | {"name": name}
+        changed = (chosen_differences if pinned else differences)(record.fingerprint, now)
+        damaged = [] if pinned else _damaged(record, plan.repository, folder)
     except (ExportError, OSError, ImportError) as error:
         raise ExportNeeded(f"it cannot be compared with the last one ({error})") from error
     if changed:
         raise ExportNeeded(f"changed since the last one: {_first(changed)}")
     if damaged:
-        older = _rolled_back_to(record, plan.repository)
-        if older is None:
-            raise ExportNeeded(f"not as the last one left it: {_first(damaged)}")
-        return replace(record, rolled_back_to=older)
-    return record
+        raise ExportNeeded(f"not as the last one left it: {_first(damaged)}")
+    return replace(record, pinned=pinned)
 
 
-def _rolled_back_to(record: ExportRecord, repository: Path) -> int | None:
-    """The intact older version that took the place of a publication, which is kept; None if that is not so.
-
-    An export would undo the rollback, at the next start of a container for example.
-    """
+def _pinned(repository: Path, name: str) -> int:
+    """The published version if a rollback chose it and its files are intact, else 0."""
+    number = pinned_version(repository, ensemble_name(name))
+    if number is None:
+        return 0
     # Only here, because protobuf takes a while to import.
-    from export.repository.inventory import content_damage, read_inventory  # noqa: PLC0415
-    from export.repository.kept import kept_versions  # noqa: PLC0415
+    from export.repository.inventory import content_damage, find_published  # noqa: PLC0415
 
-    model = next((each for each in read_inventory(repository) if each.name == record.name), None)
-    if model is None or model.version >= record.version or any(content_damage(repository, model)):
-        return None
-    return model.version if record.version in kept_versions(repository, model.ensemble) else None
+    model = find_published(repository, name)
+    intact = model.version == number and not any(content_damage(repository, model))
+    return number if intact else 0
 
 
 def _read(folder: Path) -> ExportRecord:
@@ -154,27 +164,25 @@ def _name(plan: ExportPlan) -> str:
     return read_card(folder).get("name", default_name(display_name(folder)))
 
 
-def _source(plan: ExportPlan) -> Fingerprint:
+def _source(plan: ExportPlan, pinned: bool) -> Fingerprint:
     if not is_hub_id(plan):
         return folder_digests(Path(plan.source).expanduser())
     commit = hub_commit(str(plan.source), plan.revision)
+    if commit is None and pinned:
+        return unanswered_digests(str(plan.source))
     if commit is None:
         raise ExportNeeded("the hub does not answer")
     return hub_digests(str(plan.source), commit)
-
-
-def _changed(before: Digests, now: Digests) -> list[str]:
-    return sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
 
 
 def _damaged(record: ExportRecord, repository: Path, folder: Path) -> list[str]:
     """Files of the publication and of its kit that differ; an installed plan of the kit is no damage."""
     kits = {file.partition("/")[0] for file in record.kit}
     kit = _digests(folder, (path for name in kits for path in (folder / name).rglob("*")))
-    if differing := _changed(record.kit, kit):
+    if differing := differences(record.kit, kit):
         return differing
     published = _published_files(repository, {file.partition("/")[0] for file in record.published})
-    differing = _changed(record.published, published)
+    differing = differences(record.published, published)
     config = f"{ensemble_name(record.name)}/{CONFIG}"
     if differing == [config] and any(
         _serves_plan(record, repository, published.get(config, ""), folder / name) for name in kits

@@ -56,6 +56,10 @@ COMPOSE = {
         "Branch, tag or commit of a hub id; with a full commit, an unchanged model starts without the hub.",
     ),
     "EXPORT_TARGET": ("tensorrt", "tensorrt or onnxruntime; with docker-compose.cpu.yml always cpu."),
+    "EXPORT_OPTIONS": (
+        "",
+        "More options of `tritonflare export`, quoted as in a shell, such as --allow-poor --keep 5.",
+    ),
     "CHECKPOINTS": ("./checkpoints", "Folder with your checkpoints."),
     "IMAGE_PREFIX": ("", "Put before the names of our images, such as registry.example/team/."),
     "PYTHON_IMAGE": (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from export.repository.versions import KEEP
 from tritonflare import export_published
 from tritonflare.export_judging import judging, judging_options
 from tritonflare.export_published import SERVE_HELP
@@ -26,7 +28,7 @@ TARGETS = ("cpu", "cuda", "onnxruntime", "tensorrt")
 PRECISIONS = ("fp32", "fp16", "int8")
 LAYOUTS = ("steps", "joined")
 INT8 = ("token", "static-minmax", "static-percentile", "static-entropy", "static-smoothed", "blocks", "auto")
-_SHOWN_LABELS = 20
+_OPTIONS = "--options="
 _log = logging.getLogger("tritonflare.export")
 
 
@@ -34,7 +36,32 @@ def _path(exists: bool = False) -> click.Path:
     return click.Path(path_type=Path, exists=exists)
 
 
-@click.command()
+class _WithOptions(click.Command):
+    """A command that takes more of its options in one argument, as a list of arguments has no empty place."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the words of every ``--options=WORDS`` into its place; none if it is empty.
+
+        Raises:
+            click.UsageError: a quotation mark is not closed.
+        """
+        words: list[str] = []
+        for arg in args:
+            try:
+                given = arg.startswith(_OPTIONS)
+                words += shlex.split(arg.removeprefix(_OPTIONS)) if given else [arg]
+            except ValueError as error:
+                raise click.UsageError(f"--options cannot be read ({error}).", ctx) from error
+        return super().parse_args(ctx, words)
+
+
+def _refuse_words(_context: click.Context, _option: click.Parameter, words: str | None) -> None:
+    """Only what `_WithOptions` has not taken comes here."""
+    if words is not None:
+        raise click.BadParameter("write it once, with an equals sign: --options='--keep 5'.")
+
+
+@click.command(cls=_WithOptions)
 @click.argument("source", default=str(CHECKPOINT))
 @click.option(
     "--name",
@@ -126,7 +153,7 @@ def _path(exists: bool = False) -> click.Path:
 @click.option(
     "--keep",
     type=click.IntRange(0),
-    default=3,
+    default=KEEP,
     show_default=True,
     help="Versions of the model that are kept beside the published one, for --rollback.",
 )
@@ -142,6 +169,14 @@ def _path(exists: bool = False) -> click.Path:
 )
 @click.option(
     "--verify", "verifying", is_flag=True, help="Check the SHA-256 of all published files, and exit."
+)
+@click.option(
+    "--options",
+    metavar="OPTIONS",
+    expose_value=False,
+    callback=_refuse_words,
+    help="More options in one argument after an equals sign, quoted as in a shell; may be empty: for "
+    "EXPORT_OPTIONS of the Compose files.",
 )
 @click.option(
     "-v",
@@ -274,13 +309,13 @@ def _is_unchanged(plan: ExportPlan) -> bool:
     except ExportNeeded as needed:
         click.echo(f"Exporting: {needed}.")
         return False
-    line = f"unchanged: {record.name} version {record.version} is already published in {plan.repository}"
-    if record.rolled_back_to:
+    if record.pinned:
         click.echo(
-            f"unchanged: {record.name} was rolled back from version {record.version} to "
-            f"{record.rolled_back_to}; export without --if-changed to publish the same again."
+            f"unchanged: {record.name} stays at version {record.pinned}, which --rollback chose, until its "
+            "source or options change; export without --if-changed to publish again."
         )
         return True
+    line = f"unchanged: {record.name} version {record.version} is already published in {plan.repository}"
     if record.warnings:
         line += f", with {record.warnings} {'warning' if record.warnings == 1 else 'warnings'} in its report"
     click.echo(f"{line}; export without --if-changed to do it again.")

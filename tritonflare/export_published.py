@@ -46,6 +46,7 @@ def roll_back(repository: Path, name: str, number: int | None) -> None:
 
     before, now = rollback_model(repository, name, number)
     click.echo(f"Published version {now} of {name} again in {repository}; version {before} is kept.")
+    click.echo("--if-changed leaves it alone until its source or options change.")
     click.echo(SERVE_HELP)
 
 

@@ -42,6 +42,8 @@ class Published:
     model_sha256: str
     size: int
     """Bytes of all its folders; a shared tokenizer counts for each model."""
+    aliases: tuple[str, ...] = ()
+    """Other public names to which it answers."""
 
     @property
     def folders(self) -> tuple[str, ...]:
@@ -134,6 +136,21 @@ def refuse_conflict(repository: Path, name: str) -> None:
         )
 
 
+def refuse_taken_aliases(repository: Path, model: Published) -> None:
+    """A version from before may answer to a name that was given to another model since.
+
+    Raises:
+        ExportError: a published model is called like that, or has the same alias.
+    """
+    for other in read_inventory(repository):
+        taken = [alias for alias in model.aliases if alias in (other.name, *other.aliases)]
+        if other.name != model.name and taken:
+            raise ExportError(
+                f"version {model.version} of {model.name} answers to {taken[0]} too, which is a name of "
+                f"{other.name} now; export {other.name} without it, or {model.name} again."
+            )
+
+
 def _is_foreign(ensemble: Path) -> bool:
     """Whether an ensemble's folder exists and is not ours; a link would lead out of the copy."""
     if ensemble.is_symlink() or (ensemble.exists() and not ensemble.is_dir()):
@@ -205,9 +222,10 @@ def _published(repository: Path, ensemble: str, config: pb.ModelConfig) -> Publi
         encoder = step.model_name if "logits" in step.output_map else encoder
     try:
         labels = tuple(map(str, json.loads(text("labels"))))
+        aliases = tuple(map(str, json.loads(text("aliases") or "[]")))
         version = int(text("version") or 1)  # models of the first release had no number
     except (ValueError, TypeError):
-        labels, version = (), 0
+        labels, aliases, version = (), (), 0
     folders = {ensemble, tokenizer, encoder} - {""}
     return Published(
         name=text("name"),
@@ -218,6 +236,7 @@ def _published(repository: Path, ensemble: str, config: pb.ModelConfig) -> Publi
         precision=text("precision"),
         target=text("target"),
         labels=labels,
+        aliases=aliases,
         created_at=text("created_at"),
         weights_sha256=text("weights_sha256"),
         tokenizer_sha256=text("tokenizer_sha256"),

@@ -15,15 +15,9 @@ from pathlib import Path
 from export.errors import PublishError
 from export.repository.exchange import link_or_copy, sync_one, sync_tree
 from export.repository.inventory import Published, content_damage, read_inventory
-from export.repository.versions import versions
+from export.repository.versions import kept_root, versions
 
 _PART = ".part"
-
-
-def kept_root(repository: Path, ensemble: str) -> Path:
-    """The folder of a model's kept versions."""
-    repository = repository.resolve()
-    return repository.with_name(f"{repository.name}.versions") / ensemble
 
 
 def kept_versions(repository: Path, ensemble: str) -> list[int]:

@@ -18,6 +18,7 @@ from export.repository.inventory import (
     read_config,
     read_inventory,
     refuse_conflict,
+    refuse_taken_aliases,
 )
 from export.repository.kept import (
     copy_model_folder,
@@ -29,6 +30,7 @@ from export.repository.kept import (
     remove_versions,
 )
 from export.repository.owned import owned_folders, refuse_foreign, wrote_tokenizer
+from export.repository.pin import pin_version, unpin
 from export.repository.versions import KEEP, keep_versions, versions
 from export.repository.write import write_model
 from export.spec import JOINED, PREFIX, TOKENIZER, ServedModel
@@ -84,6 +86,7 @@ def publish_model(
         return new
 
     def replaced(new: ServedModel) -> None:
+        unpin(repository, new.ensemble)
         prune_versions(repository, new.ensemble, new.version, keep)
 
     return replace_repository(repository, change, replaced)
@@ -91,6 +94,9 @@ def publish_model(
 
 def rollback_model(repository: Path, name: str, number: int | None = None) -> tuple[int, int]:
     """Publish a kept version again, under the number that it had; the present one is kept in its place.
+
+    The version is pinned: `export.record.unchanged_export` leaves it alone. For a Triton that is loading at
+    this moment there is no way to leave the files of the higher number, as it would serve those.
 
     Args:
         repository: the folder that Triton reads.
@@ -101,14 +107,16 @@ def rollback_model(repository: Path, name: str, number: int | None = None) -> tu
         The numbers of the version that was published and of the one that is.
 
     Raises:
-        ExportError: no model has this name, no such version is kept, it is damaged, or the repository could
-            not be replaced; it is as it was.
+        ExportError: no model has this name, no such version is kept, it is damaged, another model has one of
+            its folders or aliases by now, or the repository could not be replaced; it is as it was.
     """
     find_published(repository, name)  # a repository that is not there must not be made
 
     def change(root: Path) -> tuple[int, int]:
+        refuse_conflict(root, name)
         present = find_published(root, name)
         source, old = read_kept(repository, present.ensemble, previous_version(repository, present, number))
+        refuse_taken_aliases(root, old)
         _keep_if_whole(repository, present)
         others = {folder for model in read_inventory(root) if model.name != name for folder in model.folders}
         _drop(root, {*present.folders, *owned_folders(root, present.ensemble)})
@@ -123,6 +131,7 @@ def rollback_model(repository: Path, name: str, number: int | None = None) -> tu
                 )
             copy_model_folder(source / folder, root / folder)
         _require_whole(root, old)
+        pin_version(repository, old.ensemble, old.version)
         return present.version, old.version
 
     return replace_repository(repository, change)

@@ -10,8 +10,8 @@ from pathlib import Path
 from export.errors import PublishError
 from export.files import only_writer
 from export.repository.inventory import find_published
-from export.repository.kept import kept_root
 from export.repository.publish import remove_model
+from export.repository.versions import kept_root
 from export.spec import ensemble_name
 
 

@@ -12,6 +12,12 @@ KEEP = 3
 _VERSION = re.compile("[1-9][0-9]*")
 
 
+def kept_root(repository: Path, ensemble: str) -> Path:
+    """The folder of a model's kept versions, beside the repository."""
+    repository = repository.resolve()
+    return repository.with_name(f"{repository.name}.versions") / ensemble
+
+
 def versions(folder: Path) -> list[int]:
     """The numbered versions in a model's folder, lowest first."""
     if not folder.is_dir():

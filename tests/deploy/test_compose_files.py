@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import check_jsonschema
+import click
 import jsonschema_rs
 import pytest
 
+from export.repository.versions import KEEP
 from gateway.domain.coalescing.coalescer import OVERDUE_TIMEOUT_S
 from gateway.settings import Settings
 from tests.support.deploy.compose import BASE, CPU, GRPC, ROOT, SECRET, merged, raw
 from tools.settings_doc import COMPOSE, env_example
+from tritonflare.export import export
 
 ONE_SHOT = ("export", "plans", "loadtest", "loadtest-worker")
 LOOPBACK = "127.0.0.1:"
@@ -276,6 +279,43 @@ def test_the_exporter_gets_the_folder_above_the_repository_and_triton_cannot_wri
     assert "--repository=/models/repository" in named["export"]["command"]
     assert "--model-repository=/models/repository" in named["triton"]["command"]
     assert named["triton"]["volumes"] == [f"{exported}:ro"]
+
+
+@pytest.mark.parametrize("files", [[BASE], [BASE, CPU]], ids=["gpu", "cpu"])
+@pytest.mark.parametrize(
+    ("options", "meant"),
+    [
+        ({}, {"allow_poor": False, "labels": (), "keep": KEEP}),
+        ({"EXPORT_OPTIONS": ""}, {"allow_poor": False, "labels": (), "keep": KEEP}),
+        (
+            {"EXPORT_OPTIONS": """--allow-poor --labels '"so, so",good' --min-accuracy=85 --keep 5"""},
+            {"allow_poor": True, "labels": ("so, so", "good"), "min_accuracy": 85, "keep": 5},
+        ),
+    ],
+    ids=["unset", "empty", "given"],
+)
+def test_the_exporter_gets_any_option_from_a_variable_and_none_if_it_is_empty(
+    tmp_path: Path, files: list[Path], options: dict[str, str], meant: dict[str, Any]
+) -> None:
+    command = merged(tmp_path, *files, TRITON_SECRET=SECRET, **options)["services"]["export"]["command"]
+    assert command[0] == "export"
+    given = export.make_context("export", command[1:]).params
+    assert {name: given[name] for name in meant} == meant
+    assert (given["source"], str(given["repository"])) == ("checkpoints/minilm-sst2", "/models/repository")
+    assert given["if_changed"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--options=--labels 'a"], "cannot be read"),
+        (["--options", "--keep 5"], "equals sign"),
+        (["--options=--kep 5"], "No such option"),
+    ],
+)
+def test_options_that_cannot_be_read_are_refused(arguments: list[str], said: str) -> None:
+    with pytest.raises(click.UsageError, match=said):
+        export.make_context("export", arguments)
 
 
 def test_every_variable_of_the_compose_files_is_in_the_example_and_the_other_way_round() -> None:

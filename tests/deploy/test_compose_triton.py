@@ -191,6 +191,11 @@ def with_few_examples(folder: Path) -> Path:
 
 def command_of_export(file: Path, models: Path, checkpoint: Path) -> list[str]:
     """The export's command line with ``models`` as its volume."""
-    variables = {"EXPORT_SOURCE": str(checkpoint), "EXPORT_NAME": "", "EXPORT_TARGET": "tensorrt"}
+    variables = {
+        "EXPORT_SOURCE": str(checkpoint),
+        "EXPORT_NAME": "",
+        "EXPORT_TARGET": "tensorrt",
+        "EXPORT_OPTIONS": "",
+    }
     command = interpolated(service("export", file)["command"], variables)
     return [argument.replace("/models", str(models)) for argument in command]

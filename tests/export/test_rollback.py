@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -9,14 +10,20 @@ from pathlib import Path
 
 import pytest
 
+from export import fingerprint
 from export.errors import ExportError
+from export.evaluation.gate import DEFAULT_LIMITS
+from export.evaluation.host import Processor
+from export.fingerprint import chosen_differences
 from export.plan import ExportPlan
-from export.record import ExportNeeded, unchanged_export
+from export.record import RECORD, ExportNeeded, unchanged_export
 from export.repository import publish
 from export.repository.exchange import replace_repository
 from export.repository.inventory import read_inventory, verify_repository
-from export.repository.kept import kept_root, kept_versions, verify_kept
+from export.repository.kept import kept_versions, verify_kept
+from export.repository.pin import pin_version, pinned_version, unpin
 from export.repository.publish import publish_model, rollback_model
+from export.repository.versions import kept_root
 from export.run import run_export
 from export.spec import JOINED
 from tests.export.test_publish import MOOD, Shop
@@ -227,9 +234,11 @@ def test_options_that_do_not_go_together_are_refused(arguments: tuple[str, ...])
     assert ask(*arguments).exit_code == 2
 
 
-def test_a_start_of_a_container_does_not_undo_a_rollback(tmp_path: Path) -> None:
+@pytest.fixture
+def plans(tmp_path: Path) -> list[ExportPlan]:
+    """Two exports of one name from two sources, done in this order."""
     sources = [write_checkpoint(tmp_path / f"mood{seed}", seed=seed) for seed in (0, 1)]
-    plans = [
+    found = [
         ExportPlan(
             source,
             tmp_path / "repository",
@@ -237,14 +246,19 @@ def test_a_start_of_a_container_does_not_undo_a_rollback(tmp_path: Path) -> None
             name="@x/mood",
             timing=None,
             limits=LENIENT,
+            all_precisions=False,
         )
         for source in sources
     ]
-    for plan in plans:
+    for plan in found:
         run_export(plan)
+    return found
+
+
+def test_a_start_of_a_container_does_not_undo_a_rollback(plans: list[ExportPlan]) -> None:
     rollback_model(plans[1].repository, "@x/mood")
     record = unchanged_export(plans[1])
-    assert (record.version, record.rolled_back_to) == (2, 1)
+    assert (record.version, record.pinned) == (2, 1)
     # Another source is a reason to export, and so is a damaged file.
     with pytest.raises(ExportNeeded, match="changed since"):
         unchanged_export(plans[0])
@@ -252,7 +266,85 @@ def test_a_start_of_a_container_does_not_undo_a_rollback(tmp_path: Path) -> None
     with pytest.raises(ExportNeeded, match="not as the last one left it"):
         unchanged_export(plans[1])
     rollback_model(plans[1].repository, "@x/mood", 2)
-    assert unchanged_export(plans[1]).rolled_back_to == 0
+    assert unchanged_export(plans[1]).pinned == 2
+
+
+def test_neither_an_update_nor_another_host_undoes_a_rollback_but_an_option_does(
+    plans: list[ExportPlan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plans[1]
+    rollback_model(plan.repository, "@x/mood")
+    monkeypatch.setattr(fingerprint, "describe_processor", lambda: Processor("another", ("none",), False))
+    monkeypatch.setattr(
+        fingerprint, "_exporter", lambda: {"tritonflare": "9", "exporter": "x", "package onnx": "9"}
+    )
+    assert unchanged_export(plan).pinned == 1
+    for changed in (
+        {"instances": 2},
+        {"precision": "fp32"},
+        {"allow_poor": True},
+        {"limits": DEFAULT_LIMITS},
+    ):
+        with pytest.raises(ExportNeeded, match=f"changed since the last one: option {next(iter(changed))}$"):
+            unchanged_export(dataclasses.replace(plan, **changed))
+    examples = plan.artefacts / "reviews.csv"
+    examples.write_text("text,label\ngood,LABEL_0\n", encoding="utf-8")
+    with pytest.raises(ExportNeeded, match=r"changed since the last one: evaluation file$"):
+        unchanged_export(dataclasses.replace(plan, examples=examples))
+    # Without the rollback, the update counts.
+    unpin(plan.repository, "x-mood")
+    with pytest.raises(ExportNeeded, match="exporter"):
+        unchanged_export(plan)
+
+
+def test_an_option_that_an_update_brings_or_whose_default_it_changes_does_not_undo_a_rollback(
+    plans: list[ExportPlan],
+) -> None:
+    rollback_model(plans[1].repository, "@x/mood")
+    file = plans[1].artefacts / "x-mood" / RECORD
+    record = json.loads(file.read_text())
+    del record["fingerprint"]["option allow_poor"]
+    record["fingerprint"]["option instances"] = "7"  # left at its default, which was another then
+    record["fingerprint"]["option of old"] = "true"
+    file.write_text(json.dumps(record))
+    assert unchanged_export(plans[1]).pinned == 1
+    with pytest.raises(ExportNeeded, match="option allow_poor"):
+        unchanged_export(dataclasses.replace(plans[1], allow_poor=True))
+    with pytest.raises(ExportNeeded, match="option instances"):
+        unchanged_export(dataclasses.replace(plans[1], instances=2))
+
+
+def test_a_hub_that_does_not_answer_does_not_undo_a_rollback() -> None:
+    before = fingerprint.hub_digests("org/mood", "a" * 40)
+    assert chosen_differences(before, fingerprint.hub_digests("org/mood", "b" * 40)) == ["commit on the hub"]
+    assert chosen_differences(before, fingerprint.unanswered_digests("org/mood")) == []
+    assert chosen_differences(before, fingerprint.unanswered_digests("org/mad")) == ["checkpoint"]
+
+
+def test_an_export_ends_what_a_rollback_chose(shop: Shop) -> None:
+    shop.publish("w1")
+    shop.publish("w2")
+    rollback_model(shop.repository, NAME)
+    assert pinned_version(shop.repository, MOOD.ensemble) == 1
+    shop.publish("w2")
+    assert pinned_version(shop.repository, MOOD.ensemble) is None
+
+
+def test_a_choice_that_was_never_published_counts_for_nothing(plans: list[ExportPlan]) -> None:
+    pin_version(plans[1].repository, "x-mood", 1)
+    assert unchanged_export(plans[1]).pinned == 0
+
+
+def test_a_version_whose_alias_another_model_has_by_now_is_not_published(shop: Shop) -> None:
+    shop.publish("w1", aliases=("mood",))
+    shop.publish("w2")
+    shop.publish("w3", name="@cf/acme/other", aliases=("mood",))
+    before = shop.files()
+    with pytest.raises(ExportError, match="answers to mood too, which is a name of @cf/acme/other now"):
+        rollback_model(shop.repository, NAME)
+    assert shop.files() == before
+    shop.publish("w3", name="@cf/acme/other")
+    assert rollback_model(shop.repository, NAME) == (2, 1)
 
 
 def test_what_follows_the_exchange_still_holds_the_lock(tmp_path: Path) -> None:
