@@ -36,6 +36,20 @@ class Admission:
         self.in_flight -= 1
 
     @contextmanager
+    def spare_places(self, count: int) -> Iterator[None]:
+        """Take ``count`` more places for a request that could do without, or none.
+
+        Half of all places are left to requests that could not.
+
+        Raises:
+            Overloaded: fewer places can be spared.
+        """
+        if self.in_flight + count > self._limit // 2:
+            raise Overloaded
+        with self.places(count):
+            yield
+
+    @contextmanager
     def places(self, count: int) -> Iterator[None]:
         """Take ``count`` more places, or none.
 

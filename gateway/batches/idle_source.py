@@ -100,8 +100,11 @@ class IdleSource:
         """By a hash of the input; they outlast `ModelNotReady`."""
 
     def with_options(self, options: CallOptions) -> AnswerSource:
-        """Return this source for calls with these options."""
-        return _WithOptions(self, options)
+        """Return this source for the calls of one chunk, which have these options.
+
+        Once one of them was answered, the others wait longer for a busy model: that answer would be lost.
+        """
+        return _Chunk(self, options)
 
     async def classify(
         self,
@@ -109,6 +112,8 @@ class IdleSource:
         texts: Sequence[ModelInput],
         deadline_s: float,
         options: CallOptions = NO_OPTIONS,
+        *,
+        has_answers: bool = False,
     ) -> list[Answer]:
         """Run the model on ``texts``; return for each, in order, its scores or its own error.
 
@@ -117,6 +122,7 @@ class IdleSource:
             texts: see `AnswerSource`.
             deadline_s: of each call; there is none for all of them.
             options: of each call.
+            has_answers: whether its caller has answers that would be lost.
 
         Raises:
             ModelNotReady: the answers so far are lost. Failures are remembered for the same texts.
@@ -126,7 +132,7 @@ class IdleSource:
         answers: list[Answer] = []
         while len(answers) < len(texts):
             part = self._part(model, texts, len(answers))
-            busy_s = _BUSY_WITH_ANSWERS_S if answers else _BUSY_S
+            busy_s = _BUSY_WITH_ANSWERS_S if answers or has_answers else _BUSY_S
             answers += await self._answers(job, part, busy_s)
         self._forget(texts)
         return answers
@@ -241,16 +247,21 @@ class IdleSource:
         self._budget = max(float(_INPUT_COST), wanted)
 
 
-class _WithOptions:
-    """An AnswerSource whose calls have the same options."""
+class _Chunk:
+    """An AnswerSource for the calls of one chunk."""
 
     def __init__(self, source: IdleSource, options: CallOptions) -> None:
         self._source = source
         self._options = options
+        self._has_answers = False
 
     async def classify(self, model: Model, texts: Sequence[ModelInput], deadline_s: float) -> list[Answer]:
         """See `IdleSource.classify`."""
-        return await self._source.classify(model, texts, deadline_s, self._options)
+        answers = await self._source.classify(
+            model, texts, deadline_s, self._options, has_answers=self._has_answers
+        )
+        self._has_answers = True
+        return answers
 
 
 def _cost(model: Model, text: ModelInput) -> int:

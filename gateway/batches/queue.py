@@ -12,11 +12,13 @@ from gateway.batches import codec
 from gateway.batches.store import BatchStore, NewBatch, PendingBatch
 from gateway.domain.errors import BadInput
 from gateway.domain.options import NO_OPTIONS, CallOptions
-from gateway.domain.requests import BatchRequest, size_of
+from gateway.domain.requests import BatchRequest, TextRequest, size_of
 from gateway.domain.service import BatchItem
 
 CHUNK_INPUTS = 64
 """Texts or pairs in a chunk, unless a single request has more: what a killed runner loses at most."""
+_WINDOW_BYTES = 2048
+"""About as many bytes of text as a window has; a text in windows counts as so many inputs of its chunk."""
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 
@@ -80,7 +82,7 @@ class BatchQueue:
             labels: how many the model has; room for that many scores of each text or pair is reserved.
         """
         chunks = []
-        for chunk in _chunks(requests):
+        for chunk in _chunks(requests, options):
             chunks.append(codec.encode_inputs(chunk, options))
             await asyncio.sleep(0)  # other requests have their turn
         bucket, scores = self._bucket_of(account), labels * sum(size_of(item.request) for item in requests)
@@ -134,11 +136,13 @@ class BatchQueue:
         return FetchedBatch(found.id, found.chunks)
 
 
-def _chunks(requests: Sequence[BatchRequest]) -> Iterator[list[BatchRequest]]:
+def _chunks(requests: Sequence[BatchRequest], options: CallOptions) -> Iterator[list[BatchRequest]]:
     chunk: list[BatchRequest] = []
     inputs = 0
     for request in requests:
         size = size_of(request.request)
+        if options.long_texts == "window" and isinstance(request.request, TextRequest):
+            size += len(request.request.text) // _WINDOW_BYTES
         if chunk and inputs + size > CHUNK_INPUTS:
             yield chunk
             chunk, inputs = [], 0

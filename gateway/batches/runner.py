@@ -68,7 +68,7 @@ class BatchRunner:
 
     Args:
         store: shared with other processes, or not.
-        predictor: makes what answers requests of a call with these options; see `IdleSource`.
+        predictor: makes what answers the requests of a chunk with these options; see `IdleSource`.
         find: finds a model by its public name; see `Catalogue.find`.
         is_ready: whether any model answers.
         is_available: whether this version of a model is served, and answers.

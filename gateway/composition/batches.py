@@ -81,7 +81,9 @@ def compose_batches(
     )
     runner = BatchRunner(
         store,
-        lambda options: Predictor(source.with_options(options), windows=inference.windows),
+        lambda options: Predictor(
+            source.with_options(options), windows=inference.windows, deadline_per_call=True
+        ),
         inference.catalogue.find,
         lambda: any(inference.health.is_healthy(model) for model in inference.catalogue),
         is_available,

@@ -84,10 +84,7 @@ def compose_inference(settings: Settings, metrics: Metrics, tracing: Tracing | N
         canaries_per_s=settings.canaries_per_s,
     )
     monitor = Monitor(backend, coalescer, catalogue, health, times)
-    # The windows of a text have to fit: each takes a place.
-    windows = WindowLimits(
-        settings.window_overlap, min(settings.max_windows, settings.max_requests_in_flight)
-    )
+    windows = WindowLimits(settings.window_overlap, settings.max_windows)
     return Inference(backend, coalescer, cache, catalogue, health, monitor, windows)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Sequence
@@ -30,6 +31,8 @@ from gateway.domain.windows import (
 
 _log = logging.getLogger("tritonflare.service")
 
+_LONG_TEXTS_AT_ONCE = 4
+"""How many texts of a batch are read in windows at the same time: enough to keep the call slots busy."""
 _QUERY_BYTES_A_TOKEN = 8
 """A query with more bytes for each token that the model reads probably leaves no room for a context."""
 
@@ -117,14 +120,22 @@ class Predictor:
         source: computes scores: the coalescer.
         cache: in front of it, if there is one.
         windows: of long texts, for calls that ask for them.
+        deadline_per_call: whether a deadline is that of each call to the source, as for requests that can
+            wait, and not that of the answer.
     """
 
     def __init__(
-        self, source: AnswerSource, cache: AnswerCache | None = None, windows: WindowLimits = DEFAULT_LIMITS
+        self,
+        source: AnswerSource,
+        cache: AnswerCache | None = None,
+        windows: WindowLimits = DEFAULT_LIMITS,
+        *,
+        deadline_per_call: bool = False,
     ) -> None:
         self._source = source
         self._cache = cache
         self._windows = windows
+        self._deadline_per_call = deadline_per_call
 
     async def answer(
         self,
@@ -158,49 +169,37 @@ class Predictor:
         A ranking has an error if one of its pairs has. Where the query is long, the first pair is asked
         alone, and the others only if that has a score: a query is sent again with each context.
 
-        Long texts are read in windows if the options ask for that and the model reads windows, one text after
-        the other: together they never hold more places than one of them.
+        Long texts are read in windows if the options ask for that and the model reads windows, a few texts at
+        a time; those that can wait, one after the other.
 
         Args:
             model: answers.
             requests: what to answer.
-            deadline_s: in seconds from now.
+            deadline_s: in seconds from now, or of each call; see `Predictor`.
             options: of the call.
             reserve: takes places for windows.
         """
         ends = time.monotonic() + deadline_s
+
+        async def classify(inputs: Sequence[ModelInput]) -> list[Answer]:
+            left_s = deadline_s if self._deadline_per_call else max(0.0, ends - time.monotonic())
+            return await self._classify(model, inputs, left_s, options)
+
         inputs = [request.inputs() for request in requests]
         first = [each[:1] if _has_long_query(each, model) else each for each in inputs]
-        answers = await self._classify_each(model, first, deadline_s, options)
+        answers = await _classify_each(first, classify)
         rest = [
             each[len(asked) :] if all(map(_has_score, found)) else []
             for each, asked, found in zip(inputs, first, answers, strict=True)
         ]
         if any(rest):
-            left_s = max(0.0, ends - time.monotonic())
-            more = await self._classify_each(model, rest, left_s, options)
+            more = await _classify_each(rest, classify)
             answers = [found + others for found, others in zip(answers, more, strict=True)]
         if options.long_texts == "window" and reads_windows(model):
             plan = WindowPlan(model, self._windows)
-
-            async def classify(windows: Sequence[ModelInput]) -> list[Answer]:
-                return await self._classify(model, windows, max(0.0, ends - time.monotonic()), options)
-
-            return [
-                await _read_on(plan, request, found[0], classify, reserve)
-                if isinstance(request, TextRequest) and plan.is_long(found[0])
-                else _answer(request, found, model)
-                for request, found in zip(requests, answers, strict=True)
-            ]
+            at_once = 1 if self._deadline_per_call else _LONG_TEXTS_AT_ONCE
+            return await _read_all(plan, requests, answers, classify, reserve, at_once)
         return [_answer(request, found, model) for request, found in zip(requests, answers, strict=True)]
-
-    async def _classify_each(
-        self, model: Model, inputs: Sequence[Sequence[ModelInput]], deadline_s: float, options: CallOptions
-    ) -> list[list[Answer]]:
-        """Answer the inputs of many requests, all in one go."""
-        flat = [data for each in inputs for data in each]
-        answers = iter(await self._classify(model, flat, deadline_s, options) if flat else ())
-        return [[next(answers) for _ in each] for each in inputs]
 
     async def _classify(
         self, model: Model, inputs: Sequence[ModelInput], deadline_s: float, options: CallOptions
@@ -208,6 +207,13 @@ class Predictor:
         if self._cache is None:
             return await self._source.classify(model, inputs, deadline_s)
         return await self._cache.classify(model, inputs, deadline_s, options)
+
+
+async def _classify_each(inputs: Sequence[Sequence[ModelInput]], classify: Classify) -> list[list[Answer]]:
+    """Answer the inputs of many requests, all in one go."""
+    flat = [data for each in inputs for data in each]
+    answers = iter(await classify(flat) if flat else ())
+    return [[next(answers) for _ in each] for each in inputs]
 
 
 def _has_long_query(inputs: Sequence[ModelInput], model: Model) -> bool:
@@ -230,6 +236,37 @@ def _answer(request: TaskRequest, answers: Sequence[Answer], model: Model) -> Ta
     # By logits: those that differ may have the same probability.
     best = sorted(range(len(pairs)), key=lambda place: -pairs[place].logits[0])
     return Ranking([(place, pairs[place].scores[0][1]) for place in best[: request.top_k]], pairs)
+
+
+async def _read_all(
+    plan: WindowPlan,
+    requests: Sequence[TaskRequest],
+    answers: Sequence[Sequence[Answer]],
+    classify: Classify,
+    reserve: Reserve,
+    at_once: int,
+) -> list[TaskAnswer | AiError]:
+    """Answer requests of which each has its first answers; long texts are read on, ``at_once`` at a time."""
+    turns = asyncio.Semaphore(at_once)
+
+    async def read_on(request: TextRequest, first: Answer) -> TaskAnswer | AiError:
+        async with turns:
+            return await _read_on(plan, request, first, classify, reserve)
+
+    outcomes: list[TaskAnswer | AiError | None] = []
+    reading: list[asyncio.Task[TaskAnswer | AiError]] = []
+    for request, found in zip(requests, answers, strict=True):
+        if isinstance(request, TextRequest) and plan.is_long(found[0]):
+            outcomes.append(None)
+            reading.append(asyncio.create_task(read_on(request, found[0])))
+        else:
+            outcomes.append(_answer(request, found, plan.model))
+    try:
+        read = iter(await asyncio.gather(*reading))
+    finally:
+        for task in reading:
+            task.cancel()  # where one of them has raised, nobody awaits the others
+    return [next(read) if outcome is None else outcome for outcome in outcomes]
 
 
 async def _read_on(

@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 
 from gateway.domain.backend import Answer, RawScores
 from gateway.domain.catalogue import Model
-from gateway.domain.coalescing.grouping import LONG_BYTES_PER_TOKEN
-from gateway.domain.errors import AiError, BackendFailed
+from gateway.domain.coalescing.grouping import CALL_BYTES, LONG_BYTES_PER_TOKEN
+from gateway.domain.errors import AiError, BackendFailed, Overloaded, without_frames
 from gateway.domain.inputs import ModelInput, Window
 from gateway.domain.scores import Score
 from gateway.domain.tasks import Task
@@ -25,7 +25,7 @@ _log = logging.getLogger("tritonflare.service")
 Classify = Callable[[Sequence[ModelInput]], Awaitable[list[Answer]]]
 """Asks the model about windows."""
 Reserve = Callable[[int], AbstractContextManager[None]]
-"""Takes places for texts in flight; raises Overloaded if there are too few."""
+"""Takes places for windows in flight; raises Overloaded if there are too few."""
 
 
 def reserve_nothing(places: int) -> AbstractContextManager[None]:
@@ -67,6 +67,9 @@ class WindowPlan:
         self._overlap = min(limits.window_overlap, own // 2)
         self._step = own - self._overlap
         self._most = limits.max_windows
+        self._size = LONG_BYTES_PER_TOKEN * model.max_tokens
+        self._at_once = max(1, CALL_BYTES // self._size)
+        """As many windows as fit in a call: more would only take places."""
 
     def is_long(self, answer: Answer) -> bool:
         """Whether a text has more tokens than the model reads."""
@@ -84,20 +87,21 @@ class WindowPlan:
             first: its answer as an ordinary text, which is that of window 0.
             classify: answers the windows.
             reserve: called for those that are asked for together, less one: the text has a place already.
+                With too few places, fewer are asked for together: a text that was admitted is not refused.
 
         Returns:
             The answers of its windows, from the side of the text that is kept when it is cut. If the last one
             is long (`is_long`), there are more.
 
         Raises:
-            AiError: the first error among the answers. Overloaded: there are not enough places.
-                BackendFailed: Triton's windows do not fit together.
+            AiError: the first error among the answers. BackendFailed: Triton's windows do not fit together.
         """
         read = [self._checked(first)]
         # The count of a long text may be too low: Triton need not read it to its end to cut it.
         while (wanted := min(self._windows_after(read), self._most)) > len(read):
-            numbers = range(len(read), wanted)
-            with reserve(len(numbers) - 1):
+            with ExitStack() as places:
+                count = _reserved(min(wanted - len(read), self._at_once), reserve, places)
+                numbers = range(len(read), len(read) + count)
                 answers = await classify([self._window(text, number) for number in numbers])
             read += map(self._checked, answers)
             self._check_ends(read)
@@ -137,8 +141,20 @@ class WindowPlan:
         return len(read) - 1 + self.known(read[-1].token_count)
 
     def _window(self, text: bytes, number: int) -> Window:
-        size = 1 + LONG_BYTES_PER_TOKEN * self.model.max_tokens
-        return Window(text, number, self._overlap, self._most, size)
+        return Window(text, number, self._overlap, self._most, self._size)
+
+
+def _reserved(wanted: int, reserve: Reserve, places: ExitStack) -> int:
+    """Take places for windows of one text until ``places`` is closed; return how many windows have one."""
+    while wanted > 1:
+        try:
+            places.enter_context(reserve(wanted - 1))
+        except Overloaded as exc:
+            without_frames(exc)
+            wanted //= 2
+        else:
+            return wanted
+    return 1
 
 
 def combine(scores: Sequence[Sequence[Score]], weights: Sequence[int]) -> list[Score]:

@@ -114,7 +114,7 @@ class PredictCall:
                 raise call.request
             deadline.watch_for_disconnect(caller.connection)
             answer = await self._predictor.answer(
-                model, call.request, deadline.remaining_s(), call.options, self._admission.places
+                model, call.request, deadline.remaining_s(), call.options, self._admission.spare_places
             )
         caller.record.timing = answer.timing
         self._metrics.answered(model.name, answer)
@@ -142,7 +142,7 @@ class PredictCall:
             deadline_s = max(left_s - _RENDERING_S, left_s / 2)
             answers = iter(
                 await self._predictor.answer_all(
-                    model, requests, deadline_s, call.options, self._admission.places
+                    model, requests, deadline_s, call.options, self._admission.spare_places
                 )
             )
             items = [

@@ -33,9 +33,8 @@ class RequestSettings(BaseModel):
     max_windows: int = Field(
         16,
         gt=1,
-        le=10_000,
-        description="Most windows of one text; what is left of it is cut. Never more than "
-        "GATEWAY_MAX_REQUESTS_IN_FLIGHT.",
+        le=64,  # a text counts once in the rate, however many windows it has
+        description="Most windows of one text, at most 64; what is left of it is cut.",
     )
     max_body_bytes: Bytes = Field(
         1024 * 1024, description="Largest request body; a larger one gets 413, code 3006."

@@ -24,7 +24,7 @@ from tests.support.harness import (
     until,
     until_in_flight,
 )
-from tests.support.queued_batches import Configure
+from tests.support.queued_batches import Configure, batch, fetch, submit
 
 LIMIT, SPECIAL, OVERLAP, MOST = 12, 2, 4, 5
 OWN = LIMIT - SPECIAL
@@ -212,6 +212,20 @@ async def test_a_queued_batch_has_windows_too(configure: Configure, triton: Fake
             assert later.header(header) == at_once.header(header)
 
 
+async def test_a_queued_batch_may_take_longer_than_a_call(configure: Configure, triton: FakeTriton) -> None:
+    windowed(triton)
+
+    async def slow(request: Any, context: Any) -> None:
+        await asyncio.sleep(0.04)
+
+    settings = configure(**options(request_timeout_s=0.1, max_call_texts=2))
+    async with running_gateway(settings) as running:
+        triton.infer_fault = slow
+        request_id = await submit(running.client, batch(*[LONG] * 5), query=WINDOW + "&queueRequest=true")
+        result = (await fetch(running.client, request_id)).json["result"]
+    assert [each["success"] for each in result["responses"]] == [True] * 5
+
+
 async def test_the_cache_keeps_cut_and_windowed_answers_apart(triton: FakeTriton) -> None:
     settings = settings_for(windowed(triton), **options(cache_bytes=1_000_000))
     async with running_gateway(settings) as running:
@@ -224,11 +238,10 @@ async def test_the_cache_keeps_cut_and_windowed_answers_apart(triton: FakeTriton
         assert statuses == ["MISS", "MISS", "HIT", "HIT", "HIT"]
 
 
-async def test_each_window_takes_a_place_and_gives_it_back(triton: FakeTriton) -> None:
+async def test_windows_leave_places_to_others_and_no_text_is_refused_halfway(triton: FakeTriton) -> None:
     release = asyncio.Event()
-    limits = options(max_requests_in_flight=MOST + 1, max_batch_texts=2, call_slots=9)
-    settings = settings_for(windowed(triton), **limits)
-    async with running_gateway(settings) as running:
+    limits = options(max_requests_in_flight=8, max_batch_texts=2, call_slots=9)
+    async with running_gateway(settings_for(windowed(triton), **limits)) as running:
         client = running.client
         await client.run({"text": "warm"})
 
@@ -237,23 +250,37 @@ async def test_each_window_takes_a_place_and_gives_it_back(triton: FakeTriton) -
                 await release.wait()
 
         triton.infer_fault = hold_windows
-        asking = asyncio.create_task(client.run({"text": LONGER}, query=WINDOW))
-        await until_in_flight(client, MOST - 1)
-        assert await client.metric("tritonflare_requests_in_flight") == MOST - 1
-        # Two places are left: enough for a text, not for another long one's windows.
+        asking = [asyncio.create_task(client.run({"text": LONGER}, query=WINDOW))]
+        await until_in_flight(client, 4)  # half of the places: one for each window that is asked for
+        asking += [asyncio.create_task(client.run({"text": LONGER}, query=WINDOW)) for _ in range(3)]
+        await until_in_flight(client, 7)
         assert (await client.run({"text": "so good"}, query=WINDOW)).status == 200
-        refused = await client.run({"text": LONGER}, query=WINDOW)
-        assert (refused.status, refused.error["code"]) == (429, 3040)
         release.set()
-        check(await asking, LONGER)
+        for answer in await asyncio.gather(*asking):
+            check(answer, LONGER)
         assert await client.metric("tritonflare_requests_in_flight") == 0
-        check(await client.run({"text": LONGER}, query=WINDOW), LONGER)
 
 
-async def test_there_are_never_more_windows_than_places(triton: FakeTriton) -> None:
+async def test_the_number_of_places_changes_no_answer(triton: FakeTriton) -> None:
     settings = settings_for(windowed(triton), **options(max_requests_in_flight=3, max_batch_texts=2))
     async with running_gateway(settings) as running:
-        check(await running.client.run({"text": LONGER}, query=WINDOW), LONGER, most=3)
+        check(await running.client.run({"text": LONGER}, query=WINDOW), LONGER)
+
+
+async def test_a_text_that_has_begun_is_not_refused_because_others_wait(triton: FakeTriton) -> None:
+    limits = options(max_queue_s=0.3, call_slots=1, max_call_texts=1)
+    async with running_gateway(settings_for(windowed(triton), **limits)) as running:
+        client = running.client
+        release = asyncio.Event()
+        triton.infer_fault = hold(release)
+        texts = [f"{place} {LONGER}" for place in range(3)]
+        asking = [asyncio.create_task(client.run({"text": text}, query=WINDOW)) for text in texts]
+        await until_in_flight(client, 3)
+        await asyncio.sleep(0.4)
+        assert (await client.run({"text": LONGER}, query=WINDOW)).status == 429
+        release.set()  # the windows of the first one come while the last one has waited for too long
+        for text, answer in zip(texts, await asyncio.gather(*asking), strict=True):
+            check(answer, text)
 
 
 async def test_windows_leave_together_and_the_text_once(client: Client, triton: FakeTriton) -> None:

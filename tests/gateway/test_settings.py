@@ -55,6 +55,7 @@ def test_secrets_show_up_neither_in_repr_nor_in_errors(monkeypatch: pytest.Monke
         ({"host": "/run/tritonflare.sock"}, "GATEWAY_HOST: must be a name or an IP address"),
         ({"port": 65536}, "GATEWAY_PORT: Input should be less than or equal to 65535"),
         ({"max_requests_in_flight": 0}, "GATEWAY_MAX_REQUESTS_IN_FLIGHT: Input should be greater than 0"),
+        ({"max_windows": 65}, "GATEWAY_MAX_WINDOWS: Input should be less than or equal to 64"),
         ({"request_timeout_s": float("inf")}, "GATEWAY_REQUEST_TIMEOUT_S: Input should be a finite number"),
         ({"result_shape": "list"}, "GATEWAY_RESULT_SHAPE: Input should be 'array' or 'items'"),
         ({"max_body_bytes": 64 * 1024 * 1024}, "triton_max_message_bytes must exceed max_body_bytes"),

@@ -38,7 +38,7 @@ from gateway.domain.errors import (
     Overloaded,
     without_frames,
 )
-from gateway.domain.inputs import ModelInput
+from gateway.domain.inputs import ModelInput, Window
 
 _log = logging.getLogger("tritonflare.coalesce")
 
@@ -174,11 +174,12 @@ class Coalescer:
         """Return the queue of each text.
 
         Raises:
-            Overloaded: one of them accepts no text.
+            Overloaded: one of them accepts no text. It always accepts a window: the text of that was accepted
+                before, and refusing it in the middle would waste what was computed.
         """
         queues = [self._queue(model, data) for data in texts]
-        for queue in queues:
-            if queue.is_overloaded(now):
+        for queue, data in zip(queues, texts, strict=True):
+            if not isinstance(data, Window) and queue.is_overloaded(now):
                 raise Overloaded
         return queues
 

@@ -102,6 +102,23 @@ async def test_what_was_answered_is_not_given_up_as_soon(monkeypatch: pytest.Mon
     assert await running == [RIGHT] * 2
 
 
+async def test_the_answers_of_a_chunk_are_not_given_up_in_its_next_round(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(idle_source, "_BUSY_S", 0.05)
+    stage = Stage()
+    source = stage.source()
+    chunk = source.with_options(CallOptions())
+    assert await chunk.classify(MODEL, texts(2), 1) == [RIGHT] * 2
+    stage.is_idle = False
+    running = asyncio.create_task(chunk.classify(MODEL, texts(1), 1))
+    with pytest.raises(ModelBusy):
+        await source.with_options(CallOptions()).classify(MODEL, texts(1), 1)
+    await asyncio.sleep(0.2)
+    stage.is_idle = True
+    assert await running == [RIGHT]
+
+
 async def test_a_call_of_a_batch_takes_as_long_as_it_should() -> None:
     stage = Stage(seconds_per_text=0.002)
     await stage.source().classify(MODEL, texts(200), 1)

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from gateway.batches import codec
 from gateway.batches.queue import BatchQueue
 from gateway.batches.store import NewBatch
 from gateway.domain.errors import BatchStoreUnavailable
+from gateway.domain.options import CallOptions
 from gateway.domain.requests import BatchRequest, TextRequest
 from tests.gateway.batches.conftest import sqlite_in
 
@@ -58,3 +60,13 @@ async def test_a_batch_that_could_not_be_stored_does_not_count_and_nobody_need_b
         await asyncio.sleep(0.1)
     assert counted == []
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+async def test_a_chunk_holds_fewer_texts_that_are_read_in_windows(tmp_path: Path) -> None:
+    requests = [BatchRequest(None, TextRequest("a" * 15 * 2048))] * 12 + REQUESTS * 64
+    async with sqlite_in(tmp_path) as store:
+        queue = BatchQueue(store, lambda account: account)
+        windowed = await queue.prepare("a", "a", "m", requests, CallOptions(long_texts="window"))
+        cut = await queue.prepare("a", "a", "m", requests, CallOptions(long_texts="cut"))
+    assert [len(codec.decode_inputs(chunk)[0]) for chunk in windowed.chunks] == [4, 4, 4, 64]
+    assert [len(codec.decode_inputs(chunk)[0]) for chunk in cut.chunks] == [64, 12]

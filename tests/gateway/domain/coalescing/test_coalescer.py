@@ -19,6 +19,7 @@ from gateway.domain.coalescing.coalescer import Coalescer
 from gateway.domain.coalescing.grouping import CALL_BYTES, LONG_BYTES_PER_TOKEN
 from gateway.domain.coalescing.queue import CoalescingLimits
 from gateway.domain.errors import AiError, BackendFailed, BackendUnavailable, DeadlineExceeded, Overloaded
+from gateway.domain.inputs import Window
 from tests.gateway.domain.test_catalogue import GOOD
 
 MODEL = parse_model(Ensemble("e", GOOD, max_batch_size=64))
@@ -60,7 +61,7 @@ class Calls:
         error = self.fault(texts)
         if error is not None:
             raise error
-        return [scores(text) for text in texts]
+        return [scores(bytes(text)) for text in texts]
 
     @property
     def texts(self) -> list[bytes]:
@@ -307,6 +308,8 @@ async def test_when_texts_have_waited_for_too_long_more_are_refused_at_once() ->
     await asyncio.sleep(0.03)
     with pytest.raises(Overloaded):
         await ask(coalescer, b"late")
+    window = Window(b"accepted before", 1, 0, 2, 9)
+    assert await coalescer.classify(MODEL, [window], 60) == [scores(bytes(window))]
     assert await asyncio.gather(*asked) == [[scores(b"a")], [scores(b"waits")]]
     assert await ask(coalescer, b"later") == [scores(b"later")]
 

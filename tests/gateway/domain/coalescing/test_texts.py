@@ -9,11 +9,12 @@ import pytest
 
 from gateway.domain.coalescing.texts import QueuedText, WaitingTexts
 from gateway.domain.errors import BackendFailed, DeadlineExceeded
+from gateway.domain.inputs import ModelInput, Window
 
 RATIO = 4.0
 
 
-def text(data: bytes = b"text", *, deadline: float = 10.0, arrived: float = 0.0) -> QueuedText:
+def text(data: ModelInput = b"text", *, deadline: float = 10.0, arrived: float = 0.0) -> QueuedText:
     return QueuedText(data, None, arrived, deadline, asyncio.get_running_loop().create_future())
 
 
@@ -30,6 +31,29 @@ async def test_texts_that_do_not_fit_keep_their_places() -> None:
     assert waiting.take(4, RATIO, 0.0) == [short, short_too]
     assert waiting.take(4, RATIO, 0.0) == [long, long_too]
     assert not waiting
+
+
+def window(of: bytes, number: int, deadline: float) -> QueuedText:
+    return text(Window(of, number, 0, 9, 900), deadline=deadline)
+
+
+async def test_windows_have_every_other_call_and_the_text_that_ends_first_goes_on() -> None:
+    later = [window(b"later", number, 8.0) for number in (1, 2)]
+    texts = [text(b"l" * 900), text(b"l" * 900)]
+    sooner = [window(b"sooner", number, 7.0) for number in (3, 4)]
+    waiting = queue(*later, *texts, *sooner)
+    assert len(waiting) == 6
+    assert waiting.take(9, RATIO, 0.0) == sooner
+    assert waiting.take(1, RATIO, 0.0) == texts[:1]
+    assert waiting.take(1, RATIO, 0.0) == later[:1]
+    assert waiting.take(9, RATIO, 0.0) == texts[1:]
+    assert waiting.take(9, RATIO, 0.0) == later[1:]
+    assert waiting.take(9, RATIO, 0.0) == []
+    waiting = queue(window(b"later", 1, 8.0), texts[0])
+    assert waiting.waited_s(3.0) == 3.0
+    assert queue(window(b"later", 1, 8.0)).waited_s(3.0) == 0.0
+    assert waiting.expire(9.0) == 10.0
+    assert len(waiting) == 1
 
 
 async def test_a_share_takes_the_oldest() -> None:
