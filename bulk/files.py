@@ -38,6 +38,13 @@ class OutputFiles:
         """Which rows were answered."""
         return self.final.with_name(self.final.name + ".journal")
 
+    def overwrites(self, path: Path) -> bool:
+        """Whether a file, such as an input, is the output or one of those beside it, by whatever name."""
+        return any(
+            own.absolute() == path.absolute() or (own.exists() and path.exists() and own.samefile(path))
+            for own in (self.final, self.partial, self.journal)
+        )
+
     @contextmanager
     def writing(self) -> Iterator[BinaryIO]:
         """Yield a stream; if nothing is raised, its file replaces the final one.

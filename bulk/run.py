@@ -1,6 +1,6 @@
 """A run: rows are read ahead, asked in several requests at once, and written in order.
 
-At most ``WINDOW_ROWS`` rows, and about ``_WINDOW_CHARACTERS`` of their texts, are held at once, however long
+At most ``WINDOW_ROWS`` rows, and about ``_WINDOW_CHARACTERS`` of them, are held at once, however long
 the input is.
 """
 
@@ -11,16 +11,18 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice
 
-from bulk.errors import BulkError
+from bulk.errors import BulkError, TableError
 from bulk.journal import WINDOW_ROWS, Journal
 from bulk.tables.table import Record, RecordWriter
 from bulk.work import Result, Work
 
 _READ_ROWS = 64
 """Rows that are read at once, in a thread: a pipe may be slow."""
+_READ_CHARACTERS = 1 << 20
+"""Fewer rows are read at once if they are so long."""
 _WINDOW_CHARACTERS = 8 << 20
+"""Of whole rows, not of their texts alone."""
 _SYNC_EVERY_S = 0.5
 _LAST_ANSWERS_S = 10.0
 _MAX_REASONS = 1000
@@ -141,8 +143,12 @@ class Run:
             and len(self._window) + _READ_ROWS <= WINDOW_ROWS
             and self._characters < _WINDOW_CHARACTERS
         ):
-            records = await asyncio.to_thread(lambda: list(islice(self._records, _READ_ROWS)))
-            self._has_ended = len(records) < _READ_ROWS
+            try:
+                records = await asyncio.to_thread(self._read)
+            except TableError:
+                if self._stop.is_set():  # a pipe was left in the middle of a row
+                    raise Interrupted(f"interrupted after {self._summary.rows} rows") from None
+                raise
             for record in records:
                 self._add(record)
             if self._window and self._window[0].result is not None:
@@ -151,8 +157,20 @@ class Run:
         if self._has_ended or not (self._ready or self._asking):
             self._ready.extend(self._work.flush())
 
+    def _read(self) -> list[Record]:
+        records: list[Record] = []
+        characters = 0
+        while len(records) < _READ_ROWS and characters < _READ_CHARACTERS:
+            record = next(self._records, None)
+            if record is None:
+                self._has_ended = True
+                break
+            records.append(record)
+            characters += _size(record)
+        return records
+
     def _add(self, record: Record) -> None:
-        row = _Row(record, sum(len(text or "") for text in record.texts))
+        row = _Row(record, _size(record))
         self._window.append(row)
         self._characters += row.size
         if record.is_blank:
@@ -221,3 +239,7 @@ class Run:
         while self._journal is not None:
             await asyncio.sleep(_SYNC_EVERY_S)
             await asyncio.to_thread(self._journal.sync)
+
+
+def _size(record: Record) -> int:
+    return record.size + sum(len(text or "") for text in record.texts)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tritonflare.files import FileOptions, Task, file_options, prefix_for, prefix_option, run_files
+from tritonflare.files import FileOptions, Task, file_options, run_files
+from tritonflare.prefix import prefix_option
 
 if TYPE_CHECKING:
     from bulk.client.http import ApiClient
@@ -35,7 +36,7 @@ def classify(files: FileOptions, column: str | None, all_scores: bool, prefix: s
     Exit codes: 0 every row has a label; 1 some have an error instead; 2 nothing can be done this way;
     3 the server was away for too long, run it again to continue; 130 interrupted, likewise.
     """  # noqa: D301 (click needs the control character)
-    from bulk.columns import TEXT_NAMES, find_column, guess_column
+    from bulk.columns import TEXT_NAMES, find_column, free_prefix, guess_column
 
     def columns(table: Table, where: str) -> list[int]:
         if column is not None:
@@ -49,7 +50,7 @@ def classify(files: FileOptions, column: str | None, all_scores: bool, prefix: s
         classifier = Classifier(client, model.name, model.version)
         if not model.labels:
             model = replace(model, labels=await classifier.labels())
-        names = [*NAMES, *(f"score_{label}" for label in model.labels)]
-        return ClassifyRows(classifier, model, prefix_for(table, names, prefix), all_scores)
+        names = [*NAMES, *(f"score_{label}" for label in model.labels if all_scores)]
+        return ClassifyRows(classifier, model, free_prefix(table, names, prefix), all_scores)
 
     run_files(Task("classified", False, columns, work), files)

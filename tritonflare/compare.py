@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import click
 
@@ -57,6 +57,9 @@ _ACCOUNT_PATH = re.compile(r"(?P<root>.*?)(?:/client/v4)?/accounts/(?P<account>[
 @click.option("--column", help="Column of the texts [found by its name].")
 @click.option("--format", "kind", type=click.Choice(["csv", "tsv", "jsonl", "parquet", "lines"]))
 @click.option("--encoding", help="Of FILE [found].")
+@click.option(
+    "--quoting", type=click.Choice(["csv", "none"]), help="none: quotes in FILE are plain characters."
+)
 @click.option(
     "--sample", type=click.IntRange(min=1), help="Ask about so many of the texts, chosen at random."
 )
@@ -137,6 +140,7 @@ class Asking:
     column: str | None
     kind: str | None
     encoding: str | None
+    quoting: str | None
     sample: int | None
     old_scores: str | None
     label: str
@@ -156,7 +160,7 @@ def _compare(file: Path, asking: Asking, report: Callable[[Answers], None]) -> N
     from bulk.tables import ReadOptions
 
     targets = _targets(asking)
-    options = ReadOptions(asking.kind, encoding=asking.encoding)
+    options = ReadOptions(asking.kind, encoding=asking.encoding, quoting=asking.quoting)
     inputs = read_inputs(file, options, asking.column, asking.old_scores, asking.sample)
     click.echo(
         f"{file}: {inputs.description}; {len(inputs.texts):,} texts in the column {inputs.column}", err=True
@@ -278,7 +282,7 @@ def _targets(asking: Asking) -> list[Target]:
         )
     targets = []
     for place, url in enumerate(asking.urls):
-        parts = urlsplit(url)
+        parts = _split(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
             raise click.BadParameter("write it like http://127.0.0.1:8787", param_hint="--url")
         path = _ACCOUNT_PATH.fullmatch(url)
@@ -298,6 +302,13 @@ def _targets(asking: Asking) -> list[Target]:
     return targets
 
 
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:  # half of an IPv6 address
+        return urlsplit("")
+
+
 def _each(given: Sequence[T], place: int, default: T) -> T:
     """Return what was given for a side: once for both, or twice."""
     return given[min(place, len(given) - 1)] if given else default
@@ -312,7 +323,7 @@ def _token(name: str, urls: Sequence[str]) -> tuple[str, str]:
         click.UsageError: it is not set.
     """
     variables = [f"TOKEN_{name}"]
-    if len({urlsplit(url).netloc for url in urls}) == 1:
+    if len({_split(url).netloc for url in urls}) == 1:
         variables.append("TOKEN")
     for variable in variables:
         if token := os.environ.get(variable):

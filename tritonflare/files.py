@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 STDIN = Path("-")
 SOME_FAILED, WRONG, STOPPED, INTERRUPTED = 1, 2, 3, 130
-_OTHER_PREFIX = "predicted_"
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def file_options(command: Callable[..., None]) -> Callable[..., None]:
     def gathered(**given: Any) -> None:
         from bulk.tables import ReadOptions
 
-        names = ("format", "delimiter", "encoding", "output_encoding", "has_header")
+        names = ("format", "delimiter", "encoding", "output_encoding", "has_header", "quoting")
         read = ReadOptions(**{name: given.pop(name) for name in names})
         own = {name: given.pop(name) for name in FileOptions.__dataclass_fields__ if name != "read"}
         command(files=FileOptions(read=read, **own), **given)
@@ -126,6 +125,7 @@ _OPTIONS = (
         default=True,
         help="Whether the first row of CSV names the columns.",
     ),
+    click.option("--quoting", type=click.Choice(["csv", "none"]), help="none: quotes are plain characters."),
     click.option("--url", help="A running server; without it, one is started for this command."),
     click.option(
         "--token-file",
@@ -151,19 +151,6 @@ _OPTIONS = (
     ),
     device_option,
 )
-
-
-prefix_option = click.option(
-    "--prefix",
-    help="Of the added columns' names [default: none, or predicted_ if the input has such a column].",
-)
-
-
-def prefix_for(table: Table, names: Sequence[str], given: str | None) -> str:
-    """Return what was given, or what keeps the added columns apart from the table's own."""
-    if given is not None:
-        return given
-    return _OTHER_PREFIX if not set(names).isdisjoint(table.columns) else ""
 
 
 def run_files(task: Task, files: FileOptions) -> None:
@@ -218,6 +205,8 @@ def _outputs(task: Task, files: FileOptions) -> list[OutputFiles | None]:
         else:
             outputs.append(OutputFiles(target) if target is not None else OutputFiles.beside(path, task.word))
     named = [output for output in outputs if output is not None]
+    if any(output.overwrites(path) for output in named for path in files.inputs if path != STDIN):
+        raise BulkError("an output would replace an input; name another with -o")
     if len({output.final.absolute() for output in named}) < len(named):
         raise BulkError("two inputs have the same output")
     for output in outputs:
@@ -313,16 +302,20 @@ async def _unless_stopped(work: Coroutine[Any, Any, _T], stop: asyncio.Event) ->
 
 async def _one(task: Task, files: FileOptions, path: Path, output: OutputFiles | None, asked: _Asked) -> bool:
     from bulk.run import Run
-    from bulk.tables import open_table
+    from bulk.tables import check_ending, open_table
 
     # In threads, because they may wait for a pipe or read a whole file, and a gateway may run in this loop.
     given = None if path == STDIN else path
     source, table = await asyncio.to_thread(open_table, given, files.read, asked.stop.is_set)
     with source.stream:
+        if files.output is not None:
+            check_ending(files.output, table)
         columns = task.columns(table, source.name)
         work = await _unless_stopped(task.work(asked.client, asked.model, table), asked.stop)
         taken = [table.columns[place] for place in columns]
         say(f"{source.name}: {table.describe()}; column {' and '.join(taken)}; {asked.model.name}")
+        if table.remark is not None:
+            say(f"{source.name}: {table.remark}")
         journal, form = None, files.read.output_encoding or ""
         if output is not None and source.size is not None:
             identity = asked.identity | {

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tritonflare.files import FileOptions, Task, file_options, prefix_for, prefix_option, run_files
+from tritonflare.files import FileOptions, Task, file_options, run_files
+from tritonflare.prefix import prefix_option
 
 if TYPE_CHECKING:
     from bulk.client.http import ApiClient
@@ -29,7 +30,7 @@ def rerank(
     the input. It is written beside the input, as NAME.reranked.ENDING. Rows of one query are sent together
     where they follow each other. Interruptions and exit codes are those of `tritonflare classify`.
     """
-    from bulk.columns import DOCUMENT_NAMES, QUERY_NAMES, find_column, guess_column
+    from bulk.columns import DOCUMENT_NAMES, QUERY_NAMES, find_column, free_prefix, guess_column
     from bulk.errors import TableError
 
     def columns(table: Table, where: str) -> list[int]:
@@ -49,6 +50,6 @@ def rerank(
         from bulk.client.rank import Ranker
         from bulk.ranking import NAMES, RankRows
 
-        return RankRows(Ranker(client, model.name, model.version), model, prefix_for(table, NAMES, prefix))
+        return RankRows(Ranker(client, model.name, model.version), model, free_prefix(table, NAMES, prefix))
 
     run_files(Task("reranked", True, columns, work), files)

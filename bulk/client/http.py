@@ -48,10 +48,18 @@ class ServerAddress:
         return f"{root}{_API}/accounts/{quote(self.account, safe='')}"
 
     def check(self) -> None:
-        """Raise Refused if it is no address."""
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        """Raise Refused if it is no address, or the token cannot be sent."""
+        try:
+            parts = urlsplit(self.url)
+            is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # half of an IPv6 address, a port that is no number
+            is_address = False
+        if "@" in self.url:  # it would be shown in messages
+            raise Refused("a URL must not have a user name or password; the server wants a token")
+        if not is_address:
             raise Refused(f"{self.url} is not a valid address; write it like http://127.0.0.1:8787")
+        if not self.token.isprintable():
+            raise Refused("the token has a line end or another character that cannot be sent; set it anew")
 
 
 class ErrorEntry(msgspec.Struct):

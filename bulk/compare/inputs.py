@@ -70,7 +70,7 @@ def read_inputs(
                 repeated += 1
             else:
                 texts[text] = (record.number + 1, score)
-        description = table.describe()
+        description = "; ".join(filter(None, (table.describe(), table.remark)))
     finally:
         source.stream.close()
     chosen = list(texts.items())

@@ -15,7 +15,7 @@ from bulk.tables.parquet import ParquetTable
 from bulk.tables.source import Source, open_source
 from bulk.tables.table import Table
 
-__all__ = ["FORMATS", "ReadOptions", "Table", "open_table"]
+__all__ = ["FORMATS", "ReadOptions", "Table", "check_ending", "open_table"]
 
 FORMATS = ("csv", "tsv", "jsonl", "parquet", "lines")
 _ENDINGS = {
@@ -42,6 +42,8 @@ class ReadOptions:
     """None writes in the encoding of the input."""
     has_header: bool = True
     """Of CSV and TSV."""
+    quoting: str | None = None
+    """Of CSV and TSV; see `Dialect`."""
 
 
 def open_table(
@@ -65,6 +67,18 @@ def open_table(
         raise
 
 
+def check_ending(output: Path, table: Table) -> None:
+    """Refuse a name for the output whose ending says another format than it will have.
+
+    Raises:
+        TableError: it does.
+    """
+    says = _ENDINGS.get(output.suffix.lower())
+    if says not in (None, "lines", *table.written_as):
+        endings = [ending for ending, kind in _ENDINGS.items() if kind in table.written_as]
+        raise TableError(f"{output}: the output will not be of this format; end its name with {endings[0]}")
+
+
 def _table(source: Source, options: ReadOptions) -> Table:
     kind = options.format or _format_of(source)
     if kind == "parquet":
@@ -76,7 +90,7 @@ def _table(source: Source, options: ReadOptions) -> Table:
     if kind == "lines":
         return LinesTable(source, encoding, output)
     delimiter = "\t" if kind == "tsv" else options.delimiter
-    return DelimitedTable(source, encoding, delimiter, options.has_header, output)
+    return DelimitedTable(source, encoding, delimiter, options.has_header, output, options.quoting)
 
 
 def _format_of(source: Source) -> str:

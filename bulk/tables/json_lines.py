@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import io
+import json
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
 
 from bulk.tables.encoding import Encoding
-from bulk.tables.source import Source
-from bulk.tables.table import Record, Value
+from bulk.tables.source import SAMPLE_BYTES, Source, open_source
+from bulk.tables.table import Record, Table, Value
 from bulk.tables.text_stream import TextLines, TextOutput, line_end, sample_text
 
-_SAMPLE_BYTES = 256 * 1024
 _SAMPLE_ROWS = 100
+_LOOKS_EVERY_LINES = 1000
+_MAX_COLUMNS = 1000
+"""Different keys that are kept; more are no columns, but data."""
 
 
-class JsonLinesTable:
+class JsonLinesTable(Table):
     """One JSON object a line; the columns are the keys of the first ones."""
+
+    written_as: Sequence[str] = ("jsonl",)
 
     def __init__(self, source: Source, encoding: Encoding, output: Encoding) -> None:
         self._encoding = encoding
         self._output_encoding = output
-        lines = sample_text(source, encoding, _SAMPLE_BYTES).splitlines()
-        objects = [_object(line) for line in lines if line.strip()][:_SAMPLE_ROWS]
-        self._samples = [row for row in objects if row is not None]
-        self.columns: Sequence[str] = list(dict.fromkeys(key for row in self._samples for key in row))
+        # Not ``splitlines``, which splits at characters that may stand in a string.
+        lines = io.StringIO(sample_text(source, encoding, SAMPLE_BYTES), newline="")
+        objects = (row for line in lines if line.strip() and (row := _object(line)) is not None)
+        self._samples = list(islice(objects, _SAMPLE_ROWS))
+        self.columns = list(dict.fromkeys(key for row in self._samples for key in row))
+        self.is_open = True
+        if source.path is not None and source.size is not None:
+            self.late_columns, self.is_open = _late_columns(
+                source.path, encoding, self.columns, source.stopped
+            )
+        if not self.columns:  # a first line that is longer than the sample
+            self.columns, self.late_columns = list(self.late_columns), ()
         self._lines = TextLines(source, encoding)
 
     def describe(self) -> str:
@@ -45,16 +61,14 @@ class JsonLinesTable:
         names, number = [self.columns[place] for place in columns], 0
         for line in self._lines:
             if not line.strip():
-                yield Record(number, (), line, is_blank=True)
+                yield Record(number, (), line, is_blank=True, size=len(line))
                 continue
             row = _object(line)
-            if row is None:
-                yield Record(number, (None,) * len(names), (line, None), "the line is no JSON object")
-            else:
-                values = [row.get(name) for name in names]
-                yield Record(
-                    number, tuple(map(_text, values)), (line, row.keys()), _wrong_type(names, values)
-                )
+            values = [None if row is None else row.get(name) for name in names]
+            problem = "the line is no JSON object" if row is None else _wrong_type(names, values)
+            # Not ``row.keys()``, which holds all values too.
+            keys = None if row is None else frozenset(row)
+            yield Record(number, tuple(map(_text, values)), (line, keys), problem, size=len(line))
             number += 1
 
     def writer(self, output: BinaryIO, added: Sequence[str]) -> JsonLinesWriter:
@@ -82,8 +96,7 @@ class JsonLinesWriter:
             self._output.write(_json({"input": line.removesuffix(end)} | more) + end)
             return
         if not keys.isdisjoint(more):
-            kept = msgspec.json.decode(line)
-            self._output.write(_json({"input": kept} | more) + end)
+            self._output.write('{"input":' + line.strip() + "," + _json(more)[1:] + end)
             return
         body = line.rstrip()[:-1].rstrip()
         self._output.write(body + (", " if keys else "") + _json(more)[1:] + end)
@@ -100,8 +113,35 @@ def _object(line: str) -> dict[str, Any] | None:
     try:
         value = msgspec.json.decode(line)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
-        return None
+        value = _python_object(line)
     return value if isinstance(value, dict) else None
+
+
+def _python_object(line: str) -> object:
+    """Read what is JSON except for the numbers that Python's ``json`` writes for NaN and infinity."""
+    if "NaN" not in line and "Infinity" not in line:
+        return None
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _late_columns(
+    path: Path, encoding: Encoding, known: Sequence[str], stopped: Callable[[], bool]
+) -> tuple[Collection[str], bool]:
+    """Read a whole file; return keys that its first rows lack, and whether there are more than are kept."""
+    found = dict.fromkeys(known)
+    source = open_source(path, stopped)
+    with source.stream:
+        lines = TextLines(source, encoding)  # kept: its end would close the stream with a warning
+        for line in lines:
+            found.update(dict.fromkeys(_object(line) or ()))
+            if lines.number % _LOOKS_EVERY_LINES == 0 and stopped():
+                break
+            if len(found) > _MAX_COLUMNS + len(known):
+                return list(found)[len(known) :], True
+    return list(found)[len(known) :], False
 
 
 def _text(value: object) -> str | None:

@@ -10,16 +10,17 @@ from typing import BinaryIO
 from bulk.tables.delimited import cell_text
 from bulk.tables.encoding import Encoding
 from bulk.tables.source import Source
-from bulk.tables.table import Record, Value
+from bulk.tables.table import Record, Table, Value
 from bulk.tables.text_stream import TextLines, TextOutput, line_end, sample_text
 
 _SAMPLE_BYTES = 64 * 1024
 
 
-class LinesTable:
+class LinesTable(Table):
     """A table with the column ``text``; an empty line is a row without one."""
 
     columns: Sequence[str] = ("text",)
+    written_as: Sequence[str] = ("csv",)
 
     def __init__(self, source: Source, encoding: Encoding, output: Encoding) -> None:
         self._encoding = encoding

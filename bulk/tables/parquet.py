@@ -7,14 +7,18 @@ from typing import Any, BinaryIO
 
 from bulk.errors import TableError
 from bulk.tables.source import Source
-from bulk.tables.table import Record, Value
+from bulk.tables.table import Record, Table, Value
 
 _BATCH_ROWS = 8192
+_BATCH_BYTES = 32 << 20
+"""Of a batch, about; rows are of one size in most files."""
 _SAMPLE_ROWS = 100
 
 
-class ParquetTable:
+class ParquetTable(Table):
     """A Parquet file; its columns keep their types."""
+
+    written_as: Sequence[str] = ("parquet",)
 
     def __init__(self, source: Source) -> None:
         """Read the schema.
@@ -38,8 +42,8 @@ class ParquetTable:
         self.columns: Sequence[str] = list(self._schema.names)
         types = pyarrow.types
         self._is_text = [
-            types.is_string(_value_type(kind)) or types.is_large_string(_value_type(kind))
-            for kind in self._schema.types
+            types.is_string(kind) or types.is_large_string(kind)
+            for kind in (_value_type(types, kind) for kind in self._schema.types)
         ]
         self._read = 0
         self._arrow = pyarrow
@@ -70,14 +74,21 @@ class ParquetTable:
                 raise TableError(f"the column {self.columns[place]} of {self._name} holds no text")
         number = 0
         try:
-            for batch in self._file.iter_batches(batch_size=_BATCH_ROWS):
+            for batch in self._file.iter_batches(batch_size=self._batch_rows()):
                 texts = [batch.column(place).to_pylist() for place in columns]
+                size = batch.nbytes // max(1, len(batch))
                 for place, row in enumerate(zip(*texts, strict=True)):
-                    yield Record(number, row, (batch, place))
+                    yield Record(number, row, (batch, place), size=size)
                     number += 1
                     self._read = number
         except (self._arrow.ArrowException, OSError) as error:
             raise TableError(f"{self._name} is damaged after row {number}") from error
+
+    def _batch_rows(self) -> int:
+        metadata = self._file.metadata
+        groups = (metadata.row_group(place) for place in range(metadata.num_row_groups))
+        row_bytes = sum(group.total_byte_size for group in groups) / max(1, metadata.num_rows)
+        return max(1, min(_BATCH_ROWS, int(_BATCH_BYTES / max(1, row_bytes))))
 
     def writer(self, output: BinaryIO, added: Sequence[str]) -> ParquetWriter:
         """Return a writer; the added columns have the types of their names' values."""
@@ -122,9 +133,9 @@ class ParquetWriter:
         return self._file
 
 
-def _value_type(kind: Any) -> Any:
-    """Return what a dictionary column holds."""
-    return getattr(kind, "value_type", kind)
+def _value_type(types: Any, kind: Any) -> Any:
+    """Return what a dictionary column holds; a list has a ``value_type`` too, and is no text."""
+    return kind.value_type if types.is_dictionary(kind) else kind
 
 
 def _type_of(arrow: Any, name: str, column: Sequence[Value]) -> Any:

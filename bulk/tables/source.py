@@ -31,9 +31,11 @@ class Source:
     stream: BinaryIO
     """At its beginning."""
     sample: bytes
-    """Up to ``SAMPLE_BYTES`` of its beginning; of a pipe, what had arrived."""
+    """Up to ``SAMPLE_BYTES`` of its beginning; of a pipe, what had arrived with its first line."""
     size: int | None
     """In bytes; None for a pipe."""
+    stopped: Callable[[], bool] = lambda: False
+    """Whether nobody waits for what is read any longer."""
 
     @property
     def name(self) -> str:
@@ -52,11 +54,31 @@ class _Pipe(io.RawIOBase):
     def __init__(self, file: io.FileIO, stopped: Callable[[], bool]) -> None:
         self._file = file
         self._stopped = stopped
+        self._held = b""
+        """Read for the sample, and given out first."""
 
     def readable(self) -> bool:
         return True
 
+    def sample(self) -> bytes:
+        """Return the beginning without taking it: a whole line at least, if there is one."""
+        while b"\n" not in self._held and b"\r" not in self._held and len(self._held) < SAMPLE_BYTES:
+            chunk = bytearray(SAMPLE_BYTES)
+            count = self._wait(chunk)
+            if not count:
+                break
+            self._held += chunk[:count]
+        return self._held[:SAMPLE_BYTES]
+
     def readinto(self, buffer: Buffer) -> int | None:
+        if not self._held:
+            return self._wait(buffer)
+        view = memoryview(buffer).cast("B")
+        given, self._held = self._held[: len(view)], self._held[len(view) :]
+        view[: len(given)] = given
+        return len(given)
+
+    def _wait(self, buffer: Buffer) -> int | None:
         while not select.select([self._file], [], [], _LOOKS_EVERY_S)[0]:
             if self._stopped():
                 return 0
@@ -79,18 +101,21 @@ def open_source(path: Path | None, stopped: Callable[[], bool]) -> Source:
     """
     if path is None:
         standard = io.FileIO(sys.stdin.fileno(), closefd=False)
-        pipe = io.BufferedReader(_Pipe(standard, stopped), SAMPLE_BYTES)
-        return Source(None, pipe, pipe.peek(SAMPLE_BYTES), None)
+        return _of_pipe(None, _Pipe(standard, stopped))
     try:
         if not path.is_file():  # a named pipe is read like standard input
-            pipe = io.BufferedReader(_Pipe(io.FileIO(path), stopped), SAMPLE_BYTES)
-            return Source(path, pipe, pipe.peek(SAMPLE_BYTES), None)
+            return _of_pipe(path, _Pipe(io.FileIO(path), stopped))
         file = io.BufferedReader(io.FileIO(path), SAMPLE_BYTES)
         sample = file.read(SAMPLE_BYTES)
         file.seek(0)
-        return Source(path, file, sample, path.stat().st_size)
+        return Source(path, file, sample, path.stat().st_size, stopped)
     except OSError as error:
         raise TableError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _of_pipe(path: Path | None, pipe: _Pipe) -> Source:
+    sample = pipe.sample()
+    return Source(path, io.BufferedReader(pipe, SAMPLE_BYTES), sample, None)
 
 
 def fingerprint(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
@@ -24,6 +24,8 @@ class Record:
     """Why the row cannot be used, if it cannot."""
     is_blank: bool = False
     """Not a row, but a blank line, which is written as it was."""
+    size: int = 0
+    """Characters, about, that ``source`` holds in memory."""
 
 
 class RecordWriter(Protocol):
@@ -49,6 +51,14 @@ class Table(Protocol):
 
     columns: Sequence[str]
     """Names in their order; of JSON Lines, the keys that the first lines have."""
+    written_as: Sequence[str]
+    """Names of the formats, of ``FORMATS``, that the output is."""
+    late_columns: Collection[str] = ()
+    """Names that only later rows have."""
+    is_open: bool = False
+    """Whether later rows may have columns that are not known yet."""
+    remark: str | None = None
+    """What a person should know about the rows."""
 
     def describe(self) -> str:
         """Say as what the input is read: format, delimiter, encoding."""

@@ -179,3 +179,21 @@ async def test_answers_of_another_version_are_refused(api: FakeApi) -> None:
         for texts in (["b"], ["b", "c"]):
             with pytest.raises(Refused, match="version 2-other answers, and 1-fake did"):
                 await classifier(texts)
+
+
+@pytest.mark.parametrize(
+    ("url", "token", "words"),
+    [
+        ("http://[::1", TOKEN, "is not a valid address"),
+        ("http://127.0.0.1:port", TOKEN, "is not a valid address"),
+        ("http://me:secret@127.0.0.1:1", TOKEN, "must not have a user name or password"),
+        ("http://me:secret@[::1", TOKEN, "must not have a user name or password"),
+        ("http://127.0.0.1:1", "secret\n", "the token has a line end"),
+    ],
+)
+def test_what_no_request_can_be_made_of_is_a_sentence_without_secrets(
+    url: str, token: str, words: str
+) -> None:
+    with pytest.raises(Refused, match=words) as caught:
+        ApiClient(ServerAddress(url, token, ACCOUNT), 4)
+    assert "secret" not in str(caught.value)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from bulk.errors import Unavailable
+from bulk.errors import TableError, Unavailable
 from bulk.journal import WINDOW_ROWS, Journal
 from bulk.run import Interrupted, Run
+from bulk.tables import ReadOptions, Table, open_table
 from bulk.tables.table import Record, Value
 from bulk.work import Result, Values
 
@@ -142,3 +143,52 @@ async def test_reading_is_never_far_ahead_of_writing() -> None:
     await Run(written.records(3 * WINDOW_ROWS), written, SlowFirst(), None, concurrency=50)(asyncio.Event())
     assert written.rows == expected(3 * WINDOW_ROWS)
     assert WINDOW_ROWS / 2 < written.furthest_ahead <= WINDOW_ROWS
+
+
+async def test_what_rows_hold_beside_their_texts_counts_too(tmp_path: Path) -> None:
+    """A column that is not asked for is held until its row is written."""
+    path = tmp_path / "a.csv"
+    rows, blob = 300, "x" * 200_000
+    path.write_text("text,blob\n" + "".join(f"t{number},{blob}\n" for number in range(rows)))
+    read = written = most = 0
+
+    def records(table: Table) -> Iterator[Record]:
+        nonlocal read, most
+        for record in table.records([0]):
+            read += 1
+            most = max(most, read - written)
+            yield record
+
+    class Counting:
+        def write(self, record: Record, values: Sequence[Value]) -> None:
+            nonlocal written
+            assert record.source[0].startswith(f"t{written},")
+            written += 1
+
+        def close(self) -> None:
+            pass
+
+    class SlowFirst(Doubling):
+        async def ask(self, records: Sequence[Record]) -> list[Result]:
+            if records[0].number == 0:
+                await asyncio.sleep(0.5)
+            return await super().ask(records)
+
+    source, table = open_table(path, ReadOptions())
+    with source.stream:
+        await Run(records(table), Counting(), SlowFirst(), None, concurrency=200)(asyncio.Event())
+    assert written == rows
+    # 8 Mi characters, what is read at once behind them, and a row.
+    assert 30 < most <= (9 << 20) // len(blob) + 2
+
+
+async def test_a_row_that_an_interruption_cut_is_no_malformed_file() -> None:
+    stop = asyncio.Event()
+
+    def records() -> Iterator[Record]:
+        yield from Written().records(100)
+        stop.set()
+        raise TableError("a quote is not closed")
+
+    with pytest.raises(Interrupted):
+        await Run(records(), Written(), Doubling(), None, concurrency=5)(stop)

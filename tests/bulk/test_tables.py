@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-import json
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulk.columns import TEXT_NAMES, find_column, guess_column
+from bulk.columns import TEXT_NAMES, find_column, free_prefix, guess_column
 from bulk.errors import TableError
-from bulk.tables import ReadOptions, Table, open_table
+from bulk.tables import ReadOptions, Table, check_ending, open_table
 from bulk.tables.delimited import find_delimiter
 
 ADDED = ("label", "score", "truncated", "error")
@@ -44,13 +44,13 @@ def table_of(path: Path, options: ReadOptions = AS_FOUND) -> Table:
 
 def test_the_text_of_a_csv_stays_as_it_was_to_the_byte(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    path.write_bytes(b'id,"text",n\r\n1,"a ""q"" b\r\nnew, line",\r\n\r\n2,,"" \r\n3,plain\n4,last')
+    path.write_bytes(b'id,"text",n\r\n1,"a ""q"" b\r\nnew, line",\r\n\r\n2,,""\r\n3,plain\n4,last')
     output, texts = through(path, column=1)
     assert output == (
         b'id,"text",n,label,score,truncated,error\r\n'
         b'1,"a ""q"" b\r\nnew, line",,POSITIVE,0.5,false,\r\n'
         b"\r\n"
-        b'2,,"" ,POSITIVE,0.5,false,\r\n'
+        b'2,,"",POSITIVE,0.5,false,\r\n'
         b"3,plain,,POSITIVE,0.5,false,\n"
         b"4,last,,POSITIVE,0.5,false,\n"
     )
@@ -81,31 +81,6 @@ def test_a_row_with_too_many_cells_keeps_them_behind_the_added_columns(tmp_path:
         record = next(table.records([0]))
     assert record.problem == "the row has 3 cells, and the header 2"
     assert through(path)[0].splitlines()[1] == b"x,y,POSITIVE,0.5,false,,z"
-
-
-def test_a_quote_that_is_not_closed_is_a_problem_and_swallows_no_answer(tmp_path: Path) -> None:
-    path = tmp_path / "a.csv"
-    path.write_text('text,b\nx,y\nz,"open\nmore\n')
-    output, texts = through(path)
-    assert texts == ["x"]
-    assert list(csv.reader(io.StringIO(output.decode())))[2] == [
-        "z",
-        "open\nmore\n",
-        "POSITIVE",
-        "0.5",
-        "false",
-        "",
-    ]
-
-
-def test_a_quote_that_is_not_closed_in_a_large_file_ends_with_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("bulk.tables.delimited.MAX_RECORD", 1000)
-    path = tmp_path / "a.csv"
-    path.write_text('text\n"open\n' + "line\n" * 1000)
-    with pytest.raises(TableError, match=r"from line 2 on.*is a quote not closed"):
-        through(path)
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
@@ -160,20 +135,6 @@ def test_delimiters_are_found(delimiter: str) -> None:
     assert find_delimiter(sample.getvalue()) == delimiter
 
 
-def test_json_lines_keep_their_text_and_get_keys(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    path.write_text('{"text": "a",  "n": 1.0}\n\nbroken\n{}\n{"text": 7}\n{"text":"b","label":"old"}')
-    output, texts = through(path)
-    lines = output.decode().split("\n")
-    more = '"label":"POSITIVE","score":0.5,"truncated":false,"error":null}'
-    assert lines[0] == '{"text": "a",  "n": 1.0, ' + more
-    assert lines[1] == ""
-    assert json.loads(lines[2])["input"] == "broken"
-    assert lines[3] == "{" + more
-    assert json.loads(lines[5])["input"] == {"text": "b", "label": "old"}
-    assert texts == ["a", None, "b"]
-
-
 def test_lines_become_a_table(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text('one, "two"\n\nthree')
@@ -218,3 +179,86 @@ def test_a_column_is_guessed_by_its_name_and_else_by_its_length(tmp_path: Path) 
     assert find_column(table, "x", "a.csv") == find_column(table, "2", "a.csv") == 1
     with pytest.raises(TableError, match="no column z; it has: id, x, y"):
         find_column(table, "z", "a.csv")
+
+
+def test_added_columns_are_never_doubled(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("text,label,predicted_label,predicted_2_score\nx,1,2,3\n")
+    table = table_of(path)
+    assert free_prefix(table, ["label", "score"], None) == "predicted_3_"
+    assert free_prefix(table, ["score"], None) == ""
+    assert free_prefix(table, ["label"], "my_") == "my_"
+    for prefix in ("", "predicted_"):
+        with pytest.raises(TableError, match=f"has a column {prefix}label already; name another --prefix"):
+            free_prefix(table, ["label"], prefix)
+
+
+def test_lists_of_strings_in_parquet_are_no_texts_and_dictionaries_are(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    columns = {"text": [["a", "b"]], "kind": pyarrow.array(["c"]).dictionary_encode(), "body": ["d"]}
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    with pytest.raises(TableError, match=r"the column text of .* holds no text"):
+        through(path, column=0)
+    assert through(path, column=1)[1] == ["c"]
+
+
+def test_long_rows_of_parquet_are_read_few_at_once(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    blobs = [os.urandom(200_000) for _ in range(400)]
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["a"] * 400, "blob": blobs}), path)
+    source, table = open_table(path, ReadOptions())
+    with source.stream:
+        records = list(table.records([0]))
+        assert max(len(record.source[0]) for record in records) < 200
+        assert all(200_000 <= record.size < 201_000 for record in records)
+    output = io.BytesIO(through(path)[0])
+    assert pyarrow.parquet.read_table(output).column("blob").to_pylist() == blobs
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "good", "bad"),
+    [
+        ("a.csv", "text,b\nx,y\n", ("b.csv", "b.txt", "b"), ("b.parquet", "b.tsv", "b.jsonl")),
+        ("a.csv", "text\tb\nx\ty\n", ("b.csv", "b.tsv"), ("b.pq",)),
+        ("a.jsonl", '{"text":"x"}\n', ("b.jsonl", "b.ndjson", "b.json"), ("b.csv",)),
+        ("a.txt", "x\n", ("b.csv",), ("b.tsv", "b.jsonl")),
+    ],
+)
+def test_an_output_has_the_format_that_its_ending_says(
+    tmp_path: Path, name: str, content: str, good: tuple[str, ...], bad: tuple[str, ...]
+) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    table = table_of(path)
+    for output in good:
+        check_ending(Path(output), table)
+    for output in bad:
+        with pytest.raises(TableError, match=r"will not be of this format; end its name with \.(csv|jsonl)"):
+            check_ending(Path(output), table)
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "last"),
+    [("a.csv", '"two\nlines"\n', '"open'), ("a.jsonl", '{"text":"a"}\n', '{"late":1}\n')],
+)
+def test_an_interruption_does_not_wait_for_the_end_of_a_file(
+    tmp_path: Path, name: str, line: str, last: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(line * 4000 + last)
+    looked = 0
+
+    def stopped() -> bool:
+        nonlocal looked
+        looked += 1
+        return looked == 3
+
+    source, table = open_table(path, ReadOptions(), stopped)
+    source.stream.close()
+    assert (looked, list(table.late_columns)) == (3, [])

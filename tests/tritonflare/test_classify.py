@@ -251,3 +251,64 @@ def test_several_files_continue_where_they_were_interrupted(api: FakeApi, tmp_pa
     assert asked < api.asked.total()
     for path in paths:
         assert len(read_csv(path.with_suffix(".classified.csv"), "utf-8")) == 1501
+
+
+def test_a_stray_quote_stops_the_command_before_anything_is_asked(api: FakeApi, tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text('text\tn\n"Great start\t1\nb\t2\nc "quoted\t3\nd" end\t4\n')
+    refused = classify(api, path)
+    assert refused.exit_code == 2
+    assert f"{path}: in line 4, text stands behind a closing quote" in refused.stderr
+    assert "--quoting none" in refused.stderr
+    assert not api.asked
+    done = classify(api, path, "--quoting", "none")
+    assert done.exit_code == 0, done.stderr
+    lines = (tmp_path / "a.classified.tsv").read_text().splitlines()
+    assert [line.split("\t")[0] for line in lines[1:]] == ['"Great start', "b", 'c "quoted', 'd" end']
+    assert [float(line.split("\t")[3]) for line in lines[1:]] == [
+        max(scores_of(text)) for text in ('"Great start', "b", 'c "quoted', 'd" end')
+    ]
+
+
+def test_rows_of_several_lines_are_counted_on_the_terminal(api: FakeApi, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('text\n"two\nlines"\n')
+    assert "1 row has several lines within quotes (first: lines 2 to 3)" in classify(api, path).stderr
+
+
+def test_an_output_that_says_another_format_is_refused(api: FakeApi, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("text\nfine\n")
+    done = classify(api, path, "-o", tmp_path / "out.parquet")
+    assert done.exit_code == 2
+    assert "the output will not be of this format; end its name with .csv" in done.stderr
+    assert not api.asked
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+
+def test_an_output_never_replaces_an_input(api: FakeApi, tmp_path: Path) -> None:
+    path, link, part = tmp_path / "a.csv", tmp_path / "link.csv", tmp_path / "b.csv.part"
+    for each in (path, part, tmp_path / "a.classified.csv"):
+        each.write_text("text\nfine\n")
+    link.symlink_to(path)
+    for arguments in (
+        (path, "-o", path),
+        (path, "-o", tmp_path / ".." / tmp_path.name / "a.csv"),
+        (link, "-o", path),
+        (part, "--format", "csv", "-o", tmp_path / "b.csv"),
+        (path, tmp_path / "a.classified.csv"),
+    ):
+        done = classify(api, *arguments, "--overwrite")
+        assert (done.exit_code, "would replace an input" in done.stderr) == (2, True), done.stderr
+    assert path.read_text() == part.read_text() == "text\nfine\n"
+    assert not api.asked
+
+
+def test_an_output_with_prefixed_columns_can_be_classified_again(api: FakeApi, tmp_path: Path) -> None:
+    path, output = tmp_path / "a.csv", tmp_path / "a.classified.classified.csv"
+    path.write_text("text,label\nfine,1\n")
+    assert classify(api, path).exit_code == 0
+    assert classify(api, tmp_path / "a.classified.csv").exit_code == 0
+    header = read_csv(output, "utf-8")[0]
+    assert len(set(header)) == len(header) == 10
+    assert header[-1] == "predicted_2_error"

@@ -190,6 +190,18 @@ async def test_a_busy_server_is_asked_again(servers: Servers, tmp_path: Path) ->
     assert [(side["answered"], side["failed"]) for side in figures["sides"]] == [(5, {}), (5, {})]
 
 
+async def test_a_stray_quote_is_refused_unless_quotes_are_plain(servers: Servers, tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text('text\n"film 0.1\nb 0.2\nc "0.3\n')
+    result = await servers.compare(str(file))
+    assert result.exit_code == 1
+    assert "add --quoting none" in result.stderr
+    assert servers.asked(0) == []
+    result = await servers.compare(str(file), "--quoting", "none")
+    assert result.exit_code == 0, result.output
+    assert sorted(servers.asked(0)) == [b'"film 0.1', b"b 0.2", b'c "0.3']
+
+
 async def test_old_scores_take_the_place_of_a_server(servers: Servers, tmp_path: Path) -> None:
     file = tmp_path / "log.csv"
     rows = [f"film worth 0.{number:02d},0.{number:02d}" for number in range(1, 100)]
@@ -266,6 +278,7 @@ async def test_a_threshold_that_cannot_be_judged_costs_no_answers(servers: Serve
         (["--url", "http://a"], {"TOKEN": "t"}, "give --url twice"),
         (["--url", "a", "--url", "b"], {"TOKEN": "t"}, "write it like http://127.0.0.1:8787"),
         (["--url", "http://me:pw@a", "--url", "http://a"], {"TOKEN": "t"}, "write it like"),
+        (["--url", "http://a", "--url", "http://[::1"], {"TOKEN_A": "t"}, "write it like"),
         (["--old-scores", "old"], {"TOKEN": "t"}, "give --url once: B"),
         (["-o", "report.txt"], {}, "ends neither with .md nor with .json"),
         (["-o", "none/report.md"], {}, "cannot be written"),

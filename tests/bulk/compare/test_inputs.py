@@ -62,6 +62,17 @@ def test_what_cannot_be_used_is_one_sentence(
         read(tmp_path, content, column, old_scores)
 
 
+def test_a_stray_quote_is_refused_and_a_row_of_several_lines_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "texts.csv"
+    file.write_text('text\n"Great start\nb\nc "quoted\n')
+    with pytest.raises(TableError, match="in line 4, text stands behind a closing quote"):
+        read_inputs(file, ReadOptions(), None, None, None)
+    inputs = read_inputs(file, ReadOptions(quoting="none"), None, None, None)
+    assert inputs.texts == ('"Great start', "b", 'c "quoted')
+    inputs = read(tmp_path, 'text,b\n"one\ntwo",1\n')
+    assert inputs.description.endswith("UTF-8; 1 row has several lines within quotes (first: lines 2 to 3)")
+
+
 GIVEN = SideAnswer(("P",), (0.5,), seconds=0.25, version="2")
 TEXTS = ["a secret text", "b"]
 
