@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tritonflare.tables import print_table
+
 if TYPE_CHECKING:
     from export.repository.inventory import Published
 
@@ -23,31 +25,11 @@ def list_models(repository: Path) -> None:
     Raises:
         ExportError: there is no such repository.
     """
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     from export.repository.inventory import read_inventory
     from export.repository.kept import other_versions
 
     rows = [_row(model, other_versions(repository, model)) for model in read_inventory(repository)]
-
-    def table(columns: Sequence[str]) -> Table:
-        lined_up = Table(box=None, pad_edge=False)
-        for column in columns:
-            lined_up.add_column(column, no_wrap=True, justify="right" if column in _NUMBERS else "left")
-        for row in rows:
-            lined_up.add_row(*(Text(row[column]) for column in columns))
-        return lined_up
-
-    # Nothing is wrapped or truncated: a narrow terminal gets fewer columns, a script gets all.
-    console, unbounded = Console(), Console(width=10_000)
-    columns = list(_COLUMNS)
-    while (
-        console.is_terminal and len(columns) > 1 and unbounded.measure(table(columns)).maximum > console.width
-    ):
-        columns.pop()
-    Console(width=unbounded.measure(table(columns)).maximum).print(table(columns))
+    print_table({column: [row[column] for row in rows] for column in _COLUMNS}, numbers=_NUMBERS)
 
 
 def _row(model: Published, kept: Sequence[int]) -> dict[str, str]:

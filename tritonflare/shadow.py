@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bulk.compare.statistics import Share
+
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
     from rich.table import Table
@@ -17,8 +19,6 @@ if TYPE_CHECKING:
 _PREFIX = "tritonflare_shadow_"
 _TIMEOUT_S = 10.0
 _BAR = 40
-_Z = 1.959964
-"""Of a 95 % interval."""
 
 
 @dataclass
@@ -45,10 +45,8 @@ class Pair:
 
     def agreement(self) -> tuple[float, float, float]:
         """The share of texts with the same best label, and its 95 % interval (Wilson, 1927)."""
-        count, share = self.compared, self.agrees / self.compared
-        middle = (share + _Z**2 / (2 * count)) / (1 + _Z**2 / count)
-        half = _Z * math.sqrt(share * (1 - share) / count + _Z**2 / (4 * count**2)) / (1 + _Z**2 / count)
-        return share, max(0.0, middle - half), min(1.0, middle + half)
+        share = Share(round(self.agrees), round(self.compared))
+        return share.value, *share.interval
 
     def mean_distance(self) -> float:
         """The mean |Δ| of the scores."""

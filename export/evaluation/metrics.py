@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from export.scores import probabilities
 Scores = npt.NDArray[np.float64]
 Chosen = npt.NDArray[np.bool_]
 CALIBRATION_BINS = 15
+_Z = NormalDist().inv_cdf(0.975)
 
 
 @dataclass(frozen=True)
@@ -142,10 +144,13 @@ def expected_calibration_error(
     return float(np.abs(gap).sum() / len(confidence))
 
 
-def wilson_interval(correct: int, total: int, z: float = 1.96) -> tuple[float, float]:
-    """The Wilson score interval of a share (Wilson 1927); z = 1.96 is 95 %."""
+def wilson_interval(correct: int, total: int) -> tuple[float, float]:
+    """The 95 % Wilson score interval of a share (Wilson 1927).
+
+    `bulk.compare.statistics.Share` has the other one: the two packages must not import each other.
+    """
     share = correct / total
-    middle = share + z * z / (2 * total)
-    reach = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    scale = 1 + z * z / total
+    middle = share + _Z * _Z / (2 * total)
+    reach = _Z * math.sqrt(share * (1 - share) / total + _Z * _Z / (4 * total * total))
+    scale = 1 + _Z * _Z / total
     return max(0.0, (middle - reach) / scale), min(1.0, (middle + reach) / scale)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from export.evaluation.classification import Mistake, quality
 from export.evaluation.data import MULTI_LABEL
 from export.evaluation.metrics import (
     accuracy,
@@ -114,5 +115,22 @@ def test_the_wilson_interval_of_a_known_case() -> None:
 def test_the_interval_holds_the_share_and_stays_within_bounds(total: int, data: st.DataObject) -> None:
     correct = data.draw(st.integers(0, total))
     low, high = wilson_interval(correct, total)
+    # Its ends are the shares from which the one that was found is so many standard deviations away.
+    for end in (low, high):
+        assert abs(correct / total - end) == pytest.approx(
+            1.959964 * (end * (1 - end) / total) ** 0.5, abs=1e-7
+        )
     assert 0 <= low <= correct / total + 1e-12
     assert correct / total - 1e-12 <= high <= 1
+
+
+def test_many_labels_have_no_matrix_but_their_commonest_mistakes() -> None:
+    count = 5000
+    truth = np.arange(20) % 10
+    logits = np.zeros((20, count), np.float32)
+    logits[np.arange(20), np.where(truth == 4, 4999, truth)] = 9
+    targets = np.eye(count, dtype=bool)[truth]
+    found = quality(answers(logits, SINGLE), targets, SINGLE)
+    assert found.matrix is None
+    assert found.mistakes == (Mistake(4, 4999, 2),)
+    assert found.macro_f1 == pytest.approx(9 / 11)  # of the eleven labels that occur

@@ -1,4 +1,8 @@
-"""Every figure of the HTML report is computed once more, by scikit-learn, from the answers themselves."""
+"""The HTML report's figures of quality, gate and pictures, computed once more from the answers themselves.
+
+By scikit-learn and scipy. test_evaluation_report_tables.py has the tables of a reranker, of neighbours and of
+speed; times cannot be computed again, so there the table is compared with what was measured.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +13,18 @@ import os
 import re
 import shutil
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
 from tokenizers import Tokenizer
 
+from export.evaluation import plots
 from export.evaluation.data import MULTI_LABEL, Examples
 from export.evaluation.doubts import doubts
 from export.evaluation.evaluate import Evaluation, evaluate
@@ -30,6 +37,7 @@ from tests.support.small_checkpoints import write_checkpoint
 SINGLE = "single_label_classification"
 LABELS = ("bad", "so_so", "good|great", "never")
 TEXTS = 600
+SIZES = {"fp32": 4_260_000, "int8": 1_140_000}
 DIGEST = "01234567"
 HOSTILE = (
     '![x](http://evil.test/a.png) [y](javascript:alert(1)) <img src="http://evil.test/b.png">',
@@ -117,7 +125,7 @@ def evaluation(request: pytest.FixtureRequest, tokenizer: Tokenizer) -> Evaluati
     }
     assert len(set(ids)) == TEXTS
     artefacts = {
-        name: Candidate(name, 1_000_000, lambda threads, table=table: table)  # type: ignore[misc]
+        name: Candidate(name, SIZES[name], lambda threads, table=table: table)  # type: ignore[misc]
         for name, table in tables.items()
     }
     return evaluate(
@@ -168,15 +176,18 @@ def test_accuracy_agreement_and_calibration_error(evaluation: Evaluation, page: 
         cells = dict(zip(head, row, strict=True))
         given = of(evaluation, row[0])[0]
         share = sk.accuracy_score(targets, given.chosen)
-        assert cells["accuracy (95 % interval)"].startswith(f"{percent(share)} (")
+        right = int(sk.accuracy_score(targets, given.chosen, normalize=False))
+        low, high = binomtest(right, TEXTS).proportion_ci(method="wilson")
+        assert cells["accuracy (95 % interval)"] == f"{percent(share)} ({100 * low:.1f}–{100 * high:.1f})"
+        assert cells["MB"] == {"fp32": "4.3", "int8": "1.1"}[row[0]]
         assert cells["agrees with fp32"] == percent(
             sk.accuracy_score(of(evaluation, "fp32")[0].chosen, given.chosen)
         )
-        confidence, right = decisions(evaluation, row[0])
+        confidence, was_right = decisions(evaluation, row[0])
         place = np.digitize(confidence, np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1], right=True)
-        shares, means = calibration_curve(right, confidence, n_bins=CALIBRATION_BINS)
+        shares, means = calibration_curve(was_right, confidence, n_bins=CALIBRATION_BINS)
         weights = np.bincount(place, minlength=CALIBRATION_BINS)
-        error = np.abs(shares - means) @ weights[weights > 0] / len(right)
+        error = np.abs(shares - means) @ weights[weights > 0] / len(was_right)
         assert cells["calibration error"] == f"{error:.4f}"
         moved = np.abs(given.scores - of(evaluation, "fp32")[0].scores).max(axis=1)
         assert cells["largest Δp"] == f"{moved.max():.1e}"
@@ -258,6 +269,57 @@ def test_the_twenty_worst_errors_by_loss(evaluation: Evaluation, page: Page) -> 
     assert {HOSTILE[0], HOSTILE[1]} <= {row[0] for row in rows}
 
 
+def test_the_gate(evaluation: Evaluation, page: Page) -> None:
+    _, targets = of(evaluation)
+    expected = of(evaluation, "fp32")[0].chosen
+    rows = []
+    for name, (lost, alike) in {"fp32": (0.1, 99.9), "int8": (0.5, 98.5)}.items():
+        chosen = of(evaluation, name)[0].chosen
+        accuracy = 100 * sk.accuracy_score(targets, chosen)
+        change = accuracy - 100 * sk.accuracy_score(targets, expected)
+        same = 100 * sk.accuracy_score(expected, chosen)
+        flipped = TEXTS - int(sk.accuracy_score(expected, chosen, normalize=False))
+        rows += [
+            [name, f"0 of {TEXTS} texts without finite scores", "none", "yes"],
+            [
+                name,
+                f"accuracy {accuracy:.2f} %, {change:+.2f} points against fp32",
+                f"at most {lost} points less",
+                "yes" if change >= -lost else "no",
+            ],
+            [
+                name,
+                f"agreement {same:.2f} % with fp32, {flipped} of {TEXTS} flipped",
+                f"at least {alike} %",
+                "yes" if same >= alike else "no",
+            ],
+            [name, "neighbours move a score by 0.0e+00", "at most 0.0001", "yes"],
+            [name, "0 labels changed by neighbours", "none", "yes"],
+        ]
+    assert page.tables["Gate"][1:] == rows
+    assert "no" in {row[3] for row in rows}
+
+
+def test_the_pictures(evaluation: Evaluation, written: Path) -> None:
+    document = json.loads((written / "report.json").read_text(encoding="utf-8"))
+    (axes,) = plots._calibration(document).axes
+    lines = {str(line.get_label()): line for line in axes.lines}
+    assert set(lines) == {"perfect", "fp32", "int8"}
+    for name in ("fp32", "int8"):
+        confidence, right = decisions(evaluation, name)
+        shares, means = calibration_curve(right, confidence, n_bins=CALIBRATION_BINS)
+        assert np.asarray(lines[name].get_xdata()) == pytest.approx(means)
+        assert np.asarray(lines[name].get_ydata()) == pytest.approx(shares)
+    (axes,) = plots._shift_histogram(document).axes
+    (steps,) = axes.patches
+    moved = np.abs(of(evaluation)[0].scores - of(evaluation, "fp32")[0].scores).max(axis=1)
+    counts, edges, _ = steps.get_data()  # type: ignore[attr-defined]
+    assert (edges[0], edges[-1]) == (1e-7, 1)
+    inside = [((moved >= low) & (moved < high)).sum() for low, high in pairwise(edges)]
+    assert list(counts) == inside
+    assert sum(counts) == TEXTS
+
+
 # --- the page ---------------------------------------------------------------------------------------
 
 
@@ -309,20 +371,6 @@ def test_texts_without_an_answer_count_as_errors(evaluation: Evaluation) -> None
     assert found.worst == (1,)
     assert math.isfinite(found.log_loss)
     assert found.labels[0].recall == 0
-
-
-def test_many_labels_have_no_matrix_but_their_commonest_mistakes() -> None:
-    from export.evaluation.classification import Mistake, quality
-
-    count = 5000
-    truth = np.arange(20) % 10
-    logits = np.zeros((20, count), np.float32)
-    logits[np.arange(20), np.where(truth == 4, 4999, truth)] = 9
-    targets = np.eye(count, dtype=bool)[truth]
-    found = quality(answers(logits, SINGLE), targets, SINGLE)
-    assert found.matrix is None
-    assert found.mistakes == (Mistake(4, 4999, 2),)
-    assert found.macro_f1 == pytest.approx(9 / 11)  # of the eleven labels that occur
 
 
 def test_pages_for_callers_of_the_last_publications_stay_and_what_a_killed_export_left_goes(

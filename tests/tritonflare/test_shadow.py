@@ -95,7 +95,7 @@ def test_the_interval_is_wilsons(agrees: int, differs: int) -> None:
     assert 0 <= low <= share <= high <= 1
     # Its ends are the shares from which the one that was found is 1.96 standard deviations away.
     for end in (low, high):
-        assert abs(share - end) == pytest.approx(1.959964 * math.sqrt(end * (1 - end) / count), abs=1e-9)
+        assert abs(share - end) == pytest.approx(1.959964 * math.sqrt(end * (1 - end) / count), abs=1e-7)
 
 
 def test_what_is_wrong_is_said_in_one_sentence() -> None:
