@@ -146,7 +146,7 @@ async def test_a_text_that_times_out_again_and_again_is_a_failure_of_that_text(a
 
 
 async def test_a_server_at_which_everything_fails_is_given_up(api: FakeApi) -> None:
-    api.faults.extend([(500, 8007, {"x-should-retry": "false"})] * 1000)
+    api.faults.extend([(500, 8007, {"x-should-retry": "false"})] * 50_000)
 
     async def ask_on(client: ApiClient) -> None:
         while api.faults:
