@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 from export.errors import ExamplesError
 
+_MOST_CHARACTERS = 131_072
+"""Of a text; more is taken for a quotation mark that is never closed."""
 MULTI_LABEL = "multi_label_classification"
 Targets = npt.NDArray[np.bool_]
 _DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons"}
@@ -154,6 +156,7 @@ def _tsv(name: str, content: str, wanted: Sequence[str]) -> Iterator[Row]:
 
 
 def _table(name: str, content: str, wanted: Sequence[str], delimiter: str) -> Iterator[Row]:
+    csv.field_size_limit(_MOST_CHARACTERS)  # of the whole process: another reader may have set it
     # Strict: a stray quotation mark would otherwise swallow the rows up to the next one.
     rows = csv.DictReader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
     try:
@@ -181,7 +184,7 @@ def _unreadable(name: str, good: int, error: csv.Error) -> ExamplesError:
     where = f"{name}, line {good + 1}"
     if "field limit" in str(error):
         return ExamplesError(
-            f"{where}: a text of more than {csv.field_size_limit()} characters; shorten it, or close the "
+            f"{where}: a text of more than {_MOST_CHARACTERS} characters; shorten it, or close the "
             "quotation mark before it."
         )
     return ExamplesError(

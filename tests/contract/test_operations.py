@@ -130,7 +130,8 @@ async def test_the_access_log_has_one_line_a_request_and_no_text_or_token(
     assert len(lines) == 2
     assert re.fullmatch(
         r"POST /client/v4/accounts/\{account_id\}/ai/run/\{model\} status=200 code=0 ms=\d+\.\d "
-        rf"ray={answer.header('cf-ray')} id={answer.header('cf-ai-req-id')}",
+        rf"ray={answer.header('cf-ray')} version={answer.header('x-model-version')} "
+        rf"id={answer.header('cf-ai-req-id')}",
         lines[0],
     )
     assert "status=401 code=10000" in lines[1]
