@@ -298,7 +298,7 @@ def _targets(asking: Asking) -> list[Target]:
         )
         variable, token = _token(side.name, asking.urls)
         root = url if path is None else path["root"]
-        targets.append(Target(number, side, ServerAddress(root, token, account), variable, asking.ca))
+        targets.append(Target(number, side, ServerAddress(root, token, account, variable), asking.ca))
     return targets
 
 

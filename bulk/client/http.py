@@ -40,6 +40,8 @@ class ServerAddress:
     """With or without ``/client/v4``."""
     token: str
     account: str
+    token_variable: str = "TOKEN"  # noqa: S105 (a name)
+    """The environment variable that has the token, for messages."""
 
     @property
     def base(self) -> str:
@@ -279,7 +281,9 @@ class ApiClient:
         error = reply.error if not reply.is_ok else None
         if error is None or (reply.status not in _REFUSALS and error.code not in _REFUSAL_CODES):
             return
-        hint = "; is TOKEN set to a token of this server?" if error.code in (10000, 9106, 6003) else ""
+        hint = ""
+        if error.code in (10000, 9106, 6003):
+            hint = f"; is {self._server.token_variable} set to a token of this server?"
         raise Refused(f"{self._server.url} refuses: {error.reason}{hint}")
 
     def _note_answer(self, reply: Reply) -> None:

@@ -11,7 +11,6 @@ from bulk.client.classify import ARRAYS, Failure, read_single
 from bulk.client.http import ApiClient, Reply, ServerAddress
 from bulk.compare.answers import Side, SideAnswer
 from bulk.compare.journal import CompareJournal
-from bulk.errors import Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +21,6 @@ class Target:
     """0 is side A, 1 is side B."""
     side: Side
     address: ServerAddress
-    token_variable: str
-    """The environment variable that has its token."""
     ca_file: str | None = None
 
 
@@ -68,12 +65,8 @@ async def _ask(
             on_answer(target.number)
 
     connections = target.side.connections
-    try:
-        async with ApiClient(target.address, connections, patience_s, target.ca_file) as client:
-            await _all_or_none([work(client, places) for _ in range(connections)])
-    except Refused as error:
-        # It names the variable of commands that ask one server.
-        raise Refused(str(error).replace(" TOKEN ", f" {target.token_variable} ")) from error
+    async with ApiClient(target.address, connections, patience_s, target.ca_file) as client:
+        await _all_or_none([work(client, places) for _ in range(connections)])
 
 
 async def _all_or_none(works: Sequence[Coroutine[None, None, None]]) -> None:
