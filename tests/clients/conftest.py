@@ -23,6 +23,7 @@ from tests.support.clients.inference_clients import (
 )
 from tests.support.clients.node import require_node
 from tests.support.clients.refusing_gateways import gateway_without_triton, occupied
+from tests.support.harness import pause_before_a_rate_s
 from tests.support.servers import ACCOUNT, TOKEN, Program, running
 
 TEXTS = (
@@ -117,10 +118,7 @@ def rated_gateway(real_triton: TritonServer) -> Iterator[Program]:
 @pytest.fixture
 def spent_gateway(rated_gateway: Program) -> Program:
     """The same after that text."""
-    # When the minute of the clock ends, a place becomes free: not between here and the test's request.
-    left_s = 60 - time.time() % 60
-    if left_s < 5:
-        time.sleep(left_s + 0.1)
+    time.sleep(pause_before_a_rate_s())
     url = f"{rated_gateway.url}/client/v4/accounts/{ACCOUNT}/ai/run/{MODEL}"
     headers = {"Authorization": f"Bearer {TOKEN}"}
     statuses = [httpx.post(url, json={"text": TEXT}, headers=headers).status_code for _ in range(2)]

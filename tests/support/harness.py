@@ -171,18 +171,17 @@ async def running_gateway(
         else:
             await until(lambda: listens(port))
         if settings.requests_per_minute:
-            await _away_from_the_end_of_a_minute()
+            await asyncio.sleep(pause_before_a_rate_s())
         yield Running(Client(port), stop, task, ports.grpc.getsockname()[1] if ports.grpc else 0)
     finally:
         stop.set()
         await asyncio.wait_for(task, 20)
 
 
-async def _away_from_the_end_of_a_minute() -> None:
-    """Wait if need be: when the minute of the clock ends, the first places of a rate become free."""
+def pause_before_a_rate_s() -> float:
+    """Seconds to wait before a rate is spent: its first places become free when the clock's minute ends."""
     left_s = 60 - time.time() % 60
-    if left_s < 5:
-        await asyncio.sleep(left_s + 0.1)
+    return left_s + 0.1 if left_s < 5 else 0.0
 
 
 async def listens(port: int) -> bool:
